@@ -1,0 +1,1 @@
+"""The mesh, and where every array lies on it."""

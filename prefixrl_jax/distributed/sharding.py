@@ -1,0 +1,87 @@
+"""One table: logical axis -> mesh axes. Nothing else names a mesh axis."""
+
+import flax.linen as nn
+import jax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+RULES = {
+  # parameters
+  "layers": None,
+  "embed": "fsdp",
+  "heads": "tensor",
+  "kv_heads": "tensor",
+  "head_dim": None,
+  "mlp": "tensor",
+  "vocab": "tensor",
+  # activations
+  "rows": ("data", "fsdp"),
+  "lanes": None,
+  "length": None,
+  "features": None,
+}
+
+
+def spec(*logical_axes: str | None) -> PartitionSpec:
+  """Returns the partition of an array whose axes have these names."""
+  return PartitionSpec(*(RULES[a] if a else None for a in logical_axes))
+
+
+def constrain(x: jax.Array, *logical_axes: str | None) -> jax.Array:
+  """Pins an activation to the table's layout on the mesh in force, if any."""
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty:
+    return x
+  return jax.lax.with_sharding_constraint(
+    x, _fit(mesh, spec(*logical_axes), x.shape)
+  )
+
+
+def _fit(mesh, partition: PartitionSpec, shape) -> PartitionSpec:
+  """Leaves whole what the mesh does not divide (e.g. 3 kv heads over 2)."""
+
+  def size(axes):
+    names = (axes,) if isinstance(axes, str) else axes or ()
+    n = 1
+    for name in names:
+      n *= mesh.shape[name]
+    return n
+
+  padded = tuple(partition) + (None,) * (len(shape) - len(partition))
+  return PartitionSpec(
+    *(a if n % size(a) == 0 else None for a, n in zip(padded, shape))
+  )
+
+
+def sharding(mesh: Mesh, shape, *logical_axes) -> NamedSharding:
+  """Returns where an array of this shape and these axes lies."""
+  return NamedSharding(mesh, _fit(mesh, spec(*logical_axes), shape))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+  """Returns the sharding that keeps a whole copy on every device."""
+  return NamedSharding(mesh, PartitionSpec())
+
+
+def tree_shardings(mesh: Mesh, boxed):
+  """Returns shardings for a tree of `nn.Partitioned` shapes (eval_shape)."""
+
+  def one(x):
+    if isinstance(x, nn.Partitioned):
+      return sharding(mesh, x.value.shape, *x.names)
+    return replicated(mesh)
+
+  return jax.tree.map(
+    one, boxed, is_leaf=lambda x: isinstance(x, nn.Partitioned)
+  )
+
+
+def put_rows(mesh: Mesh, tree, axis: int = 0):
+  """Puts host arrays on the mesh, sharded over rows along `axis`."""
+
+  def one(x):
+    names = [None] * x.ndim
+    if x.ndim > axis:
+      names[axis] = "rows"
+    return jax.device_put(x, sharding(mesh, x.shape, *names))
+
+  return jax.tree.map(one, tree)

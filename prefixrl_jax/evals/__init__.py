@@ -1,0 +1,1 @@
+"""Accuracy without prefix first, then by prefix length; the report."""

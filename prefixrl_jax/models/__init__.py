@@ -1,0 +1,1 @@
+"""The transformer: Flax Linen inside, pure functions of parameters outside."""

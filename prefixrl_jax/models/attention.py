@@ -1,0 +1,158 @@
+"""The attention rule of trunks and lanes: a reference, and the fast paths.
+
+A key is seen by a query of the same tree if it comes no later and lies either
+on the query's own branch, or on the trunk before the query's fork.
+"""
+
+import jax
+import jax.numpy as jnp
+
+NEG_INF = -1e30
+
+
+def visible(tree, branch, position, fork):
+  """Returns which key (last axis) each query sees: bool [..., T, T].
+
+  Args:
+    tree: int [..., T], 0 on padding.
+    branch: int [..., T], 0 on the trunk.
+    position: int [..., T].
+    fork: int [..., T], trunk tokens that the token's lane sees.
+  """
+  query = lambda x: x[..., :, None]
+  key = lambda x: x[..., None, :]
+  same_tree = (query(tree) == key(tree)) & (query(tree) > 0)
+  earlier = key(position) <= query(position)
+  same_branch = query(branch) == key(branch)
+  below_fork = (key(branch) == 0) & (key(position) < query(fork))
+  return same_tree & earlier & (same_branch | below_fork)
+
+
+def dense_attention(q, k, v, mask):
+  """The reference: every pair of tokens, masked.
+
+  Args:
+    q: [B, T, N, H].
+    k, v: [B, T, K, H].
+    mask: bool [B, T, T], what each query sees.
+
+  Returns:
+    [B, T, N, H], in q's dtype.
+  """
+  q = _group(q, k.shape[2])
+  scores = _scale(q, jnp.einsum("btkmh,bskh->bkmts", q, k, **_F32))
+  weights = _softmax(jnp.where(mask[:, None, None], scores, NEG_INF))
+  out = jnp.einsum("bkmts,bskh->btkmh", weights.astype(v.dtype), v)
+  return _ungroup(out)
+
+
+def tree_attention(q, k, v, *, trunk_length, num_lanes, fork):
+  """One tree a row, [trunk | lane 1 | ... | lane G]; no lane meets another.
+
+  Args:
+    q: [B, T, N, H] with T = trunk_length + num_lanes * completion length.
+    k, v: [B, T, K, H].
+    trunk_length: P.
+    num_lanes: G.
+    fork: int [B, G], trunk tokens that each lane sees.
+
+  Returns:
+    [B, T, N, H], equal to dense_attention under `visible`.
+  """
+  q = _group(q, k.shape[2])
+  q_trunk, q_lane = _split(q, trunk_length, num_lanes)
+  k_trunk, k_lane = _split(k, trunk_length, num_lanes)
+  v_trunk, v_lane = _split(v, trunk_length, num_lanes)
+  causal = lambda n: jnp.tri(n, dtype=bool)
+
+  scores = jnp.einsum("btkmh,bskh->bkmts", q_trunk, k_trunk, **_F32)
+  scores = jnp.where(
+    causal(trunk_length)[None, None, None], _scale(q, scores), NEG_INF
+  )
+  out_trunk = jnp.einsum(
+    "bkmts,bskh->btkmh", _softmax(scores).astype(v.dtype), v_trunk
+  )
+
+  to_trunk = jnp.einsum("bgckmh,bpkh->bkmgcp", q_lane, k_trunk, **_F32)
+  to_lane = jnp.einsum("bgckmh,bgdkh->bkmgcd", q_lane, k_lane, **_F32)
+  below_fork = jnp.arange(trunk_length)[None, None] < fork[..., None]
+  to_trunk = jnp.where(
+    below_fork[:, None, None, :, None], _scale(q, to_trunk), NEG_INF
+  )
+  to_lane = jnp.where(
+    causal(q_lane.shape[2])[None, None, None, None],
+    _scale(q, to_lane),
+    NEG_INF,
+  )
+  weights = _softmax(jnp.concatenate([to_trunk, to_lane], -1)).astype(v.dtype)
+  out_lane = jnp.einsum(
+    "bkmgcp,bpkh->bgckmh", weights[..., :trunk_length], v_trunk
+  ) + jnp.einsum("bkmgcd,bgdkh->bgckmh", weights[..., trunk_length:], v_lane)
+  out_lane = out_lane.reshape(out_lane.shape[0], -1, *out_lane.shape[3:])
+  return _ungroup(jnp.concatenate([out_trunk, out_lane], axis=1))
+
+
+def decode_attention(q, cache, *, fork, length):
+  """One new token a lane, whose key is already in the cache.
+
+  The trunk's keys are read once for all lanes of a row.
+
+  Args:
+    q: [R, G, N, H].
+    cache: KVCache of this layer.
+    fork: int [R, G]; the lane sees trunk tokens before fork - 1, and the one
+      at fork - 1 in slot 0 of its own.
+    length: int [R, G], the slot of the new token.
+
+  Returns:
+    [R, G, N, H].
+  """
+  q = _group(q, cache.trunk_key.shape[1])
+  to_trunk = jnp.einsum("rgkmh,rkph->rkgmp", q, cache.trunk_key, **_F32)
+  to_lane = jnp.einsum("rgkmh,rgkch->rkgmc", q, cache.lane_key, **_F32)
+  seen = lambda n, limit: (jnp.arange(n) < limit[..., None])[:, None, :, None]
+  num_trunk = to_trunk.shape[-1]
+  to_trunk = jnp.where(
+    seen(num_trunk, fork - 1), _scale(q, to_trunk), NEG_INF
+  )
+  to_lane = jnp.where(
+    seen(to_lane.shape[-1], length + 1), _scale(q, to_lane), NEG_INF
+  )
+  weights = _softmax(jnp.concatenate([to_trunk, to_lane], -1))
+  weights = weights.astype(cache.trunk_value.dtype)
+  out = jnp.einsum(
+    "rkgmp,rkph->rgkmh", weights[..., :num_trunk], cache.trunk_value
+  ) + jnp.einsum(
+    "rkgmc,rgkch->rgkmh", weights[..., num_trunk:], cache.lane_value
+  )
+  return _ungroup(out)
+
+
+_F32 = dict(preferred_element_type=jnp.float32)
+
+
+def _group(q, num_kv_heads):
+  """[..., N, H] -> [..., K, N/K, H]: the query heads of each kv head."""
+  *lead, n, h = q.shape
+  return q.reshape(*lead, num_kv_heads, n // num_kv_heads, h)
+
+
+def _ungroup(x):
+  *lead, k, m, h = x.shape
+  return x.reshape(*lead, k * m, h)
+
+
+def _scale(q, scores):
+  return scores * q.shape[-1] ** -0.5
+
+
+def _softmax(scores):
+  return jax.nn.softmax(scores, axis=-1)
+
+
+def _split(x, trunk_length, num_lanes):
+  """[B, T, ...] -> trunk [B, P, ...] and lanes [B, G, C, ...]."""
+  trunk, lanes = x[:, :trunk_length], x[:, trunk_length:]
+  return trunk, lanes.reshape(
+    x.shape[0], num_lanes, lanes.shape[1] // num_lanes, *x.shape[2:]
+  )

@@ -1,0 +1,306 @@
+"""One configurable decoder, as pure functions of a plain dict of parameters.
+
+`init`, `forward`, `prefill`, `decode_step`. Layers are stacked [L, ...] and
+scanned for learning; the sampler takes them one by one (`unstack`), so that
+its caches are updated in place.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from prefixrl_jax.batches import KVCache
+from prefixrl_jax.distributed import sharding
+from prefixrl_jax.models import attention
+
+
+@dataclasses.dataclass(frozen=True)
+class TransformerConfig:
+  """The shape of a decoder; a model family is a row of these settings."""
+
+  num_layers: int
+  width: int
+  num_heads: int
+  num_kv_heads: int
+  head_dim: int
+  mlp_width: int
+  vocab_size: int
+  mlp: str = "gated_silu"  # or "gelu"
+  rope_base: float = 10_000.0
+  norm_eps: float = 1e-5
+  tied_head: bool = False
+  dtype: str = "float32"  # of activations
+  param_dtype: str = "float32"
+  remat: str = "none"  # or "full": recompute each layer in the backward pass
+
+
+class RMSNorm(nn.Module):
+  """Root-mean-square norm, computed in float32."""
+
+  config: TransformerConfig
+
+  @nn.compact
+  def __call__(self, x):
+    scale = self.param(
+      "scale",
+      nn.with_partitioning(nn.initializers.ones, ("features",)),
+      (x.shape[-1],),
+      jnp.dtype(self.config.param_dtype),
+    )
+    x32 = x.astype(jnp.float32)
+    variance = jnp.mean(jnp.square(x32), axis=-1, keepdims=True)
+    x32 = x32 * jax.lax.rsqrt(variance + self.config.norm_eps)
+    return (x32 * scale.astype(jnp.float32)).astype(x.dtype)
+
+
+def rotate(x, position, base):
+  """Rotary embedding, halves layout. x: [..., N, H]; position: [...]."""
+  half = x.shape[-1] // 2
+  frequency = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
+  angle = position[..., None, None].astype(jnp.float32) * frequency
+  cos, sin = jnp.cos(angle), jnp.sin(angle)
+  x1, x2 = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+  rotated = jnp.concatenate([x1 * cos - x2 * sin, x2 * cos + x1 * sin], -1)
+  return rotated.astype(x.dtype)
+
+
+class Block(nn.Module):
+  """Attention and MLP, each behind a norm and added to the residual.
+
+  `attend(q, k, v) -> (out, kept)` decides what is seen and what is kept of
+  the keys and values (nothing, all of them, or an updated cache).
+  """
+
+  config: TransformerConfig
+  attend: Callable
+
+  def _weight(self, name, shape, axes, fan_in):
+    weight = self.param(
+      name,
+      nn.with_partitioning(nn.initializers.normal(fan_in**-0.5), axes),
+      shape,
+      jnp.dtype(self.config.param_dtype),
+    )
+    return weight.astype(self.config.dtype)
+
+  @nn.compact
+  def __call__(self, x, position):
+    c = self.config
+    y = RMSNorm(c, name="attention_norm")(x)
+    qkv = []
+    for name, heads, axis in (
+      ("query", c.num_heads, "heads"),
+      ("key", c.num_kv_heads, "kv_heads"),
+      ("value", c.num_kv_heads, "kv_heads"),
+    ):
+      shape = (c.width, heads, c.head_dim)
+      weight = self._weight(name, shape, ("embed", axis, "head_dim"), c.width)
+      qkv.append(jnp.einsum("...d,dnh->...nh", y, weight))
+    q, k, v = qkv
+    q = rotate(q, position, c.rope_base)
+    k = rotate(k, position, c.rope_base)
+    out, kept = self.attend(q, k, v)
+    weight = self._weight(
+      "output",
+      (c.num_heads, c.head_dim, c.width),
+      ("heads", "head_dim", "embed"),
+      c.num_heads * c.head_dim,
+    )
+    x = x + jnp.einsum("...nh,nhd->...d", out, weight)
+
+    y = RMSNorm(c, name="mlp_norm")(x)
+    inner, outer = ("embed", "mlp"), ("mlp", "embed")
+    up = y @ self._weight("up", (c.width, c.mlp_width), inner, c.width)
+    if c.mlp == "gated_silu":
+      gate = self._weight("gate", (c.width, c.mlp_width), inner, c.width)
+      hidden = jax.nn.silu(y @ gate) * up
+    else:
+      hidden = jax.nn.gelu(up)
+    down = self._weight("down", (c.mlp_width, c.width), outer, c.mlp_width)
+    return x + hidden @ down, kept
+
+
+class Transformer(nn.Module):
+  """Embedding, scanned blocks, final norm; the head is applied by `logits`."""
+
+  config: TransformerConfig
+  attend: Callable
+
+  @nn.compact
+  def __call__(self, tokens, position):
+    c = self.config
+    table = self.param(
+      "embedding",
+      nn.with_partitioning(
+        nn.initializers.normal(c.width**-0.5), ("vocab", "embed")
+      ),
+      (c.vocab_size, c.width),
+      jnp.dtype(c.param_dtype),
+    )
+    if not c.tied_head:
+      self.param(
+        "head",
+        nn.with_partitioning(
+          nn.initializers.normal(c.width**-0.5), ("embed", "vocab")
+        ),
+        (c.width, c.vocab_size),
+        jnp.dtype(c.param_dtype),
+      )
+    x = embed(c, {"embedding": table}, tokens)
+    x = sharding.constrain(x, "rows", "length", "features")
+    block = Block
+    if c.remat == "full":
+      block = nn.remat(Block, prevent_cse=False)
+    x, kept = nn.scan(
+      block,
+      variable_axes={"params": 0},
+      split_rngs={"params": True},
+      in_axes=nn.broadcast,
+      length=c.num_layers,
+      metadata_params={nn.PARTITION_NAME: "layers"},
+    )(c, self.attend, name="layers")(x, position)
+    return RMSNorm(c, name="final_norm")(x), kept
+
+
+def embed(config, params, tokens):
+  """Returns the tokens' embeddings, [..., D]."""
+  return params["embedding"][tokens].astype(config.dtype)
+
+
+def logits(config: TransformerConfig, params: dict, hidden):
+  """Returns float32 logits [..., V] of final hidden states [..., D]."""
+  weight = params["embedding"].T if config.tied_head else params["head"]
+  return jnp.matmul(
+    hidden, weight.astype(config.dtype), preferred_element_type=jnp.float32
+  )
+
+
+def init(config: TransformerConfig, key) -> dict:
+  """Returns freshly drawn parameters."""
+  return nn.meta.unbox(_init_boxed(config, key))
+
+
+def _init_boxed(config, key):
+  attend = lambda q, k, v: (q, None)
+  tokens = jnp.zeros((1, 1), jnp.int32)
+  return Transformer(config, attend).init(key, tokens, tokens)["params"]
+
+
+def abstract_params(config: TransformerConfig, mesh) -> dict:
+  """Returns the parameters' shapes with their shardings on the mesh."""
+  boxed = jax.eval_shape(functools.partial(_init_boxed, config), jax.random.key(0))
+  return jax.tree.map(
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+    nn.meta.unbox(boxed),
+    sharding.tree_shardings(mesh, boxed),
+  )
+
+
+def num_params(config: TransformerConfig) -> int:
+  """Returns how many parameters the decoder has, embeddings included."""
+  shapes = jax.eval_shape(functools.partial(init, config), jax.random.key(0))
+  return sum(x.size for x in jax.tree.leaves(shapes))
+
+
+def forward(config, params, tokens, position, attend):
+  """Returns final hidden states [B, T, D] of packed rows.
+
+  Args:
+    config: TransformerConfig.
+    params: as from `init`.
+    tokens: int [B, T].
+    position: int [B, T].
+    attend: (q, k, v) -> out, what sees what; see `models.attention`.
+  """
+  model = Transformer(config, lambda q, k, v: (attend(q, k, v), None))
+  return model.apply({"params": params}, tokens, position)[0]
+
+
+def unstack(params: dict) -> dict:
+  """Returns the parameters with `layers` as a tuple, one entry a layer."""
+  num_layers = jax.tree.leaves(params["layers"])[0].shape[0]
+  layers = tuple(
+    jax.tree.map(lambda x, i=i: x[i], params["layers"])
+    for i in range(num_layers)
+  )
+  return {**params, "layers": layers}
+
+
+def prefill(config, params, tokens):
+  """Runs trunks and returns each layer's keys and values.
+
+  Args:
+    config: TransformerConfig.
+    params: unstacked parameters.
+    tokens: int [R, P], trunks from position 0, padded at the end.
+
+  Returns:
+    A tuple over layers of (key, value), each [R, K, P, H].
+  """
+  length = tokens.shape[1]
+  position = jnp.broadcast_to(jnp.arange(length), tokens.shape)
+  mask = jnp.tri(length, dtype=bool)[None]
+
+  def attend(q, k, v):
+    kept = tuple(x.swapaxes(1, 2) for x in (k, v))
+    return attention.dense_attention(q, k, v, mask), kept
+
+  x = embed(config, params, tokens)
+  keys_values = []
+  for layer in params["layers"]:
+    x, kept = Block(config, attend).apply({"params": layer}, x, position)
+    keys_values.append(kept)
+  return tuple(keys_values)
+
+
+def decode_step(config, params, token, caches, *, fork, length):
+  """Decodes one token a lane.
+
+  Args:
+    config: TransformerConfig.
+    params: unstacked parameters.
+    token: int [R, G]; its position is fork - 1 + length.
+    caches: a KVCache per layer.
+    fork: int [R, G].
+    length: int [R, G], the slot the token is written to.
+
+  Returns:
+    Logits of the next token [R, G, V] float32, and the updated caches.
+  """
+  rows = jnp.arange(token.shape[0])[:, None]
+  lanes = jnp.arange(token.shape[1])[None]
+  x = embed(config, params, token)
+  updated = []
+  for layer, cache in zip(params["layers"], caches):
+
+    def attend(q, k, v, cache=cache):
+      cache = cache.replace(
+        lane_key=cache.lane_key.at[rows, lanes, :, length].set(k),
+        lane_value=cache.lane_value.at[rows, lanes, :, length].set(v),
+      )
+      out = attention.decode_attention(q, cache, fork=fork, length=length)
+      return out, cache
+
+    block = Block(config, attend)
+    x, cache = block.apply({"params": layer}, x, fork - 1 + length)
+    updated.append(cache)
+  x = RMSNorm(config).apply({"params": params["final_norm"]}, x)
+  return logits(config, params, x), tuple(updated)
+
+
+def init_caches(config, *, rows, lanes, trunk_length, completion_length):
+  """Returns empty caches, one per layer."""
+  dtype = jnp.dtype(config.dtype)
+  trunk = (rows, config.num_kv_heads, trunk_length, config.head_dim)
+  lane = (rows, lanes, config.num_kv_heads, completion_length, config.head_dim)
+  one = lambda _: KVCache(
+    trunk_key=jnp.zeros(trunk, dtype),
+    trunk_value=jnp.zeros(trunk, dtype),
+    lane_key=jnp.zeros(lane, dtype),
+    lane_value=jnp.zeros(lane, dtype),
+  )
+  return tuple(one(i) for i in range(config.num_layers))

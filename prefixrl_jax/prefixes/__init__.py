@@ -1,0 +1,1 @@
+"""Traces become prefixes, prefixes a mixture to train on."""

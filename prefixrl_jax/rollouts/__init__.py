@@ -1,0 +1,1 @@
+"""The sampler: a trunk is prefilled once, many lanes decode from it."""

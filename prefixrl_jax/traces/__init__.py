@@ -1,0 +1,1 @@
+"""Correct off-policy traces: collected, stored."""

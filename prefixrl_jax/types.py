@@ -1,0 +1,75 @@
+"""Host types: what travels between the stages. Numpy only, never jax."""
+
+import dataclasses
+from typing import Any
+
+import numpy as np
+
+
+class UserError(Exception):
+  """Something the user can mend; main prints it without a stack trace."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Problem:
+  """A question with a checkable answer.
+
+  `index` is the problem's place in its source; random keys are made from it,
+  so that they do not depend on which other problems are in a run.
+  """
+
+  id: str
+  prompt: str
+  answer: str
+  source: str
+  split: str  # "train", "heldout" or "easy"
+  index: int
+  metadata: dict[str, Any] = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Trace:
+  """A stored, verified, off-policy completion of a problem."""
+
+  problem_id: str
+  tokens: np.ndarray  # int32 [trace length]; the stop token is the last one
+  text: str
+  reward: float
+  policy: str  # who wrote it: "<id>@<weight hash>"
+  attempt: int  # which sample of the problem it was, from 0
+  seed: int
+  prompt_length: int  # tokens of the prompt it was sampled from
+
+
+@dataclasses.dataclass(frozen=True)
+class PrefixedProblem:
+  """A problem whose answer is already begun; an empty prefix is no-prefix."""
+
+  problem_id: str
+  prefix: np.ndarray  # int32 [prefix length]
+  fraction: float  # prefix length / trace length
+  trace_policy: str
+  trace_attempt: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Completion:
+  """What one lane sampled.
+
+  logprobs are those of the unmodified policy at the sampling temperature.
+  """
+
+  tokens: np.ndarray  # int32 [completion length], the stop token included
+  logprobs: np.ndarray  # float32 [completion length]
+  truncated: bool  # the length limit came before a stop token
+
+
+@dataclasses.dataclass(frozen=True)
+class EvalResult:
+  """Completions of one problem from one prefix fraction, judged."""
+
+  problem_id: str
+  split: str
+  fraction: float
+  num_samples: int
+  num_correct: int
