@@ -1,0 +1,132 @@
+"""The ledger: FLOPs and tokens spent, by purpose; the x axis of every figure.
+
+Two counts side by side. The paper's convention: 2 N D for sampling and 6 N D
+for an update, with N parameters and D input + output tokens of every
+sequence; a prefix is input, charged for each of the n completions. Executed:
+what the device was given, matrix products and attention, shared trunks once,
+padding and idle lanes included.
+"""
+
+import dataclasses
+
+from prefixrl_jax.models.transformer import TransformerConfig, num_params
+from prefixrl_jax.rollouts.sampler import Usage
+
+PURPOSES = (
+  "screening",
+  "collection",
+  "sft",
+  "sampling",
+  "update",
+  "evaluation",
+)
+# What an arm's place on the x axis consists of; screening is shown apart,
+# since the paper leaves it out, and evaluation is nobody's training cost.
+TRAINING = ("collection", "sft", "sampling", "update")
+
+
+@dataclasses.dataclass
+class Entry:
+  """What one purpose has cost so far."""
+
+  flops_paper: float = 0.0
+  flops_executed: float = 0.0
+  tokens: int = 0
+  completions: int = 0
+  seconds: float = 0.0
+
+
+class Ledger:
+  """Adds up costs by purpose."""
+
+  def __init__(self, config: TransformerConfig):
+    self._config = config
+    self._num_params = num_params(config)
+    self._entries = {purpose: Entry() for purpose in PURPOSES}
+
+  def add_sampling(
+    self, purpose: str, usage: Usage, *, trunk_length: int, lane_length: int
+  ) -> None:
+    """Adds what a sampler spent.
+
+    Args:
+      purpose: one of PURPOSES.
+      usage: from `Sampler.pop_usage`.
+      trunk_length, lane_length: of its caches, all of which a decode step
+        reads.
+    """
+    tokens = usage.input_tokens + usage.output_tokens
+    entry = self._entries[purpose]
+    entry.flops_paper += 2.0 * self._num_params * tokens
+    entry.flops_executed += usage.prefill_tokens * (
+      self._flops_per_token(head=False)
+      + self._attention_flops(trunk_length)
+    ) + usage.decode_tokens * (
+      self._flops_per_token(head=True)
+      + self._attention_flops(trunk_length + lane_length)
+    )
+    entry.tokens += tokens
+    entry.completions += usage.completions
+    entry.seconds += usage.seconds
+
+  def add_update(
+    self,
+    purpose: str,
+    *,
+    tokens: int,
+    rows: int,
+    trunk_length: int,
+    num_lanes: int,
+    completion_length: int,
+    remat: bool,
+    seconds: float,
+  ) -> None:
+    """Adds an update.
+
+    Args:
+      purpose: "update" or "sft".
+      tokens: input + output tokens of every sequence (the paper's D).
+      rows, trunk_length, num_lanes, completion_length: of the packed batch.
+      remat: layers were run forward a second time.
+      seconds: wall-clock.
+    """
+    trunk, lanes = rows * trunk_length, rows * num_lanes * completion_length
+    forward = (
+      (trunk + lanes) * self._flops_per_token(head=False)
+      + trunk * self._attention_flops(trunk_length)
+      + lanes * self._attention_flops(trunk_length + completion_length)
+    )
+    head = lanes * 2 * self._config.width * self._config.vocab_size
+    entry = self._entries[purpose]
+    entry.flops_paper += 6.0 * self._num_params * tokens
+    # Backward costs twice the forward; the head's logits are computed twice.
+    entry.flops_executed += (4 if remat else 3) * forward + 4 * head
+    entry.tokens += tokens
+    entry.seconds += seconds
+
+  def add_entries(self, other: dict[str, dict]) -> None:
+    """Adds what an upstream stage has spent, as from `to_dict`."""
+    for purpose, fields in other.items():
+      entry = self._entries[purpose]
+      for name, value in fields.items():
+        setattr(entry, name, getattr(entry, name) + value)
+
+  def training_flops(self, count: str = "flops_paper") -> float:
+    """Returns an arm's place on the x axis; `count` is a field of Entry."""
+    return sum(getattr(self._entries[p], count) for p in TRAINING)
+
+  def to_dict(self) -> dict[str, dict]:
+    """Returns {purpose: {field: value}}, ready for JSON."""
+    return {p: dataclasses.asdict(e) for p, e in self._entries.items()}
+
+  def _flops_per_token(self, *, head: bool) -> float:
+    c = self._config
+    qkv = c.width * c.head_dim * (c.num_heads + 2 * c.num_kv_heads)
+    output = c.num_heads * c.head_dim * c.width
+    mlp = (3 if c.mlp == "gated_silu" else 2) * c.width * c.mlp_width
+    last = c.width * c.vocab_size if head else 0
+    return 2.0 * (c.num_layers * (qkv + output + mlp) + last)
+
+  def _attention_flops(self, keys: int) -> float:
+    c = self._config
+    return 4.0 * c.num_layers * c.num_heads * c.head_dim * keys

@@ -1,0 +1,183 @@
+"""The device side of the sampler: three jitted functions of SamplerState."""
+
+import jax
+import jax.numpy as jnp
+
+from prefixrl_jax.batches import SamplerState
+from prefixrl_jax.models import transformer
+
+
+def init_state(
+  config, *, rows, lanes, trunk_length, completion_length
+) -> SamplerState:
+  """Returns a state in which every lane is idle."""
+  grid = (rows, lanes)
+  return SamplerState(
+    caches=transformer.init_caches(
+      config,
+      rows=rows,
+      lanes=lanes,
+      trunk_length=trunk_length,
+      completion_length=completion_length,
+    ),
+    trunk_tokens=jnp.zeros((rows, trunk_length), jnp.int32),
+    fork=jnp.ones(grid, jnp.int32),
+    token=jnp.zeros(grid, jnp.int32),
+    length=jnp.zeros(grid, jnp.int32),
+    limit=jnp.zeros(grid, jnp.int32),
+    active=jnp.zeros(grid, bool),
+    key=jax.vmap(jax.vmap(jax.random.key))(jnp.zeros(grid, jnp.uint32)),
+    tokens=jnp.zeros((*grid, completion_length), jnp.int32),
+    logprobs=jnp.zeros((*grid, completion_length), jnp.float32),
+  )
+
+
+def admit(config, params, state: SamplerState, row_ids, trunks):
+  """Prefills new trunks into rows.
+
+  Args:
+    config: TransformerConfig.
+    params: unstacked parameters.
+    state: SamplerState.
+    row_ids: int [r], rows to fill; a number beyond the rows is ignored.
+    trunks: int [r, P].
+  """
+  caches = []
+  for cache, (key, value) in zip(
+    state.caches, transformer.prefill(config, params, trunks)
+  ):
+    caches.append(
+      cache.replace(
+        trunk_key=cache.trunk_key.at[row_ids].set(key),
+        trunk_value=cache.trunk_value.at[row_ids].set(value),
+      )
+    )
+  return state.replace(
+    caches=tuple(caches),
+    trunk_tokens=state.trunk_tokens.at[row_ids].set(trunks),
+  )
+
+
+def start(state: SamplerState, lanes, fork, limit, seed, key_ids):
+  """Starts a completion in the chosen lanes; a limit of 0 makes them idle.
+
+  A completion's key is a function of (seed, key_ids) alone, never of the row,
+  lane or time it is sampled at.
+
+  Args:
+    state: SamplerState.
+    lanes: bool [R, G], which lanes to start.
+    fork: int [R, G].
+    limit: int [R, G], tokens to sample at most.
+    seed: uint32 [].
+    key_ids: uint32 [R, G, 4]: purpose, step, problem, attempt.
+  """
+
+  def lane_key(ids):
+    key = jax.random.key(seed)
+    for i in range(ids.shape[0]):
+      key = jax.random.fold_in(key, ids[i])
+    return key
+
+  pick = lambda new, old: jnp.where(lanes, new, old)
+  first = jnp.take_along_axis(state.trunk_tokens, fork - 1, axis=1)
+  return state.replace(
+    fork=pick(fork, state.fork),
+    token=pick(first, state.token),
+    length=pick(0, state.length),
+    limit=pick(limit, state.limit),
+    active=pick(limit > 0, state.active),
+    key=pick(jax.vmap(jax.vmap(lane_key))(key_ids), state.key),
+  )
+
+
+def decode(
+  config,
+  params,
+  state: SamplerState,
+  min_active,
+  *,
+  num_steps,
+  temperature,
+  top_k,
+  top_p,
+  stop_tokens,
+):
+  """Samples until num_steps are done or at most min_active lanes are left.
+
+  Args:
+    config: TransformerConfig.
+    params: unstacked parameters.
+    state: SamplerState.
+    min_active: int [], leave when no more lanes than this are active.
+    num_steps: tokens a lane at most.
+    temperature: of the policy; 0 is greedy.
+    top_k: sample among the k likeliest; 0 is off.
+    top_p: sample from the smallest set with this mass; 1 is off.
+    stop_tokens: tokens that end a completion (and belong to it).
+
+  Returns:
+    The state, and the number of steps done. logprobs are those of the policy
+    at the temperature before top_k and top_p.
+  """
+  rows = jnp.arange(state.token.shape[0])[:, None]
+  lanes = jnp.arange(state.token.shape[1])[None]
+  stops = jnp.asarray(stop_tokens, jnp.int32)
+
+  def body(carry):
+    step, state = carry
+    logits, caches = transformer.decode_step(
+      config,
+      params,
+      state.token,
+      state.caches,
+      fork=state.fork,
+      length=state.length,
+    )
+    if temperature > 0:
+      logits = logits / temperature
+    logprobs = jax.nn.log_softmax(logits)
+    if temperature > 0:
+      keys = jax.vmap(jax.vmap(jax.random.fold_in))(state.key, state.length)
+      allowed = _filter(logprobs, top_k, top_p)
+      token = jax.vmap(jax.vmap(jax.random.categorical))(keys, allowed)
+    else:
+      token = jnp.argmax(logits, axis=-1)
+    token = token.astype(jnp.int32)
+    logprob = jnp.take_along_axis(logprobs, token[..., None], -1)[..., 0]
+
+    # Out of bounds is not written: an idle lane keeps what it has.
+    slot = jnp.where(state.active, state.length, state.tokens.shape[2])
+    length = state.length + state.active
+    stopped = jnp.any(token[..., None] == stops, axis=-1)
+    state = state.replace(
+      caches=caches,
+      token=token,
+      length=length,
+      active=state.active & ~stopped & (length < state.limit),
+      tokens=state.tokens.at[rows, lanes, slot].set(token),
+      logprobs=state.logprobs.at[rows, lanes, slot].set(logprob),
+    )
+    return step + 1, state
+
+  def goes_on(carry):
+    step, state = carry
+    return (step < num_steps) & (jnp.sum(state.active) > min_active)
+
+  step, state = jax.lax.while_loop(goes_on, body, (jnp.int32(0), state))
+  return state, step
+
+
+def _filter(logprobs, top_k, top_p):
+  """Sets to -inf what top_k and top_p leave out."""
+  if top_k:
+    kth = jax.lax.top_k(logprobs, top_k)[0][..., -1:]
+    logprobs = jnp.where(logprobs < kth, -jnp.inf, logprobs)
+  if top_p < 1:
+    ordered = -jnp.sort(-logprobs, axis=-1)
+    probs = jax.nn.softmax(ordered, axis=-1)
+    before = jnp.cumsum(probs, axis=-1) - probs
+    last = jnp.sum(before < top_p, axis=-1, keepdims=True) - 1
+    threshold = jnp.take_along_axis(ordered, last, axis=-1)
+    logprobs = jnp.where(logprobs < threshold, -jnp.inf, logprobs)
+  return logprobs
