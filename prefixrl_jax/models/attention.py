@@ -108,7 +108,7 @@ def decode_attention(q, cache, *, fork, length):
     [R, G, N, H].
   """
   q = _group(q, cache.trunk_key.shape[1])
-  to_trunk = jnp.einsum("rgkmh,rkph->rkgmp", q, cache.trunk_key, **_F32)
+  to_trunk = jnp.einsum("rgkmh,rkhp->rkgmp", q, cache.trunk_key, **_F32)
   to_lane = jnp.einsum("rgkmh,rgkch->rkgmc", q, cache.lane_key, **_F32)
   seen = lambda n, limit: (jnp.arange(n) < limit[..., None])[:, None, :, None]
   num_trunk = to_trunk.shape[-1]

@@ -239,14 +239,14 @@ def prefill(config, params, tokens):
     tokens: int [R, P], trunks from position 0, padded at the end.
 
   Returns:
-    A tuple over layers of (key, value), each [R, K, P, H].
+    A tuple over layers of (key [R, K, H, P], value [R, K, P, H]).
   """
   length = tokens.shape[1]
   position = jnp.broadcast_to(jnp.arange(length), tokens.shape)
   mask = jnp.tri(length, dtype=bool)[None]
 
   def attend(q, k, v):
-    kept = tuple(x.swapaxes(1, 2) for x in (k, v))
+    kept = (k.transpose(0, 2, 3, 1), v.swapaxes(1, 2))
     return attention.dense_attention(q, k, v, mask), kept
 
   x = embed(config, params, tokens)
@@ -295,12 +295,13 @@ def decode_step(config, params, token, caches, *, fork, length):
 def init_caches(config, *, rows, lanes, trunk_length, completion_length):
   """Returns empty caches, one per layer."""
   dtype = jnp.dtype(config.dtype)
-  trunk = (rows, config.num_kv_heads, trunk_length, config.head_dim)
-  lane = (rows, lanes, config.num_kv_heads, completion_length, config.head_dim)
+  trunk = (rows, config.num_kv_heads)
+  lane = (rows, lanes, config.num_kv_heads)
+  head_dim = config.head_dim
   one = lambda _: KVCache(
-    trunk_key=jnp.zeros(trunk, dtype),
-    trunk_value=jnp.zeros(trunk, dtype),
-    lane_key=jnp.zeros(lane, dtype),
-    lane_value=jnp.zeros(lane, dtype),
+    trunk_key=jnp.zeros((*trunk, head_dim, trunk_length), dtype),
+    trunk_value=jnp.zeros((*trunk, trunk_length, head_dim), dtype),
+    lane_key=jnp.zeros((*lane, completion_length, head_dim), dtype),
+    lane_value=jnp.zeros((*lane, completion_length, head_dim), dtype),
   )
   return tuple(one(i) for i in range(config.num_layers))

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Iterator
 import jax
 import numpy as np
 
+from prefixrl_jax.batches import KVCache
 from prefixrl_jax.distributed import sharding
 from prefixrl_jax.models import transformer
 from prefixrl_jax.rollouts import decoding
@@ -346,20 +347,20 @@ def _state_shardings(mesh, abstract):
     mesh, x.shape, "rows", *[None] * (x.ndim - 1)
   )
   shardings = jax.tree.map(rows_only, abstract)
-  trunk = lambda x: sharding.sharding(
-    mesh, x.shape, "rows", "kv_heads", "length", "head_dim"
-  )
-  lane = lambda x: sharding.sharding(
-    mesh, x.shape, "rows", "lanes", "kv_heads", "length", "head_dim"
-  )
+  of_cache = {
+    "trunk_key": ("rows", "kv_heads", "head_dim", "length"),
+    "trunk_value": ("rows", "kv_heads", "length", "head_dim"),
+    "lane_key": ("rows", "lanes", "kv_heads", "length", "head_dim"),
+    "lane_value": ("rows", "lanes", "kv_heads", "length", "head_dim"),
+  }
   return shardings.replace(
     caches=tuple(
-      c.replace(
-        trunk_key=trunk(c.trunk_key),
-        trunk_value=trunk(c.trunk_value),
-        lane_key=lane(c.lane_key),
-        lane_value=lane(c.lane_value),
+      KVCache(
+        **{
+          name: sharding.sharding(mesh, getattr(cache, name).shape, *axes)
+          for name, axes in of_cache.items()
+        }
       )
-      for c in abstract.caches
+      for cache in abstract.caches
     )
   )
