@@ -111,6 +111,10 @@ class Ledger:
       for name, value in fields.items():
         setattr(entry, name, getattr(entry, name) + value)
 
+  def set_entries(self, entries: dict[str, dict]) -> None:
+    """Puts the ledger back to what `to_dict` returned."""
+    self._entries = {p: Entry(**entries[p]) for p in PURPOSES}
+
   def training_flops(self, count: str = "flops_paper") -> float:
     """Returns an arm's place on the x axis; `count` is a field of Entry."""
     return sum(getattr(self._entries[p], count) for p in TRAINING)

@@ -42,18 +42,22 @@ class Layout:
 
 
 def pack(
-  trees: Sequence[Tree], layout: Layout, rows_per_micro: int
+  trees: Sequence[Tree],
+  layout: Layout,
+  rows_per_micro: int,
+  *,
+  num_rows: int = 0,
 ) -> TrainBatch:
   """Packs one tree a row; micro-batches hold prefixed trees or others.
 
-  The last micro-batch of a kind is filled up with empty rows. The number of
-  micro-batches is that of the trees, plus one if both kinds are there and
-  neither fills its last: the caller keeps it constant to compile once.
+  The last micro-batch of a kind is filled up with empty rows, so the shape
+  depends on how many trees there are of each kind and on nothing else.
 
   Args:
     trees: at least one.
     layout: must hold every trunk, lane count and completion.
     rows_per_micro: B.
+    num_rows: add empty rows up to this many.
 
   Returns:
     TrainBatch of numpy arrays, [M, B, T].
@@ -64,6 +68,8 @@ def pack(
     micros += [
       some[i : i + rows_per_micro] for i in range(0, len(some), rows_per_micro)
     ]
+  while len(micros) * rows_per_micro < num_rows:
+    micros.append([])
   shape = (len(micros), rows_per_micro, layout.row_length)
   fields = {
     name: np.zeros(shape, dtype)
@@ -87,7 +93,7 @@ def pack(
   fields["fork"][..., layout.trunk_length :][
     fields["fork"][..., layout.trunk_length :] == 0
   ] = 1
-  is_prefixed = np.array([micro[0].is_prefixed for micro in micros])
+  is_prefixed = np.array([any(t.is_prefixed for t in m) for m in micros])
   return TrainBatch(is_prefixed=is_prefixed, **fields)
 
 

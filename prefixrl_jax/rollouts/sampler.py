@@ -163,8 +163,8 @@ class Sampler:
 
   def run(
     self, requests: Iterable[Request], *, purpose: str, seed: int
-  ) -> Iterator[tuple[int, int, Completion]]:
-    """Yields (request number, attempt, completion) as lanes finish.
+  ) -> Iterator[list[tuple[int, int, Completion]]]:
+    """Yields lists of (request number, attempt, completion) as lanes finish.
 
     Args:
       requests: taken one by one, as rows become free.
@@ -198,7 +198,7 @@ class Sampler:
         )
         finished = self._fetch(rows, int(steps))
         self.usage.seconds += time.perf_counter() - started
-        yield from finished
+        yield finished
         started = time.perf_counter()
     self.usage.seconds += time.perf_counter() - started
 
@@ -207,10 +207,9 @@ class Sampler:
   ) -> list[list[Completion]]:
     """Returns each request's completions, in the order of their attempts."""
     found: list[dict[int, Completion]] = [{} for _ in requests]
-    for number, attempt, completion in self.run(
-      requests, purpose=purpose, seed=seed
-    ):
-      found[number][attempt] = completion
+    for finished in self.run(requests, purpose=purpose, seed=seed):
+      for number, attempt, completion in finished:
+        found[number][attempt] = completion
     return [[group[a] for a in sorted(group)] for group in found]
 
   def _owes(self, row: _Row) -> bool:

@@ -1,0 +1,117 @@
+"""Accuracy of a policy: without prefix, and by share of a trace revealed."""
+
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from prefixrl_jax.prefixes.cut import reveal
+from prefixrl_jax.rewards.judging import judge
+from prefixrl_jax.rollouts.sampler import Request, Sampler
+from prefixrl_jax.session import Session
+from prefixrl_jax.types import Completion, EvalResult, Problem, Trace
+
+
+@dataclasses.dataclass(frozen=True)
+class Sample:
+  """One judged completion, for people to read."""
+
+  problem: Problem
+  fraction: float
+  prefix: np.ndarray
+  completion: Completion
+  reward: float
+
+
+def evaluate(
+  session: Session,
+  sampler: Sampler,
+  problems: Sequence[Problem],
+  prefixes: Sequence[np.ndarray],
+  *,
+  fraction: float,
+  num_samples: int,
+  stamp: int,
+  purpose: str,
+  seed: int,
+) -> tuple[list[EvalResult], list[Sample]]:
+  """Samples and judges completions of each problem behind its prefix.
+
+  Args:
+    session: of the run.
+    sampler: loaded with the policy to be evaluated.
+    problems, prefixes: aligned; a prefix of length 0 is no prefix.
+    fraction: of the trace that the prefixes reveal, recorded in the results.
+    num_samples: completions per problem.
+    stamp: part of the completions' keys, with purpose and seed.
+    purpose: "screening" or "evaluation".
+    seed: of the sampling.
+
+  Returns:
+    A result per problem, and the first sample of each.
+  """
+  prompts = [
+    np.array(session.tokenizer.encode_prompt(p.prompt), np.int32)
+    for p in problems
+  ]
+  requests = [
+    Request(np.concatenate([prompt, prefix]), num_samples, stamp, p.index)
+    for prompt, prefix, p in zip(prompts, prefixes, problems)
+  ]
+  groups = sampler.sample(requests, purpose=purpose, seed=seed)
+  repeat = lambda xs: [x for x in xs for _ in range(num_samples)]
+  verdicts = judge(
+    session.verifier,
+    session.tokenizer,
+    repeat(problems),
+    repeat(prefixes),
+    [c for group in groups for c in group],
+  )
+  rewards = np.array([v.reward for v in verdicts]).reshape(-1, num_samples)
+  results = [
+    EvalResult(p.id, p.split, fraction, num_samples, int(np.sum(r == 1)))
+    for p, r in zip(problems, rewards)
+  ]
+  samples = [
+    Sample(p, fraction, prefix, group[0], float(r[0]))
+    for p, prefix, group, r in zip(problems, prefixes, groups, rewards)
+  ]
+  return results, samples
+
+
+def by_fraction(
+  session: Session,
+  sampler: Sampler,
+  problems: dict[str, Problem],
+  traces: Sequence[Trace],
+  fractions: Sequence[float],
+  **settings,
+) -> tuple[list[EvalResult], list[Sample]]:
+  """Evaluates with growing shares of each problem's first trace revealed.
+
+  Args:
+    session, sampler: see `evaluate`.
+    problems: by id.
+    traces: the first of each problem is used.
+    fractions: shares of the trace's tokens, above 0.
+    **settings: num_samples, stamp, purpose, seed of `evaluate`.
+  """
+  first = {t.problem_id: t for t in reversed(traces)}
+  results, samples = [], []
+  for fraction in fractions:
+    some = evaluate(
+      session,
+      sampler,
+      [problems[i] for i in first],
+      [reveal(t, fraction) for t in first.values()],
+      fraction=fraction,
+      **settings,
+    )
+    results += some[0]
+    samples += some[1]
+  return results, samples
+
+
+def mean_accuracy(results: Sequence[EvalResult]) -> float:
+  """Returns the mean over problems of the share of correct samples."""
+  return float(np.mean([r.num_correct / r.num_samples for r in results]))

@@ -1,0 +1,71 @@
+"""Estimators over judged samples."""
+
+import numpy as np
+from numpy.typing import ArrayLike
+
+
+def pass_at_k(
+  num_samples: ArrayLike, num_correct: ArrayLike, k: int
+) -> np.ndarray:
+  """Estimates the chance that one of k samples is correct, without bias.
+
+  1 - C(n - c, k) / C(n, k) as a product of k factors in [0, 1], which neither
+  overflows nor cancels (Chen et al. 2021, arXiv 2107.03374, eq. 1).
+
+  Args:
+    num_samples: n, broadcast against num_correct; usually [problems].
+    num_correct: c, of each problem's n samples.
+    k: how many samples are allowed.
+
+  Returns:
+    float64 of the broadcast shape.
+
+  Raises:
+    ValueError: k is not in 1 to n, or c not in 0 to n.
+  """
+  n, c = np.broadcast_arrays(
+    np.asarray(num_samples, np.float64), np.asarray(num_correct, np.float64)
+  )
+  if k < 1 or np.any(k > n):
+    raise ValueError(f"pass@{k} needs 1 <= k <= num_samples, {n.min():.0f}")
+  if np.any(c < 0) or np.any(c > n):
+    raise ValueError("num_correct must be between 0 and num_samples")
+  drawn = np.arange(k)
+  n, c = n[..., None], c[..., None]
+  # Once the wrong samples are used up a factor is 0, and the estimate 1.
+  still_wrong = np.maximum(n - c - drawn, 0) / (n - drawn)
+  return 1.0 - np.prod(still_wrong, axis=-1)
+
+
+def bootstrap_interval(
+  values: ArrayLike,
+  *,
+  confidence: float = 0.95,
+  num_resamples: int = 2000,
+  seed: int = 0,
+) -> tuple[float, float]:
+  """Returns the percentile bootstrap interval of a mean.
+
+  Args:
+    values: one per problem; problems are what is resampled, since samples of
+      one problem are not independent.
+    confidence: share of the resampled means that the interval holds.
+    num_resamples: how often the problems are drawn anew.
+    seed: of the draws.
+
+  Returns:
+    The lower and the upper end.
+
+  Raises:
+    ValueError: there are no values, or confidence is not between 0 and 1.
+  """
+  values = np.asarray(values, np.float64)
+  if values.ndim != 1 or not values.size:
+    raise ValueError(f"need a list of values, got shape {values.shape}")
+  if not 0 < confidence < 1:
+    raise ValueError(f"confidence must be between 0 and 1, got {confidence}")
+  rng = np.random.default_rng(seed)
+  drawn = rng.integers(values.size, size=(num_resamples, values.size))
+  tail = (1 - confidence) / 2
+  low, high = np.quantile(values[drawn].mean(axis=1), [tail, 1 - tail])
+  return float(low), float(high)

@@ -1,0 +1,434 @@
+"""From the records of all runs to one summary, ready for JSON.
+
+`summarize` returns the dict below. Numbers are plain; what is undefined is
+null, never NaN or infinite. Seeds, levels and k are strings where they are
+keys, so that the summary equals what JSON gives back.
+
+  method: the arm that the others are compared with
+  seeds: [seed, ...] of all arms
+  arms: {arm: {
+    uses_traces: whether the arm pays for collection
+    runs: {seed: {
+      curve: {
+        step: [...]
+        cost: {axis: [...]}          cumulative, a value per curve point
+        accuracy: {split: [...]}     no prefix, a value per curve point
+      }
+      costs: {purpose: {flops_paper, flops_executed, tokens, completions,
+                        seconds}}    at the curve's last point
+      final: {split: {accuracy, interval: [low, high], num_problems,
+                      num_samples, pass_at_k: {k: value}}}
+      cost_to_level: {axis: {split: {level: cost}}}
+    }}
+    mean_curve: {axis: {split: {cost, mean, min, max}}}      lists
+    final: {split: {accuracy: SPREAD, pass_at_k: {k: SPREAD}}}
+    by_fraction: {split: {fraction: [...], mean, min, max: [...],
+                          seeds: {seed: [...]}}}
+  }}
+  versus: {baseline: {split: {
+    accuracy: the last value of the baseline's mean curve, to be reached
+    speed_up: {axis: COMPARISON}
+    final_ratio: COMPARISON
+  }}}
+
+  SPREAD: {mean, min, max, std, num} over the seeds where the value is
+    defined; std is that of a sample, so null for a single seed.
+  COMPARISON: {of_means, seeds: {seed: value}, spread: SPREAD}
+
+**Axes.** An axis is a count (flops_paper, flops_executed, tokens, completions)
+summed over collection, sft, sampling and update; evaluation is nobody's
+training cost. Screening, which finds out what problems are hard, is left out
+as in the paper; `<count>_with_screening` adds it to arms that use traces.
+
+**Final accuracy.** `final` and `final_ratio` come from the evaluation after
+training (fraction 0: no prefix). Speed-ups use a curve's own last point, so
+that both of their sides are measured on one scale.
+
+**Reaching an accuracy.** The cost at the first crossing, interpolated linearly
+between curve points; an accuracy that the first point has costs what the
+first point costs. Both sides of a speed-up use this one rule.
+
+**speed_up** = the baseline's cost to its final accuracy / the method's cost to
+the same accuracy. 0: the method never reaches it. null: there is nothing to
+speed up (the baseline ends at accuracy 0, or is at its final accuracy at cost
+0), the method is there at cost 0, or one of them has no curve. A final
+accuracy that is barely above 0 makes the speed-up and the ratio noise; read
+them next to it.
+
+**Means over seeds.** Per-seed comparisons pair equal seeds. `of_means` compares
+the mean curves: accuracy averaged over seeds at equal cost, where all seeds of
+the arm are defined (no run is before its first point or past its last one).
+Its knots are those of all seeds, which makes it exact.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from prefixrl_jax.evals.statistics import bootstrap_interval, pass_at_k
+from prefixrl_jax.types import EvalResult, UserError
+
+COUNTS = ("flops_paper", "flops_executed", "tokens", "completions")
+AXES = tuple(c + suffix for c in COUNTS for suffix in ("", "_with_screening"))
+# The ledger's purposes of training, repeated here because this is the text
+# side; a test holds the two together.
+TRAINING = ("collection", "sft", "sampling", "update")
+SPLITS = ("train", "heldout", "easy")
+LEVELS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
+BASE = "base"
+# Where the method starts, and a part of the method: no rivals of it.
+NOT_BASELINES = (BASE, "prefixrl_only")
+
+
+@dataclasses.dataclass(frozen=True)
+class CurvePoint:
+  """An arm in the middle of its training.
+
+  Attributes:
+    step: of training.
+    ledger: purpose -> {flops_paper, flops_executed, tokens, completions,
+      seconds}, cumulative; an absent purpose has cost nothing.
+    accuracy: split -> mean accuracy on its problems without prefix.
+  """
+
+  step: int
+  ledger: dict[str, dict[str, float]]
+  accuracy: dict[str, float]
+
+
+@dataclasses.dataclass(frozen=True)
+class RunRecord:
+  """One arm and seed; the base model is the arm "base" with no curve."""
+
+  arm: str
+  seed: int
+  curve: list[CurvePoint]
+  results: list[EvalResult]  # of the evaluation after training
+  uses_traces: bool
+
+
+@dataclasses.dataclass(frozen=True)
+class _Line:
+  """Accuracy over cost; neither may be empty."""
+
+  cost: np.ndarray
+  accuracy: np.ndarray
+
+
+def summarize(
+  runs: Sequence[RunRecord], *, method: str = "prefixrl"
+) -> dict[str, Any]:
+  """Returns the summary of all runs; the module's docstring is its schema.
+
+  Args:
+    runs: arms in the order in which they shall be shown.
+    method: the arm to compare the others with; without runs of it there are
+      no comparisons.
+
+  Raises:
+    UserError: there are no runs.
+    ValueError: two runs have the same arm and seed, or costs shrink.
+  """
+  if not runs:
+    raise UserError("There are no runs to report; train at least one arm.")
+  arms: dict[str, dict[int, RunRecord]] = {}
+  for run in runs:
+    if run.seed in arms.setdefault(run.arm, {}):
+      raise ValueError(f"two runs of {run.arm} with seed {run.seed}")
+    arms[run.arm][run.seed] = run
+  rivals = [a for a in arms if a != method and a not in NOT_BASELINES]
+  return {
+    "method": method,
+    "seeds": sorted({run.seed for run in runs}),
+    "arms": {arm: _summarize_arm(by_seed) for arm, by_seed in arms.items()},
+    "versus": {rival: _versus(arms[method], arms[rival]) for rival in rivals}
+    if method in arms
+    else {},
+  }
+
+
+def cost_to_reach(
+  cost: np.ndarray, accuracy: np.ndarray, level: float
+) -> float | None:
+  """Returns the cost at which accuracy first reaches level, None if never."""
+  reached = np.flatnonzero(accuracy >= level)
+  if not reached.size:
+    return None
+  i = reached[0]
+  if i == 0:
+    return float(cost[0])
+  share = (level - accuracy[i - 1]) / (accuracy[i] - accuracy[i - 1])
+  return float(cost[i - 1] + share * (cost[i] - cost[i - 1]))
+
+
+# -- one arm -------------------------------------------------------------------
+
+
+def _summarize_arm(by_seed: Mapping[int, RunRecord]) -> dict[str, Any]:
+  runs = {str(s): _summarize_run(by_seed[s]) for s in sorted(by_seed)}
+  splits = _in_order(run["final"] for run in runs.values())
+  finals = {
+    split: [r["final"][split] for r in runs.values() if split in r["final"]]
+    for split in splits
+  }
+  mean_curve: dict[str, dict[str, Any]] = {}
+  for axis in AXES:
+    mean_curve[axis] = {}
+    for split in _curve_splits(by_seed.values()):
+      cost, values = _on_common_costs(_lines(by_seed.values(), axis, split))
+      mean_curve[axis][split] = {
+        "cost": cost.tolist(),
+        "mean": values.mean(axis=0).tolist(),
+        "min": values.min(axis=0).tolist(),
+        "max": values.max(axis=0).tolist(),
+      }
+  return {
+    "uses_traces": any(run.uses_traces for run in by_seed.values()),
+    "runs": runs,
+    "mean_curve": mean_curve,
+    "final": {
+      split: {
+        "accuracy": _spread(f["accuracy"] for f in finals[split]),
+        "pass_at_k": {
+          k: _spread(f["pass_at_k"].get(k) for f in finals[split])
+          for k in max((f["pass_at_k"] for f in finals[split]), key=len)
+        },
+      }
+      for split in splits
+    },
+    "by_fraction": {
+      split: _by_fraction(by_seed, split)
+      for split in SPLITS
+      if any(e.split == split for r in by_seed.values() for e in r.results)
+    },
+  }
+
+
+def _summarize_run(run: RunRecord) -> dict[str, Any]:
+  splits = _curve_splits([run])
+  unprefixed = [e for e in run.results if e.fraction == 0]
+  return {
+    "curve": {
+      "step": [point.step for point in run.curve],
+      "cost": {axis: _costs(run, axis).tolist() for axis in AXES},
+      "accuracy": {s: [p.accuracy[s] for p in run.curve] for s in splits},
+    },
+    "costs": run.curve[-1].ledger if run.curve else {},
+    "final": {
+      split: _final([e for e in unprefixed if e.split == split])
+      for split in SPLITS
+      if any(e.split == split for e in unprefixed)
+    },
+    "cost_to_level": {
+      axis: {
+        split: {
+          str(level): cost_to_reach(line.cost, line.accuracy, level)
+          for level in LEVELS
+        }
+        for split in splits
+        for line in _lines([run], axis, split)
+      }
+      for axis in AXES
+    },
+  }
+
+
+def _final(results: Sequence[EvalResult]) -> dict[str, Any]:
+  n = np.array([e.num_samples for e in results])
+  c = np.array([e.num_correct for e in results])
+  ks = [2**i for i in range(int(n.min()).bit_length())]
+  return {
+    "accuracy": float(np.mean(c / n)),
+    "interval": list(bootstrap_interval(c / n)),
+    "num_problems": len(results),
+    "num_samples": int(n.min()),
+    "pass_at_k": {str(k): float(np.mean(pass_at_k(n, c, k))) for k in ks},
+  }
+
+
+def _by_fraction(by_seed: Mapping[int, RunRecord], split: str) -> dict:
+  """Mean accuracy over problems, by the share of the trace revealed."""
+  judged: dict[int, dict[float, list[float]]] = {s: {} for s in sorted(by_seed)}
+  for seed, run in by_seed.items():
+    for e in run.results:
+      if e.split == split:
+        share = e.num_correct / e.num_samples
+        judged[seed].setdefault(e.fraction, []).append(share)
+  fractions = sorted({f for by_share in judged.values() for f in by_share})
+  seeds = {
+    str(seed): [
+      float(np.mean(by_share[f])) if f in by_share else None for f in fractions
+    ]
+    for seed, by_share in judged.items()
+  }
+  spreads = [_spread(values) for values in zip(*seeds.values())]
+  return {
+    "fraction": fractions,
+    **{name: [s[name] for s in spreads] for name in ("mean", "min", "max")},
+    "seeds": seeds,
+  }
+
+
+# -- the method against a baseline ---------------------------------------------
+
+
+def _versus(
+  method: Mapping[int, RunRecord], baseline: Mapping[int, RunRecord]
+) -> dict[str, Any]:
+  versus = {}
+  for split in SPLITS:
+    finals = _finals(method, split), _finals(baseline, split)
+    lines = {
+      axis: (_mean_line(method, axis, split), _mean_line(baseline, axis, split))
+      for axis in AXES
+    }
+    target = lines["flops_paper"][1]
+    if target is None and not finals[1]:
+      continue
+    pair = lambda seed, axis, split=split: (
+      _mean_line({seed: method[seed]}, axis, split),
+      _mean_line({seed: baseline[seed]}, axis, split),
+    )
+    seeds = sorted(method.keys() & baseline.keys())
+    versus[split] = {
+      "accuracy": None if target is None else float(target.accuracy[-1]),
+      "speed_up": {
+        axis: _comparison(
+          _speed_up(*lines[axis]),
+          seeds,
+          lambda seed, axis=axis: _speed_up(*pair(seed, axis)),
+        )
+        for axis in AXES
+      },
+      "final_ratio": _comparison(
+        _ratio(*(list(f.values()) for f in finals)),
+        seeds,
+        lambda seed: _ratio(*([f[seed]] if seed in f else [] for f in finals)),
+      ),
+    }
+  return versus
+
+
+def _speed_up(method: _Line | None, baseline: _Line | None) -> float | None:
+  """Returns the baseline's cost / the method's; see the module's docstring."""
+  if method is None or baseline is None or baseline.accuracy[-1] == 0:
+    return None
+  target = baseline.accuracy[-1]
+  spent = cost_to_reach(baseline.cost, baseline.accuracy, target)
+  needed = cost_to_reach(method.cost, method.accuracy, target)
+  if not spent or needed == 0:
+    return None
+  return 0.0 if needed is None else spent / needed
+
+
+def _ratio(method: Sequence[float], baseline: Sequence[float]) -> float | None:
+  """Returns the ratio of means, None if it is undefined."""
+  if not method or not baseline or not any(baseline):
+    return None
+  return float(np.mean(method) / np.mean(baseline))
+
+
+def _comparison(
+  of_means: float | None,
+  seeds: Sequence[int],
+  of_seed: Callable[[int], float | None],
+) -> dict[str, Any]:
+  values = {str(seed): of_seed(seed) for seed in seeds}
+  return {
+    "of_means": of_means,
+    "seeds": values,
+    "spread": _spread(values.values()),
+  }
+
+
+def _finals(runs: Mapping[int, RunRecord], split: str) -> dict[int, float]:
+  accuracies = {}
+  for seed, run in runs.items():
+    shares = [
+      e.num_correct / e.num_samples
+      for e in run.results
+      if e.fraction == 0 and e.split == split
+    ]
+    if shares:
+      accuracies[seed] = float(np.mean(shares))
+  return accuracies
+
+
+# -- curves --------------------------------------------------------------------
+
+
+def _costs(run: RunRecord, axis: str) -> np.ndarray:
+  """Returns the axis' value at each of the run's curve points."""
+  count = axis.removesuffix("_with_screening")
+  purposes = list(TRAINING)
+  if count != axis and run.uses_traces:
+    purposes.append("screening")
+  costs = np.array(
+    [
+      sum(p.ledger[name][count] for name in purposes if name in p.ledger)
+      for p in run.curve
+    ],
+    np.float64,
+  )
+  if np.any(np.diff(costs) < 0):
+    raise ValueError(f"{axis} of {run.arm} seed {run.seed} shrinks")
+  return costs
+
+
+def _lines(runs: Iterable[RunRecord], axis: str, split: str) -> list[_Line]:
+  """Returns the lines of the runs that have a curve of this split."""
+  return [
+    _Line(
+      _costs(run, axis),
+      np.array([p.accuracy[split] for p in run.curve], np.float64),
+    )
+    for run in runs
+    if split in _curve_splits([run])
+  ]
+
+
+def _on_common_costs(lines: Sequence[_Line]) -> tuple[np.ndarray, np.ndarray]:
+  """Interpolates lines onto the costs at which all of them are defined.
+
+  Returns:
+    Costs [points] and accuracies [lines, points].
+  """
+  start = max(line.cost[0] for line in lines)
+  end = min(line.cost[-1] for line in lines)
+  cost = np.unique(np.concatenate([line.cost for line in lines]))
+  cost = cost[(cost >= start) & (cost <= end)]
+  return cost, np.stack([np.interp(cost, x.cost, x.accuracy) for x in lines])
+
+
+def _mean_line(
+  runs: Mapping[int, RunRecord], axis: str, split: str
+) -> _Line | None:
+  lines = _lines(runs.values(), axis, split)
+  if not lines:
+    return None
+  cost, values = _on_common_costs(lines)
+  return _Line(cost, values.mean(axis=0)) if cost.size else None
+
+
+def _curve_splits(runs: Iterable[RunRecord]) -> list[str]:
+  return _in_order(run.curve[0].accuracy for run in runs if run.curve)
+
+
+def _in_order(keys: Iterable[Iterable[str]]) -> list[str]:
+  present = {key for some in keys for key in some}
+  return [split for split in SPLITS if split in present]
+
+
+def _spread(values: Iterable[float | None]) -> dict[str, Any]:
+  defined = [value for value in values if value is not None]
+  if not defined:
+    return dict.fromkeys(("mean", "min", "max", "std"), None) | {"num": 0}
+  return {
+    "mean": float(np.mean(defined)),
+    "min": min(defined),
+    "max": max(defined),
+    "std": float(np.std(defined, ddof=1)) if len(defined) > 1 else None,
+    "num": len(defined),
+  }

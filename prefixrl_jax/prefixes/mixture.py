@@ -1,0 +1,64 @@
+"""What the next batch trains on: prefixed and original problems, mixed."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from prefixrl_jax.types import PrefixedProblem, Problem
+
+
+class Mixture:
+  """Draws each step's problems; a function of (seed, step) alone."""
+
+  def __init__(
+    self,
+    problems: Sequence[Problem],
+    prefixed: Sequence[PrefixedProblem],
+    *,
+    prompts_per_step: int,
+    prefixed_share: float,
+    seed: int,
+  ):
+    """Takes the two pools.
+
+    Args:
+      problems: the originals.
+      prefixed: with prefixes; may be empty if prefixed_share is 0.
+      prompts_per_step: how many problems a step trains on.
+      prefixed_share: of them; 0.75 is the paper's 3 : 1.
+      seed: of the order.
+    """
+    self.num_prefixed = round(prefixed_share * prompts_per_step)
+    self.num_originals = prompts_per_step - self.num_prefixed
+    originals = [
+      PrefixedProblem(p.id, np.zeros(0, np.int32), 0.0, "", 0)
+      for p in problems
+    ]
+    self._pools = (
+      (list(prefixed), self.num_prefixed),
+      (originals, self.num_originals),
+    )
+    self._seed = seed
+
+  def draw(self, step: int) -> list[PrefixedProblem]:
+    """Returns the step's problems, the prefixed ones first.
+
+    Each pool is gone through epoch by epoch, in a new order every time.
+    """
+    drawn = []
+    for kind, (pool, count) in enumerate(self._pools):
+      for place in range(step * count, (step + 1) * count):
+        epoch, i = divmod(place, len(pool))
+        drawn.append(pool[self._order(kind, epoch, len(pool))[i]])
+    return drawn
+
+  def longest_prefix(self) -> int:
+    """Returns the length of the longest prefix that draw can return."""
+    return max(
+      (len(p.prefix) for pool, count in self._pools if count for p in pool),
+      default=0,
+    )
+
+  def _order(self, kind: int, epoch: int, size: int) -> np.ndarray:
+    rng = np.random.default_rng([self._seed, kind, epoch])
+    return rng.permutation(size)

@@ -1,0 +1,39 @@
+"""From token ids to verdicts: decodes, and asks the verifier."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from prefixrl_jax.rewards import Verdict, Verifier
+from prefixrl_jax.tokenizer import Tokenizer
+from prefixrl_jax.types import Completion, Problem
+
+
+def judge(
+  verifier: Verifier,
+  tokenizer: Tokenizer,
+  problems: Sequence[Problem],
+  prefixes: Sequence[np.ndarray],
+  completions: Sequence[Completion],
+) -> list[Verdict]:
+  """Judges prefix + completion as an answer to the original problem.
+
+  A completion that ran into the length limit has not given its final answer
+  and is wrong, whatever it says on the way.
+
+  Args:
+    verifier: of the task.
+    tokenizer: the policy's.
+    problems, prefixes, completions: aligned; prefixes are int [length].
+  """
+  whole = [i for i, c in enumerate(completions) if not c.truncated]
+  texts = [
+    tokenizer.decode([*prefixes[i].tolist(), *completions[i].tokens.tolist()])
+    for i in whole
+  ]
+  verdicts = [Verdict(0.0)] * len(completions)
+  for i, verdict in zip(
+    whole, verifier.judge([problems[i] for i in whole], texts)
+  ):
+    verdicts[i] = verdict
+  return verdicts
