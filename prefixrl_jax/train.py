@@ -71,7 +71,6 @@ class Trainer:
     *,
     arm: str,
     seed: int,
-    terminal: bool,
   ):
     """Sets up everything that is compiled or restored later.
 
@@ -81,11 +80,10 @@ class Trainer:
       directory: for checkpoints, metrics and the curve.
       arm: a key of config.arms.
       seed: of everything random in this run.
-      terminal: print a line a step.
     """
     config = session.config
     self.session, self.data, self.directory = session, data, directory
-    self.arm, self.seed, self.terminal = config.arms[arm], seed, terminal
+    self.arm, self.seed = config.arms[arm], seed
     self.name = f"{arm} seed {seed}"
     self.problems = {p.id: p for p in (*data.train, *data.heldout)}
     self.prompts = {
@@ -343,12 +341,11 @@ class Trainer:
 
   # -- the loop --------------------------------------------------------------
 
-  def run(self) -> tuple[list[dict], dict]:
+  def run(self) -> list[dict]:
     """Trains until the budget is spent, from the newest checkpoint if any.
 
     Returns:
-      The curve (a point: step, ledger so far, accuracy by split) and the
-      trained parameters.
+      The curve; a point is step, ledger so far, accuracy by split.
 
     Raises:
       Preempted: after SIGTERM, when the state is saved.
@@ -360,64 +357,51 @@ class Trainer:
         f"config.train.flops = {budget:.3g} is already spent on collection"
         f" ({self.ledger.training_flops():.3g}); raise it or collect less."
       )
-    state = self._init_state(self.rl_optimizer, self.session.base_params)
-    abstract = jax.tree.map(
-      lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=x.sharding),
-      state,
-    )
+    abstract = self._abstract_state()
     self._compile(abstract)
-    checkpointer = Checkpointer(
-      self.directory / "checkpoints", keep=config.train.checkpoints_kept
-    )
-    step, curve = 0, []
+    checkpointer = self._checkpointer()
     restored = checkpointer.restore_latest(abstract)
     if restored is not None:
       step, state, host = restored
       self.ledger.set_entries(host["ledger"])
       curve = host["curve"]
-    elif self.num_sft_steps:
-      state = self._init_state(self.sft_optimizer, self.session.base_params)
+    else:
+      step, curve = 0, []
+      first = self.sft_optimizer if self.num_sft_steps else self.rl_optimizer
+      state = self._init_state(first, self.session.base_params)
 
-    writer = metrics_lib.MetricWriter(
-      self.directory,
-      terminal=self.terminal,
-      wandb_project=config.wandb_project or None,
-      resume_step=step if restored else None,
-    )
-    preempted = _SignalFlag(signal.SIGTERM)
-    compilations = metrics_lib.CompilationCounter()
-    warm_up_steps = 0
-    saved = step
     host = lambda: {"ledger": self.ledger.to_dict(), "curve": curve}
-    progress = metrics_lib.Progress(self.name, total=budget)
-    with preempted, progress, writer:
+    saved = step
+    timers = metrics_lib.Timers()
+    with (
+      _SignalFlag(signal.SIGTERM) as preempted,
+      metrics_lib.CompilationCounter() as compilations,
+      metrics_lib.Progress(self.name, total=budget) as progress,
+      metrics_lib.MetricWriter(
+        self.directory,
+        wandb_project=config.wandb_project or None,
+        resume_step=step,
+      ) as writer,
+    ):
       while (spent := self.ledger.training_flops()) < budget:
         if spent >= self._next_point(curve) and step >= self.num_sft_steps:
           curve.append(self._curve_point(state, step))
-        timers = metrics_lib.Timers()
-        compiled_before = compilations.count
         if step < self.num_sft_steps:
           state, metrics = self._sft_step(state, step)
           if step + 1 == self.num_sft_steps:
             state = self._init_state(self.rl_optimizer, state.params)
         else:
           state, metrics = self._rl_step(state, step, timers)
-          # The first RL step compiles the sampler; the evaluation before it
-          # compiled its own.
-          metrics["compilations"] = (
-            compilations.count - compiled_before if warm_up_steps else 0
-          )
-          warm_up_steps += 1
         step += 1
-        metrics |= timers.pop()
-        metrics["flops_paper"] = self.ledger.training_flops()
-        metrics["flops_executed"] = self.ledger.training_flops(
-          "flops_executed"
-        )
+        if step - saved == 1 and saved == 0:
+          compilations.count = 0  # warm: everything has run once
+        metrics |= timers.pop() | {
+          "flops_paper": self.ledger.training_flops(),
+          "flops_executed": self.ledger.training_flops("flops_executed"),
+          "compilations": compilations.count,
+        }
         writer.write(step, metrics)
-        progress.update(
-          self.ledger.training_flops(), **_shown(metrics)
-        )
+        progress.update(self.ledger.training_flops(), **_shown(metrics))
         if preempted.is_set or step - saved >= config.train.checkpoint_every:
           checkpointer.save(step, state, host())
           saved = step
@@ -427,7 +411,34 @@ class Trainer:
       if step != saved:
         checkpointer.save(step, state, host())
       checkpointer.close()
-      return [*curve, self._curve_point(state, step)], state.params
+      return [*curve, self._curve_point(state, step)]
+
+  def trained_params(self) -> dict:
+    """Returns the parameters of the newest checkpoint."""
+    checkpointer = self._checkpointer()
+    restored = checkpointer.restore_latest(self._abstract_state())
+    checkpointer.close()
+    if restored is None:
+      raise UserError(f"there is no checkpoint in {self.directory}.")
+    return restored[1].params
+
+  def _checkpointer(self) -> Checkpointer:
+    return Checkpointer(
+      self.directory / "checkpoints",
+      keep=self.session.config.train.checkpoints_kept,
+    )
+
+  def _abstract_state(self) -> TrainState:
+    """Shapes and shardings of the state, without making one."""
+    with jax.set_mesh(self.session.mesh):
+      init = functools.partial(update.init_state, optimizer=self.rl_optimizer)
+      compiled = jax.jit(init).lower(self.session.base_params).compile()
+      shapes = jax.eval_shape(init, self.session.base_params)
+    return jax.tree.map(
+      lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+      shapes,
+      compiled.output_shardings,
+    )
 
   def _next_point(self, curve) -> float:
     """Where the next point of the curve is due, on a grid shared by arms."""

@@ -15,11 +15,13 @@ keys, so that the summary equals what JSON gives back.
         accuracy: {split: [...]}     no prefix, a value per curve point
       }
       costs: {purpose: {flops_paper, flops_executed, tokens, completions,
-                        seconds}}    at the curve's last point
+                        seconds}}    at the curve's last point; also
+                                     "training", a sum; {} without a curve
       final: {split: {accuracy, interval: [low, high], num_problems,
                       num_samples, pass_at_k: {k: value}}}
       cost_to_level: {axis: {split: {level: cost}}}
     }}
+    costs: {purpose: {...}}          means over the seeds that have a curve
     mean_curve: {axis: {split: {cost, mean, min, max}}}      lists
     final: {split: {accuracy: SPREAD, pass_at_k: {k: SPREAD}}}
     by_fraction: {split: {fraction: [...], mean, min, max: [...],
@@ -62,7 +64,8 @@ Its knots are those of all seeds, which makes it exact.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+import functools
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -72,8 +75,16 @@ from prefixrl_jax.types import EvalResult, UserError
 
 COUNTS = ("flops_paper", "flops_executed", "tokens", "completions")
 AXES = tuple(c + suffix for c in COUNTS for suffix in ("", "_with_screening"))
-# The ledger's purposes of training, repeated here because this is the text
-# side; a test holds the two together.
+# The ledger's purposes, repeated here because this is the text side; a test
+# holds the two together.
+PURPOSES = (
+  "screening",
+  "collection",
+  "sft",
+  "sampling",
+  "update",
+  "evaluation",
+)
 TRAINING = ("collection", "sft", "sampling", "update")
 SPLITS = ("train", "heldout", "easy")
 LEVELS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -107,6 +118,9 @@ class RunRecord:
   curve: list[CurvePoint]
   results: list[EvalResult]  # of the evaluation after training
   uses_traces: bool
+
+
+_Runs = Collection[RunRecord]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -187,6 +201,7 @@ def _summarize_arm(by_seed: Mapping[int, RunRecord]) -> dict[str, Any]:
   return {
     "uses_traces": any(run.uses_traces for run in by_seed.values()),
     "runs": runs,
+    "costs": _mean_costs([r["costs"] for r in runs.values() if r["costs"]]),
     "mean_curve": mean_curve,
     "final": {
       split: {
@@ -215,7 +230,7 @@ def _summarize_run(run: RunRecord) -> dict[str, Any]:
       "cost": {axis: _costs(run, axis).tolist() for axis in AXES},
       "accuracy": {s: [p.accuracy[s] for p in run.curve] for s in splits},
     },
-    "costs": run.curve[-1].ledger if run.curve else {},
+    "costs": _last_costs(run),
     "final": {
       split: _final([e for e in unprefixed if e.split == split])
       for split in SPLITS
@@ -232,6 +247,27 @@ def _summarize_run(run: RunRecord) -> dict[str, Any]:
       }
       for axis in AXES
     },
+  }
+
+
+def _last_costs(run: RunRecord) -> dict[str, dict[str, float]]:
+  if not run.curve:
+    return {}
+  ledger = run.curve[-1].ledger
+  nothing = dict.fromkeys((*COUNTS, "seconds"), 0.0)
+  costs = {p: dict(ledger[p]) if p in ledger else nothing for p in PURPOSES}
+  total = {name: sum(costs[p][name] for p in TRAINING) for name in nothing}
+  return costs | {"training": total}
+
+
+def _mean_costs(
+  costs: Sequence[dict[str, dict[str, float]]],
+) -> dict[str, dict[str, float]]:
+  return {
+    purpose: {
+      name: float(np.mean([c[purpose][name] for c in costs])) for name in fields
+    }
+    for purpose, fields in (costs[0].items() if costs else ())
   }
 
 
@@ -279,81 +315,80 @@ def _versus(
 ) -> dict[str, Any]:
   versus = {}
   for split in SPLITS:
-    finals = _finals(method, split), _finals(baseline, split)
-    lines = {
-      axis: (_mean_line(method, axis, split), _mean_line(baseline, axis, split))
-      for axis in AXES
-    }
-    target = lines["flops_paper"][1]
-    if target is None and not finals[1]:
+    target = _mean_line(baseline.values(), "flops_paper", split)
+    if target is None and not _finals(baseline.values(), split):
       continue
-    pair = lambda seed, axis, split=split: (
-      _mean_line({seed: method[seed]}, axis, split),
-      _mean_line({seed: baseline[seed]}, axis, split),
-    )
-    seeds = sorted(method.keys() & baseline.keys())
     versus[split] = {
       "accuracy": None if target is None else float(target.accuracy[-1]),
       "speed_up": {
-        axis: _comparison(
-          _speed_up(*lines[axis]),
-          seeds,
-          lambda seed, axis=axis: _speed_up(*pair(seed, axis)),
+        axis: _compare(
+          functools.partial(_speed_up, axis=axis, split=split),
+          method,
+          baseline,
         )
         for axis in AXES
       },
-      "final_ratio": _comparison(
-        _ratio(*(list(f.values()) for f in finals)),
-        seeds,
-        lambda seed: _ratio(*([f[seed]] if seed in f else [] for f in finals)),
+      "final_ratio": _compare(
+        functools.partial(_final_ratio, split=split), method, baseline
       ),
     }
   return versus
 
 
-def _speed_up(method: _Line | None, baseline: _Line | None) -> float | None:
-  """Returns the baseline's cost / the method's; see the module's docstring."""
-  if method is None or baseline is None or baseline.accuracy[-1] == 0:
-    return None
-  target = baseline.accuracy[-1]
-  spent = cost_to_reach(baseline.cost, baseline.accuracy, target)
-  needed = cost_to_reach(method.cost, method.accuracy, target)
-  if not spent or needed == 0:
-    return None
-  return 0.0 if needed is None else spent / needed
-
-
-def _ratio(method: Sequence[float], baseline: Sequence[float]) -> float | None:
-  """Returns the ratio of means, None if it is undefined."""
-  if not method or not baseline or not any(baseline):
-    return None
-  return float(np.mean(method) / np.mean(baseline))
-
-
-def _comparison(
-  of_means: float | None,
-  seeds: Sequence[int],
-  of_seed: Callable[[int], float | None],
+def _compare(
+  measure: Callable[[_Runs, _Runs], float | None],
+  method: Mapping[int, RunRecord],
+  baseline: Mapping[int, RunRecord],
 ) -> dict[str, Any]:
-  values = {str(seed): of_seed(seed) for seed in seeds}
+  """Measures the means over seeds, then each seed that both arms have."""
+  values = {
+    str(seed): measure([method[seed]], [baseline[seed]])
+    for seed in sorted(method.keys() & baseline.keys())
+  }
   return {
-    "of_means": of_means,
+    "of_means": measure(method.values(), baseline.values()),
     "seeds": values,
     "spread": _spread(values.values()),
   }
 
 
-def _finals(runs: Mapping[int, RunRecord], split: str) -> dict[int, float]:
-  accuracies = {}
-  for seed, run in runs.items():
-    shares = [
+def _speed_up(
+  method: _Runs, baseline: _Runs, *, axis: str, split: str
+) -> float | None:
+  """Returns the baseline's cost / the method's; see the module's docstring."""
+  fast, slow = (
+    _mean_line(method, axis, split),
+    _mean_line(baseline, axis, split),
+  )
+  if fast is None or slow is None or slow.accuracy[-1] == 0:
+    return None
+  target = slow.accuracy[-1]
+  spent = cost_to_reach(slow.cost, slow.accuracy, target)
+  needed = cost_to_reach(fast.cost, fast.accuracy, target)
+  if not spent or needed == 0:
+    return None
+  return 0.0 if needed is None else spent / needed
+
+
+def _final_ratio(method: _Runs, baseline: _Runs, *, split: str) -> float | None:
+  """Returns the ratio of mean final accuracies, None if it is undefined."""
+  ours, theirs = _finals(method, split), _finals(baseline, split)
+  if not ours or not any(theirs):
+    return None
+  return float(np.mean(ours) / np.mean(theirs))
+
+
+def _finals(runs: _Runs, split: str) -> list[float]:
+  """Returns the final accuracies of the runs that have this split."""
+  shares = [
+    [
       e.num_correct / e.num_samples
       for e in run.results
       if e.fraction == 0 and e.split == split
     ]
-    if shares:
-      accuracies[seed] = float(np.mean(shares))
-  return accuracies
+    for run in runs
+  ]
+  return [float(np.mean(s)) for s in shares if s]
 
 
 # -- curves --------------------------------------------------------------------
@@ -377,7 +412,7 @@ def _costs(run: RunRecord, axis: str) -> np.ndarray:
   return costs
 
 
-def _lines(runs: Iterable[RunRecord], axis: str, split: str) -> list[_Line]:
+def _lines(runs: _Runs, axis: str, split: str) -> list[_Line]:
   """Returns the lines of the runs that have a curve of this split."""
   return [
     _Line(
@@ -402,17 +437,15 @@ def _on_common_costs(lines: Sequence[_Line]) -> tuple[np.ndarray, np.ndarray]:
   return cost, np.stack([np.interp(cost, x.cost, x.accuracy) for x in lines])
 
 
-def _mean_line(
-  runs: Mapping[int, RunRecord], axis: str, split: str
-) -> _Line | None:
-  lines = _lines(runs.values(), axis, split)
+def _mean_line(runs: _Runs, axis: str, split: str) -> _Line | None:
+  lines = _lines(runs, axis, split)
   if not lines:
     return None
   cost, values = _on_common_costs(lines)
   return _Line(cost, values.mean(axis=0)) if cost.size else None
 
 
-def _curve_splits(runs: Iterable[RunRecord]) -> list[str]:
+def _curve_splits(runs: _Runs) -> list[str]:
   return _in_order(run.curve[0].accuracy for run in runs if run.curve)
 
 

@@ -1,0 +1,146 @@
+"""Checkpoints: Orbax for training states, safetensors for small models."""
+
+import hashlib
+import logging
+import os
+from typing import Any
+
+import jax
+import numpy as np
+import orbax.checkpoint as ocp
+import safetensors.numpy
+from etils import epath
+
+from prefixrl_jax.types import UserError
+
+
+class Checkpointer:
+  """Saves a training state and what belongs to it, in the background."""
+
+  def __init__(self, directory: epath.Path, *, keep: int):
+    """Opens the folder.
+
+    Args:
+      directory: a folder of steps.
+      keep: newest steps that are kept; at least 2 to have one to fall back to.
+    """
+    self._directory = directory
+    directory.mkdir(parents=True, exist_ok=True)
+    self._manager = ocp.CheckpointManager(
+      os.path.abspath(directory) if "://" not in str(directory) else directory,
+      options=ocp.CheckpointManagerOptions(
+        max_to_keep=keep, cleanup_tmp_directories=True
+      ),
+      item_names=("state", "host"),
+    )
+
+  def save(self, step: int, state: Any, host: dict[str, Any]) -> None:
+    """Saves a step; only the writing goes on after the return.
+
+    The state may be donated to the next update at once: Orbax has copied it
+    to the host when save returns.
+
+    Args:
+      step: its number.
+      state: pytree of arrays on the mesh.
+      host: JSON values, saved with the state or not at all.
+    """
+    self._manager.save(
+      step,
+      args=ocp.args.Composite(
+        state=ocp.args.StandardSave(state), host=ocp.args.JsonSave(host)
+      ),
+    )
+
+  def restore_latest(
+    self, abstract_state: Any
+  ) -> tuple[int, Any, dict[str, Any]] | None:
+    """Restores the newest whole checkpoint, onto any mesh.
+
+    A checkpoint that cannot be read is reported, removed, and the one before
+    it is tried.
+
+    Args:
+      abstract_state: pytree of ShapeDtypeStruct with the target shardings.
+
+    Returns:
+      (step, state, host), or None if nothing was saved yet.
+
+    Raises:
+      UserError: there are checkpoints, but none can be read.
+    """
+    steps = sorted(self._manager.all_steps(), reverse=True)
+    for step in steps:
+      try:
+        restored = self._manager.restore(
+          step,
+          args=ocp.args.Composite(
+            state=ocp.args.StandardRestore(abstract_state),
+            host=ocp.args.JsonRestore(),
+          ),
+        )
+      except Exception as e:  # whatever a damaged file may cause
+        logging.getLogger(__name__).warning(
+          "checkpoint %d in %s cannot be read (%s: %s); falling back to the"
+          " one before it",
+          step,
+          self._directory,
+          type(e).__name__,
+          str(e).splitlines()[0] if str(e) else "",
+        )
+        self._manager.delete(step)
+        continue
+      return step, restored["state"], restored["host"]
+    if steps:
+      raise UserError(
+        f"no checkpoint in {self._directory} can be read; remove that folder"
+        " to train anew."
+      )
+    return None
+
+  def close(self) -> None:
+    """Waits for what is being written."""
+    self._manager.wait_until_finished()
+    self._manager.close()
+
+
+def save_params(path: epath.Path, params: dict) -> None:
+  """Writes a small parameter tree as one safetensors file, atomically."""
+  path.parent.mkdir(parents=True, exist_ok=True)
+  temporary = path.parent / f".{path.name}.tmp"
+  temporary.write_bytes(safetensors.numpy.save(_flatten(params)))
+  temporary.replace(path)
+
+
+def load_params(path: epath.Path) -> dict:
+  """Reads what `save_params` wrote, as numpy arrays."""
+  if not path.exists():
+    raise UserError(
+      f"there is no base model {path}; run --stage=pretrain with"
+      " config.model.base='' to make one."
+    )
+  params: dict = {}
+  for name, value in safetensors.numpy.load(path.read_bytes()).items():
+    *folders, leaf = name.split(".")
+    node = params
+    for folder in folders:
+      node = node.setdefault(folder, {})
+    node[leaf] = value
+  return params
+
+
+def weight_hash(params: dict) -> str:
+  """Returns 12 hex digits that name these weights, wherever they lie."""
+  digest = hashlib.sha256()
+  for name, value in sorted(_flatten(params).items()):
+    digest.update(f"{name} {value.dtype} {value.shape}".encode())
+    digest.update(value.tobytes())
+  return digest.hexdigest()[:12]
+
+
+def _flatten(params: dict) -> dict[str, np.ndarray]:
+  leaves = jax.tree_util.tree_flatten_with_path(params)[0]
+  return {
+    ".".join(key.key for key in path): np.asarray(leaf)
+    for path, leaf in leaves
+  }

@@ -1,0 +1,105 @@
+"""Reading a config's argument, and every check across its fields."""
+
+from typing import Any
+
+import ml_collections
+
+from prefixrl_jax.learner.advantages import ESTIMATORS
+from prefixrl_jax.types import UserError
+
+
+def parse_arg(arg: str, **defaults: Any) -> ml_collections.ConfigDict:
+  """Parses what follows the colon of --config=FILE:arg.
+
+  Args:
+    arg: "key=value,key=value"; a bare key means true.
+    **defaults: the keys there are; a value takes its default's type.
+
+  Raises:
+    UserError: an unknown key, or a value that does not parse.
+  """
+  parsed = ml_collections.ConfigDict(defaults)
+  for item in filter(None, arg.split(",")):
+    key, _, value = item.partition("=")
+    if key not in defaults:
+      raise UserError(
+        f"--config: there is no argument {key!r}; known are"
+        f" {', '.join(defaults)}."
+      )
+    default = defaults[key]
+    if isinstance(default, bool):
+      if value.lower() not in ("", "true", "false"):
+        raise UserError(f"--config: {key}={value!r} is not true or false.")
+      parsed[key] = value.lower() != "false"
+      continue
+    try:
+      parsed[key] = type(default)(value)
+    except ValueError:
+      raise UserError(
+        f"--config: {key}={value!r} is not of type {type(default).__name__}."
+      ) from None
+  return parsed
+
+
+def validate(config: ml_collections.ConfigDict) -> None:
+  """Raises UserError for the first thing in the config that cannot work."""
+  c = config
+
+  def check(condition: bool, message: str) -> None:
+    if not condition:
+      raise UserError(message)
+
+  for arm in c.run_arms:
+    check(
+      arm in c.arms,
+      f"there is no arm {arm!r}; config.arms has {', '.join(c.arms)}.",
+    )
+  check(len(set(c.run_arms)) == len(c.run_arms), "an arm is named twice.")
+  check(len(c.seeds) > 0, "config.seeds is empty.")
+  for name, arm in c.arms.items():
+    check(
+      0 <= arm.prefixed_share <= 1,
+      f"config.arms.{name}.prefixed_share = {arm.prefixed_share} is not in"
+      " [0, 1].",
+    )
+    check(
+      arm.sft_epochs >= 0,
+      f"config.arms.{name}.sft_epochs = {arm.sft_epochs} is negative.",
+    )
+  p = c.prefixes
+  check(
+    0 <= p.low <= p.high <= 1 and p.num_cuts > 0,
+    f"config.prefixes: 0 <= low <= high <= 1 and num_cuts > 0 must hold; got"
+    f" low={p.low}, high={p.high}, num_cuts={p.num_cuts}.",
+  )
+  check(
+    c.learner.advantage in ESTIMATORS,
+    f"config.learner.advantage = {c.learner.advantage!r} is none of"
+    f" {', '.join(ESTIMATORS)}.",
+  )
+  check(
+    0 < c.learner.discount <= 1,
+    f"config.learner.discount = {c.learner.discount} is not in (0, 1].",
+  )
+  check(
+    c.train.completions_per_prompt > 1,
+    "config.train.completions_per_prompt must be at least 2: a group of one"
+    " has no baseline.",
+  )
+  check(
+    c.rollouts.temperature > 0,
+    "config.rollouts.temperature must be above 0: training samples.",
+  )
+  check(
+    0 < c.rollouts.top_p <= 1 and c.rollouts.top_k >= 0,
+    "config.rollouts: top_p is in (0, 1], top_k at least 0 (off).",
+  )
+  check(
+    c.screen.max_correct < c.screen.num_samples,
+    "config.screen.max_correct must be below num_samples.",
+  )
+  check(
+    all(0 < f < 1 for f in c.evals.fractions),
+    f"config.evals.fractions {tuple(c.evals.fractions)} must be in (0, 1); 0"
+    " is always evaluated.",
+  )

@@ -1,0 +1,229 @@
+"""The paper's figures A and C, drawn from a summary."""
+
+import io
+import os
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from etils import epath
+from matplotlib import style
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from prefixrl_jax.evals.summary import BASE
+
+# Okabe and Ito's colours, which colour-blind people tell apart; an arm has
+# the same one in every figure and every run.
+_ARMS = {
+  "base": ("Base model", "#000000"),
+  "prefixrl": ("PrefixRL", "#d55e00"),
+  "prefixrl_only": ("PrefixRL, prefixed only", "#e69f00"),
+  "rl": ("RL", "#0072b2"),
+  "sft_rl": ("SFT + RL", "#009e73"),
+}
+_MORE_COLOURS = ("#cc79a7", "#56b4e9", "#8c564b", "#7f7f7f", "#b8a800")
+_SPLITS = {
+  "train": "Training problems",
+  "heldout": "Held-out problems",
+  "easy": "Easy problems",
+}
+_COUNTS = {
+  "flops_paper": "Training FLOPs (2ND per sample, 6ND per update)",
+  "flops_executed": "Training FLOPs as executed",
+}
+_STYLE = {
+  "axes.edgecolor": "#888888",
+  "axes.grid": True,
+  "axes.labelcolor": "#333333",
+  "axes.spines.right": False,
+  "axes.spines.top": False,
+  "axes.titlesize": "medium",
+  "axes.titleweight": "bold",
+  "font.size": 10,
+  "grid.color": "#e6e6e6",
+  "legend.frameon": False,
+  "svg.hashsalt": "prefixrl_jax",  # the same summary gives the same bytes
+  "xtick.color": "#333333",
+  "ytick.color": "#333333",
+}
+
+
+@style.context(["default", _STYLE])
+def figure_a(summary: Mapping[str, Any], path_stem: os.PathLike) -> None:
+  """Draws accuracy without prefix over training FLOPs.
+
+  A column a split, a row a way of counting FLOPs; a line is the mean over
+  seeds, its band their minimum and maximum.
+
+  Args:
+    summary: from `summarize`.
+    path_stem: of the files: .png and .svg are appended.
+  """
+  arms = {a: s for a, s in summary["arms"].items() if a != BASE}
+  colours = arm_colours(summary["arms"])
+  figure = Figure(figsize=(9, 7), layout="constrained")
+  panels = figure.subplots(2, 2, sharey=True)
+  for row, (axis, cost_label) in zip(panels, _COUNTS.items()):
+    collection = sorted(
+      {
+        arm["costs"]["collection"][axis]
+        for arm in arms.values()
+        if arm["uses_traces"] and arm["costs"]
+      }
+    )
+    for axes, split in zip(row, ("train", "heldout")):
+      for arm, of_arm in arms.items():
+        line = of_arm["mean_curve"][axis].get(split)
+        if line:
+          _draw_line(axes, line["cost"], line, arm, colours[arm])
+      if collection:
+        axes.axvspan(0, collection[-1], color="#f2f2f2", linewidth=0, zorder=0)
+      for cost in collection:
+        axes.axvline(cost, color="#888888", linestyle=":", linewidth=1.2)
+      axes.set_title(_SPLITS[split])
+      axes.set_xlabel(cost_label)
+      axes.set_xlim(left=0)
+      if collection:
+        axes.annotate(
+          "collecting traces",
+          (collection[-1], 1),
+          xycoords=("data", "axes fraction"),
+          xytext=(-3, -4),
+          textcoords="offset points",
+          rotation=90,
+          ha="right",
+          va="top",
+          fontsize="small",
+          color="#777777",
+        )
+    row[0].set_ylabel("Accuracy without prefix")
+  highest = max((axes.dataLim.y1 for axes in panels.flat), default=1.0)
+  panels[0, 0].set_ylim(0, _round_up(highest))
+  _add_legend(figure, panels.flat)
+  _save(figure, path_stem)
+
+
+@style.context(["default", _STYLE])
+def figure_c(
+  summary: Mapping[str, Any],
+  path_stem: os.PathLike,
+  trained_band: tuple[float, float],
+) -> None:
+  """Draws accuracy over the share of the trace that is revealed.
+
+  Args:
+    summary: from `summarize`.
+    path_stem: of the files: .png and .svg are appended.
+    trained_band: the shares that training prefixes were cut at, shaded.
+  """
+  arms = summary["arms"]
+  colours = arm_colours(arms)
+  splits = [
+    split
+    for split in _SPLITS
+    if any(
+      max(arm["by_fraction"].get(split, {"fraction": [0]})["fraction"]) > 0
+      for arm in arms.values()
+    )
+  ] or ["train"]
+  figure = Figure(figsize=(1 + 4.5 * len(splits), 4.6), layout="constrained")
+  panels = figure.subplots(1, len(splits), sharey=True, squeeze=False)[0]
+  for axes, split in zip(panels, splits):
+    axes.axvspan(*trained_band, color="#f2f2f2", linewidth=0, zorder=0)
+    axes.annotate(
+      "trained on",
+      (sum(trained_band) / 2, 0.01),
+      xycoords=("data", "axes fraction"),
+      ha="center",
+      va="bottom",
+      fontsize="small",
+      color="#777777",
+    )
+    for arm, of_arm in arms.items():
+      line = of_arm["by_fraction"].get(split)
+      if line:
+        _draw_line(axes, line["fraction"], line, arm, colours[arm], marker="o")
+    axes.set_title(_SPLITS[split])
+    axes.set_xlabel("Share of the trace revealed")
+    axes.set_xlim(-0.02, 1.02)
+  panels[0].set_ylabel("Accuracy")
+  panels[0].set_ylim(0, 1.02)
+  _add_legend(figure, panels)
+  _save(figure, path_stem)
+
+
+def arm_label(arm: str) -> str:
+  """Returns how people call an arm."""
+  return _ARMS[arm][0] if arm in _ARMS else arm
+
+
+def arm_colours(arms: Iterable[str]) -> dict[str, str]:
+  """Returns a colour per arm; arms of the user's own share what is left."""
+  own = sorted(set(arms) - _ARMS.keys())
+  return {arm: colour for arm, (_, colour) in _ARMS.items()} | {
+    arm: _MORE_COLOURS[i % len(_MORE_COLOURS)] for i, arm in enumerate(own)
+  }
+
+
+def write_file(path: os.PathLike, data: bytes) -> None:
+  """Writes a file that is either the old one or whole, never half."""
+  path = epath.Path(path)
+  temporary = path.parent / f".{path.name}.partial"
+  temporary.write_bytes(data)
+  temporary.replace(path)
+
+
+def _draw_line(
+  axes: Axes,
+  x: list[float],
+  line: Mapping[str, list],
+  arm: str,
+  colour: str,
+  marker: str | None = None,
+) -> None:
+  mean, low, high = (
+    np.array(line[name], np.float64) for name in ("mean", "min", "max")
+  )
+  axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
+  axes.plot(
+    x,
+    mean,
+    color=colour,
+    label=arm_label(arm),
+    linestyle="--" if arm == BASE else "-",
+    linewidth=2,
+    marker=marker or "o",
+    markersize=4,
+    # Without markers of its own a line still shows where it ends.
+    markevery=None if marker else [-1] if len(x) else None,
+    clip_on=False,
+  )
+
+
+def _round_up(accuracy: float) -> float:
+  """Returns the end of an accuracy axis: the next tenth, 1 at most."""
+  return float(np.clip(np.ceil(accuracy * 10 + 0.2) / 10, 0.1, 1.0))
+
+
+def _add_legend(figure: Figure, panels: Iterable[Axes]) -> None:
+  handles: dict[str, Any] = {}
+  for axes in panels:
+    handles |= {h.get_label(): h for h in axes.get_legend_handles_labels()[0]}
+  if handles:
+    figure.legend(
+      handles=list(handles.values()),
+      loc="outside upper center",
+      ncols=min(len(handles), 5),
+    )
+
+
+def _save(figure: Figure, path_stem: os.PathLike) -> None:
+  stem = epath.Path(path_stem)
+  for suffix, settings in {
+    "png": {"dpi": 150},
+    "svg": {"metadata": {"Date": None}},
+  }.items():
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format=suffix, **settings)
+    write_file(stem.parent / f"{stem.name}.{suffix}", buffer.getvalue())

@@ -1,0 +1,162 @@
+"""The report: summary.json, figures and a page to read them on."""
+
+import base64
+import json
+import os
+from collections.abc import Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+import jinja2
+from etils import epath
+from rich.console import Console
+from rich.table import Table
+
+from prefixrl_jax.evals.figures import (
+  arm_colours,
+  arm_label,
+  figure_a,
+  figure_c,
+  write_file,
+)
+from prefixrl_jax.evals.summary import BASE, RunRecord, summarize
+
+_SPLITS = {"train": "training", "heldout": "held-out", "easy": "easy"}
+
+
+def write_report(
+  directory: os.PathLike,
+  runs: Sequence[RunRecord],
+  *,
+  samples: Sequence[Mapping[str, Any]],
+  notes: Mapping[str, Any],
+  trained_band: tuple[float, float],
+) -> dict[str, Any]:
+  """Writes summary.json, figure_a and figure_c (.png, .svg) and index.html.
+
+  Args:
+    directory: made if it does not exist.
+    runs: of all arms and seeds, in the order to be shown.
+    samples: rollouts to read, each with arm, seed, problem_id, prompt, prefix,
+      completion (text), reward and fraction.
+    notes: plain facts to show, name -> value.
+    trained_band: the shares of a trace that training prefixes were cut at.
+
+  Returns:
+    The summary.
+  """
+  directory = epath.Path(directory)
+  directory.mkdir(parents=True, exist_ok=True)
+  summary = summarize(runs)
+  text = json.dumps(summary, indent=1, allow_nan=False)
+  write_file(directory / "summary.json", text.encode())
+  figure_a(summary, directory / "figure_a")
+  figure_c(summary, directory / "figure_c", trained_band)
+  images = {
+    name: base64.b64encode((directory / f"{name}.svg").read_bytes()).decode()
+    for name in ("figure_a", "figure_c")
+  }
+  template = resources.files("prefixrl_jax.evals") / "report.html.jinja"
+  environment = jinja2.Environment(
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+  )
+  environment.filters |= {
+    "percent": _percent,
+    "plus_minus": _plus_minus,
+    "times": _times,
+    "speed_up": _speed_up,
+    "count": _count,
+    "label": arm_label,
+  }
+  page = environment.from_string(template.read_text("utf-8")).render(
+    summary=summary,
+    splits=_shown_splits(summary),
+    colours=arm_colours(summary["arms"]),
+    base=BASE,
+    images=images,
+    samples=samples,
+    notes=notes,
+    trained_band=trained_band,
+  )
+  write_file(directory / "index.html", page.encode())
+  return summary
+
+
+def print_summary(summary: Mapping[str, Any]) -> None:
+  """Prints final accuracies, ratios and speed-ups to the terminal."""
+  splits = _shown_splits(summary)
+  method = summary["method"]
+  table = Table(
+    title="Accuracy without prefix, mean ± std over seeds"
+    f" ({len(summary['seeds'])}); what {arm_label(method)} gains on each arm",
+    caption="speed-up: FLOPs to the arm's final accuracy (paper's count),"
+    " collection included; in brackets with screening",
+  )
+  table.add_column("arm")
+  for split, name in splits.items():
+    table.add_column(name, justify="right")
+    if _is_compared(summary, split):
+      table.add_column("ratio", justify="right")
+      table.add_column("speed-up", justify="right")
+  for arm, of_arm in summary["arms"].items():
+    cells = [arm_label(arm)]
+    for split in splits:
+      final = of_arm["final"].get(split)
+      cells.append(_plus_minus(final["accuracy"]) if final else "–")
+      if _is_compared(summary, split):
+        versus = summary["versus"].get(arm, {}).get(split)
+        cells += [""] * 2 if versus is None else _gain_cells(versus)
+    table.add_row(*cells, style="bold" if arm == method else None)
+  Console().print(table)
+
+
+def _gain_cells(versus: Mapping[str, Any]) -> list[str]:
+  speed_up = versus["speed_up"]
+  plain = _speed_up(speed_up["flops_paper"]["of_means"])
+  screened = _speed_up(speed_up["flops_paper_with_screening"]["of_means"])
+  return [_times(versus["final_ratio"]["of_means"]), f"{plain} ({screened})"]
+
+
+def _is_compared(summary: Mapping[str, Any], split: str) -> bool:
+  return any(split in versus for versus in summary["versus"].values())
+
+
+def _shown_splits(summary: Mapping[str, Any]) -> dict[str, str]:
+  arms = summary["arms"].values()
+  return {
+    split: name
+    for split, name in _SPLITS.items()
+    if any(split in arm["final"] for arm in arms)
+  }
+
+
+# -- how numbers are written ---------------------------------------------------
+
+
+def _percent(share: float | None) -> str:
+  return "–" if share is None else f"{100 * share:.1f}"
+
+
+def _plus_minus(spread: Mapping[str, Any]) -> str:
+  deviation = spread["std"]
+  tail = "" if deviation is None else f" ± {_percent(deviation)}"
+  return _percent(spread["mean"]) + tail
+
+
+def _times(ratio: float | None) -> str:
+  if ratio is None:
+    return "–"
+  if ratio < 1:
+    return f"{ratio:.2g}×"
+  return f"{ratio:.1f}×" if ratio < 100 else f"{ratio:.0f}×"
+
+
+def _speed_up(ratio: float | None) -> str:
+  return "never" if ratio == 0 else _times(ratio)
+
+
+def _count(number: float) -> str:
+  return f"{number:.3g}".replace("e+", "e")

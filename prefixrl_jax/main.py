@@ -1,0 +1,97 @@
+"""Entry point: flags, JAX set-up, dispatch of stages.
+
+  python -m prefixrl_jax.main --config=configs/demo.py
+
+Run it again to go on where it stopped; what is complete is not made again.
+"""
+
+import pathlib
+import sys
+
+from absl import app, flags, logging
+from ml_collections import config_flags
+
+from prefixrl_jax.types import UserError
+
+STAGES = "pretrain,screen,collect,cut,train,evaluate,report"
+
+_CONFIG = config_flags.DEFINE_config_file(
+  "config",
+  None,
+  "Config file, e.g. configs/demo.py or configs/demo.py:seeds=3; single"
+  " fields are changed by --config.section.field=value.",
+  lock_config=True,
+)
+_WORKDIR = flags.DEFINE_string(
+  "workdir", "", "Folder of the artifacts; default runs/<name of the config>."
+)
+_STAGE = flags.DEFINE_string(
+  "stage", STAGES, "Stages to run, a comma-separated choice."
+)
+_FRESH = flags.DEFINE_bool(
+  "fresh", False, "Remove what earlier runs left in the workdir."
+)
+
+
+def _set_up_jax() -> None:
+  """Compiled programs are kept between runs."""
+  import jax
+
+  if jax.config.jax_compilation_cache_dir is None:
+    cache = pathlib.Path.home() / ".cache" / "prefixrl_jax" / "xla"
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+  # Keys must not depend on how an array is sharded.
+  jax.config.update("jax_threefry_partitionable", True)
+
+
+def _main(argv) -> None:
+  if len(argv) > 1:
+    raise UserError(
+      f"what is {argv[1]!r}? Flags start with --; see --help."
+    )
+  config = _CONFIG.value
+  if config is None:
+    raise UserError("--config is missing, e.g. --config=configs/demo.py.")
+  stages = _STAGE.value.split(",")
+  for stage in stages:
+    if stage not in STAGES.split(","):
+      raise UserError(f"there is no stage {stage!r}; known are {STAGES}.")
+  # Imported here, so that --help and a mistyped flag answer at once.
+  from etils import epath
+
+  from prefixrl_jax.config import validate
+
+  validate(config)
+  name = pathlib.Path(config_flags.get_config_filename(_CONFIG)).stem
+  workdir = epath.Path(_WORKDIR.value or f"runs/{name}")
+  _set_up_jax()
+  from prefixrl_jax.pipeline import Pipeline
+
+  Pipeline(config, workdir, fresh=_FRESH.value).run(stages)
+
+
+def main() -> None:
+  """Runs, and turns what the user can mend into one line and an exit code."""
+  logging.set_verbosity(logging.WARNING)
+  try:
+    app.run(_main, flags_parser=_parse_flags)
+  except UserError as e:
+    sys.exit(f"error: {e}")
+  except KeyboardInterrupt:
+    print("interrupted; run the same command to go on", file=sys.stderr)
+    sys.exit(130)
+
+
+def _parse_flags(argv):
+  """Parses flags; a wrong config field is the user's to mend."""
+  try:
+    return flags.FLAGS(argv)
+  except flags.Error as e:
+    raise UserError(str(e)) from None
+  except (AttributeError, KeyError, TypeError, FileNotFoundError) as e:
+    raise UserError(f"--config: {e}") from None
+
+
+if __name__ == "__main__":
+  main()

@@ -1,0 +1,81 @@
+"""Makes the embedded task's base model, from random parameters."""
+
+from collections.abc import Callable
+
+import jax
+import ml_collections
+import numpy as np
+
+from prefixrl_jax.distributed import sharding
+from prefixrl_jax.learner import optimizer as optimizer_lib
+from prefixrl_jax.learner import sft, update
+from prefixrl_jax.learner.packing import Layout, pack
+from prefixrl_jax.models import transformer
+from prefixrl_jax.problems import checksum
+from prefixrl_jax.tokenizer import Tokenizer
+
+
+def pretrain(
+  config: ml_collections.ConfigDict,
+  model: transformer.TransformerConfig,
+  mesh: jax.sharding.Mesh,
+  tokenizer: Tokenizer,
+  *,
+  layout: Layout,
+  on_step: Callable[[int, float], None],
+) -> dict:
+  """Trains on lessons and exams, loss on the completions alone.
+
+  Args:
+    config: section `pretrain`.
+    model: shape of the transformer.
+    mesh: the devices.
+    tokenizer: of the task.
+    layout: one lane a row, long enough for every document.
+    on_step: called with (steps done, loss).
+
+  Returns:
+    The parameters.
+  """
+  rng = np.random.default_rng(config.seed)
+  encode = lambda text: np.array(tokenizer.encode(text), np.int32)
+  with jax.set_mesh(mesh):
+    params = jax.jit(
+      lambda key: transformer.init(model, key),
+      out_shardings=jax.tree.map(
+        lambda x: x.sharding, transformer.abstract_params(model, mesh)
+      ),
+    )(jax.random.key(config.seed))
+    done = 0
+    for settings in config.phases:
+      settings = dict(settings)
+      num_steps = settings.pop("num_steps")
+      optimizer = optimizer_lib.make_optimizer(
+        learning_rate=settings.pop("learning_rate"),
+        warmup_steps=min(config.warmup_steps, num_steps - 1),
+        decay_steps=num_steps,
+        **config.optimizer,
+      )
+      step = update.make_update(
+        model,
+        optimizer,
+        layout,
+        temperature=1.0,
+        chunk_length=layout.completion_length,
+        kl_coefficient=0.0,
+      )
+      phase = checksum.Phase(**settings)
+      state = jax.jit(lambda p, o=optimizer: update.init_state(p, o))(params)
+      for _ in range(num_steps):
+        documents = [
+          sft.example(*map(encode, checksum.make_document(rng, phase)))
+          for _ in range(config.batch_size)
+        ]
+        batch = pack(documents, layout, config.batch_size)
+        state, metrics = step(
+          state, sharding.put_rows(mesh, batch, axis=1), None
+        )
+        done += 1
+        on_step(done, float(metrics["loss"]))
+      params = state.params
+  return params
