@@ -129,15 +129,12 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   )
 
   if arg.tiny:
-    c.model.base = ""
-    for phase in c.pretrain.phases:
-      phase["num_steps"] = 3
-    c.pretrain.batch_size = 4
-    c.problems.update(num_blocks=1, num_train=6, num_heldout=4, num_easy=2,
-                      easy_blocks=1)
-    c.screen.update(num_samples=2, rows=4, lanes=4)
-    c.collect.update(budget=4096, rows=4, lanes=16)
-    c.train.update(prompts_per_step=4, completions_per_prompt=4,
+    c.problems.update(
+      num_blocks=3, num_train=6, num_heldout=4, num_easy=2, easy_blocks=1
+    )
+    c.screen.update(num_samples=4, rows=4, lanes=4)
+    c.collect.update(budget=256, rows=4, lanes=8)
+    c.train.update(flops=1.2e10, prompts_per_step=4, completions_per_prompt=4,
                    checkpoint_every=2)
     c.learner.update(rows_per_microbatch=2, length_buckets=())
     c.evals.update(num_samples=2, fraction_samples=2, fractions=(0.5,),

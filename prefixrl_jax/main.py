@@ -63,7 +63,7 @@ def _main(argv) -> None:
   from prefixrl_jax.config import validate
 
   validate(config)
-  name = pathlib.Path(config_flags.get_config_filename(_CONFIG)).stem
+  name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
   workdir = epath.Path(_WORKDIR.value or f"runs/{name}")
   _set_up_jax()
   from prefixrl_jax.pipeline import Pipeline

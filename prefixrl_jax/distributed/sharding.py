@@ -66,13 +66,22 @@ def tree_shardings(mesh: Mesh, boxed):
   """Returns shardings for a tree of `nn.Partitioned` shapes (eval_shape)."""
 
   def one(x):
-    if isinstance(x, nn.Partitioned):
+    if _is_boxed(x):
       return sharding(mesh, x.value.shape, *x.names)
     return replicated(mesh)
 
+  return jax.tree.map(one, boxed, is_leaf=_is_boxed)
+
+
+def unbox(boxed):
+  """Returns the tree without its axis names, which are no mesh axes."""
   return jax.tree.map(
-    one, boxed, is_leaf=lambda x: isinstance(x, nn.Partitioned)
+    lambda x: x.value if _is_boxed(x) else x, boxed, is_leaf=_is_boxed
   )
+
+
+def _is_boxed(x) -> bool:
+  return isinstance(x, nn.Partitioned)
 
 
 def put_rows(mesh: Mesh, tree, axis: int = 0):

@@ -47,7 +47,7 @@ class RMSNorm(nn.Module):
   def __call__(self, x):
     scale = self.param(
       "scale",
-      nn.with_partitioning(nn.initializers.ones, ("features",)),
+      nn.with_logical_partitioning(nn.initializers.ones, ("features",)),
       (x.shape[-1],),
       jnp.dtype(self.config.param_dtype),
     )
@@ -81,7 +81,7 @@ class Block(nn.Module):
   def _weight(self, name, shape, axes, fan_in):
     weight = self.param(
       name,
-      nn.with_partitioning(nn.initializers.normal(fan_in**-0.5), axes),
+      nn.with_logical_partitioning(nn.initializers.normal(fan_in**-0.5), axes),
       shape,
       jnp.dtype(self.config.param_dtype),
     )
@@ -135,7 +135,7 @@ class Transformer(nn.Module):
     c = self.config
     table = self.param(
       "embedding",
-      nn.with_partitioning(
+      nn.with_logical_partitioning(
         nn.initializers.normal(c.width**-0.5), ("vocab", "embed")
       ),
       (c.vocab_size, c.width),
@@ -144,7 +144,7 @@ class Transformer(nn.Module):
     if not c.tied_head:
       self.param(
         "head",
-        nn.with_partitioning(
+        nn.with_logical_partitioning(
           nn.initializers.normal(c.width**-0.5), ("embed", "vocab")
         ),
         (c.width, c.vocab_size),
@@ -181,7 +181,7 @@ def logits(config: TransformerConfig, params: dict, hidden):
 
 def init(config: TransformerConfig, key) -> dict:
   """Returns freshly drawn parameters."""
-  return nn.meta.unbox(_init_boxed(config, key))
+  return sharding.unbox(_init_boxed(config, key))
 
 
 def _init_boxed(config, key):
@@ -195,7 +195,7 @@ def abstract_params(config: TransformerConfig, mesh) -> dict:
   boxed = jax.eval_shape(functools.partial(_init_boxed, config), jax.random.key(0))
   return jax.tree.map(
     lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-    nn.meta.unbox(boxed),
+    sharding.unbox(boxed),
     sharding.tree_shardings(mesh, boxed),
   )
 
