@@ -5,6 +5,8 @@ import dataclasses
 import ml_collections
 
 from prefixrl_jax.problems import checksum
+from prefixrl_jax.problems.from_tfds import read_tfds
+from prefixrl_jax.problems.jsonl import read_jsonl
 from prefixrl_jax.types import Problem, UserError
 
 
@@ -40,7 +42,6 @@ def _checksum(config, seed):
 
 def _jsonl(config, seed):
   del seed
-  from prefixrl_jax.problems.jsonl import read_jsonl
   return _split(
     config,
     read_jsonl(
@@ -49,6 +50,7 @@ def _jsonl(config, seed):
       split="train",
       problem_field=config.problem_field,
       answer_field=config.answer_field,
+      answer_pattern=config.answer_pattern,
       id_field=config.id_field,
       limit=config.num_train + config.num_heldout,
       start=config.start,
@@ -58,12 +60,12 @@ def _jsonl(config, seed):
 
 def _tfds(config, seed):
   del seed
-  from prefixrl_jax.problems.from_tfds import read_tfds
   return _split(
     config,
     read_tfds(
       config.name,
-      split=config.tfds_split,
+      tfds_split=config.tfds_split,
+      split="train",
       problem_field=config.problem_field,
       answer_field=config.answer_field,
       answer_pattern=config.answer_pattern,

@@ -1,0 +1,144 @@
+"""Worker processes that can be killed: one bad input costs its own limit."""
+
+import multiprocessing
+import multiprocessing.connection
+import signal
+import threading
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+TIMED_OUT = object()  # the job ran into its time limit
+DIED = object()  # the worker did not survive the job
+
+
+class WorkerPool:
+  """Runs jobs in processes of its own, and kills what takes too long.
+
+  The function must be importable (workers are spawned) and must not import
+  jax: a worker that does may seize the accelerator.
+  """
+
+  def __init__(
+    self,
+    function: Callable[[Any], Any],
+    *,
+    num_workers: int,
+    timeout_seconds: float,
+  ):
+    """Starts nothing yet.
+
+    Args:
+      function: of one picklable argument.
+      num_workers: processes.
+      timeout_seconds: a job's limit, from when a worker takes it up.
+    """
+    self._function, self._timeout = function, timeout_seconds
+    self._context = multiprocessing.get_context("spawn")
+    self._workers: list[_Worker | None] = [None] * num_workers
+    self._lock = threading.Lock()
+
+  def map(self, arguments: Sequence[Any]) -> list[Any]:
+    """Returns each argument's result, TIMED_OUT, DIED or an exception."""
+    results: list[Any] = [None] * len(arguments)
+    pending = list(range(len(arguments)))[::-1]
+    with self._lock:
+      while pending or any(w and w.job is not None for w in self._workers):
+        for i, worker in enumerate(self._workers):
+          if not pending:
+            break
+          if worker is None:
+            worker = self._workers[i] = _Worker(self._context, self._function)
+          if worker.job is None:
+            worker.take(pending.pop(), arguments)
+        self._collect(results)
+    return results
+
+  def _collect(self, results) -> None:
+    """Waits for an answer or the next time limit."""
+    busy = [w for w in self._workers if w and w.job is not None]
+    now = time.monotonic()
+    # Until a worker has said that it is up, its job has not begun.
+    patience = min(
+      (w.started + self._timeout - now for w in busy if w.is_ready),
+      default=1.0,
+    )
+    multiprocessing.connection.wait(
+      [w.pipe for w in busy], timeout=min(max(patience, 0.0), 1.0)
+    )
+    for i, worker in enumerate(self._workers):
+      if worker is None or worker.job is None:
+        continue
+      try:
+        while worker.job is not None and worker.pipe.poll():
+          message = worker.pipe.recv()
+          if not worker.is_ready:
+            worker.is_ready, worker.started = True, time.monotonic()
+          else:
+            results[worker.job], worker.job = message, None
+        if worker.job is None:
+          continue
+      except (EOFError, OSError):
+        results[worker.job] = DIED
+        self._workers[i] = worker.kill()
+        continue
+      if (
+        worker.is_ready and time.monotonic() > worker.started + self._timeout
+      ):
+        results[worker.job] = TIMED_OUT
+        self._workers[i] = worker.kill()
+
+  def close(self) -> None:
+    """Ends the processes."""
+    for i, worker in enumerate(self._workers):
+      if worker:
+        self._workers[i] = worker.kill()
+
+  def __enter__(self) -> "WorkerPool":
+    return self
+
+  def __exit__(self, *_) -> None:
+    self.close()
+
+
+class _Worker:
+  """One process and the job it has."""
+
+  def __init__(self, context, function):
+    self.pipe, theirs = context.Pipe()
+    self._process = context.Process(
+      target=_work, args=(theirs, function), daemon=True
+    )
+    self._process.start()
+    theirs.close()
+    self.job: int | None = None
+    self.is_ready = False
+    self.started = time.monotonic()
+
+  def take(self, job: int, arguments) -> None:
+    self.job, self.started = job, time.monotonic()
+    try:
+      self.pipe.send(arguments[job])
+    except OSError:
+      pass  # it died before; reading will tell
+
+  def kill(self) -> None:
+    self._process.kill()
+    self._process.join()
+    self.pipe.close()
+
+
+def _work(pipe, function) -> None:
+  # Ctrl-C is the parent's to handle; it kills what it no longer needs.
+  signal.signal(signal.SIGINT, signal.SIG_IGN)
+  pipe.send("ready")
+  while True:
+    try:
+      argument = pipe.recv()
+    except EOFError:
+      return
+    try:
+      result = function(argument)
+    except Exception as e:  # it is the caller's to judge
+      result = e
+    pipe.send(result)
