@@ -112,6 +112,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     # Every arm's budget, in the paper's convention: collection (if the arm
     # uses traces) + SFT + sampling + updates.
     flops=1.5e12,
+    max_steps=0,  # no limit but the budget
     prompts_per_step=16,
     completions_per_prompt=8,
     checkpoint_every=50,

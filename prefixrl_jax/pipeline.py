@@ -27,14 +27,15 @@ from prefixrl_jax.evals.results import read_results, write_results
 from prefixrl_jax.evals.summary import CurvePoint, RunRecord
 from prefixrl_jax.learner.packing import Layout
 from prefixrl_jax.ledger import Ledger
-from prefixrl_jax.models import transformer
+from prefixrl_jax.models import importing, transformer
 from prefixrl_jax.prefixes.cut import cut
 from prefixrl_jax.pretrain import pretrain
 from prefixrl_jax.problems import checksum
 from prefixrl_jax.problems.loading import load_problems
 from prefixrl_jax.rewards.checksum import ChecksumVerifier
+from prefixrl_jax.rewards.math import MathVerifier
 from prefixrl_jax.session import Session, round_up
-from prefixrl_jax.tokenizer import SymbolTokenizer
+from prefixrl_jax.tokenizer import SymbolTokenizer, load_tokenizer
 from prefixrl_jax.traces import store
 from prefixrl_jax.traces.collect import collect
 from prefixrl_jax.train import TrainData, Trainer
@@ -105,9 +106,6 @@ class Pipeline:
     c = self.config
     mesh = make_mesh(**c.mesh)
     if c.model.folder:
-      from prefixrl_jax.models import importing
-      from prefixrl_jax.rewards.math import MathVerifier
-      from prefixrl_jax.tokenizer import load_tokenizer
       tokenizer = load_tokenizer(epath.Path(c.model.folder))
       model = importing.read_config(
         epath.Path(c.model.folder),

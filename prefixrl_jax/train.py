@@ -7,6 +7,7 @@ steps, if the arm has any, come first and use the same update.
 import dataclasses
 import functools
 import signal
+import sys
 import time
 from collections.abc import Sequence
 
@@ -352,6 +353,7 @@ class Trainer:
     """
     config = self.session.config
     budget = config.train.flops
+    last_step = self.num_sft_steps + (config.train.max_steps or sys.maxsize)
     if self.ledger.training_flops() >= budget:
       raise UserError(
         f"config.train.flops = {budget:.3g} is already spent on collection"
@@ -383,7 +385,9 @@ class Trainer:
         resume_step=step,
       ) as writer,
     ):
-      while (spent := self.ledger.training_flops()) < budget:
+      while (
+        spent := self.ledger.training_flops()
+      ) < budget and step < last_step:
         if spent >= self._next_point(curve) and step >= self.num_sft_steps:
           curve.append(self._curve_point(state, step))
         if step < self.num_sft_steps:

@@ -1,7 +1,6 @@
 """The paper's figures A and C, drawn from a summary."""
 
 import io
-import os
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -50,7 +49,7 @@ _STYLE = {
 
 
 @style.context(["default", _STYLE])
-def figure_a(summary: Mapping[str, Any], path_stem: os.PathLike) -> None:
+def figure_a(summary: Mapping[str, Any], path_stem: epath.PathLike) -> None:
   """Draws accuracy without prefix over training FLOPs.
 
   A column a split, a row a way of counting FLOPs; a line is the mean over
@@ -107,7 +106,7 @@ def figure_a(summary: Mapping[str, Any], path_stem: os.PathLike) -> None:
 @style.context(["default", _STYLE])
 def figure_c(
   summary: Mapping[str, Any],
-  path_stem: os.PathLike,
+  path_stem: epath.PathLike,
   trained_band: tuple[float, float],
 ) -> None:
   """Draws accuracy over the share of the trace that is revealed.
@@ -166,14 +165,6 @@ def arm_colours(arms: Iterable[str]) -> dict[str, str]:
   }
 
 
-def write_file(path: os.PathLike, data: bytes) -> None:
-  """Writes a file that is either the old one or whole, never half."""
-  path = epath.Path(path)
-  temporary = path.parent / f".{path.name}.partial"
-  temporary.write_bytes(data)
-  temporary.replace(path)
-
-
 def _draw_line(
   axes: Axes,
   x: list[float],
@@ -209,7 +200,8 @@ def _round_up(accuracy: float) -> float:
 def _add_legend(figure: Figure, panels: Iterable[Axes]) -> None:
   handles: dict[str, Any] = {}
   for axes in panels:
-    handles |= {h.get_label(): h for h in axes.get_legend_handles_labels()[0]}
+    lines, labels = axes.get_legend_handles_labels()
+    handles |= dict(zip(labels, lines))
   if handles:
     figure.legend(
       handles=list(handles.values()),
@@ -218,12 +210,21 @@ def _add_legend(figure: Figure, panels: Iterable[Axes]) -> None:
     )
 
 
-def _save(figure: Figure, path_stem: os.PathLike) -> None:
+def _save(figure: Figure, path_stem: epath.PathLike) -> None:
   stem = epath.Path(path_stem)
-  for suffix, settings in {
+  # A date would make every SVG differ.
+  settings: dict[str, dict[str, Any]] = {
     "png": {"dpi": 150},
     "svg": {"metadata": {"Date": None}},
-  }.items():
+  }
+  for suffix, options in settings.items():
     buffer = io.BytesIO()
-    figure.savefig(buffer, format=suffix, **settings)
-    write_file(stem.parent / f"{stem.name}.{suffix}", buffer.getvalue())
+    figure.savefig(buffer, format=suffix, **options)
+    _write(stem.parent / f"{stem.name}.{suffix}", buffer.getvalue())
+
+
+def _write(path: epath.Path, data: bytes) -> None:
+  """Writes a file that is either the old one or whole, never half."""
+  temporary = path.parent / f".{path.name}.partial"
+  temporary.write_bytes(data)
+  temporary.replace(path)

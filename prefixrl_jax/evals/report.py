@@ -1,8 +1,6 @@
 """The report: summary.json, figures and a page to read them on."""
 
 import base64
-import json
-import os
 from collections.abc import Mapping, Sequence
 from importlib import resources
 from typing import Any
@@ -12,12 +10,12 @@ from etils import epath
 from rich.console import Console
 from rich.table import Table
 
+from prefixrl_jax.artifacts import write_json, write_text
 from prefixrl_jax.evals.figures import (
   arm_colours,
   arm_label,
   figure_a,
   figure_c,
-  write_file,
 )
 from prefixrl_jax.evals.summary import BASE, RunRecord, summarize
 
@@ -25,7 +23,7 @@ _SPLITS = {"train": "training", "heldout": "held-out", "easy": "easy"}
 
 
 def write_report(
-  directory: os.PathLike,
+  directory: epath.PathLike,
   runs: Sequence[RunRecord],
   *,
   samples: Sequence[Mapping[str, Any]],
@@ -45,17 +43,18 @@ def write_report(
   Returns:
     The summary.
   """
-  directory = epath.Path(directory)
-  directory.mkdir(parents=True, exist_ok=True)
+  folder = epath.Path(directory)
   summary = summarize(runs)
-  text = json.dumps(summary, indent=1, allow_nan=False)
-  write_file(directory / "summary.json", text.encode())
-  figure_a(summary, directory / "figure_a")
-  figure_c(summary, directory / "figure_c", trained_band)
+  write_json(folder / "summary.json", summary)
+  figure_a(summary, folder / "figure_a")
+  figure_c(summary, folder / "figure_c", trained_band)
   images = {
-    name: base64.b64encode((directory / f"{name}.svg").read_bytes()).decode()
+    name: base64.b64encode((folder / f"{name}.svg").read_bytes()).decode()
     for name in ("figure_a", "figure_c")
   }
+  grouped: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
+  for sample in samples:
+    grouped.setdefault((sample["arm"], sample["seed"]), []).append(sample)
   template = resources.files("prefixrl_jax.evals") / "report.html.jinja"
   environment = jinja2.Environment(
     autoescape=True,
@@ -77,11 +76,13 @@ def write_report(
     colours=arm_colours(summary["arms"]),
     base=BASE,
     images=images,
-    samples=samples,
+    samples=grouped,
     notes=notes,
     trained_band=trained_band,
+    times=_times,
+    speed_up=_speed_up,
   )
-  write_file(directory / "index.html", page.encode())
+  write_text(folder / "index.html", page)
   return summary
 
 
@@ -105,7 +106,7 @@ def print_summary(summary: Mapping[str, Any]) -> None:
     cells = [arm_label(arm)]
     for split in splits:
       final = of_arm["final"].get(split)
-      cells.append(_plus_minus(final["accuracy"]) if final else "–")
+      cells.append(_plus_minus(final["accuracy"]) if final else "-")
       if _is_compared(summary, split):
         versus = summary["versus"].get(arm, {}).get(split)
         cells += [""] * 2 if versus is None else _gain_cells(versus)
@@ -137,7 +138,7 @@ def _shown_splits(summary: Mapping[str, Any]) -> dict[str, str]:
 
 
 def _percent(share: float | None) -> str:
-  return "–" if share is None else f"{100 * share:.1f}"
+  return "-" if share is None else f"{100 * share:.1f}"
 
 
 def _plus_minus(spread: Mapping[str, Any]) -> str:
@@ -148,10 +149,10 @@ def _plus_minus(spread: Mapping[str, Any]) -> str:
 
 def _times(ratio: float | None) -> str:
   if ratio is None:
-    return "–"
+    return "-"
   if ratio < 1:
-    return f"{ratio:.2g}×"
-  return f"{ratio:.1f}×" if ratio < 100 else f"{ratio:.0f}×"
+    return f"{ratio:.2g}x"
+  return f"{ratio:.1f}x" if ratio < 100 else f"{ratio:.0f}x"
 
 
 def _speed_up(ratio: float | None) -> str:

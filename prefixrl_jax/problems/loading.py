@@ -84,6 +84,10 @@ def _split(config, problems):
       f" there are {len(problems)}."
     )
   return [
-    dataclasses.replace(p, split="train" if i < config.num_train else "heldout")
+    dataclasses.replace(
+      p,
+      prompt=p.prompt + config.instruction,
+      split="train" if i < config.num_train else "heldout",
+    )
     for i, p in enumerate(problems[:wanted])
   ]
