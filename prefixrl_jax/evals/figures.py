@@ -1,6 +1,7 @@
 """The paper's figures A and C, drawn from a summary."""
 
 import io
+import math
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -28,8 +29,8 @@ _SPLITS = {
   "easy": "Easy problems",
 }
 _COUNTS = {
-  "flops_paper": "Training FLOPs (2ND per sample, 6ND per update)",
-  "flops_executed": "Training FLOPs as executed",
+  "flops_paper": "Training FLOPs, paper's count",
+  "flops_executed": "Training FLOPs, executed",
 }
 _STYLE = {
   "axes.edgecolor": "#888888",
@@ -63,6 +64,8 @@ def figure_a(summary: Mapping[str, Any], path_stem: epath.PathLike) -> None:
   colours = arm_colours(summary["arms"])
   figure = Figure(figsize=(9, 7), layout="constrained")
   panels = figure.subplots(2, 2, sharey=True)
+  for axes, split in zip(panels[0], ("train", "heldout")):
+    axes.set_title(_SPLITS[split])
   for row, (axis, cost_label) in zip(panels, _COUNTS.items()):
     collection = sorted(
       {
@@ -80,9 +83,7 @@ def figure_a(summary: Mapping[str, Any], path_stem: epath.PathLike) -> None:
         axes.axvspan(0, collection[-1], color="#f2f2f2", linewidth=0, zorder=0)
       for cost in collection:
         axes.axvline(cost, color="#888888", linestyle=":", linewidth=1.2)
-      axes.set_title(_SPLITS[split])
-      axes.set_xlabel(cost_label)
-      axes.set_xlim(left=0)
+      _label_costs(axes, cost_label)
       if collection:
         axes.annotate(
           "collecting traces",
@@ -190,6 +191,14 @@ def _draw_line(
     markevery=None if marker else [-1] if len(x) else None,
     clip_on=False,
   )
+
+
+def _label_costs(axes: Axes, label: str) -> None:
+  """Starts the x axis at 0 and moves its power of ten into the label."""
+  axes.set_xlim(left=0)
+  exponent = math.floor(math.log10(axes.get_xlim()[1]))
+  axes.xaxis.set_major_formatter(lambda x, _: f"{x / 10**exponent:g}")
+  axes.set_xlabel(rf"{label} ($\times 10^{{{exponent}}}$)")
 
 
 def _round_up(accuracy: float) -> float:

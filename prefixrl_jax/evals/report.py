@@ -7,6 +7,7 @@ from typing import Any
 
 import jinja2
 from etils import epath
+from rich import box
 from rich.console import Console
 from rich.table import Table
 
@@ -91,17 +92,20 @@ def print_summary(summary: Mapping[str, Any]) -> None:
   splits = _shown_splits(summary)
   method = summary["method"]
   table = Table(
-    title="Accuracy without prefix, mean ± std over seeds"
-    f" ({len(summary['seeds'])}); what {arm_label(method)} gains on each arm",
-    caption="speed-up: FLOPs to the arm's final accuracy (paper's count),"
-    " collection included; in brackets with screening",
+    title="Accuracy without prefix (%)",
+    caption=f"Mean ± std over {len(summary['seeds'])} seeds. Ratio:"
+    f" {arm_label(method)}'s final accuracy / the arm's. Speed-up: the arm's"
+    " FLOPs to its final accuracy / those of"
+    f" {arm_label(method)}, collection included (in brackets: screening too).",
+    box=box.SIMPLE_HEAD,
+    padding=(0, 1, 0, 0),
   )
   table.add_column("arm")
   for split, name in splits.items():
-    table.add_column(name, justify="right")
+    table.add_column(name, justify="right", no_wrap=True)
     if _is_compared(summary, split):
-      table.add_column("ratio", justify="right")
-      table.add_column("speed-up", justify="right")
+      table.add_column("ratio", justify="right", no_wrap=True)
+      table.add_column("speed-up", justify="right", no_wrap=True)
   for arm, of_arm in summary["arms"].items():
     cells = [arm_label(arm)]
     for split in splits:

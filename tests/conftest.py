@@ -1,0 +1,50 @@
+"""Eight host devices, set before jax is imported; a tiny model."""
+
+import os
+
+os.environ["XLA_FLAGS"] = (
+  os.environ.get("XLA_FLAGS", "")
+  + " --xla_force_host_platform_device_count=8"
+)
+os.environ["JAX_PLATFORMS"] = "cpu"
+
+import jax
+import numpy as np
+import pytest
+
+from prefixrl_jax.distributed.mesh import make_mesh
+from prefixrl_jax.models import transformer
+
+
+@pytest.fixture(scope="session")
+def model():
+  """Uncommon sizes: 6 heads on 2, head_dim unlike width / heads."""
+  return transformer.TransformerConfig(
+    num_layers=2,
+    width=24,
+    num_heads=6,
+    num_kv_heads=2,
+    head_dim=8,
+    mlp_width=40,
+    vocab_size=17,
+  )
+
+
+@pytest.fixture(scope="session")
+def params(model):
+  return transformer.init(model, jax.random.key(3))
+
+
+@pytest.fixture(scope="session")
+def one_device():
+  return make_mesh(1, 1, 1, devices=jax.devices()[:1])
+
+
+@pytest.fixture(scope="session")
+def eight_devices():
+  return make_mesh(2, 2, 2)
+
+
+@pytest.fixture
+def rng():
+  return np.random.default_rng(0)

@@ -1,0 +1,196 @@
+"""The decoder against float64 numpy, and its fast paths against each other."""
+
+import dataclasses
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from prefixrl_jax.models import attention, transformer
+
+
+def _norm(x, scale, eps):
+  return x / np.sqrt((x**2).mean(-1, keepdims=True) + eps) * scale
+
+
+def _rotate(x, positions, base):
+  """Complex-number form: halves are real and imaginary parts."""
+  half = x.shape[-1] // 2
+  z = x[..., :half] + 1j * x[..., half:]
+  angle = positions[:, None, None] * base ** (-np.arange(half) / half)
+  z = z * np.exp(1j * angle)
+  return np.concatenate([z.real, z.imag], -1)
+
+
+def _reference_logits(config, params, tokens):
+  """One sequence, no cache, head by head, in float64."""
+  p = jax.tree.map(lambda x: np.asarray(x, np.float64), params)
+  x = p["embedding"][tokens]
+  n = len(tokens)
+  positions = np.arange(n)
+  for i in range(config.num_layers):
+    layer = jax.tree.map(lambda w, i=i: w[i], p["layers"])
+    y = _norm(x, layer["attention_norm"]["scale"], config.norm_eps)
+    q, k, v = (
+      np.einsum("td,dnh->tnh", y, layer[w]) for w in ("query", "key", "value")
+    )
+    q = _rotate(q, positions, config.rope_base)
+    k = _rotate(k, positions, config.rope_base)
+    for head in range(config.num_heads):
+      kv = head // (config.num_heads // config.num_kv_heads)
+      scores = q[:, head] @ k[:, kv].T / np.sqrt(config.head_dim)
+      scores[np.triu_indices(n, 1)] = -np.inf
+      weights = np.exp(scores - scores.max(-1, keepdims=True))
+      weights /= weights.sum(-1, keepdims=True)
+      x = x + weights @ v[:, kv] @ layer["output"][head]
+    y = _norm(x, layer["mlp_norm"]["scale"], config.norm_eps)
+    up = y @ layer["up"]
+    if config.mlp == "gated_silu":
+      gate = y @ layer["gate"]
+      up = gate / (1 + np.exp(-gate)) * up
+    else:
+      up = 0.5 * up * (
+        1 + np.tanh(np.sqrt(2 / np.pi) * (up + 0.044715 * up**3))
+      )
+    x = x + up @ layer["down"]
+  x = _norm(x, p["final_norm"]["scale"], config.norm_eps)
+  return x @ (p["embedding"].T if config.tied_head else p["head"])
+
+
+@pytest.mark.parametrize("tied", [False, True])
+@pytest.mark.parametrize("mlp", ["gated_silu", "gelu"])
+@pytest.mark.parametrize("remat", ["none", "full"])
+def test_logits_equal_a_float64_reference(model, rng, tied, mlp, remat):
+  config = dataclasses.replace(model, tied_head=tied, mlp=mlp, remat=remat)
+  params = transformer.init(config, jax.random.key(1))
+  tokens = rng.integers(0, config.vocab_size, 11)
+  mask = jnp.tri(11, dtype=bool)[None]
+  hidden = transformer.forward(
+    config,
+    params,
+    tokens[None],
+    jnp.arange(11)[None],
+    lambda q, k, v: attention.dense_attention(q, k, v, mask),
+  )
+  logits = transformer.logits(config, params, hidden)[0]
+  expected = _reference_logits(config, params, tokens)
+  np.testing.assert_allclose(logits, expected, atol=1e-4)
+
+
+def test_visible_is_the_rule_of_trunks_and_lanes():
+  # Trunk of 3, one lane forked at 2, one at 3, one token of padding.
+  mask = attention.visible(
+    tree=np.array([1, 1, 1, 1, 1, 1, 0]),
+    branch=np.array([0, 0, 0, 1, 1, 2, 2]),
+    position=np.array([0, 1, 2, 2, 3, 3, 4]),
+    fork=np.array([0, 0, 0, 2, 2, 3, 3]),
+  )
+  expected = """
+    1000000
+    1100000
+    1110000
+    1101000
+    1101100
+    1110010
+    0000000
+  """.split()
+  assert ["".join(map(str, row)) for row in mask.astype(int)] == expected
+
+
+@pytest.mark.parametrize(
+  ("trunk_length", "forks", "completion_length"),
+  [(6, [[6, 1, 3], [2, 2, 5]], 4), (1, [[1], [1]], 1), (5, [[5], [4]], 3)],
+)
+def test_tree_attention_equals_dense(rng, trunk_length, forks,
+                                     completion_length):
+  fork = np.array(forks)
+  rows, lanes = fork.shape
+  length = trunk_length + lanes * completion_length
+  lane_shape = (rows, lanes, completion_length)
+  join = lambda trunk, lane: np.concatenate(
+    [
+      np.broadcast_to(trunk, (rows, trunk_length)),
+      np.broadcast_to(lane, lane_shape).reshape(rows, -1),
+    ],
+    1,
+  )
+  mask = attention.visible(
+    tree=np.ones((rows, length), int),
+    branch=join(0, np.arange(1, lanes + 1)[:, None]),
+    position=join(
+      np.arange(trunk_length), fork[..., None] + np.arange(completion_length)
+    ),
+    fork=join(0, fork[..., None]),
+  )
+  q, k, v = (
+    rng.normal(size=(rows, length, heads, 8)).astype(np.float32)
+    for heads in (6, 2, 2)
+  )
+  dense = lambda *x: attention.dense_attention(*x, mask)
+  tree = lambda *x: attention.tree_attention(
+    *x, trunk_length=trunk_length, num_lanes=lanes, fork=fork
+  )
+  np.testing.assert_allclose(tree(q, k, v), dense(q, k, v), atol=1e-5)
+  weight = rng.normal(size=(rows, length, 6, 8)).astype(np.float32)
+  grads = [
+    jax.grad(lambda *x, f=f: jnp.sum(f(*x) * weight), argnums=(0, 1, 2))(
+      q, k, v
+    )
+    for f in (tree, dense)
+  ]
+  for a, b in zip(*grads):
+    np.testing.assert_allclose(a, b, atol=1e-5)
+
+
+def test_decoding_equals_the_forward_pass(model, params, rng):
+  """Lanes with different forks on one trunk, teacher-forced."""
+  trunk = rng.integers(0, model.vocab_size, (1, 7))
+  forks, steps = np.array([[7, 3, 1]]), 4
+  lanes = rng.integers(0, model.vocab_size, (1, 3, steps))
+  unstacked = transformer.unstack(params)
+  caches = tuple(
+    cache.replace(trunk_key=key, trunk_value=value)
+    for cache, (key, value) in zip(
+      transformer.init_caches(
+        model, rows=1, lanes=3, trunk_length=7, completion_length=steps
+      ),
+      transformer.prefill(model, unstacked, trunk),
+    )
+  )
+  token = np.take_along_axis(trunk, forks - 1, 1)
+  for step in range(steps):
+    logits, caches = transformer.decode_step(
+      model,
+      unstacked,
+      token,
+      caches,
+      fork=forks,
+      length=np.full((1, 3), step),
+    )
+    for lane, fork in enumerate(forks[0]):
+      sequence = np.concatenate([trunk[0, :fork], lanes[0, lane, :step]])
+      expected = _reference_logits(model, params, sequence)[-1]
+      np.testing.assert_allclose(logits[0, lane], expected, atol=1e-4)
+    token = lanes[:, :, step]
+
+
+def test_bfloat16_stays_near_float32(model, params, rng):
+  tokens = rng.integers(0, model.vocab_size, (2, 9))
+  mask = jnp.tri(9, dtype=bool)[None]
+  logits = [
+    transformer.logits(
+      config,
+      params,
+      transformer.forward(
+        config,
+        params,
+        tokens,
+        jnp.broadcast_to(jnp.arange(9), (2, 9)),
+        lambda q, k, v: attention.dense_attention(q, k, v, mask),
+      ),
+    )
+    for config in (model, dataclasses.replace(model, dtype="bfloat16"))
+  ]
+  assert logits[1].dtype == jnp.float32
+  np.testing.assert_allclose(*logits, atol=5e-2)

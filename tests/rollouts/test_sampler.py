@@ -1,0 +1,204 @@
+"""The sampler: exact log-probabilities, whatever the schedule."""
+
+import itertools
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from prefixrl_jax.models import attention, transformer
+from prefixrl_jax.rollouts.sampler import Request, Sampler
+from prefixrl_jax.types import UserError
+
+_DEFAULTS = dict(
+  rows=3,
+  lanes=4,
+  trunk_length=8,
+  completion_length=6,
+  steps_per_dispatch=2,
+  temperature=1.0,
+  top_k=0,
+  top_p=1.0,
+  stop_tokens=(5,),
+)
+
+
+def _sampler(model, mesh, params, **changes):
+  sampler = Sampler(model, mesh, **{**_DEFAULTS, **changes})
+  sampler.load(params)
+  return sampler
+
+
+def _requests(rng, model, count=5, completions=7):
+  return [
+    Request(
+      rng.integers(0, model.vocab_size, 2 + i % 5).astype(np.int32),
+      completions,
+      0,
+      i,
+    )
+    for i in range(count)
+  ]
+
+
+def _teacher_forced(model, params, trunk, completion, temperature=1.0):
+  sequence = np.concatenate([trunk, completion])
+  n = len(sequence)
+  mask = jnp.tri(n, dtype=bool)[None]
+  hidden = transformer.forward(
+    model,
+    params,
+    sequence[None],
+    jnp.arange(n)[None],
+    lambda q, k, v: attention.dense_attention(q, k, v, mask),
+  )
+  scores = transformer.logits(model, params, hidden)[0] / temperature
+  scores = np.asarray(jax.nn.log_softmax(scores))
+  return scores[np.arange(len(trunk) - 1, n - 1), completion]
+
+
+@pytest.mark.parametrize("temperature", [1.0, 0.7])
+def test_logprobs_are_the_teacher_forced_ones(
+  model, params, one_device, rng, temperature
+):
+  sampler = _sampler(model, one_device, params, temperature=temperature)
+  requests = _requests(rng, model)
+  groups = sampler.sample(requests, purpose="sampling", seed=1)
+  ends = set()
+  for request, group in zip(requests, groups):
+    assert len(group) == request.num_completions
+    for c in group:
+      assert len(c.tokens) == len(c.logprobs) <= 6
+      assert 5 not in c.tokens[:-1]
+      assert c.truncated == (c.tokens[-1] != 5)
+      assert not c.truncated or len(c.tokens) == 6
+      ends.add((len(c.tokens), c.truncated))
+      np.testing.assert_allclose(
+        c.logprobs,
+        _teacher_forced(model, params, request.trunk, c.tokens, temperature),
+        atol=1e-5,
+      )
+  # Stopped at once, stopped with the last token allowed, never stopped.
+  if temperature == 1.0:
+    assert {(1, False), (6, False), (6, True)} <= ends
+
+
+def test_results_do_not_depend_on_the_schedule(
+  model, params, one_device, rng
+):
+  requests = _requests(rng, model)
+  expected = _sampler(model, one_device, params).sample(
+    requests, purpose="sampling", seed=1
+  )
+  for order, rows, lanes, steps in (
+    ([4, 2, 0, 3, 1], 2, 3, 1),
+    ([1, 0, 3, 2, 4], 5, 7, 6),
+  ):
+    sampler = _sampler(
+      model,
+      one_device,
+      params,
+      rows=rows,
+      lanes=lanes,
+      steps_per_dispatch=steps,
+    )
+    groups = sampler.sample(
+      [requests[i] for i in order], purpose="sampling", seed=1
+    )
+    for i, group in zip(order, groups):
+      for a, b in zip(group, expected[i], strict=True):
+        np.testing.assert_array_equal(a.tokens, b.tokens)
+        np.testing.assert_allclose(a.logprobs, b.logprobs, atol=1e-6)
+
+
+def test_eight_devices_sample_what_one_samples(
+  model, params, one_device, eight_devices, rng
+):
+  requests = _requests(rng, model)
+  groups = [
+    _sampler(model, mesh, params, rows=4).sample(
+      requests, purpose="sampling", seed=2
+    )
+    for mesh in (one_device, eight_devices)
+  ]
+  for a, b in zip(*map(itertools.chain.from_iterable, groups), strict=True):
+    np.testing.assert_array_equal(a.tokens, b.tokens)
+    np.testing.assert_allclose(a.logprobs, b.logprobs, atol=1e-5)
+
+
+def test_frequencies_are_the_policy_s(model, params, one_device):
+  trunk = np.array([3, 1, 4], np.int32)
+  sampler = _sampler(
+    model, one_device, params, lanes=64, completion_length=1,
+    steps_per_dispatch=1,
+  )
+  [group] = sampler.sample(
+    [Request(trunk, 4000, 0, 0)], purpose="sampling", seed=0
+  )
+  counts = np.bincount([c.tokens[0] for c in group], minlength=17)
+  probs = np.exp(
+    [
+      _teacher_forced(model, params, trunk, np.array([t]))[0]
+      for t in range(17)
+    ]
+  )
+  deviation = (counts - 4000 * probs) / np.sqrt(4000 * probs * (1 - probs))
+  assert np.abs(deviation).max() < 4.5
+
+
+def test_filters_choose_but_leave_the_logprobs(
+  model, params, one_device, rng
+):
+  for filters in ({"top_k": 3}, {"top_p": 0.4}):
+    sampler = _sampler(model, one_device, params, **filters)
+    [request, *_] = _requests(rng, model, completions=12)
+    [group] = sampler.sample([request], purpose="sampling", seed=1)
+    for c in group:
+      expected = _teacher_forced(model, params, request.trunk, c.tokens)
+      np.testing.assert_allclose(c.logprobs, expected, atol=1e-5)
+    first = {int(c.tokens[0]) for c in group}
+    every = np.array([
+      _teacher_forced(model, params, request.trunk, np.array([t]))[0]
+      for t in range(17)
+    ])
+    ranked = np.argsort(-every)
+    allowed = 3 if "top_k" in filters else 1 + int(
+      np.sum(np.cumsum(np.exp(every[ranked])) < 0.4)
+    )
+    assert first <= set(ranked[:allowed].tolist())
+
+
+def test_greedy_takes_the_likeliest(model, params, one_device, rng):
+  sampler = _sampler(model, one_device, params, temperature=0.0)
+  [request, *_] = _requests(rng, model, completions=2)
+  [group] = sampler.sample([request], purpose="sampling", seed=1)
+  np.testing.assert_array_equal(group[0].tokens, group[1].tokens)
+  best = max(
+    _teacher_forced(model, params, request.trunk, np.array([t]))[0]
+    for t in range(17)
+  )
+  np.testing.assert_allclose(group[0].logprobs[0], best, atol=1e-5)
+
+
+def test_cancel_keeps_earlier_attempts(model, params, one_device, rng):
+  [request, *_] = _requests(rng, model, completions=40)
+  sampler = _sampler(model, one_device, params, rows=1)
+  seen = []
+  for finished in sampler.run([request], purpose="sampling", seed=1):
+    seen += [attempt for _, attempt, _ in finished]
+    if len(seen) >= 6:
+      sampler.cancel(0, above=9)
+  assert set(range(10)) <= set(seen)
+  assert max(seen) < 40 - 4
+  usage = sampler.pop_usage()
+  assert usage.completions >= len(seen)
+  assert usage.input_tokens == usage.completions * len(request.trunk)
+
+
+def test_a_trunk_that_does_not_fit_is_an_error(model, params, one_device):
+  sampler = _sampler(model, one_device, params)
+  with pytest.raises(UserError, match="9 tokens"):
+    sampler.sample(
+      [Request(np.zeros(9, np.int32), 1, 0, 0)], purpose="sampling", seed=0
+    )
