@@ -105,13 +105,13 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   c.arms = dict(
     rl=dict(prefixed_share=0.0, sft_epochs=0, learning_rate=3e-4),
     sft_rl=dict(prefixed_share=0.0, sft_epochs=4, learning_rate=3e-4),
-    prefixrl=dict(prefixed_share=0.75, sft_epochs=0, learning_rate=3e-4),
+    prefixrl=dict(prefixed_share=0.75, sft_epochs=0, learning_rate=5e-4),
     prefixrl_only=dict(prefixed_share=1.0, sft_epochs=0, learning_rate=3e-4),
   )
   c.train = dict(
     # Every arm's budget, in the paper's convention: collection (if the arm
     # uses traces) + SFT + sampling + updates.
-    flops=1.5e12,
+    flops=2e12,
     max_steps=0,  # no limit but the budget
     prompts_per_step=16,
     completions_per_prompt=8,
@@ -125,7 +125,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     num_samples=32,  # of the final evaluation, per problem
     fractions=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
     fraction_samples=16,
-    curve_points=16,
+    curve_points=12,
     curve_samples=8,
   )
 

@@ -200,6 +200,7 @@ def abstract_params(config: TransformerConfig, mesh) -> dict:
   )
 
 
+@functools.cache
 def num_params(config: TransformerConfig) -> int:
   """Returns how many parameters the decoder has, embeddings included."""
   shapes = jax.eval_shape(functools.partial(init, config), jax.random.key(0))

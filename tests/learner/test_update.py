@@ -1,0 +1,203 @@
+"""A tree's loss and gradients are those of its separate sequences."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from prefixrl_jax.distributed import sharding
+from prefixrl_jax.learner import losses, update
+from prefixrl_jax.learner.logprobs import action_logprobs
+from prefixrl_jax.learner.optimizer import make_optimizer
+from prefixrl_jax.learner.packing import Lane, Layout, Tree, pack
+from prefixrl_jax.models import attention, transformer
+
+_OPTIMIZER = dict(
+  learning_rate=1e-2,
+  warmup_steps=0,
+  decay_steps=0,
+  b1=0.9,
+  b2=0.95,
+  eps=1e-8,
+  weight_decay=0.0,
+  clip_norm=1.0,
+)
+
+
+def _trees(rng, model):
+  """Nested forks, a lane of one token, a lane that fills its room."""
+  token = lambda n: rng.integers(0, model.vocab_size, n).astype(np.int32)
+
+  def lane(fork, n):
+    return Lane(
+      fork,
+      token(n),
+      -rng.random(n).astype(np.float32),
+      rng.normal(size=n).astype(np.float32),
+    )
+
+  return [
+    Tree(token(6), [lane(6, 4), lane(3, 1), lane(1, 2)], True),
+    Tree(token(2), [lane(2, 3), lane(1, 4)], False),
+    Tree(token(5), [lane(4, 2)], True),
+  ]
+
+
+def _loss(model, params, trees, layout):
+  rows = jax.tree.map(lambda x: x[0], pack(
+    [Tree(t.trunk, t.lanes, False) for t in trees], layout, len(trees)
+  ))
+  logprobs, entropy = action_logprobs(
+    model,
+    params,
+    rows,
+    trunk_length=layout.trunk_length,
+    num_lanes=layout.num_lanes,
+    temperature=0.8,
+    chunk_length=3,
+  )
+  return losses.policy_loss(logprobs, rows.advantages, rows.action_mask), (
+    logprobs, entropy, rows
+  )
+
+
+def _separate_loss(model, params, trees):
+  """Every lane as a sequence of its own, plainly masked."""
+  total = 0.0
+  for tree in trees:
+    for lane in tree.lanes:
+      sequence = np.concatenate([tree.trunk[: lane.fork], lane.tokens])
+      n = len(sequence)
+      mask = jnp.tri(n, dtype=bool)[None]
+      hidden = transformer.forward(
+        model,
+        params,
+        sequence[None],
+        jnp.arange(n)[None],
+        lambda q, k, v, mask=mask: attention.dense_attention(q, k, v, mask),
+      )
+      scores = transformer.logits(model, params, hidden)[0] / 0.8
+      scores = jax.nn.log_softmax(scores)
+      logprobs = scores[jnp.arange(lane.fork - 1, n - 1), lane.tokens]
+      total -= jnp.sum(lane.advantages * logprobs)
+  return total
+
+
+def _assert_trees_close(a, b, atol):
+  jax.tree.map(
+    lambda x, y: np.testing.assert_allclose(x, y, atol=atol, rtol=1e-4), a, b
+  )
+
+
+def test_a_tree_equals_its_sequences(model, params, rng):
+  trees = _trees(rng, model)
+  (loss, _), grads = jax.value_and_grad(
+    lambda p: _loss(model, p, trees, Layout(6, 3, 4)), has_aux=True
+  )(params)
+  expected, expected_grads = jax.value_and_grad(
+    lambda p: _separate_loss(model, p, trees)
+  )(params)
+  np.testing.assert_allclose(loss, expected, rtol=1e-5)
+  _assert_trees_close(grads, expected_grads, 1e-5)
+
+
+def test_padding_and_order_change_nothing(model, params, rng):
+  trees = _trees(rng, model)
+  grad = lambda trees, layout: jax.value_and_grad(
+    lambda p: _loss(model, p, trees, layout)[0]
+  )(params)
+  loss, grads = grad(trees, Layout(6, 3, 4))
+  shuffled = [
+    Tree(t.trunk, t.lanes[::-1], t.is_prefixed) for t in trees[::-1]
+  ]
+  for some, layout in (
+    (trees, Layout(11, 5, 9)),
+    (shuffled, Layout(6, 3, 4)),
+  ):
+    other, other_grads = grad(some, layout)
+    np.testing.assert_allclose(other, loss, rtol=1e-5)
+    _assert_trees_close(other_grads, grads, 1e-5)
+
+
+def test_arrays_are_aligned_with_tokens(model, params, rng):
+  trees = _trees(rng, model)
+  _, (logprobs, entropy, rows) = _loss(model, params, trees, Layout(6, 3, 4))
+  sampled = sum(len(lane.tokens) for t in trees for lane in t.lanes)
+  assert int(rows.action_mask.sum()) == sampled
+  assert not rows.action_mask[:, :6].any()  # never on prompt or prefix
+  assert not np.asarray(logprobs)[~rows.action_mask].any()
+  assert not np.asarray(entropy)[~rows.action_mask].any()
+  assert (np.asarray(logprobs)[rows.action_mask] < 0).all()
+  assert (np.asarray(entropy)[rows.action_mask] <= np.log(17) + 1e-6).all()
+  # A lane's first token is predicted by the last trunk token it sees.
+  assert rows.parent[0, 6] == 5
+  assert rows.parent[0, 10] == 2
+  assert rows.parent[0, 7] == 6
+
+
+def _run(model, params, trees, mesh, rows_per_micro, kl=0.0, steps=2):
+  layout = Layout(6, 3, 4)
+  optimizer = make_optimizer(**_OPTIMIZER)
+  step = update.make_update(
+    model, optimizer, layout, temperature=0.8, chunk_length=5,
+    kl_coefficient=kl,
+  )
+  with jax.set_mesh(mesh):
+    params = jax.tree.map(
+      lambda x, like: jax.device_put(np.asarray(x), like.sharding),
+      params,
+      transformer.abstract_params(model, mesh),
+    )
+    reference = jax.tree.map(lambda x: x * 0.9, params)
+    state = update.init_state(params, optimizer)
+    batch = sharding.put_rows(mesh, pack(trees, layout, rows_per_micro), axis=1)
+    for _ in range(steps):
+      state, metrics = step(state, batch, reference if kl else None)
+  assert step._cache_size() <= 2  # first call: layouts of the fresh state
+  return jax.device_get(state.params), jax.device_get(metrics)
+
+
+@pytest.mark.parametrize("kl", [0.0, 0.3])
+def test_micro_batches_change_nothing(model, params, rng, one_device, kl):
+  trees = _trees(rng, model)
+  whole, metrics = _run(model, params, trees, one_device, 4, kl)
+  split, split_metrics = _run(model, params, trees, one_device, 1, kl)
+  _assert_trees_close(whole, split, 1e-5)
+  for name in metrics:
+    np.testing.assert_allclose(
+      metrics[name], split_metrics[name], rtol=1e-3, atol=1e-6, err_msg=name
+    )
+  assert (metrics["kl"] > 0) == (kl > 0)
+
+
+def test_eight_devices_update_as_one(
+  model, params, rng, one_device, eight_devices
+):
+  trees = _trees(rng, model)
+  a, metrics = _run(model, params, trees, one_device, 4)
+  b, other = _run(model, params, trees, eight_devices, 4)
+  _assert_trees_close(a, b, 1e-5)
+  for name in metrics:
+    np.testing.assert_allclose(
+      metrics[name], other[name], rtol=1e-3, atol=1e-6, err_msg=name
+    )
+
+
+def test_metrics_tell_prefixed_from_no_prefix(model, params, rng, one_device):
+  trees = _trees(rng, model)
+  silent = [
+    Tree(
+      t.trunk,
+      [Lane(x.fork, x.tokens, x.logprobs, 0 * x.advantages) for x in t.lanes],
+      True,
+    )
+    if t.is_prefixed
+    else t
+    for t in trees
+  ]
+  _, metrics = _run(model, params, silent, one_device, 2, steps=1)
+  assert metrics["prefixed/grad_norm"] == 0
+  np.testing.assert_allclose(
+    metrics["no_prefix/grad_norm"], metrics["grad_norm"], rtol=1e-6
+  )
+  assert metrics["prefixed/entropy"] > 0

@@ -1,0 +1,52 @@
+"""The mixture: shares, epochs, and nothing but (seed, step)."""
+
+import collections
+
+import numpy as np
+
+from prefixrl_jax.prefixes.mixture import Mixture
+from prefixrl_jax.types import PrefixedProblem, Problem
+
+_PROBLEMS = [Problem(f"p{i}", "", "", "", "train", i) for i in range(5)]
+_PREFIXED = [
+  PrefixedProblem(f"p{i % 5}", np.arange(i + 1), 0.5, "base", 0)
+  for i in range(15)
+]
+
+
+def _mixture(share, seed=0):
+  return Mixture(
+    _PROBLEMS, _PREFIXED, prompts_per_step=8, prefixed_share=share, seed=seed
+  )
+
+
+def test_three_to_one():
+  drawn = _mixture(0.75).draw(3)
+  assert [len(p.prefix) > 0 for p in drawn] == [True] * 6 + [False] * 2
+
+
+def test_pure_mixtures_and_their_longest_prefix():
+  assert all(len(p.prefix) == 0 for p in _mixture(0.0).draw(0))
+  assert all(len(p.prefix) > 0 for p in _mixture(1.0).draw(0))
+  assert _mixture(0.0).longest_prefix() == 0
+  assert _mixture(1.0).longest_prefix() == 15
+
+
+def test_every_epoch_has_each_problem_once():
+  mixture = _mixture(0.75)
+  counts = collections.Counter(
+    len(p.prefix) for step in range(5) for p in mixture.draw(step)
+  )
+  assert {counts[n] for n in range(1, 16)} == {2}  # 30 draws of 15
+  assert counts[0] == 10  # 10 draws of 5
+
+
+def test_a_step_is_drawn_alike_whatever_came_before():
+  ids = lambda mixture, step: [
+    (p.problem_id, len(p.prefix)) for p in mixture.draw(step)
+  ]
+  a, b = _mixture(0.75), _mixture(0.75)
+  for step in range(6):
+    ids(a, step)
+  assert ids(a, 6) == ids(b, 6)
+  assert ids(a, 6) != ids(_mixture(0.75, seed=1), 6)

@@ -1,0 +1,50 @@
+"""Traces and prefixes on disk."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from etils import epath
+
+from prefixrl_jax.traces import store
+from prefixrl_jax.types import PrefixedProblem, Trace, UserError
+
+_TRACE = Trace("p", np.array([3, 1, 5], np.int32), "x", 1.0, "b@0", 12, 7, 2)
+
+
+def test_traces_come_back(tmp_path):
+  path = epath.Path(tmp_path / "t.parquet")
+  store.write_traces(path, [_TRACE])
+  [back] = store.read_traces(path)
+  np.testing.assert_array_equal(back.tokens, _TRACE.tokens)
+  assert back.tokens.dtype == np.int32
+  assert {**vars(back), "tokens": 0} == {**vars(_TRACE), "tokens": 0}
+  frame = pd.read_parquet(path)
+  assert frame.length.tolist() == [3]
+  assert frame.tokens[0].tolist() == [3, 1, 5]
+
+
+def test_prefixes_come_back(tmp_path):
+  path = epath.Path(tmp_path / "p.parquet")
+  written = PrefixedProblem("p", np.array([3, 1], np.int32), 2 / 3, "b@0", 12)
+  store.write_prefixed_problems(path, [written])
+  [back] = store.read_prefixed_problems(path)
+  np.testing.assert_array_equal(back.prefix, written.prefix)
+  assert back.fraction == written.fraction
+
+
+def test_a_foreign_file_is_named(tmp_path):
+  path = epath.Path(tmp_path / "t.parquet")
+  with pytest.raises(UserError, match="not there"):
+    store.read_traces(path)
+  path.write_text("no parquet")
+  with pytest.raises(UserError, match="not a Parquet"):
+    store.read_traces(path)
+  pd.DataFrame({"tokens": [[1]]}).to_parquet(path)
+  with pytest.raises(UserError, match="problem_id, text"):
+    store.read_traces(path)
+
+
+def test_no_traces_keep_their_columns(tmp_path):
+  path = epath.Path(tmp_path / "t.parquet")
+  store.write_traces(path, [])
+  assert store.read_traces(path) == []
