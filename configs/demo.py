@@ -46,9 +46,9 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   # The task is ours; a problem is as hard as it has blocks.
   c.problems = dict(
     task="checksum",
-    num_blocks=6,
-    num_train=48,
-    num_heldout=48,
+    num_blocks=7,
+    num_train=32,
+    num_heldout=32,
     num_easy=16,
     easy_blocks=2,
   )
@@ -111,7 +111,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   c.train = dict(
     # Every arm's budget, in the paper's convention: collection (if the arm
     # uses traces) + SFT + sampling + updates.
-    flops=2e12,
+    flops=2.4e12,
     max_steps=0,  # no limit but the budget
     prompts_per_step=16,
     completions_per_prompt=8,

@@ -97,7 +97,7 @@ class Artifact:
 
 def write_text(path: epath.Path, text: str) -> None:
   """Writes a file atomically."""
-  _replace(path, text.encode())
+  write_bytes(path, text.encode())
 
 
 def write_json(path: epath.Path, value: Any) -> None:
@@ -117,10 +117,11 @@ def write_parquet(path: epath.Path, table: pa.Table) -> None:
   """Writes a table atomically."""
   sink = pa.BufferOutputStream()
   pq.write_table(table, sink)
-  _replace(path, sink.getvalue().to_pybytes())
+  write_bytes(path, sink.getvalue().to_pybytes())
 
 
-def _replace(path: epath.Path, data: bytes) -> None:
+def write_bytes(path: epath.Path, data: bytes) -> None:
+  """Writes a file that is either the old one or whole, never half."""
   path.parent.mkdir(parents=True, exist_ok=True)
   temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
   with temporary.open("wb") as f:

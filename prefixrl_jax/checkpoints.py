@@ -11,6 +11,7 @@ import orbax.checkpoint as ocp
 import safetensors.numpy
 from etils import epath
 
+from prefixrl_jax.artifacts import write_bytes
 from prefixrl_jax.types import UserError
 
 
@@ -106,10 +107,7 @@ class Checkpointer:
 
 def save_params(path: epath.Path, params: dict) -> None:
   """Writes a small parameter tree as one safetensors file, atomically."""
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.parent / f".{path.name}.tmp"
-  temporary.write_bytes(safetensors.numpy.save(_flatten(params)))
-  temporary.replace(path)
+  write_bytes(path, safetensors.numpy.save(_flatten(params)))
 
 
 def load_params(path: epath.Path) -> dict:

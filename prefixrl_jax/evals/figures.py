@@ -11,6 +11,7 @@ from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
+from prefixrl_jax.artifacts import write_bytes
 from prefixrl_jax.evals.summary import BASE
 
 # Okabe and Ito's colours, which colour-blind people tell apart; an arm has
@@ -229,11 +230,4 @@ def _save(figure: Figure, path_stem: epath.PathLike) -> None:
   for suffix, options in settings.items():
     buffer = io.BytesIO()
     figure.savefig(buffer, format=suffix, **options)
-    _write(stem.parent / f"{stem.name}.{suffix}", buffer.getvalue())
-
-
-def _write(path: epath.Path, data: bytes) -> None:
-  """Writes a file that is either the old one or whole, never half."""
-  temporary = path.parent / f".{path.name}.partial"
-  temporary.write_bytes(data)
-  temporary.replace(path)
+    write_bytes(stem.parent / f"{stem.name}.{suffix}", buffer.getvalue())

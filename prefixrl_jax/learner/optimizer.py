@@ -33,9 +33,11 @@ def make_optimizer(
       0.1 * learning_rate,
     )
   else:
-    schedule = optax.warmup_constant_schedule(
-      0.0 if warmup_steps else learning_rate, learning_rate, warmup_steps
-    )
+    schedule = optax.constant_schedule(learning_rate)
+    if warmup_steps:
+      schedule = optax.warmup_constant_schedule(
+        0.0, learning_rate, warmup_steps
+      )
   adamw = optax.adamw(schedule, b1, b2, eps, weight_decay=weight_decay)
   if not clip_norm:
     return adamw

@@ -97,11 +97,12 @@ def test_cost_to_reach_is_the_first_crossing():
 def test_speed_up_and_ratio_by_hand():
   compared = versus(summarize([rl(), prefixrl()]))
   assert compared["accuracy"] == 0.4
-  speed_up = {a: c["of_means"] for a, c in compared["speed_up"].items()}
-  assert speed_up == {
-    axis: pytest.approx(1.0 if axis.endswith("_with_screening") else 2.0)
-    for axis in AXES
-  }
+  for name in ("speed_up", "speed_up_first_crossing"):
+    speed_up = {a: c["of_means"] for a, c in compared[name].items()}
+    assert speed_up == {
+      axis: pytest.approx(1.0 if axis.endswith("_with_screening") else 2.0)
+      for axis in AXES
+    }
   assert compared["final_ratio"]["of_means"] == pytest.approx(2.0)
 
 
@@ -152,10 +153,13 @@ def test_baseline_at_0_has_nothing_to_speed_up():
   assert compared["final_ratio"]["seeds"] == {"0": None}
 
 
-def test_baseline_that_learned_nothing_has_nothing_to_speed_up():
+def test_baseline_that_learned_nothing_crosses_at_cost_0():
   unchanged = run("rl", [0, 40], [0.1, 0.1], final=0.1)
   compared = versus(summarize([unchanged, prefixrl()]))
-  assert compared["speed_up"]["flops_paper"]["of_means"] is None
+  crossing = compared["speed_up_first_crossing"]["flops_paper"]
+  assert crossing["of_means"] is None
+  # All of its 40, against 12.5 for an accuracy of 0.1.
+  assert compared["speed_up"]["flops_paper"]["of_means"] == pytest.approx(3.2)
   assert compared["final_ratio"]["of_means"] == pytest.approx(8)
 
 
@@ -168,14 +172,14 @@ def test_method_that_starts_there_pays_for_its_collection():
   assert compared["speed_up"]["flops_paper"]["of_means"] is None
 
 
-def test_both_sides_use_the_first_crossing():
+def test_first_crossing_is_harder_on_the_method():
   # The baseline overshoots: it has its final 0.2 at cost 10 already.
   fallen = run("rl", [0, 20, 40], [0, 0.4, 0.2], final=0.2)
   compared = versus(summarize([fallen, prefixrl()]))
-  expected = 10 / 15
-  assert compared["speed_up"]["flops_paper"]["of_means"] == pytest.approx(
-    expected
-  )
+  crossing = compared["speed_up_first_crossing"]["flops_paper"]["of_means"]
+  assert crossing == pytest.approx(10 / 15)
+  speed_up = compared["speed_up"]["flops_paper"]["of_means"]
+  assert speed_up == pytest.approx(40 / 15)
 
 
 def test_mean_curve_is_defined_where_all_seeds_are():
