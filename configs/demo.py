@@ -116,6 +116,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     prompts_per_step=16,
     completions_per_prompt=8,
     checkpoint_every=50,
+    log_every=10,  # steps between two lines on the terminal
     checkpoints_kept=2,
   )
   c.evals = dict(

@@ -93,6 +93,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     completions_per_prompt=8,
     checkpoint_every=20,
     checkpoints_kept=2,
+    log_every=1,  # steps between two lines on the terminal
   )
   c.evals = dict(
     rows=32,

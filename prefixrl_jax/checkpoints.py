@@ -99,7 +99,10 @@ class Checkpointer:
       )
     return None
 
-  def close(self) -> None:
+  def __enter__(self) -> "Checkpointer":
+    return self
+
+  def __exit__(self, *_) -> None:
     """Waits for what is being written."""
     self._manager.wait_until_finished()
     self._manager.close()

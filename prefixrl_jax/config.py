@@ -87,6 +87,10 @@ def validate(config: ml_collections.ConfigDict) -> None:
     " has no baseline.",
   )
   check(
+    min(c.train.checkpoint_every, c.train.log_every) > 0,
+    "config.train.checkpoint_every and log_every must be at least 1.",
+  )
+  check(
     c.rollouts.temperature > 0,
     "config.rollouts.temperature must be above 0: training samples.",
   )

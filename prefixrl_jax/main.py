@@ -6,12 +6,13 @@ Run it again to go on where it stopped; what is complete is not made again.
 """
 
 import pathlib
+import signal
 import sys
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from prefixrl_jax.types import UserError
+from prefixrl_jax.types import Preempted, UserError
 
 STAGES = "pretrain,screen,collect,cut,train,evaluate,report"
 
@@ -78,9 +79,12 @@ def main() -> None:
     app.run(_main, flags_parser=_parse_flags)
   except UserError as e:
     sys.exit(f"error: {e}")
+  except Preempted as e:
+    print(f"terminated, {e}; run the same command to go on", file=sys.stderr)
+    sys.exit(128 + signal.SIGTERM)
   except KeyboardInterrupt:
     print("interrupted; run the same command to go on", file=sys.stderr)
-    sys.exit(130)
+    sys.exit(128 + signal.SIGINT)
 
 
 def _parse_flags(argv):

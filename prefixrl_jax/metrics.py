@@ -114,6 +114,10 @@ class Progress:
     text = "  ".join(f"{name} {value}" for name, value in figures.items())
     self._bar.update(self._task, completed=completed, figures=text)
 
+  def log(self, text: str) -> None:
+    """Prints a line above the bar, on a terminal or not."""
+    self._bar.console.print(text, soft_wrap=True, highlight=False)
+
   def __enter__(self) -> "Progress":
     self._bar.start()
     return self

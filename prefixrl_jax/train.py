@@ -9,9 +9,10 @@ import functools
 import signal
 import sys
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
@@ -31,8 +32,8 @@ from prefixrl_jax.rewards.judging import judge
 from prefixrl_jax.rollouts.sampler import Request, Sampler
 from prefixrl_jax.session import Session, round_up
 from prefixrl_jax.types import (
-  Completion,
   PrefixedProblem,
+  Preempted,
   Problem,
   Trace,
   UserError,
@@ -55,10 +56,6 @@ class TrainData:
   traces: Sequence[Trace]
   prefixed: Sequence[PrefixedProblem]
   ledger: dict
-
-
-class Preempted(Exception):
-  """SIGTERM came; the state is saved."""
 
 
 class Trainer:
@@ -151,10 +148,12 @@ class Trainer:
 
   # -- compiled functions ----------------------------------------------------
 
-  def _compile(self, abstract: TrainState) -> None:
-    """Compiles every update the run can need, before the first step."""
+  def _compile(self) -> None:
+    """Compiles every program the run can need, before the first step."""
     config = self.session.config
     rows_per_micro = config.learner.rows_per_microbatch
+    self._init_rl_state, abstract = self._compiled_init(self.rl_optimizer)
+    self._init_sft_state, _ = self._compiled_init(self.sft_optimizer)
     reference = abstract.params if config.learner.kl_coefficient else None
 
     def compiled(layout, optimizer, trees, kl_coefficient, reference):
@@ -162,7 +161,7 @@ class Trainer:
         self.session.model,
         optimizer,
         layout,
-        temperature=config.rollouts.temperature or 1.0,
+        temperature=config.rollouts.temperature,
         chunk_length=config.learner.logits_chunk_length,
         kl_coefficient=kl_coefficient,
       )
@@ -175,7 +174,7 @@ class Trainer:
     tree = lambda is_prefixed: Tree(one, [lane], is_prefixed)
     trees = [tree(True)] * self.mixture.num_prefixed
     trees += [tree(False)] * self.mixture.num_originals
-    self.rl_updates = [
+    self._rl_updates = [
       compiled(
         layout,
         self.rl_optimizer,
@@ -186,26 +185,35 @@ class Trainer:
       for layout in self.rl_layouts
     ]
     if self.num_sft_steps:
-      self.sft_update = compiled(
+      self._sft_update = compiled(
         self.sft_layout,
         self.sft_optimizer,
         [tree(False)] * config.sft.batch_size,
         0.0,
         None,
       )
+    for sampler in (self.rl_sampler, self.eval_sampler):
+      sampler.warm_up(self.session.base_params)
+
+  def _compiled_init(self, optimizer) -> tuple[Callable, TrainState]:
+    """Returns params -> state, and the state's shapes and shardings."""
+
+    def init(params):
+      # A copy, since the update donates the state.
+      return update.init_state(jax.tree.map(jnp.copy, params), optimizer)
+
+    with jax.set_mesh(self.session.mesh):
+      lowered = jax.jit(init).lower(self.session.base_params)
+    compiled = lowered.compile()
+    abstract = jax.tree.map(
+      lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+      lowered.out_info,
+      compiled.output_shardings,
+    )
+    return compiled, abstract
 
   def _put(self, batch):
     return sharding.put_rows(self.session.mesh, batch, axis=1)
-
-  def _init_state(self, optimizer, params) -> TrainState:
-    """Returns a state of its own: the update donates it."""
-
-    @jax.jit
-    def init(params):
-      return update.init_state(jax.tree.map(lambda x: x + 0, params), optimizer)
-
-    with jax.set_mesh(self.session.mesh):
-      return init(params)
 
   # -- the two kinds of steps ------------------------------------------------
 
@@ -228,7 +236,7 @@ class Trainer:
       num_rows=round_up(config.batch_size, rows_per_micro),
     )
     started = time.perf_counter()
-    state, metrics = self.sft_update(state, self._put(batch), None)
+    state, metrics = self._sft_update(state, self._put(batch), None)
     metrics = jax.device_get(metrics)
     self.ledger.add_update(
       "sft",
@@ -304,7 +312,7 @@ class Trainer:
     with timers("update"):
       batch = pack(trees, layout, config.learner.rows_per_microbatch)
       started = time.perf_counter()
-      state, metrics = self.rl_updates[bucket](
+      state, metrics = self._rl_updates[bucket](
         state,
         self._put(batch),
         self.session.base_params if config.learner.kl_coefficient else None,
@@ -359,69 +367,72 @@ class Trainer:
         f"config.train.flops = {budget:.3g} is already spent on collection"
         f" ({self.ledger.training_flops():.3g}); raise it or collect less."
       )
-    abstract = self._abstract_state()
-    self._compile(abstract)
-    checkpointer = self._checkpointer()
-    restored = checkpointer.restore_latest(abstract)
-    if restored is not None:
-      step, state, host = restored
-      self.ledger.set_entries(host["ledger"])
-      curve = host["curve"]
-    else:
-      step, curve = 0, []
-      first = self.sft_optimizer if self.num_sft_steps else self.rl_optimizer
-      state = self._init_state(first, self.session.base_params)
-
-    host = lambda: {"ledger": self.ledger.to_dict(), "curve": curve}
-    saved = step
-    timers = metrics_lib.Timers()
+    self._compile()
     with (
       _SignalFlag(signal.SIGTERM) as preempted,
-      metrics_lib.CompilationCounter() as compilations,
-      metrics_lib.Progress(self.name, total=budget) as progress,
-      metrics_lib.MetricWriter(
-        self.directory,
-        wandb_project=config.wandb_project or None,
-        resume_step=step,
-      ) as writer,
+      self._checkpointer() as checkpointer,
     ):
-      while (
-        spent := self.ledger.training_flops()
-      ) < budget and step < last_step:
-        if spent >= self._next_point(curve) and step >= self.num_sft_steps:
-          curve.append(self._curve_point(state, step))
-        if step < self.num_sft_steps:
-          state, metrics = self._sft_step(state, step)
-          if step + 1 == self.num_sft_steps:
-            state = self._init_state(self.rl_optimizer, state.params)
-        else:
-          state, metrics = self._rl_step(state, step, timers)
-        step += 1
-        if step - saved == 1 and saved == 0:
-          compilations.count = 0  # warm: everything has run once
-        metrics |= timers.pop() | {
-          "flops_paper": self.ledger.training_flops(),
-          "flops_executed": self.ledger.training_flops("flops_executed"),
-          "compilations": compilations.count,
-        }
-        writer.write(step, metrics)
-        progress.update(self.ledger.training_flops(), **_shown(metrics))
-        if preempted.is_set or step - saved >= config.train.checkpoint_every:
-          checkpointer.save(step, state, host())
-          saved = step
-        if preempted.is_set:
-          checkpointer.close()
-          raise Preempted(f"{self.name}: saved at step {step}")
-      if step != saved:
-        checkpointer.save(step, state, host())
-      checkpointer.close()
+      restored = checkpointer.restore_latest(self._abstract_state())
+      if restored is not None:
+        step, state, host = restored
+        self.ledger.set_entries(host["ledger"])
+        curve = host["curve"]
+      else:
+        step, curve = 0, []
+        first = (
+          self._init_sft_state if self.num_sft_steps else self._init_rl_state
+        )
+        state = first(self.session.base_params)
+      saved = step
+      timers = metrics_lib.Timers()
+      with (
+        metrics_lib.CompilationCounter() as compilations,
+        metrics_lib.Progress(self.name, total=budget) as progress,
+        metrics_lib.MetricWriter(
+          self.directory,
+          wandb_project=config.wandb_project or None,
+          resume_step=step,
+        ) as writer,
+      ):
+        while (
+          spent := self.ledger.training_flops()
+        ) < budget and step < last_step:
+          if spent >= self._next_point(curve) and step >= self.num_sft_steps:
+            curve.append(self._curve_point(state, step))
+          if step < self.num_sft_steps:
+            state, metrics = self._sft_step(state, step)
+            if step + 1 == self.num_sft_steps:
+              state = self._init_rl_state(state.params)
+          else:
+            state, metrics = self._rl_step(state, step, timers)
+          step += 1
+          metrics |= timers.pop() | {
+            "flops_paper": self.ledger.training_flops(),
+            "flops_executed": self.ledger.training_flops("flops_executed"),
+            "compilations": compilations.count,
+          }
+          writer.write(step, metrics)
+          shown = _shown(metrics)
+          progress.update(self.ledger.training_flops(), **shown)
+          if step % config.train.log_every == 0:
+            figures = "  ".join(f"{k} {v}" for k, v in shown.items())
+            progress.log(f"{self.name}  step {step}  {figures}")
+          due = step - saved >= config.train.checkpoint_every
+          if due or preempted.is_set:
+            host = {"ledger": self.ledger.to_dict(), "curve": curve}
+            checkpointer.save(step, state, host)
+            saved = step
+          if preempted.is_set:
+            raise Preempted(f"{self.name}: saved at step {step}")
+        if step != saved:
+          host = {"ledger": self.ledger.to_dict(), "curve": curve}
+          checkpointer.save(step, state, host)
       return [*curve, self._curve_point(state, step)]
 
   def trained_params(self) -> dict:
     """Returns the parameters of the newest checkpoint."""
-    checkpointer = self._checkpointer()
-    restored = checkpointer.restore_latest(self._abstract_state())
-    checkpointer.close()
+    with self._checkpointer() as checkpointer:
+      restored = checkpointer.restore_latest(self._abstract_state())
     if restored is None:
       raise UserError(f"there is no checkpoint in {self.directory}.")
     return restored[1].params
@@ -433,16 +444,7 @@ class Trainer:
     )
 
   def _abstract_state(self) -> TrainState:
-    """Shapes and shardings of the state, without making one."""
-    with jax.set_mesh(self.session.mesh):
-      init = functools.partial(update.init_state, optimizer=self.rl_optimizer)
-      compiled = jax.jit(init).lower(self.session.base_params).compile()
-      shapes = jax.eval_shape(init, self.session.base_params)
-    return jax.tree.map(
-      lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-      shapes,
-      compiled.output_shardings,
-    )
+    return self._compiled_init(self.rl_optimizer)[1]
 
   def _next_point(self, curve) -> float:
     """Where the next point of the curve is due, on a grid shared by arms."""
@@ -514,13 +516,17 @@ def _group_metrics(is_prefixed, rewards, groups) -> dict[str, float]:
 def _shown(metrics: dict) -> dict[str, str]:
   """The few figures worth a place beside the progress bar."""
   names = {
-    "train/prefixed/accuracy": "prefixed",
-    "train/no_prefix/accuracy": "no prefix",
-    "sft/loss": "sft loss",
+    "flops_paper": ("FLOPs", ".3g"),
+    "sft/loss": ("SFT loss", ".3f"),
+    "train/prefixed/accuracy": ("prefixed", ".3f"),
+    "train/no_prefix/accuracy": ("no prefix", ".3f"),
+    "train/no_prefix/entropy": ("entropy", ".2f"),
+    "train/grad_norm": ("gradient", ".2g"),
+    "tokens_per_second/rollout": ("sampled/s", ".0f"),
   }
   return {
-    label: f"{metrics[name]:.3f}"
-    for name, label in names.items()
+    label: f"{metrics[name]:{form}}"
+    for name, (label, form) in names.items()
     if name in metrics
   }
 

@@ -6,6 +6,10 @@ from typing import Any
 import numpy as np
 
 
+class Preempted(Exception):
+  """SIGTERM came; what was computed is saved."""
+
+
 class UserError(Exception):
   """Something the user can mend; main prints it without a stack trace."""
 

@@ -92,11 +92,9 @@ def print_summary(summary: Mapping[str, Any]) -> None:
   console = Console()
   splits = _shown_splits(summary)
   method = summary["method"]
-  finals = _table(
-    "Accuracy without prefix (%), mean ± std over"
-    f" {len(summary['seeds'])} seeds",
-    ["arm", *splits.values()],
-  )
+  num_seeds = len(summary["seeds"])
+  over = f", mean ± std over {num_seeds} seeds" if num_seeds > 1 else ""
+  finals = _table(["arm", *splits.values()])
   for arm, of_arm in summary["arms"].items():
     cells = [
       _plus_minus(of_arm["final"][split]["accuracy"])
@@ -107,15 +105,16 @@ def print_summary(summary: Mapping[str, Any]) -> None:
     finals.add_row(
       arm_label(arm), *cells, style="bold" if arm == method else None
     )
-  console.print(finals)
+  console.print(f"\nAccuracy without prefix (%){over}", finals)
   if not summary["versus"]:
     return
   gains = _table(
-    f"{arm_label(method)} against",
-    ["baseline", "problems", "ratio", "speed-up", "screening too"],
+    ["baseline", "problems", "ratio", "speed-up", "screening too"]
   )
   for baseline, by_split in summary["versus"].items():
     for split, versus in by_split.items():
+      if versus["accuracy"] is None:
+        continue  # no curve, so nothing was trained to be better there
       faster = versus["speed_up"]
       gains.add_row(
         arm_label(baseline),
@@ -124,7 +123,7 @@ def print_summary(summary: Mapping[str, Any]) -> None:
         _speed_up(faster["flops_paper"]["of_means"]),
         _speed_up(faster["flops_paper_with_screening"]["of_means"]),
       )
-  console.print(gains)
+  console.print(f"{arm_label(method)} against", gains)
   console.print(
     "ratio: of final accuracies. speed-up: the baseline's training FLOPs over"
     f"\nthose {arm_label(method)} needs for the accuracy the baseline ends"
@@ -133,8 +132,8 @@ def print_summary(summary: Mapping[str, Any]) -> None:
   )
 
 
-def _table(title: str, columns: Sequence[str]) -> Table:
-  table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
+def _table(columns: Sequence[str]) -> Table:
+  table = Table(box=box.SIMPLE_HEAD)
   for i, column in enumerate(columns):
     justify: Any = "left" if i == 0 else "right"
     table.add_column(column, justify=justify, no_wrap=True)

@@ -148,6 +148,31 @@ class Sampler:
     with jax.set_mesh(self.mesh):
       self._params = self._unstack(params)
 
+  def warm_up(self, params: dict) -> None:
+    """Compiles every program and runs it once; later calls compile nothing."""
+    self.load(params)
+    grid = (self.rows, self.lanes)
+    with jax.set_mesh(self.mesh):
+      state = self._state or self._init()
+      for width in self._admit_widths:
+        state = self._admit(
+          self._params,
+          state=state,
+          row_ids=np.full(width, self.rows, np.int32),  # beyond the last
+          trunks=np.zeros((width, self.trunk_length), np.int32),
+        )
+      state = self._start(
+        state=state,
+        lanes=np.zeros(grid, bool),
+        fork=np.ones(grid, np.int32),
+        limit=np.zeros(grid, np.int32),
+        seed=np.uint32(0),
+        key_ids=np.zeros((*grid, 4), np.uint32),
+      )
+      self._state, _ = self._decode(
+        self._params, state=state, min_active=np.int32(0)
+      )
+
   def pop_usage(self) -> Usage:
     """Returns what was spent since the last call."""
     usage, self.usage = self.usage, Usage()
