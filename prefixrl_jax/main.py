@@ -54,6 +54,10 @@ def _main(argv) -> None:
   config = _CONFIG.value
   if config is None:
     raise UserError("--config is missing, e.g. --config=configs/demo.py.")
+  name = config_flags.get_config_filename(flags.FLAGS["config"])
+  file = pathlib.Path(name.partition(":")[0])
+  if not file.exists():
+    raise UserError(f"--config: there is no file {file}.")
   stages = _STAGE.value.split(",")
   for stage in stages:
     if stage not in STAGES.split(","):
@@ -64,8 +68,7 @@ def _main(argv) -> None:
   from prefixrl_jax.config import validate
 
   validate(config)
-  name = pathlib.Path(config_flags.get_config_filename(flags.FLAGS["config"])).stem
-  workdir = epath.Path(_WORKDIR.value or f"runs/{name}")
+  workdir = epath.Path(_WORKDIR.value or f"runs/{file.stem}")
   _set_up_jax()
   from prefixrl_jax.pipeline import Pipeline
 

@@ -51,6 +51,8 @@ STAGES = (
   "report",
 )
 _NO_PREFIX = np.zeros(0, np.int32)
+# What may change between two runs in one workdir.
+_NOT_INPUTS = ("checkpoint_every", "checkpoints_kept", "log_every")
 
 
 class Pipeline:
@@ -74,6 +76,14 @@ class Pipeline:
     self.console = Console(stderr=True, highlight=False)
     if fresh and workdir.exists():
       workdir.rmtree()
+    folder = config.model.folder
+    if folder and not epath.Path(folder).is_dir():
+      raise UserError(f"config.model.folder: there is no folder {folder}.")
+    if not folder and config.problems.task != "checksum":
+      raise UserError(
+        "config.model.folder is empty; give a Hugging Face model folder,"
+        " --config.model.folder=PATH."
+      )
     # A workdir of another config is refused before anything is computed.
     for stage in ("screen", "collect", "cut"):
       for seed in self.data_seeds:
@@ -160,7 +170,14 @@ class Pipeline:
 
   def _inputs(self, *sections: str) -> dict[str, Any]:
     """The config's sections an artifact depends on, as plain JSON values."""
-    return {name: _plain(self.config[name]) for name in sections}
+    return {
+      name: {
+        key: value
+        for key, value in _plain(self.config[name]).items()
+        if key not in _NOT_INPUTS
+      }
+      for name in sections
+    }
 
   def _data_artifact(self, stage: str, seed: int) -> Artifact:
     """screen, collect, cut: what a seed's traces are made of."""
@@ -183,12 +200,10 @@ class Pipeline:
     return Artifact(self.workdir / stage / arm / f"seed_{seed}", depends)
 
   def _done(self, artifact: Artifact, what: str) -> bool:
-    """Whether the stage is complete; else begins it."""
+    """Whether the stage is complete; says so."""
     if artifact.complete:
       self.console.print(f"[dim]{what}: complete, not run again[/dim]")
-      return True
-    artifact.begin()
-    return False
+    return artifact.complete
 
   def _need(self, artifact: Artifact, stage: str) -> Artifact:
     if not artifact.complete:
@@ -255,6 +270,7 @@ class Pipeline:
     )
     if self._done(artifact, "pretrain"):
       return
+    artifact.begin()
     steps = sum(dict(p)["num_steps"] for p in c.pretrain.phases)
     with metrics.Progress("pretrain", total=steps) as progress:
       params = pretrain(
@@ -282,6 +298,7 @@ class Pipeline:
       if self._done(artifact, f"screen, seed {seed}"):
         continue
       problems = self._problems(seed)
+      artifact.begin()
       sampler = self.session.sampler(
         rows=settings.rows,
         lanes=settings.lanes,
@@ -365,6 +382,7 @@ class Pipeline:
       if self._done(artifact, f"collect, seed {seed}"):
         continue
       problems = self._hard(seed, "train")
+      artifact.begin()
       sampler = self.session.sampler(
         rows=settings.rows,
         lanes=settings.lanes,
@@ -437,6 +455,7 @@ class Pipeline:
       if self._done(artifact, f"cut, seed {seed}"):
         continue
       collected = self._need(self._data_artifact("collect", seed), "collect")
+      artifact.begin()
       prefixed = cut(
         store.read_traces(collected.directory / "traces.parquet"),
         {p.id: p.index for p in self._problems(seed)},
@@ -457,7 +476,9 @@ class Pipeline:
         artifact = self._run_artifact("train", arm, seed)
         if self._done(artifact, f"train, {arm} seed {seed}"):
           continue
-        curve = self._trainer(arm, seed).run()
+        trainer = self._trainer(arm, seed)
+        artifact.begin()
+        curve = trainer.run()
         write_json(artifact.directory / "curve.json", curve)
         artifact.finish({"steps": curve[-1]["step"]})
 
@@ -505,6 +526,7 @@ class Pipeline:
         else:
           self._need(self._run_artifact("train", arm, seed), "train")
           params = self._trainer(arm, seed).trained_params()
+        artifact.begin()
         results, samples = self._evaluate(params, seed)
         write_results(artifact.directory / "results.parquet", results)
         write_json(
