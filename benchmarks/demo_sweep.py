@@ -14,7 +14,7 @@ import json
 import shutil
 
 import numpy as np
-from absl import app, flags
+from absl import app, flags, logging
 from etils import epath
 
 from configs import demo
@@ -104,6 +104,7 @@ def _table(rows: list[dict]) -> str:
 def main(argv) -> None:
   """Runs every combination and prints the table."""
   del argv
+  logging.set_verbosity(logging.WARNING)
   rows = []
   root = epath.Path(_WORKDIR.value)
   root.mkdir(parents=True, exist_ok=True)

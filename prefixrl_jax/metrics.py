@@ -38,6 +38,16 @@ class MetricWriter:
       wandb_project: also log there; None does not.
       resume_step: rows after this step are dropped: they will come again.
     """
+    self._wandb = None
+    if wandb_project:
+      try:
+        import wandb
+      except ImportError:
+        raise UserError(
+          "config.wandb_project is set, but wandb is not installed:"
+          " pip install 'prefixrl_jax[wandb]'."
+        ) from None
+      self._wandb = wandb.init(project=wandb_project, dir=str(directory))
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "metrics.jsonl"
     kept = []
@@ -49,16 +59,6 @@ class MetricWriter:
     self._board = tensorboardX.SummaryWriter(
       str(directory / "tensorboard"), purge_step=resume_step
     )
-    self._wandb = None
-    if wandb_project:
-      try:
-        import wandb
-      except ImportError:
-        raise UserError(
-          "config.wandb_project is set, but wandb is not installed:"
-          " pip install 'prefixrl_jax[wandb]'."
-        ) from None
-      self._wandb = wandb.init(project=wandb_project, dir=str(directory))
 
   def write(self, step: int, metrics: dict[str, float]) -> None:
     """Writes a step's metrics; what is not finite becomes null."""

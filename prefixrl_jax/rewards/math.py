@@ -8,6 +8,7 @@ A completion without an answer is wrong. Running out of time is wrong, and is
 counted.
 """
 
+import logging
 import re
 from collections.abc import Sequence
 
@@ -21,9 +22,8 @@ _NUMBER = re.compile(r"-?\$?\d[\d,]*(?:\.\d+)?(?:/\d+)?%?")
 
 def extract_answer(text: str) -> str | None:
   """Returns the final answer of a completion, by the module's rules."""
-  boxed = _last_boxed(text)
-  if boxed is not None:
-    return boxed
+  if "\\boxed{" in text:
+    return _last_boxed(text)
   lines = _LINE.findall(text)
   if lines:
     return lines[-1].strip()
@@ -42,7 +42,10 @@ class MathVerifier:
       timeout_seconds: limit of one comparison.
     """
     self._pool = WorkerPool(
-      _equivalent, num_workers=num_workers, timeout_seconds=timeout_seconds
+      _equivalent,
+      prepare=_prepare,
+      num_workers=num_workers,
+      timeout_seconds=timeout_seconds,
     )
 
   def judge(
@@ -69,10 +72,7 @@ class MathVerifier:
 
 
 def _last_boxed(text: str) -> str | None:
-  start = text.rfind("\\boxed{")
-  if start < 0:
-    return None
-  start += len("\\boxed{")
+  start = text.rfind("\\boxed{") + len("\\boxed{")
   depth = 1
   for end in range(start, len(text)):
     depth += {"{": 1, "}": -1}.get(text[end], 0)
@@ -85,9 +85,17 @@ def _plain(answer: str) -> str:
   return re.sub(r"[\s$]|\.$", "", answer.strip())
 
 
+def _prepare() -> None:
+  """Runs in a worker before its first job: sympy takes a second to import."""
+  import math_verify  # noqa: F401
+
+  # It warns at every call that its time-outs are off.
+  logging.getLogger("math_verify").setLevel(logging.ERROR)
+
+
 def _equivalent(pair: tuple[str, str]) -> bool:
   """Runs in a worker; its own time-outs are off, the pool has a better one."""
-  import math_verify  # sympy takes a second to import
+  import math_verify
 
   gold, answer = (
     math_verify.parse(f"${x.strip().strip('$')}$", parsing_timeout=None)

@@ -25,6 +25,7 @@ class WorkerPool:
     *,
     num_workers: int,
     timeout_seconds: float,
+    prepare: Callable[[], Any] = object,
   ):
     """Starts nothing yet.
 
@@ -32,8 +33,10 @@ class WorkerPool:
       function: of one picklable argument.
       num_workers: processes.
       timeout_seconds: a job's limit, from when a worker takes it up.
+      prepare: called in a new worker first; no job's time limit runs then.
     """
     self._function, self._timeout = function, timeout_seconds
+    self._prepare = prepare
     self._context = multiprocessing.get_context("spawn")
     self._workers: list[_Worker | None] = [None] * num_workers
     self._lock = threading.Lock()
@@ -48,7 +51,9 @@ class WorkerPool:
           if not pending:
             break
           if worker is None:
-            worker = self._workers[i] = _Worker(self._context, self._function)
+            worker = self._workers[i] = _Worker(
+              self._context, self._prepare, self._function
+            )
           if worker.job is None:
             worker.take(pending.pop(), arguments)
         self._collect(results)
@@ -104,10 +109,10 @@ class WorkerPool:
 class _Worker:
   """One process and the job it has."""
 
-  def __init__(self, context, function):
+  def __init__(self, context, prepare, function):
     self.pipe, theirs = context.Pipe()
     self._process = context.Process(
-      target=_work, args=(theirs, function), daemon=True
+      target=_work, args=(theirs, prepare, function), daemon=True
     )
     self._process.start()
     theirs.close()
@@ -128,9 +133,10 @@ class _Worker:
     self.pipe.close()
 
 
-def _work(pipe, function) -> None:
+def _work(pipe, prepare, function) -> None:
   # Ctrl-C is the parent's to handle; it kills what it no longer needs.
   signal.signal(signal.SIGINT, signal.SIG_IGN)
+  prepare()
   pipe.send("ready")
   while True:
     try:

@@ -1,0 +1,81 @@
+"""The mesh, the rules table and the memory plan."""
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import PartitionSpec
+
+from configs import demo
+from prefixrl_jax.distributed import memory, sharding
+from prefixrl_jax.distributed.mesh import make_mesh
+from prefixrl_jax.models import transformer
+from prefixrl_jax.types import UserError
+
+
+def test_the_rest_of_the_devices():
+  assert dict(make_mesh(-1, 2, 1).shape) == {"data": 4, "fsdp": 2, "tensor": 1}
+
+
+@pytest.mark.parametrize("shape", [(3, 1, 1), (-1, -1, 1), (0, 1, 1), (-1, 3, 1)])
+def test_names_a_mesh_that_does_not_fit(shape):
+  with pytest.raises(UserError, match=r"config\.mesh"):
+    make_mesh(*shape)
+
+
+def test_axes_that_do_not_divide_stay_whole(eight_devices):
+  of = lambda shape, *axes: sharding.sharding(eight_devices, shape, *axes).spec
+  assert of((8, 6), "rows", "heads") == PartitionSpec(
+    ("data", "fsdp"), "tensor"
+  )
+  assert of((6, 3), "rows", "kv_heads") == PartitionSpec(None, None)
+
+
+def test_rows_are_put_where_the_table_says(eight_devices):
+  batch = {"x": np.arange(32.0).reshape(2, 8, 2), "y": np.zeros(2)}
+  put = sharding.put_rows(eight_devices, batch, axis=1)
+  assert put["x"].sharding.shard_shape((2, 8, 2)) == (2, 2, 2)
+  assert put["y"].sharding.shard_shape((2,)) == (2,)
+  np.testing.assert_array_equal(put["x"], batch["x"])
+
+
+def test_every_parameter_is_sharded_by_the_table(model, eight_devices):
+  params = transformer.abstract_params(model, eight_devices)
+  split = [
+    x.sharding.shard_shape(x.shape) != x.shape for x in jax.tree.leaves(params)
+  ]
+  assert np.mean(split) > 0.5
+
+
+def _plan(mesh, **fields):
+  config = demo.get_config()
+  config.update_from_flattened_dict(fields)
+  names = set(transformer.TransformerConfig.__dataclass_fields__)
+  model = transformer.TransformerConfig(
+    **{k: v for k, v in config.model.items() if k in names}
+  )
+  return memory.plan(config, model, mesh), model
+
+
+def test_plan_by_hand(one_device):
+  plan, model = _plan(one_device)
+  params = 4 * transformer.num_params(model)
+  assert plan["parameters"] == params
+  assert plan["optimizer"] == 2 * params
+  # 3 layers x (key, value) x 4 heads x 16 x 4 bytes, for every cached token:
+  # 16 rows of a trunk of 32 + 58 and 8 lanes of 58.
+  assert plan["kv caches"] == 3 * 2 * 64 * 4 * 16 * (90 + 8 * 58)
+
+
+def test_plan_shrinks_with_shards(one_device, eight_devices):
+  whole, _ = _plan(one_device)
+  part, _ = _plan(eight_devices)
+  assert part["kv caches"] == whole["kv caches"] / 4  # data x fsdp
+  assert part["parameters"] < whole["parameters"] / 3  # fsdp x tensor
+
+
+def test_what_cannot_fit_is_refused_by_name(one_device):
+  plan, _ = _plan(one_device, **{"collect.lanes": 10**8})
+  shown = []
+  with pytest.raises(UserError, match=r"largest part is kv caches"):
+    memory.check(plan, one_device, shown.append)
+  assert "TiB" in shown[0]

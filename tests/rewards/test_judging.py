@@ -1,0 +1,38 @@
+"""Judging looks at prefix and completion together, and never at half one."""
+
+import numpy as np
+
+from prefixrl_jax.problems import checksum
+from prefixrl_jax.rewards.checksum import ChecksumVerifier
+from prefixrl_jax.rewards.judging import judge
+from prefixrl_jax.tokenizer import SymbolTokenizer
+from prefixrl_jax.types import Completion, Problem
+
+_TOKENIZER = SymbolTokenizer(
+  checksum.SYMBOLS, pad=checksum.PAD, stop=checksum.STOP
+)
+_PROBLEM = Problem("p", "a111 b100?", "a=0 b=1", "", "train", 0)
+
+
+def _judge(prefix, text, truncated=False):
+  ids = np.array(_TOKENIZER.encode(text), np.int32)
+  completion = Completion(ids, np.zeros(len(ids), np.float32), truncated)
+  (verdict,) = judge(
+    ChecksumVerifier(),
+    _TOKENIZER,
+    [_PROBLEM],
+    [np.array(_TOKENIZER.encode(prefix), np.int32)],
+    [completion],
+  )
+  return verdict.reward
+
+
+def test_prefix_and_completion_are_one_answer():
+  assert _judge("", "a=0b=1;") == 1
+  assert _judge("a=0", "b=1;") == 1
+  assert _judge("a1:11:2", "1:0=0b=1;") == 1
+  assert _judge("a=0", "a=0b=1;") == 0
+
+
+def test_a_truncated_completion_is_wrong_whatever_it_says():
+  assert _judge("a=0", "b=1;", truncated=True) == 0

@@ -1,0 +1,59 @@
+"""Configs: their argument, and the checks across their fields."""
+
+import pytest
+
+from configs import demo, math
+from prefixrl_jax.config import parse_arg, validate
+from prefixrl_jax.types import UserError
+
+
+@pytest.mark.parametrize("config", [demo, math])
+def test_committed_configs_are_valid(config):
+  validate(config.get_config())
+
+
+def test_argument_takes_the_types_of_the_defaults():
+  parsed = parse_arg("a=3,b,c=x", a=1, b=False, c="")
+  assert parsed.to_dict() == {"a": 3, "b": True, "c": "x"}
+  assert parse_arg("b=false", b=True).b is False
+
+
+@pytest.mark.parametrize(
+  ("arg", "message"),
+  [
+    ("seed=1", "no argument 'seed'; known are arms, seeds, tiny"),
+    ("seeds=many", "seeds='many' is not of type int"),
+    ("tiny=perhaps", "'perhaps' is not true or false"),
+    ("arms=rl+ppo", "no arm 'ppo'; config.arms has"),
+    ("arms=rl+rl", "named twice"),
+    ("seeds=0", r"config\.seeds is empty"),
+  ],
+)
+def test_names_a_wrong_argument(arg, message):
+  with pytest.raises(UserError, match=message):
+    validate(demo.get_config(arg))
+
+
+@pytest.mark.parametrize(
+  ("field", "value", "message"),
+  [
+    ("arms.rl.prefixed_share", 1.5, r"rl\.prefixed_share = 1\.5"),
+    ("arms.sft_rl.sft_epochs", -1, "negative"),
+    ("prefixes.low", 0.9, "low=0.9, high=0.8"),
+    ("prefixes.num_cuts", 0, "num_cuts=0"),
+    ("learner.advantage", "gae", "'gae' is none of"),
+    ("learner.discount", 0.0, r"not in \(0, 1\]"),
+    ("train.completions_per_prompt", 1, "has no baseline"),
+    ("train.log_every", 0, "log_every must be at least 1"),
+    ("rollouts.temperature", 0.0, "above 0"),
+    ("rollouts.top_p", 0.0, "top_p"),
+    ("screen.max_correct", 64, "below num_samples"),
+    ("evals.fractions", (0.0, 0.5), "0 is always evaluated"),
+  ],
+)
+def test_names_a_wrong_field(field, value, message):
+  config = demo.get_config()
+  with config.unlocked():
+    config.update_from_flattened_dict({field: value})
+  with pytest.raises(UserError, match=message):
+    validate(config)

@@ -1,0 +1,76 @@
+"""Metrics: every sink has every row once, a resumed run's too."""
+
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+from etils import epath
+from tensorboardX.proto import event_pb2
+
+from prefixrl_jax import metrics
+from prefixrl_jax.metrics import CompilationCounter, MetricWriter, Timers
+from prefixrl_jax.types import UserError
+
+
+def _write(folder, steps, resume_step=None):
+  with MetricWriter(
+    folder, wandb_project=None, resume_step=resume_step
+  ) as writer:
+    for step in steps:
+      writer.write(step, {"a": step, "b": float("nan")})
+
+
+def test_a_resumed_run_has_every_step_once(tmp_path):
+  folder = epath.Path(tmp_path)
+  _write(folder, [1, 2, 3, 4])
+  with (folder / "metrics.jsonl").open("a") as f:
+    f.write('{"step": 5, "a"')  # killed while writing
+  _write(folder, [3, 4, 5], resume_step=2)
+  rows = metrics.read_jsonl(folder / "metrics.jsonl")
+  assert [row["step"] for row in rows] == [1, 2, 3, 4, 5]
+  assert rows[-1] == {"step": 5, "a": 5.0, "b": None}
+
+
+def test_writes_tensorboard_events(tmp_path):
+  _write(epath.Path(tmp_path), [7])
+  (file,) = (tmp_path / "tensorboard").iterdir()
+  data, events = file.read_bytes(), []
+  while data:
+    # A record: length, checksum, event, checksum.
+    length = int.from_bytes(data[:8], "little")
+    events.append(event_pb2.Event.FromString(data[12 : 12 + length]))
+    data = data[12 + length + 4 :]
+  scalars = {
+    v.tag: (e.step, v.simple_value) for e in events for v in e.summary.value
+  }
+  assert scalars["a"] == (7, 7.0)
+
+
+def test_wandb_is_named_when_it_is_missing(tmp_path, monkeypatch):
+  monkeypatch.setitem(sys.modules, "wandb", None)
+  with pytest.raises(UserError, match=r"prefixrl_jax\[wandb\]"):
+    MetricWriter(epath.Path(tmp_path), wandb_project="p", resume_step=None)
+
+
+def test_timers_add_up_and_start_anew():
+  timers = Timers()
+  for _ in range(2):
+    with timers("x"):
+      pass
+  first = timers.pop()
+  assert set(first) == {"time/x"}
+  assert first["time/x"] >= 0
+  assert timers.pop() == {}
+
+
+def test_counts_what_is_compiled_while_it_listens():
+  f = jax.jit(lambda x: x * 3 + 1)
+  x = jnp.ones(3)
+  with CompilationCounter() as compilations:
+    f(x)
+    assert compilations.count == 1
+    f(x)
+    assert compilations.count == 1
+  f(jnp.ones(4))
+  assert compilations.count == 1
