@@ -104,7 +104,7 @@ def make_update(
       "kl": jnp.sum(sums["kl"]) / count,
       "logprob_gap": jnp.sum(sums["logprob_gap"]) / count,
       "logprob_gap_max": jnp.max(max_gap),
-      "grad_norm": optax.global_norm(grads),
+      "grad_norm": optax.tree.norm(grads),
     }
     no_prefix = jax.tree.map(lambda t, p: t - p, total, prefixed)
     for kind, part, chosen in (
@@ -117,7 +117,7 @@ def make_update(
       metrics[f"{kind}/entropy"] = of_kind("entropy") / jnp.maximum(
         of_kind("tokens"), 1
       )
-      metrics[f"{kind}/grad_norm"] = optax.global_norm(part) / count
+      metrics[f"{kind}/grad_norm"] = optax.tree.norm(part) / count
     state = TrainState(step=state.step + 1, params=params, opt_state=opt_state)
     return state, metrics
 

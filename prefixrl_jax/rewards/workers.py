@@ -25,7 +25,7 @@ class WorkerPool:
     *,
     num_workers: int,
     timeout_seconds: float,
-    prepare: Callable[[], Any] = object,
+    prepare: Callable[[], Any] | None = None,
   ):
     """Starts nothing yet.
 
@@ -136,7 +136,8 @@ class _Worker:
 def _work(pipe, prepare, function) -> None:
   # Ctrl-C is the parent's to handle; it kills what it no longer needs.
   signal.signal(signal.SIGINT, signal.SIG_IGN)
-  prepare()
+  if prepare:
+    prepare()
   pipe.send("ready")
   while True:
     try:

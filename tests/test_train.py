@@ -1,0 +1,258 @@
+"""The training loop: resumed equals uninterrupted, and nothing recompiles."""
+
+import os
+import signal
+
+import jax
+import ml_collections
+import numpy as np
+import pytest
+from etils import epath
+
+from configs import demo
+from prefixrl_jax import checkpoints
+from prefixrl_jax.distributed.mesh import make_mesh
+from prefixrl_jax.metrics import read_jsonl
+from prefixrl_jax.models import transformer
+from prefixrl_jax.prefixes.cut import cut
+from prefixrl_jax.problems import checksum
+from prefixrl_jax.rewards.checksum import ChecksumVerifier
+from prefixrl_jax.session import Session
+from prefixrl_jax.tokenizer import SymbolTokenizer
+from prefixrl_jax.train import TrainData, Trainer
+from prefixrl_jax.types import Preempted, Trace, UserError
+
+_TOKENIZER = SymbolTokenizer(
+  checksum.SYMBOLS, pad=checksum.PAD, stop=checksum.STOP
+)
+
+
+def _config(**fields) -> ml_collections.ConfigDict:
+  config = demo.get_config("tiny=true")
+  config.update_from_flattened_dict(
+    {
+      "model.num_layers": 1,
+      "model.width": 16,
+      "model.mlp_width": 32,
+      "model.num_heads": 2,
+      "model.num_kv_heads": 2,
+      "model.head_dim": 8,
+      "train.flops": 1e15,
+      "train.max_steps": 6,
+      "train.checkpoint_every": 2,
+      "evals.curve_points": 4,
+      "arms.sft_rl.sft_epochs": 2,
+      "sft.batch_size": 4,
+      "rollouts.max_completion_length": 24,
+      **fields,
+    }
+  )
+  return config
+
+
+def _data(seed=0) -> TrainData:
+  """Traces that guess right: what rejection sampling would find."""
+  train = checksum.make_problems(4, 3, seed=seed, split="train", start=0)
+  traces = []
+  for problem in train:
+    text = problem.answer.replace(" ", "") + checksum.STOP
+    tokens = np.array(_TOKENIZER.encode(text), np.int32)
+    traces.append(
+      Trace(
+        problem_id=problem.id,
+        prompt_length=len(_TOKENIZER.encode(problem.prompt)),
+        text=text,
+        tokens=tokens,
+        reward=1.0,
+        policy="made up",
+        attempt=0,
+        seed=seed,
+      )
+    )
+  return TrainData(
+    train=train,
+    heldout=checksum.make_problems(2, 3, seed=seed, split="heldout", start=4),
+    traces=traces,
+    prefixed=cut(
+      traces,
+      {p.id: p.index for p in train},
+      num_cuts=2,
+      low=0.4,
+      high=0.8,
+      seed=seed,
+    ),
+    ledger={},
+  )
+
+
+def _session(config, mesh) -> Session:
+  names = set(transformer.TransformerConfig.__dataclass_fields__)
+  model = transformer.TransformerConfig(
+    **{k: v for k, v in config.model.items() if k in names}
+  )
+  params = jax.tree.map(
+    lambda x, like: jax.device_put(x, like.sharding),
+    transformer.init(model, jax.random.key(1)),
+    transformer.abstract_params(model, mesh),
+  )
+  return Session(
+    config=config,
+    mesh=mesh,
+    model=model,
+    base_params=params,
+    policy="random",
+    tokenizer=_TOKENIZER,
+    verifier=ChecksumVerifier(),
+  )
+
+
+@pytest.fixture(scope="module")
+def run():
+  mesh = make_mesh(1, 1, 1, devices=jax.devices()[:1])
+
+  def train(folder, arm, mesh=mesh, **fields):
+    trainer = Trainer(
+      _session(_config(**fields), mesh),
+      _data(),
+      epath.Path(folder),
+      arm=arm,
+      seed=0,
+    )
+    return trainer, trainer.run()
+
+  return train
+
+
+def _untimed(curve):
+  """Without wall-clock, which is nobody's to repeat."""
+  return [
+    point
+    | {
+      "ledger": {
+        purpose: {k: v for k, v in fields.items() if k != "seconds"}
+        for purpose, fields in point["ledger"].items()
+      }
+    }
+    for point in curve
+  ]
+
+
+def _learned(folder):
+  """Metrics that depend on what was computed, not on how fast."""
+  return [
+    {k: v for k, v in row.items() if k.split("/")[0] in ("step", "train", "sft")}
+    for row in read_jsonl(epath.Path(folder) / "metrics.jsonl")
+  ]
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(run, tmp_path_factory):
+  folder = tmp_path_factory.mktemp("whole")
+  trainer, curve = run(folder, "sft_rl")
+  return folder, curve, checkpoints.weight_hash(trainer.trained_params())
+
+
+def test_every_step_is_written_and_nothing_compiles(uninterrupted):
+  rows = read_jsonl(epath.Path(uninterrupted[0]) / "metrics.jsonl")
+  assert [row["step"] for row in rows] == list(range(1, 9))  # 2 SFT, 6 RL
+  assert {row["compilations"] for row in rows} == {0}
+  assert "sft/loss" in rows[1]
+  assert rows[2]["train/logprob_gap_max"] < 1e-5
+  assert all(np.diff([row["flops_paper"] for row in rows]) > 0)
+
+
+def test_curve_starts_at_rl_and_ends_at_the_end(uninterrupted):
+  _, curve, _ = uninterrupted
+  assert curve[0]["step"] == 2
+  assert curve[-1]["step"] == 8
+  assert set(curve[0]["accuracy"]) == {"train", "heldout"}
+
+
+# Killed inside SFT, and inside RL after the checkpoint at step 4.
+@pytest.mark.parametrize("killed_after", [1, 5])
+def test_resumed_equals_uninterrupted(
+  run, uninterrupted, tmp_path, monkeypatch, killed_after
+):
+  class KilledError(Exception):
+    pass
+
+  steps = 0
+
+  def dying(step):
+    def wrapped(self, *args):
+      nonlocal steps
+      if steps == killed_after:
+        raise KilledError
+      steps += 1
+      return step(self, *args)
+
+    return wrapped
+
+  with monkeypatch.context() as patch:
+    patch.setattr(Trainer, "_sft_step", dying(Trainer._sft_step))
+    patch.setattr(Trainer, "_rl_step", dying(Trainer._rl_step))
+    with pytest.raises(KilledError):
+      run(tmp_path, "sft_rl")
+  trainer, curve = run(tmp_path, "sft_rl")
+  folder, expected, weights = uninterrupted
+  assert checkpoints.weight_hash(trainer.trained_params()) == weights
+  assert _untimed(curve) == _untimed(expected)
+  assert _learned(tmp_path) == _learned(folder)
+
+
+def test_sigterm_saves_and_resumes(run, uninterrupted, tmp_path, monkeypatch):
+  step = Trainer._rl_step
+  done = []
+
+  def terminated(self, *args):
+    done.append(1)
+    if len(done) == 3:
+      os.kill(os.getpid(), signal.SIGTERM)
+    return step(self, *args)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(Trainer, "_rl_step", terminated)
+    # Without the handler, the signal would end the tests.
+    with pytest.raises(Preempted, match="saved at step 5"):
+      run(tmp_path, "sft_rl", **{"train.checkpoint_every": 100})
+  trainer, curve = run(
+    tmp_path, "sft_rl", **{"train.checkpoint_every": 100}
+  )
+  _, expected, weights = uninterrupted
+  assert checkpoints.weight_hash(trainer.trained_params()) == weights
+  assert _untimed(curve) == _untimed(expected)
+
+
+def test_prefixed_and_originals_are_told_apart(run, tmp_path):
+  run(tmp_path, "prefixrl", **{"train.max_steps": 2})
+  for row in _learned(tmp_path):
+    for kind in ("prefixed", "no_prefix"):
+      for name in ("reward", "accuracy", "any_correct", "all_correct"):
+        assert 0 <= row[f"train/{kind}/{name}"] <= 1
+      assert row[f"train/{kind}/entropy"] > 0
+      assert row[f"train/{kind}/length"] >= 1
+    assert row["train/prefixed/length"] < 24
+
+
+def test_same_run_on_eight_devices(run, tmp_path, eight_devices):
+  fields = {
+    "train.max_steps": 2,
+    "train.prompts_per_step": 4,
+    "learner.rows_per_microbatch": 4,
+  }
+  one, _ = run(tmp_path / "one", "prefixrl", **fields)
+  eight, _ = run(tmp_path / "eight", "prefixrl", mesh=eight_devices, **fields)
+  for a, b in zip(_learned(tmp_path / "one"), _learned(tmp_path / "eight")):
+    assert a.keys() == b.keys()
+    for name in a:
+      assert a[name] == pytest.approx(b[name], abs=2e-5), name
+  jax.tree.map(
+    lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5),
+    jax.device_get(one.trained_params()),
+    jax.device_get(eight.trained_params()),
+  )
+
+
+def test_a_budget_that_collection_has_spent(run, tmp_path):
+  with pytest.raises(UserError, match=r"config\.train\.flops = -1"):
+    run(tmp_path, "rl", **{"train.flops": -1.0})
