@@ -81,7 +81,11 @@ def _run(arm, rate, epochs, sft_rate, blocks, seed) -> dict:
 def _table(rows: list[dict]) -> str:
   """One line a setting: mean and spread over seeds of the last two points."""
   keys = (
-    "arm", "learning_rate", "sft_epochs", "sft_learning_rate", "num_blocks"
+    "arm",
+    "learning_rate",
+    "sft_epochs",
+    "sft_learning_rate",
+    "num_blocks",
   )
   settings: dict[tuple, list[dict]] = {}
   for row in rows:

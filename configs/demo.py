@@ -13,10 +13,10 @@ from prefixrl_jax.config import parse_arg
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
   """Returns the config. arg: arms=a+b, seeds=n, tiny=true (for tests)."""
-  arg = parse_arg(arg, arms="rl+sft_rl+prefixrl", seeds=1, tiny=False)
+  chosen = parse_arg(arg, arms="rl+sft_rl+prefixrl", seeds=1, tiny=False)
   c = ml_collections.ConfigDict()
-  c.run_arms = tuple(arg.arms.split("+"))
-  c.seeds = tuple(range(arg.seeds))
+  c.run_arms = tuple(chosen.arms.split("+"))
+  c.seeds = tuple(range(chosen.seeds))
   # Every seed has its own problems, traces and cuts.
   c.fresh_data_per_seed = True
   c.wandb_project = ""
@@ -58,13 +58,26 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     seed=1,
     batch_size=48,
     phases=(
-      dict(num_steps=2200, learning_rate=3e-3, max_blocks=7, lesson_share=0.4,
-           max_window=4, worked_share=0.05, noise=0.01),
-      dict(num_steps=300, learning_rate=1e-3, max_blocks=7, lesson_share=0.4,
-           max_window=6, worked_share=0.003, noise=0.01),
+      dict(
+        num_steps=2200,
+        learning_rate=3e-3,
+        max_blocks=7,
+        lesson_share=0.4,
+        max_window=4,
+        worked_share=0.05,
+        noise=0.01,
+      ),
+      dict(
+        num_steps=300,
+        learning_rate=1e-3,
+        max_blocks=7,
+        lesson_share=0.4,
+        max_window=6,
+        worked_share=0.003,
+        noise=0.01,
+      ),
     ),
-    optimizer=dict(b1=0.9, b2=0.98, eps=1e-8, weight_decay=0.01,
-                   clip_norm=1.0),
+    optimizer=dict(b1=0.9, b2=0.98, eps=1e-8, weight_decay=0.01, clip_norm=1.0),
     warmup_steps=20,
   )
 
@@ -130,15 +143,24 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     curve_samples=8,
   )
 
-  if arg.tiny:
+  if chosen.tiny:
     c.problems.update(
       num_blocks=3, num_train=6, num_heldout=4, num_easy=2, easy_blocks=1
     )
     c.screen.update(num_samples=4, rows=4, lanes=4)
     c.collect.update(budget=256, rows=4, lanes=8)
-    c.train.update(flops=1.2e10, prompts_per_step=4, completions_per_prompt=4,
-                   checkpoint_every=2)
+    c.train.update(
+      flops=1.2e10,
+      prompts_per_step=4,
+      completions_per_prompt=4,
+      checkpoint_every=2,
+    )
     c.learner.update(rows_per_microbatch=2, length_buckets=())
-    c.evals.update(num_samples=2, fraction_samples=2, fractions=(0.5,),
-                   curve_points=2, curve_samples=2)
+    c.evals.update(
+      num_samples=2,
+      fraction_samples=2,
+      fractions=(0.5,),
+      curve_points=2,
+      curve_samples=2,
+    )
   return c

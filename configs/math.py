@@ -16,10 +16,10 @@ from prefixrl_jax.config import parse_arg
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
   """Returns the config. arg: arms=a+b, seeds=n, trial=true."""
-  arg = parse_arg(arg, arms="rl+sft_rl+prefixrl", seeds=1, trial=False)
+  chosen = parse_arg(arg, arms="rl+sft_rl+prefixrl", seeds=1, trial=False)
   c = ml_collections.ConfigDict()
-  c.run_arms = tuple(arg.arms.split("+"))
-  c.seeds = tuple(range(arg.seeds))
+  c.run_arms = tuple(chosen.arms.split("+"))
+  c.seeds = tuple(range(chosen.seeds))
   # Traces are dear: all seeds share those of the first.
   c.fresh_data_per_seed = False
   c.wandb_project = ""
@@ -106,7 +106,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     curve_samples=8,
   )
 
-  if arg.trial:
+  if chosen.trial:
     c.run_arms = tuple(a for a in c.run_arms if a == "prefixrl") or c.run_arms
     # XLA:CPU multiplies bfloat16 slower than float32.
     c.model.update(dtype="float32", remat="none")
@@ -119,11 +119,18 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     )
     c.learner.update(length_buckets=())
     c.train.update(
-      max_steps=3, prompts_per_step=8, completions_per_prompt=4,
+      max_steps=3,
+      prompts_per_step=8,
+      completions_per_prompt=4,
       checkpoint_every=1,
     )
     c.evals.update(
-      rows=8, lanes=2, num_samples=2, fractions=(0.5,), fraction_samples=2,
-      curve_points=1, curve_samples=1,
+      rows=8,
+      lanes=2,
+      num_samples=2,
+      fractions=(0.5,),
+      fraction_samples=2,
+      curve_points=1,
+      curve_samples=1,
     )
   return c

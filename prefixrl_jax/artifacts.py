@@ -82,7 +82,7 @@ class Artifact:
         "depends": self.depends,
         "summary": summary,
         "versions": versions,
-        "finished": datetime.datetime.now(datetime.timezone.utc).isoformat(),
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(),
       },
     )
 

@@ -10,9 +10,13 @@ the trunk before it. A token of a lane sees the trunk up to its fork, and its
 own lane before it.
 """
 
+from typing import Any
+
 import flax.struct
-import jax
-from jax import Array
+
+# On the host a numpy array, on the mesh a jax.Array; in trees of shapes or of
+# shardings, one of those.
+Array = Any
 
 
 @flax.struct.dataclass
@@ -71,6 +75,6 @@ class SamplerState:
   length: Array  # int32 [R, G], tokens sampled so far
   limit: Array  # int32 [R, G], tokens to sample at most
   active: Array  # bool [R, G]
-  key: jax.Array  # key [R, G], of the completion, not of the step
+  key: Array  # key [R, G], of the completion, not of the step
   tokens: Array  # int32 [R, G, C]
   logprobs: Array  # float32 [R, G, C]

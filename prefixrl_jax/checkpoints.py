@@ -142,6 +142,5 @@ def weight_hash(params: dict) -> str:
 def _flatten(params: dict) -> dict[str, np.ndarray]:
   leaves = jax.tree_util.tree_flatten_with_path(params)[0]
   return {
-    ".".join(key.key for key in path): np.asarray(leaf)
-    for path, leaf in leaves
+    ".".join(key.key for key in path): np.asarray(leaf) for path, leaf in leaves
   }

@@ -59,8 +59,7 @@ class Ledger:
     entry = self._entries[purpose]
     entry.flops_paper += 2.0 * self._num_params * tokens
     entry.flops_executed += usage.prefill_tokens * (
-      self._flops_per_token(head=False)
-      + self._attention_flops(trunk_length)
+      self._flops_per_token(head=False) + self._attention_flops(trunk_length)
     ) + usage.decode_tokens * (
       self._flops_per_token(head=True)
       + self._attention_flops(trunk_length + lane_length)

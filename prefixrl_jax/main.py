@@ -38,7 +38,7 @@ def _set_up_jax() -> None:
   """Compiled programs are kept between runs."""
   import jax
 
-  if jax.config.jax_compilation_cache_dir is None:
+  if jax.config.read("jax_compilation_cache_dir") is None:
     cache = pathlib.Path.home() / ".cache" / "prefixrl_jax" / "xla"
     jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
@@ -48,9 +48,7 @@ def _set_up_jax() -> None:
 
 def _main(argv) -> None:
   if len(argv) > 1:
-    raise UserError(
-      f"what is {argv[1]!r}? Flags start with --; see --help."
-    )
+    raise UserError(f"what is {argv[1]!r}? Flags start with --; see --help.")
   config = _CONFIG.value
   if config is None:
     raise UserError("--config is missing, e.g. --config=configs/demo.py.")

@@ -154,7 +154,8 @@ class CompilationCounter:
 
   count = 0
 
-  def _listen(self, event: str, _seconds: float, **_kwargs) -> None:
+  def _listen(self, event: str, duration_secs: float, **_kwargs) -> None:
+    del duration_secs
     self.count += event == _COMPILE_EVENT
 
   def __enter__(self) -> "CompilationCounter":

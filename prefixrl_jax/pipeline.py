@@ -166,7 +166,9 @@ class Pipeline:
     if base.startswith("package:"):
       data = importlib.resources.files("prefixrl_jax") / "data"
       return epath.Path(str(data / base.removeprefix("package:")))
-    return epath.Path(base) if base else self.workdir / "pretrain/base.safetensors"
+    return (
+      epath.Path(base) if base else self.workdir / "pretrain/base.safetensors"
+    )
 
   def _inputs(self, *sections: str) -> dict[str, Any]:
     """The config's sections an artifact depends on, as plain JSON values."""
@@ -258,7 +260,7 @@ class Pipeline:
       files.append(file)
     return files, total.to_dict()
 
-  # -- pretrain ------------------------------------------------------------------
+  # -- pretrain ----------------------------------------------------------------
 
   def pretrain(self) -> None:
     """Makes the embedded task's base model, unless one is given."""
@@ -288,68 +290,70 @@ class Pipeline:
     checkpoints.save_params(self._base_file(), jax.device_get(params))
     artifact.finish({"weight_hash": checkpoints.weight_hash(params)})
 
-  # -- screen --------------------------------------------------------------------
+  # -- screen ------------------------------------------------------------------
 
   def screen(self) -> None:
     """Samples the base model on every problem; keeps the hard ones."""
-    settings = self.config.screen
     for seed in self.data_seeds:
       artifact = self._data_artifact("screen", seed)
-      if self._done(artifact, f"screen, seed {seed}"):
-        continue
-      problems = self._problems(seed)
-      artifact.begin()
-      sampler = self.session.sampler(
-        rows=settings.rows,
-        lanes=settings.lanes,
-        trunk_length=self.config.rollouts.max_prompt_length,
-        temperature=self.config.rollouts.temperature,
-      )
-      sampler.load(self.session.base_params)
-      with metrics.Progress(
-        f"screen, seed {seed}", total=len(problems)
-      ) as progress:
-        screened = 0
+      if not self._done(artifact, f"screen, seed {seed}"):
+        self._screen(artifact, seed)
 
-        def make(some, file, ledger):
-          nonlocal screened
-          results, _ = evaluate(
-            self.session,
-            sampler,
-            some,
-            [_NO_PREFIX] * len(some),
-            fraction=0.0,
-            num_samples=settings.num_samples,
-            stamp=0,
-            purpose="screening",
-            seed=seed,
-          )
-          ledger.add_sampling("screening", sampler.pop_usage(), **_shape(sampler))
-          write_results(file, results)
-          screened += len(some)
-          progress.update(screened)
+  def _screen(self, artifact: Artifact, seed: int) -> None:
+    settings = self.config.screen
+    problems = self._problems(seed)
+    artifact.begin()
+    sampler = self.session.sampler(
+      rows=settings.rows,
+      lanes=settings.lanes,
+      trunk_length=self.config.rollouts.max_prompt_length,
+      temperature=self.config.rollouts.temperature,
+    )
+    sampler.load(self.session.base_params)
+    with metrics.Progress(
+      f"screen, seed {seed}", total=len(problems)
+    ) as progress:
+      screened = 0
 
-        files, cost = self._in_parts(
-          artifact, problems, settings.problems_per_part, ".parquet", make
+      def make(some, file, ledger):
+        nonlocal screened
+        results, _ = evaluate(
+          self.session,
+          sampler,
+          some,
+          [_NO_PREFIX] * len(some),
+          fraction=0.0,
+          num_samples=settings.num_samples,
+          stamp=0,
+          purpose="screening",
+          seed=seed,
         )
-      results = [r for file in files for r in read_results(file)]
-      write_results(artifact.directory / "pass_rates.parquet", results)
-      hard = [r for r in results if self._is_hard(r)]
-      count = lambda rs, split: sum(r.split == split for r in rs)
-      summary = {
-        "ledger": cost,
-        "hard": {
-          split: [count(hard, split), count(results, split)]
-          for split in ("train", "heldout")
-        },
-      }
-      artifact.finish(summary)
-      (a, b), (x, y) = summary["hard"]["train"], summary["hard"]["heldout"]
-      self.console.print(
-        f"screen, seed {seed}: {a} of {b} training problems are hard"
-        f" (at most {settings.max_correct} of {settings.num_samples} correct),"
-        f" {x} of {y} held-out ones"
+        ledger.add_sampling("screening", sampler.pop_usage(), **_shape(sampler))
+        write_results(file, results)
+        screened += len(some)
+        progress.update(screened)
+
+      files, cost = self._in_parts(
+        artifact, problems, settings.problems_per_part, ".parquet", make
       )
+    results = [r for file in files for r in read_results(file)]
+    write_results(artifact.directory / "pass_rates.parquet", results)
+    hard = [r for r in results if self._is_hard(r)]
+    count = lambda rs, split: sum(r.split == split for r in rs)
+    summary = {
+      "ledger": cost,
+      "hard": {
+        split: [count(hard, split), count(results, split)]
+        for split in ("train", "heldout")
+      },
+    }
+    artifact.finish(summary)
+    (a, b), (x, y) = summary["hard"]["train"], summary["hard"]["heldout"]
+    self.console.print(
+      f"screen, seed {seed}: {a} of {b} training problems are hard"
+      f" (at most {settings.max_correct} of {settings.num_samples} correct),"
+      f" {x} of {y} held-out ones"
+    )
 
   def _is_hard(self, result: EvalResult) -> bool:
     return (
@@ -361,9 +365,7 @@ class Pipeline:
     artifact = self._need(self._data_artifact("screen", seed), "screen")
     results = read_results(artifact.directory / "pass_rates.parquet")
     ids = {r.problem_id for r in results if self._is_hard(r)}
-    hard = [
-      p for p in self._problems(seed) if p.split == split and p.id in ids
-    ]
+    hard = [p for p in self._problems(seed) if p.split == split and p.id in ids]
     if not hard:
       raise UserError(
         f"no {split} problem of seed {seed} is hard: lower the bar"
@@ -372,81 +374,83 @@ class Pipeline:
       )
     return hard
 
-  # -- collect -------------------------------------------------------------------
+  # -- collect -----------------------------------------------------------------
 
   def collect(self) -> None:
     """Rejection-samples the hard training problems until traces are found."""
-    settings = self.config.collect
     for seed in self.data_seeds:
       artifact = self._data_artifact("collect", seed)
-      if self._done(artifact, f"collect, seed {seed}"):
-        continue
-      problems = self._hard(seed, "train")
-      artifact.begin()
-      sampler = self.session.sampler(
-        rows=settings.rows,
-        lanes=settings.lanes,
-        trunk_length=self.config.rollouts.max_prompt_length,
-        temperature=self.config.rollouts.temperature,
-      )
-      sampler.load(self.session.base_params)
-      with metrics.Progress(
-        f"collect, seed {seed}", total=len(problems)
-      ) as progress:
-        before = {"solved": 0, "tried": 0, "tokens": 0, "flops": 0.0}
+      if not self._done(artifact, f"collect, seed {seed}"):
+        self._collect(artifact, seed)
 
-        def make(some, file, ledger):
-          def on_progress(solved, judged):
-            usage = sampler.usage
-            tokens = usage.input_tokens + usage.output_tokens
-            flops = 2.0 * transformer.num_params(self.session.model) * tokens
-            progress.update(
-              before["solved"] + solved,
-              tried=str(before["tried"] + judged),
-              tokens=f"{before['tokens'] + tokens:.3g}",
-              FLOPs=f"{before['flops'] + flops:.3g}",
-            )
+  def _collect(self, artifact: Artifact, seed: int) -> None:
+    settings = self.config.collect
+    problems = self._hard(seed, "train")
+    artifact.begin()
+    sampler = self.session.sampler(
+      rows=settings.rows,
+      lanes=settings.lanes,
+      trunk_length=self.config.rollouts.max_prompt_length,
+      temperature=self.config.rollouts.temperature,
+    )
+    sampler.load(self.session.base_params)
+    with metrics.Progress(
+      f"collect, seed {seed}", total=len(problems)
+    ) as progress:
+      before = {"solved": 0, "tried": 0, "tokens": 0, "flops": 0.0}
 
-          traces = collect(
-            sampler,
-            self.session.verifier,
-            self.session.tokenizer,
-            some,
-            budget=settings.budget,
-            traces_per_problem=settings.traces_per_problem,
-            policy=self.session.policy,
-            seed=seed,
-            on_progress=on_progress,
+      def make(some, file, ledger):
+        def on_progress(solved, judged):
+          usage = sampler.usage
+          tokens = usage.input_tokens + usage.output_tokens
+          flops = 2.0 * transformer.num_params(self.session.model) * tokens
+          progress.update(
+            before["solved"] + solved,
+            tried=str(before["tried"] + judged),
+            tokens=f"{before['tokens'] + tokens:.3g}",
+            FLOPs=f"{before['flops'] + flops:.3g}",
           )
-          usage = sampler.pop_usage()
-          ledger.add_sampling("collection", usage, **_shape(sampler))
-          store.write_traces(file, traces)
-          spent = ledger.to_dict()["collection"]
-          before["solved"] += len({t.problem_id for t in traces})
-          before["tried"] += spent["completions"]
-          before["tokens"] += spent["tokens"]
-          before["flops"] += spent["flops_paper"]
 
-        files, cost = self._in_parts(
-          artifact, problems, settings.problems_per_part, ".parquet", make
+        traces = collect(
+          sampler,
+          self.session.verifier,
+          self.session.tokenizer,
+          some,
+          budget=settings.budget,
+          traces_per_problem=settings.traces_per_problem,
+          policy=self.session.policy,
+          seed=seed,
+          on_progress=on_progress,
         )
-      traces = [t for file in files for t in store.read_traces(file)]
-      if not traces:
-        raise UserError(
-          f"collection found no correct trace for any of {len(problems)} hard"
-          f" problems (seed {seed}) in {settings.budget} attempts each: raise"
-          " config.collect.budget, or screen less strictly"
-          " (config.screen.max_correct, num_samples)."
-        )
-      store.write_traces(artifact.directory / "traces.parquet", traces)
-      solved = len({t.problem_id for t in traces})
-      artifact.finish({"ledger": cost, "solved": [solved, len(problems)]})
-      self.console.print(
-        f"collect, seed {seed}: {solved} of {len(problems)} hard problems"
-        f" solved with {cost['collection']['completions']} completions"
+        usage = sampler.pop_usage()
+        ledger.add_sampling("collection", usage, **_shape(sampler))
+        store.write_traces(file, traces)
+        spent = ledger.to_dict()["collection"]
+        before["solved"] += len({t.problem_id for t in traces})
+        before["tried"] += spent["completions"]
+        before["tokens"] += spent["tokens"]
+        before["flops"] += spent["flops_paper"]
+
+      files, cost = self._in_parts(
+        artifact, problems, settings.problems_per_part, ".parquet", make
       )
+    traces = [t for file in files for t in store.read_traces(file)]
+    if not traces:
+      raise UserError(
+        f"collection found no correct trace for any of {len(problems)} hard"
+        f" problems (seed {seed}) in {settings.budget} attempts each: raise"
+        " config.collect.budget, or screen less strictly"
+        " (config.screen.max_correct, num_samples)."
+      )
+    store.write_traces(artifact.directory / "traces.parquet", traces)
+    solved = len({t.problem_id for t in traces})
+    artifact.finish({"ledger": cost, "solved": [solved, len(problems)]})
+    self.console.print(
+      f"collect, seed {seed}: {solved} of {len(problems)} hard problems"
+      f" solved with {cost['collection']['completions']} completions"
+    )
 
-  # -- cut -----------------------------------------------------------------------
+  # -- cut ---------------------------------------------------------------------
 
   def cut(self) -> None:
     """Cuts every trace into prefixes."""
@@ -467,7 +471,7 @@ class Pipeline:
       )
       artifact.finish({"prefixed": len(prefixed)})
 
-  # -- train ---------------------------------------------------------------------
+  # -- train -------------------------------------------------------------------
 
   def train(self) -> None:
     """Trains every arm and seed on the same budget."""
@@ -512,7 +516,7 @@ class Pipeline:
       seed=seed,
     )
 
-  # -- evaluate ------------------------------------------------------------------
+  # -- evaluate ----------------------------------------------------------------
 
   def evaluate(self) -> None:
     """Evaluates without prefix first, then by share of the trace revealed."""
@@ -542,7 +546,7 @@ class Pipeline:
       p for p in self._problems(self._data_seed(seed)) if p.split == "easy"
     ]
     by_id = {p.id: p for p in data.train}
-    keys = dict(stamp=0, purpose="evaluation", seed=seed)
+    keys: dict[str, Any] = dict(stamp=0, purpose="evaluation", seed=seed)
     longest = max(len(t.tokens) for t in data.traces)
     results: list[EvalResult] = []
     samples: list[Sample] = []
@@ -595,7 +599,7 @@ class Pipeline:
       "fraction": sample.fraction,
     }
 
-  # -- report --------------------------------------------------------------------
+  # -- report ------------------------------------------------------------------
 
   def report(self) -> None:
     """Writes summary.json, the figures and index.html; prints the table."""
@@ -652,9 +656,7 @@ def _shape(sampler) -> dict[str, int]:
 
 
 def _demo_tokenizer() -> SymbolTokenizer:
-  return SymbolTokenizer(
-    checksum.SYMBOLS, pad=checksum.PAD, stop=checksum.STOP
-  )
+  return SymbolTokenizer(checksum.SYMBOLS, pad=checksum.PAD, stop=checksum.STOP)
 
 
 def _plain(value: Any) -> Any:

@@ -6,7 +6,6 @@ import functools
 import jax
 import ml_collections
 
-from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.models import transformer
 from prefixrl_jax.rewards import Verifier
 from prefixrl_jax.rollouts.sampler import Sampler

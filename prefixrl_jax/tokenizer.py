@@ -48,7 +48,7 @@ class SymbolTokenizer:
     self._ids = {s: i for i, s in enumerate(symbols)}
     self.vocab_size = len(symbols)
     self.pad = self._ids[pad]
-    self.stop_tokens = (self._ids[stop],)
+    self.stop_tokens: tuple[int, ...] = (self._ids[stop],)
     longest_first = sorted(symbols, key=len, reverse=True)
     self._pattern = re.compile("|".join(map(re.escape, longest_first)))
 
@@ -93,14 +93,14 @@ class JsonTokenizer:
       if settings.get(name)
     }
     self.stop_tokens = self._find_stops()
-    pad = self._special.get("pad_token")
     # Padding is never looked at, so that any token can stand for it.
-    self.pad = self._tokenizer.token_to_id(pad) if pad else self.stop_tokens[0]
+    pad = self._tokenizer.token_to_id(self._special.get("pad_token", ""))
+    self.pad: int = self.stop_tokens[0] if pad is None else pad
     template_file = folder / "chat_template.jinja"
-    self._template = (
+    self._template: str = (
       template_file.read_text()
       if template_file.exists()
-      else settings.get("chat_template")
+      else settings.get("chat_template") or ""
     )
 
   def encode(self, text: str) -> list[int]:
@@ -128,13 +128,13 @@ class JsonTokenizer:
       )
     self._tokenizer.encode_special_tokens = False
     try:
-      before, after = (
+      opening, closing = (
         self._tokenizer.encode(part, add_special_tokens=False).ids
         for part in (before, after)
       )
     finally:
       self._tokenizer.encode_special_tokens = True
-    return [*before, *self.encode(text), *after]
+    return [*opening, *self.encode(text), *closing]
 
   def _render(self, content: str) -> str:
     def refuse(message):
@@ -159,9 +159,9 @@ class JsonTokenizer:
       value = _optional_json(self._folder / name).get("eos_token_id")
       if value is not None:
         stops += value if isinstance(value, list) else [value]
-    eos = self._special.get("eos_token")
-    if eos and self._tokenizer.token_to_id(eos) is not None:
-      stops.append(self._tokenizer.token_to_id(eos))
+    eos = self._tokenizer.token_to_id(self._special.get("eos_token", ""))
+    if eos is not None:
+      stops.append(eos)
     if not stops:
       raise UserError(
         f"{self._folder} names no stop token: set eos_token_id in"
@@ -181,7 +181,7 @@ class SentencePieceTokenizer:
       model_proto=path.read_bytes()
     )
     self.vocab_size = self._pieces.vocab_size()
-    self.stop_tokens = (self._pieces.eos_id(),)
+    self.stop_tokens: tuple[int, ...] = (self._pieces.eos_id(),)
     self.pad = max(self._pieces.pad_id(), 0)
 
   def encode(self, text: str) -> list[int]:
@@ -210,9 +210,7 @@ def load_tokenizer(folder: epath.Path) -> Tokenizer:
     return JsonTokenizer(folder)
   if (folder / "tokenizer.model").exists():
     return SentencePieceTokenizer(folder / "tokenizer.model")
-  raise UserError(
-    f"{folder} has neither tokenizer.json nor tokenizer.model."
-  )
+  raise UserError(f"{folder} has neither tokenizer.json nor tokenizer.model.")
 
 
 def _optional_json(path: epath.Path) -> dict[str, Any]:

@@ -10,6 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,14 +27,13 @@ from prefixrl_jax.learner import sft, update
 from prefixrl_jax.learner.advantages import advantages, discounted
 from prefixrl_jax.learner.packing import Lane, Layout, Tree, pack
 from prefixrl_jax.ledger import Ledger
-from prefixrl_jax.models import transformer
 from prefixrl_jax.prefixes.mixture import Mixture
 from prefixrl_jax.rewards.judging import judge
 from prefixrl_jax.rollouts.sampler import Request, Sampler
 from prefixrl_jax.session import Session, round_up
 from prefixrl_jax.types import (
-  PrefixedProblem,
   Preempted,
+  PrefixedProblem,
   Problem,
   Trace,
   UserError,
@@ -103,8 +103,7 @@ class Trainer:
     trunk_length = round_up(longest_prompt + self.mixture.longest_prefix(), 8)
     n = config.train.completions_per_prompt
     self.rl_layouts = [
-      Layout(trunk_length, n, length)
-      for length in _buckets(config)
+      Layout(trunk_length, n, length) for length in _buckets(config)
     ]
     self.rl_sampler = session.sampler(
       rows=config.train.prompts_per_step,
@@ -225,9 +224,7 @@ class Trainer:
       self.data.traces[j]
       for j in order[i * config.batch_size : (i + 1) * config.batch_size]
     ]
-    trees = [
-      sft.example(self.prompts[t.problem_id], t.tokens) for t in chosen
-    ]
+    trees = [sft.example(self.prompts[t.problem_id], t.tokens) for t in chosen]
     rows_per_micro = self.session.config.learner.rows_per_microbatch
     batch = pack(
       trees,
@@ -488,13 +485,14 @@ class Trainer:
 def _buckets(config) -> list[int]:
   """Completion lengths to compile the update for, shortest first."""
   longest = config.rollouts.max_completion_length
-  return sorted({b for b in config.learner.length_buckets if b < longest}
-                | {longest})
+  return sorted(
+    {b for b in config.learner.length_buckets if b < longest} | {longest}
+  )
 
 
 def _group_metrics(is_prefixed, rewards, groups) -> dict[str, float]:
   """Reward and signal, separately for prefixed and no-prefix prompts."""
-  result = {}
+  result: dict[str, Any] = {}
   for kind, chosen in (("prefixed", is_prefixed), ("no_prefix", ~is_prefixed)):
     if not chosen.any():
       continue

@@ -130,7 +130,9 @@ def test_no_tokenizer_is_an_error(tmp_path):
 
 def test_sentencepiece(tmp_path):
   model = io.BytesIO()
-  words = [f"w{i} is {i * 37 % 101} and {'abcdefgh'[i % 8]}" for i in range(300)]
+  words = [
+    f"w{i} is {i * 37 % 101} and {'abcdefgh'[i % 8]}" for i in range(300)
+  ]
   sentencepiece.SentencePieceTrainer.train(
     sentence_iterator=iter(words),
     model_writer=model,
@@ -141,7 +143,9 @@ def test_sentencepiece(tmp_path):
   path.write_bytes(model.getvalue())
   t = load_tokenizer(epath.Path(tmp_path))
   assert isinstance(t, SentencePieceTokenizer)
-  reference = sentencepiece.SentencePieceProcessor(model_proto=path.read_bytes())
+  reference = sentencepiece.SentencePieceProcessor(
+    model_proto=path.read_bytes()
+  )
   text = "w12 is 40 and e"
   assert t.encode(text) == reference.encode(text)
   assert t.encode_prompt(text) == [reference.bos_id(), *reference.encode(text)]

@@ -140,7 +140,11 @@ def _untimed(curve):
 def _learned(folder):
   """Metrics that depend on what was computed, not on how fast."""
   return [
-    {k: v for k, v in row.items() if k.split("/")[0] in ("step", "train", "sft")}
+    {
+      k: v
+      for k, v in row.items()
+      if k.split("/")[0] in ("step", "train", "sft")
+    }
     for row in read_jsonl(epath.Path(folder) / "metrics.jsonl")
   ]
 
@@ -215,9 +219,7 @@ def test_sigterm_saves_and_resumes(run, uninterrupted, tmp_path, monkeypatch):
     # Without the handler, the signal would end the tests.
     with pytest.raises(Preempted, match="saved at step 5"):
       run(tmp_path, "sft_rl", **{"train.checkpoint_every": 100})
-  trainer, curve = run(
-    tmp_path, "sft_rl", **{"train.checkpoint_every": 100}
-  )
+  trainer, curve = run(tmp_path, "sft_rl", **{"train.checkpoint_every": 100})
   _, expected, weights = uninterrupted
   assert checkpoints.weight_hash(trainer.trained_params()) == weights
   assert _untimed(curve) == _untimed(expected)

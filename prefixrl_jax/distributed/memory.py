@@ -38,10 +38,10 @@ def plan(
   trunk = rollouts.max_prompt_length + rollouts.max_completion_length
   kv = 2 * model.num_layers * model.num_kv_heads * model.head_dim * compute
   rows = max(
-    -(-train.prompts_per_step // row_shards) * (
-      trunk + lanes * rollouts.max_completion_length
-    ),
-    -(-config.collect.rows // row_shards) * (
+    -(-train.prompts_per_step // row_shards)
+    * (trunk + lanes * rollouts.max_completion_length),
+    -(-config.collect.rows // row_shards)
+    * (
       rollouts.max_prompt_length
       + config.collect.lanes * rollouts.max_completion_length
     ),
@@ -73,7 +73,11 @@ def plan(
         + layers_kept * (inside * compute + scores * 4)
       )
     ),
-    "logits": 3.0 * 4 * micro_rows * chunk * model.vocab_size
+    "logits": 3.0
+    * 4
+    * micro_rows
+    * chunk
+    * model.vocab_size
     / mesh.shape["tensor"],
   }
 

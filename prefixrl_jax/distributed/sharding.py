@@ -88,7 +88,7 @@ def put_rows(mesh: Mesh, tree, axis: int = 0):
   """Puts host arrays on the mesh, sharded over rows along `axis`."""
 
   def one(x):
-    names = [None] * x.ndim
+    names: list[str | None] = [None] * x.ndim
     if x.ndim > axis:
       names[axis] = "rows"
     return jax.device_put(x, sharding(mesh, x.shape, *names))

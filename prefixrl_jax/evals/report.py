@@ -108,9 +108,7 @@ def print_summary(summary: Mapping[str, Any]) -> None:
   console.print(f"\nAccuracy without prefix (%){over}", finals)
   if not summary["versus"]:
     return
-  gains = _table(
-    ["baseline", "problems", "ratio", "speed-up", "screening too"]
-  )
+  gains = _table(["baseline", "problems", "ratio", "speed-up", "screening too"])
   for baseline, by_split in summary["versus"].items():
     for split, versus in by_split.items():
       if versus["accuracy"] is None:

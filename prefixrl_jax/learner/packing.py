@@ -106,7 +106,8 @@ def _fill_row(row: dict[str, np.ndarray], tree: Tree, layout: Layout) -> None:
   row["tree"][:n] = 1
   for g, lane in enumerate(tree.lanes):
     k = len(lane.tokens)
-    assert 0 < lane.fork <= n and k <= layout.completion_length, (lane, layout)
+    assert 0 < lane.fork <= n, (lane, n)
+    assert k <= layout.completion_length, (lane, layout)
     start = layout.trunk_length + g * layout.completion_length
     whole = slice(start, start + layout.completion_length)
     used = slice(start, start + k)

@@ -1,7 +1,5 @@
 """One jitted, donated update on a TrainBatch."""
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 import optax
@@ -27,7 +25,7 @@ def make_update(
   temperature: float,
   chunk_length: int,
   kl_coefficient: float,
-) -> Callable:
+) -> jax.stages.Wrapped:
   """Returns update(state, batch, reference_params) -> (state, metrics).
 
   The loss is a sum over the sampled tokens of all micro-batches divided by

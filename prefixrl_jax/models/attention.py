@@ -112,9 +112,7 @@ def decode_attention(q, cache, *, fork, length):
   to_lane = jnp.einsum("rgkmh,rgkch->rkgmc", q, cache.lane_key, **_F32)
   seen = lambda n, limit: (jnp.arange(n) < limit[..., None])[:, None, :, None]
   num_trunk = to_trunk.shape[-1]
-  to_trunk = jnp.where(
-    seen(num_trunk, fork - 1), _scale(q, to_trunk), NEG_INF
-  )
+  to_trunk = jnp.where(seen(num_trunk, fork - 1), _scale(q, to_trunk), NEG_INF)
   to_lane = jnp.where(
     seen(to_lane.shape[-1], length + 1), _scale(q, to_lane), NEG_INF
   )

@@ -186,14 +186,22 @@ def load_params(
 
     def read(index):
       if not stacked:
-        return _read(tensor(weights[ours].name), index, shape, weights[ours],
-                     ours).astype(dtype)
+        return _read(
+          tensor(weights[ours].name), index, shape, weights[ours], ours
+        ).astype(dtype)
       layers = range(config.num_layers)[index[0]]
-      return np.stack([
-        _read(tensor(weights[ours].name.format(i)), index[1:], shape,
-              weights[ours], ours).astype(dtype)
-        for i in layers
-      ])
+      return np.stack(
+        [
+          _read(
+            tensor(weights[ours].name.format(i)),
+            index[1:],
+            shape,
+            weights[ours],
+            ours,
+          ).astype(dtype)
+          for i in layers
+        ]
+      )
 
     return jax.make_array_from_callback(leaf.shape, leaf.sharding, read)
 
@@ -251,7 +259,7 @@ def _tensor_files(folder: epath.Path) -> dict[str, epath.Path]:
     return files
   if single.exists():
     with safetensors.safe_open(str(single), framework="numpy") as f:
-      return {name: single for name in f.keys()}  # noqa: SIM118 - not a dict
+      return dict.fromkeys(f.keys(), single)
   hint = ""
   if list(folder.glob("*.bin")):
     hint = (

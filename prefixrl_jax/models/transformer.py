@@ -9,6 +9,8 @@ import dataclasses
 import functools
 from collections.abc import Callable
 
+from typing import Any
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
@@ -45,7 +47,7 @@ class RMSNorm(nn.Module):
 
   @nn.compact
   def __call__(self, x):
-    scale = self.param(
+    scale: Any = self.param(
       "scale",
       nn.with_logical_partitioning(nn.initializers.ones, ("features",)),
       (x.shape[-1],),
@@ -79,7 +81,7 @@ class Block(nn.Module):
   attend: Callable
 
   def _weight(self, name, shape, axes, fan_in):
-    weight = self.param(
+    weight: Any = self.param(
       name,
       nn.with_logical_partitioning(nn.initializers.normal(fan_in**-0.5), axes),
       shape,
@@ -192,7 +194,9 @@ def _init_boxed(config, key):
 
 def abstract_params(config: TransformerConfig, mesh) -> dict:
   """Returns the parameters' shapes with their shardings on the mesh."""
-  boxed = jax.eval_shape(functools.partial(_init_boxed, config), jax.random.key(0))
+  boxed = jax.eval_shape(
+    functools.partial(_init_boxed, config), jax.random.key(0)
+  )
   return jax.tree.map(
     lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
     sharding.unbox(boxed),

@@ -31,8 +31,7 @@ class Mixture:
     self.num_prefixed = round(prefixed_share * prompts_per_step)
     self.num_originals = prompts_per_step - self.num_prefixed
     originals = [
-      PrefixedProblem(p.id, np.zeros(0, np.int32), 0.0, "", 0)
-      for p in problems
+      PrefixedProblem(p.id, np.zeros(0, np.int32), 0.0, "", 0) for p in problems
     ]
     self._pools = (
       (list(prefixed), self.num_prefixed),

@@ -39,7 +39,7 @@ def read_jsonl(
   path = epath.Path(path)
   if not path.exists():
     raise UserError(f"there is no problem file {path}.")
-  rows = []
+  rows: list[tuple[int, Any]] = []
   with path.open() as f:
     for number, line in enumerate(f):
       if number < start or not line.strip():
@@ -76,7 +76,8 @@ def make_problems(
   id_field: str,
 ) -> list[Problem]:
   """Turns numbered rows into problems; `place(number)` names one in errors."""
-  problems, seen = [], {}
+  problems: list[Problem] = []
+  seen: dict[str, int] = {}
   for number, row in rows:
 
     def field(name, number=number, row=row):

@@ -38,6 +38,4 @@ class ChecksumVerifier:
 def _answers(text: str) -> str | None:
   if not text.endswith(";") or _BLOCK.sub("", text) != ";":
     return None
-  return " ".join(
-    label + answer for label, _, answer in _BLOCK.findall(text)
-  )
+  return " ".join(label + answer for label, _, answer in _BLOCK.findall(text))

@@ -1,5 +1,6 @@
 """Worker processes that can be killed: one bad input costs its own limit."""
 
+import contextlib
 import multiprocessing
 import multiprocessing.connection
 import signal
@@ -85,19 +86,22 @@ class WorkerPool:
           continue
       except (EOFError, OSError):
         results[worker.job] = DIED
-        self._workers[i] = worker.kill()
+        self._replace(i)
         continue
-      if (
-        worker.is_ready and time.monotonic() > worker.started + self._timeout
-      ):
+      if worker.is_ready and time.monotonic() > worker.started + self._timeout:
         results[worker.job] = TIMED_OUT
-        self._workers[i] = worker.kill()
+        self._replace(i)
 
   def close(self) -> None:
     """Ends the processes."""
-    for i, worker in enumerate(self._workers):
-      if worker:
-        self._workers[i] = worker.kill()
+    for i in range(len(self._workers)):
+      self._replace(i)
+
+  def _replace(self, i: int) -> None:
+    """Kills a worker; another takes its place when there is work."""
+    worker, self._workers[i] = self._workers[i], None
+    if worker:
+      worker.kill()
 
   def __enter__(self) -> "WorkerPool":
     return self
@@ -122,10 +126,8 @@ class _Worker:
 
   def take(self, job: int, arguments) -> None:
     self.job, self.started = job, time.monotonic()
-    try:
+    with contextlib.suppress(OSError):  # it died; reading will tell
       self.pipe.send(arguments[job])
-    except OSError:
-      pass  # it died before; reading will tell
 
   def kill(self) -> None:
     self._process.kill()

@@ -1,5 +1,7 @@
 """The device side of the sampler: three jitted functions of SamplerState."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 
@@ -47,12 +49,14 @@ def admit(config, params, state: SamplerState, row_ids, trunks):
     state.caches, transformer.prefill(config, params, trunks)
   ):
     caches.append(
-      cache.replace(
+      dataclasses.replace(
+        cache,
         trunk_key=cache.trunk_key.at[row_ids].set(key),
         trunk_value=cache.trunk_value.at[row_ids].set(value),
       )
     )
-  return state.replace(
+  return dataclasses.replace(
+    state,
     caches=tuple(caches),
     trunk_tokens=state.trunk_tokens.at[row_ids].set(trunks),
   )
@@ -81,7 +85,8 @@ def start(state: SamplerState, lanes, fork, limit, seed, key_ids):
 
   pick = lambda new, old: jnp.where(lanes, new, old)
   first = jnp.take_along_axis(state.trunk_tokens, fork - 1, axis=1)
-  return state.replace(
+  return dataclasses.replace(
+    state,
     fork=pick(fork, state.fork),
     token=pick(first, state.token),
     length=pick(0, state.length),
@@ -150,7 +155,8 @@ def decode(
     slot = jnp.where(state.active, state.length, state.tokens.shape[2])
     length = state.length + state.active
     stopped = jnp.any(token[..., None] == stops, axis=-1)
-    state = state.replace(
+    state = dataclasses.replace(
+      state,
       caches=caches,
       token=token,
       length=length,

@@ -8,6 +8,7 @@ import dataclasses
 import functools
 import time
 from collections.abc import Iterable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -138,7 +139,7 @@ class Sampler:
     # Two widths: a fresh start fills every row, a refill only a few.
     self._admit_widths = sorted({-(-rows // 4), rows})
     self._params = None
-    self._state = None
+    self._state: Any = None  # SamplerState, made at the first run
     self._cancelled: dict[int, int] = {}
     self._dropped: list[tuple[int, int]] = []
     self._forks = np.ones((rows, lanes), np.int32)
@@ -211,9 +212,7 @@ class Sampler:
       exhausted = False
       while True:
         exhausted = self._fill(rows, queue, exhausted, purpose, seed)
-        active = sum(
-          a is not None for row in rows if row for a in row.attempts
-        )
+        active = sum(a is not None for row in rows if row for a in row.attempts)
         if not active:
           break
         owed = not exhausted or any(row and self._owes(row) for row in rows)
@@ -259,9 +258,7 @@ class Sampler:
             row.attempts[g] = None
             chosen[r, g] = True  # limit 0: idle
             self._dropped.append((r, g))
-        if not self._owes(row) and not any(
-          a is not None for a in row.attempts
-        ):
+        if not self._owes(row) and not any(a is not None for a in row.attempts):
           row = rows[r] = None
       if row is None and not exhausted:
         number, request = next(queue, (-1, None))
@@ -377,7 +374,8 @@ def _state_shardings(mesh, abstract):
     "lane_key": ("rows", "lanes", "kv_heads", "length", "head_dim"),
     "lane_value": ("rows", "lanes", "kv_heads", "length", "head_dim"),
   }
-  return shardings.replace(
+  return dataclasses.replace(
+    shardings,
     caches=tuple(
       KVCache(
         **{
@@ -386,5 +384,5 @@ def _state_shardings(mesh, abstract):
         }
       )
       for cache in abstract.caches
-    )
+    ),
   )

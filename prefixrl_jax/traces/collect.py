@@ -45,8 +45,9 @@ def collect(
   Returns:
     The traces, in the order of the problems.
   """
-  prompts = [np.array(tokenizer.encode_prompt(p.prompt), np.int32)
-             for p in problems]
+  prompts = [
+    np.array(tokenizer.encode_prompt(p.prompt), np.int32) for p in problems
+  ]
   found: list[dict[int, Completion]] = [{} for _ in problems]
   block_of_problem: list[list[int]] = [[] for _ in problems]
   problem_of_block: list[int] = []
@@ -79,9 +80,7 @@ def collect(
       [_NO_PREFIX] * len(owners),
       [completion for _, _, completion in finished],
     )
-    for i, (_, attempt, completion), verdict in zip(
-      owners, finished, verdicts
-    ):
+    for i, (_, attempt, completion), verdict in zip(owners, finished, verdicts):
       if verdict.reward == 1:
         found[i][attempt] = completion
     for i in {i for i in owners if is_solved(i)}:

@@ -16,7 +16,9 @@ def test_the_rest_of_the_devices():
   assert dict(make_mesh(-1, 2, 1).shape) == {"data": 4, "fsdp": 2, "tensor": 1}
 
 
-@pytest.mark.parametrize("shape", [(3, 1, 1), (-1, -1, 1), (0, 1, 1), (-1, 3, 1)])
+@pytest.mark.parametrize(
+  "shape", [(3, 1, 1), (-1, -1, 1), (0, 1, 1), (-1, 3, 1)]
+)
 def test_names_a_mesh_that_does_not_fit(shape):
   with pytest.raises(UserError, match=r"config\.mesh"):
     make_mesh(*shape)

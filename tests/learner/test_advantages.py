@@ -30,9 +30,7 @@ def test_equal_rewards_give_exact_zeros(estimator, reward):
 
 def test_leave_one_out_is_the_mean_of_the_others(rng):
   rewards = rng.random((1, 5))
-  expected = [
-    rewards[0, i] - np.delete(rewards[0], i).mean() for i in range(5)
-  ]
+  expected = [rewards[0, i] - np.delete(rewards[0], i).mean() for i in range(5)]
   np.testing.assert_allclose(
     advantages(rewards, "leave_one_out")[0], expected, rtol=1e-5
   )

@@ -20,9 +20,7 @@ def test_prompt_and_prefix_have_exactly_no_gradient():
   advantages = np.array([5.0, 5.0, 2.0, -1.0])
   grad = jax.grad(losses.policy_loss)(np.zeros(4), advantages, mask)
   assert grad.tolist() == [0, 0, -2, 1]
-  grad = jax.grad(losses.kl_to_reference)(
-    np.zeros(4), np.full(4, -0.5), mask
-  )
+  grad = jax.grad(losses.kl_to_reference)(np.zeros(4), np.full(4, -0.5), mask)
   assert grad[:2].tolist() == [0, 0]
   assert (grad[2:] != 0).all()
 
@@ -30,10 +28,12 @@ def test_prompt_and_prefix_have_exactly_no_gradient():
 def test_kl_is_unbiased_and_never_negative():
   policy = np.log([0.5, 0.3, 0.2])
   reference = np.log([0.2, 0.2, 0.6])
-  each = np.array([
-    float(losses.kl_to_reference(policy[i], reference[i], np.bool_(True)))
-    for i in range(3)
-  ])
+  each = np.array(
+    [
+      float(losses.kl_to_reference(policy[i], reference[i], np.bool_(True)))
+      for i in range(3)
+    ]
+  )
   assert (each >= 0).all()
   exact = np.sum(np.exp(policy) * (policy - reference))
   np.testing.assert_allclose(np.exp(policy) @ each, exact, rtol=1e-5)

@@ -44,9 +44,10 @@ def _trees(rng, model):
 
 
 def _loss(model, params, trees, layout):
-  rows = jax.tree.map(lambda x: x[0], pack(
-    [Tree(t.trunk, t.lanes, False) for t in trees], layout, len(trees)
-  ))
+  rows = jax.tree.map(
+    lambda x: x[0],
+    pack([Tree(t.trunk, t.lanes, False) for t in trees], layout, len(trees)),
+  )
   logprobs, entropy = action_logprobs(
     model,
     params,
@@ -57,7 +58,9 @@ def _loss(model, params, trees, layout):
     chunk_length=3,
   )
   return losses.policy_loss(logprobs, rows.advantages, rows.action_mask), (
-    logprobs, entropy, rows
+    logprobs,
+    entropy,
+    rows,
   )
 
 
@@ -107,9 +110,7 @@ def test_padding_and_order_change_nothing(model, params, rng):
     lambda p: _loss(model, p, trees, layout)[0]
   )(params)
   loss, grads = grad(trees, Layout(6, 3, 4))
-  shuffled = [
-    Tree(t.trunk, t.lanes[::-1], t.is_prefixed) for t in trees[::-1]
-  ]
+  shuffled = [Tree(t.trunk, t.lanes[::-1], t.is_prefixed) for t in trees[::-1]]
   for some, layout in (
     (trees, Layout(11, 5, 9)),
     (shuffled, Layout(6, 3, 4)),
@@ -139,7 +140,11 @@ def _run(model, params, trees, mesh, rows_per_micro, kl=0.0, steps=2):
   layout = Layout(6, 3, 4)
   optimizer = make_optimizer(**_OPTIMIZER)
   step = update.make_update(
-    model, optimizer, layout, temperature=0.8, chunk_length=5,
+    model,
+    optimizer,
+    layout,
+    temperature=0.8,
+    chunk_length=5,
     kl_coefficient=kl,
   )
   with jax.set_mesh(mesh):

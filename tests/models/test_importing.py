@@ -50,9 +50,7 @@ def _theirs(params, tied=False):
       name + "self_attn.q_proj.weight": flat(layers["query"]),
       name + "self_attn.k_proj.weight": flat(layers["key"]),
       name + "self_attn.v_proj.weight": flat(layers["value"]),
-      name + "self_attn.o_proj.weight": layers["output"][i]
-      .reshape(-1, 24)
-      .T,
+      name + "self_attn.o_proj.weight": layers["output"][i].reshape(-1, 24).T,
       name + "mlp.gate_proj.weight": layers["gate"][i].T,
       name + "mlp.up_proj.weight": layers["up"][i].T,
       name + "mlp.down_proj.weight": layers["down"][i].T,
@@ -66,8 +64,9 @@ def _write(folder, tensors, num_files=1, **settings):
   if num_files == 1:
     save_file(tensors, folder / "model.safetensors")
   else:
-    index = {n: f"part-{i % num_files}.safetensors"
-             for i, n in enumerate(names)}
+    index = {
+      n: f"part-{i % num_files}.safetensors" for i, n in enumerate(names)
+    }
     for file in set(index.values()):
       save_file(
         {n: tensors[n] for n in names if index[n] == file}, folder / file

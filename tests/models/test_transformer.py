@@ -50,8 +50,8 @@ def _reference_logits(config, params, tokens):
       gate = y @ layer["gate"]
       up = gate / (1 + np.exp(-gate)) * up
     else:
-      up = 0.5 * up * (
-        1 + np.tanh(np.sqrt(2 / np.pi) * (up + 0.044715 * up**3))
+      up = (
+        0.5 * up * (1 + np.tanh(np.sqrt(2 / np.pi) * (up + 0.044715 * up**3)))
       )
     x = x + up @ layer["down"]
   x = _norm(x, p["final_norm"]["scale"], config.norm_eps)
@@ -86,15 +86,15 @@ def test_visible_is_the_rule_of_trunks_and_lanes():
     position=np.array([0, 1, 2, 2, 3, 3, 4]),
     fork=np.array([0, 0, 0, 2, 2, 3, 3]),
   )
-  expected = """
-    1000000
-    1100000
-    1110000
-    1101000
-    1101100
-    1110010
-    0000000
-  """.split()
+  expected = [
+    "1000000",
+    "1100000",
+    "1110000",
+    "1101000",
+    "1101100",
+    "1110010",
+    "0000000",
+  ]
   assert ["".join(map(str, row)) for row in mask.astype(int)] == expected
 
 
@@ -102,8 +102,9 @@ def test_visible_is_the_rule_of_trunks_and_lanes():
   ("trunk_length", "forks", "completion_length"),
   [(6, [[6, 1, 3], [2, 2, 5]], 4), (1, [[1], [1]], 1), (5, [[5], [4]], 3)],
 )
-def test_tree_attention_equals_dense(rng, trunk_length, forks,
-                                     completion_length):
+def test_tree_attention_equals_dense(
+  rng, trunk_length, forks, completion_length
+):
   fork = np.array(forks)
   rows, lanes = fork.shape
   length = trunk_length + lanes * completion_length

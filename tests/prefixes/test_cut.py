@@ -17,8 +17,12 @@ def _trace(name, length, attempt=0):
 def test_cuts_lie_in_their_band(bounds):
   traces = [_trace("a", 50), _trace("b", 2), _trace("c", 1)]
   cuts = cut(
-    traces, {"a": 0, "b": 1, "c": 2}, num_cuts=40, low=bounds[0],
-    high=bounds[1], seed=0,
+    traces,
+    {"a": 0, "b": 1, "c": 2},
+    num_cuts=40,
+    low=bounds[0],
+    high=bounds[1],
+    seed=0,
   )
   assert [p.problem_id for p in cuts] == ["a"] * 40 + ["b"] * 40
   lengths = [len(p.prefix) for p in cuts[:40]]
@@ -34,9 +38,7 @@ def test_cuts_lie_in_their_band(bounds):
 def test_more_traces_move_no_cut():
   settings = dict(num_cuts=3, low=0.4, high=0.8, seed=7)
   some = cut([_trace("b", 90)], {"b": 5}, **settings)
-  more = cut(
-    [_trace("a", 80), _trace("b", 90)], {"a": 1, "b": 5}, **settings
-  )
+  more = cut([_trace("a", 80), _trace("b", 90)], {"a": 1, "b": 5}, **settings)
   assert [len(p.prefix) for p in some] == [len(p.prefix) for p in more[3:]]
   other = cut([_trace("b", 90, attempt=1)], {"b": 5}, **settings)
   assert [len(p.prefix) for p in some] != [len(p.prefix) for p in other]

@@ -116,7 +116,10 @@ def test_unknown_task(tmp_path):
 
 def test_tfds_rows(monkeypatch):
   tfds = pytest.importorskip("tensorflow_datasets")
-  rows = [{"problem": b"1+1?", "answer": b"2"}, {"problem": b"?", "answer": b"4"}]
+  rows = [
+    {"problem": b"1+1?", "answer": b"2"},
+    {"problem": b"?", "answer": b"4"},
+  ]
   asked = []
 
   def data_source(name, split):

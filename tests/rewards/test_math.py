@@ -84,7 +84,9 @@ def test_hopeless_input_costs_its_own_limit_only():
 def test_gsm8k_answers_accept_themselves_and_not_the_next(verifier):
   with _GSM8K.open() as f:
     golds = [json.loads(line)["answer"] for line, _ in zip(f, range(200))]
-  problems = [Problem(str(i), "?", g, "", "train", i) for i, g in enumerate(golds)]
+  problems = [
+    Problem(str(i), "?", g, "", "train", i) for i, g in enumerate(golds)
+  ]
   same = verifier.judge(problems, [rf"\boxed{{{g}}}" for g in golds])
   assert all(v.reward == 1 for v in same)
   following = golds[1:] + golds[:1]

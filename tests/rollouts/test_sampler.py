@@ -84,9 +84,7 @@ def test_logprobs_are_the_teacher_forced_ones(
     assert {(1, False), (6, False), (6, True)} <= ends
 
 
-def test_results_do_not_depend_on_the_schedule(
-  model, params, one_device, rng
-):
+def test_results_do_not_depend_on_the_schedule(model, params, one_device, rng):
   requests = _requests(rng, model)
   expected = _sampler(model, one_device, params).sample(
     requests, purpose="sampling", seed=1
@@ -130,7 +128,11 @@ def test_eight_devices_sample_what_one_samples(
 def test_frequencies_are_the_policy_s(model, params, one_device):
   trunk = np.array([3, 1, 4], np.int32)
   sampler = _sampler(
-    model, one_device, params, lanes=64, completion_length=1,
+    model,
+    one_device,
+    params,
+    lanes=64,
+    completion_length=1,
     steps_per_dispatch=1,
   )
   [group] = sampler.sample(
@@ -138,18 +140,13 @@ def test_frequencies_are_the_policy_s(model, params, one_device):
   )
   counts = np.bincount([c.tokens[0] for c in group], minlength=17)
   probs = np.exp(
-    [
-      _teacher_forced(model, params, trunk, np.array([t]))[0]
-      for t in range(17)
-    ]
+    [_teacher_forced(model, params, trunk, np.array([t]))[0] for t in range(17)]
   )
   deviation = (counts - 4000 * probs) / np.sqrt(4000 * probs * (1 - probs))
   assert np.abs(deviation).max() < 4.5
 
 
-def test_filters_choose_but_leave_the_logprobs(
-  model, params, one_device, rng
-):
+def test_filters_choose_but_leave_the_logprobs(model, params, one_device, rng):
   for filters in ({"top_k": 3}, {"top_p": 0.4}):
     sampler = _sampler(model, one_device, params, **filters)
     [request, *_] = _requests(rng, model, completions=12)
@@ -158,13 +155,17 @@ def test_filters_choose_but_leave_the_logprobs(
       expected = _teacher_forced(model, params, request.trunk, c.tokens)
       np.testing.assert_allclose(c.logprobs, expected, atol=1e-5)
     first = {int(c.tokens[0]) for c in group}
-    every = np.array([
-      _teacher_forced(model, params, request.trunk, np.array([t]))[0]
-      for t in range(17)
-    ])
+    every = np.array(
+      [
+        _teacher_forced(model, params, request.trunk, np.array([t]))[0]
+        for t in range(17)
+      ]
+    )
     ranked = np.argsort(-every)
-    allowed = 3 if "top_k" in filters else 1 + int(
-      np.sum(np.cumsum(np.exp(every[ranked])) < 0.4)
+    allowed = (
+      3
+      if "top_k" in filters
+      else 1 + int(np.sum(np.cumsum(np.exp(every[ranked])) < 0.4))
     )
     assert first <= set(ranked[:allowed].tolist())
 

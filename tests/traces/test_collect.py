@@ -43,8 +43,16 @@ _PROBLEMS = [
 def _collect(model, params, mesh, **changes):
   shape = dict(rows=2, lanes=4) | changes.pop("shape", {})
   sampler = Sampler(
-    model, mesh, trunk_length=8, completion_length=6, steps_per_dispatch=2,
-    temperature=1.0, top_k=0, top_p=1.0, stop_tokens=(5,), **shape,
+    model,
+    mesh,
+    trunk_length=8,
+    completion_length=6,
+    steps_per_dispatch=2,
+    temperature=1.0,
+    top_k=0,
+    top_p=1.0,
+    stop_tokens=(5,),
+    **shape,
   )
   sampler.load(params)
   progress = []
@@ -78,9 +86,7 @@ def test_stops_at_the_first_correct_trace(model, params, one_device):
 
 
 @pytest.mark.parametrize("shape", [dict(rows=5), dict(lanes=1), dict(rows=1)])
-def test_traces_do_not_depend_on_the_schedule(
-  model, params, one_device, shape
-):
+def test_traces_do_not_depend_on_the_schedule(model, params, one_device, shape):
   expected, _, _ = _collect(model, params, one_device)
   traces, _, _ = _collect(model, params, one_device, shape=shape)
   for a, b in zip(traces, expected, strict=True):
