@@ -8,7 +8,6 @@ its caches are updated in place.
 import dataclasses
 import functools
 from collections.abc import Callable
-
 from typing import Any
 
 import flax.linen as nn

@@ -1,0 +1,249 @@
+"""From problems to report, through the entry point, on the tiny demo."""
+
+import json
+import os
+import pathlib
+import signal
+import subprocess
+import sys
+
+import jax
+import numpy as np
+import pandas as pd
+import pytest
+from etils import epath
+
+from configs import demo
+from prefixrl_jax import checkpoints, pipeline
+from prefixrl_jax.pipeline import Pipeline
+from prefixrl_jax.types import UserError
+
+_ROOT = pathlib.Path(__file__).parents[1]
+
+
+def _config(arg="tiny=true,arms=sft_rl+prefixrl", **fields):
+  config = demo.get_config(arg)
+  config.update_from_flattened_dict(
+    {
+      "train.max_steps": 2,
+      "sft.batch_size": 4,
+      "arms.sft_rl.sft_epochs": 1,
+      "mesh.data": 1,
+      "mesh.fsdp": -1,
+      **fields,
+    }
+  )
+  return config
+
+
+@pytest.fixture(scope="module")
+def done(tmp_path_factory):
+  """A finished workdir, made in two sittings."""
+  workdir = epath.Path(tmp_path_factory.mktemp("run"))
+  Pipeline(_config(), workdir, fresh=False).run(("screen", "collect"))
+  Pipeline(_config(), workdir, fresh=False).run(pipeline.STAGES)
+  return workdir
+
+
+def test_report_has_every_arm(done):
+  summary = json.loads((done / "report/summary.json").read_text())
+  assert list(summary["arms"]) == ["base", "sft_rl", "prefixrl"]
+  for arm in ("sft_rl", "prefixrl"):
+    costs = summary["arms"][arm]["runs"]["0"]["costs"]
+    assert costs["screening"]["flops_paper"] > 0
+    assert costs["collection"]["flops_paper"] > 0
+    assert (costs["sft"]["flops_paper"] > 0) == (arm == "sft_rl")
+    purposes = ("collection", "sft", "sampling", "update")
+    assert costs["training"]["flops_paper"] == pytest.approx(
+      sum(costs[p]["flops_paper"] for p in purposes)
+    )
+    curve = summary["arms"][arm]["runs"]["0"]["curve"]
+    # An arm that uses traces starts at what they cost.
+    assert curve["cost"]["flops_paper"][0] >= costs["collection"]["flops_paper"]
+  for name in ("index.html", "figure_a.png", "figure_a.svg", "figure_c.png"):
+    assert (done / "report" / name).stat().st_size > 1000
+
+
+def test_traces_are_readable_with_pandas(done):
+  traces = pd.read_parquet(done / "data/seed_0/collect/traces.parquet")
+  assert len(traces) == traces["problem_id"].nunique()
+  assert (traces["reward"] == 1).all()
+  assert (traces["tokens"].map(len) > 1).all()
+  base = pipeline.importlib.resources.files("prefixrl_jax") / "data"
+  params = checkpoints.load_params(
+    epath.Path(str(base / "demo_base.safetensors"))
+  )
+  assert set(traces["policy"]) == {f"demo@{checkpoints.weight_hash(params)}"}
+  cuts = pd.read_parquet(done / "data/seed_0/cut/prefixed.parquet")
+  assert len(cuts) == 3 * len(traces)
+
+
+def test_what_is_complete_is_not_made_again(done, monkeypatch):
+  before = {p: p.stat().st_mtime for p in pathlib.Path(done).rglob("*.json")}
+
+  def refuse(*_, **__):
+    raise AssertionError("nothing is left to sample")
+
+  monkeypatch.setattr(pipeline, "collect", refuse)
+  monkeypatch.setattr(pipeline, "evaluate", refuse)
+  Pipeline(_config(), done, fresh=False).run(pipeline.STAGES)
+  after = {p: p.stat().st_mtime for p in pathlib.Path(done).rglob("*.json")}
+  changed = {p.name for p in before if before[p] != after[p]}
+  assert changed == {"summary.json"}
+
+
+@pytest.mark.parametrize(
+  ("field", "value", "stage"),
+  [
+    ("prefixes.low", 0.2, "cut"),
+    ("collect.budget", 77, "collect"),
+    ("problems.num_blocks", 4, "screen"),
+    ("arms.prefixrl.learning_rate", 1.0, "train/prefixrl"),
+    ("learner.discount", 0.5, "train/sft_rl"),
+  ],
+)
+def test_a_workdir_of_another_config_is_refused(done, field, value, stage):
+  name = "arm.learning_rate" if field.startswith("arms") else field
+  with pytest.raises(UserError) as e:
+    Pipeline(_config(**{field: value}), done, fresh=False)
+  assert f"{name}: " in str(e.value)
+  assert f"{value!r} in the config" in str(e.value)
+  assert stage in str(e.value)
+
+
+def test_how_often_to_save_may_change(done):
+  Pipeline(_config(**{"train.checkpoint_every": 7}), done, fresh=False)
+
+
+def test_fresh_starts_anew(tmp_path):
+  (tmp_path / "old").mkdir()
+  Pipeline(_config(), epath.Path(tmp_path), fresh=True)
+  assert not (tmp_path / "old").exists()
+
+
+def test_a_stage_needs_the_one_before(tmp_path):
+  with pytest.raises(UserError, match="run --stage=screen first"):
+    Pipeline(_config(), epath.Path(tmp_path), fresh=False).run(("collect",))
+
+
+def test_no_trace_found_says_what_to_change(tmp_path):
+  config = _config(**{"collect.budget": 1, "problems.num_blocks": 7})
+  with pytest.raises(UserError, match=r"raise config\.collect\.budget"):
+    Pipeline(config, epath.Path(tmp_path), fresh=False).run(
+      ("screen", "collect")
+    )
+
+
+def test_prompts_that_do_not_fit_are_named(tmp_path):
+  config = _config(**{"rollouts.max_prompt_length": 8})
+  with pytest.raises(
+    UserError, match=r"12 of 12 prompts .* checksum/0/train/0"
+  ):
+    Pipeline(config, epath.Path(tmp_path), fresh=False).run(("screen",))
+
+
+def test_missing_model_folder(tmp_path):
+  config = _config(**{"model.folder": str(tmp_path / "none")})
+  with pytest.raises(UserError, match="there is no folder"):
+    Pipeline(config, epath.Path(tmp_path), fresh=False)
+
+
+def test_pretrains_a_base_model(tmp_path):
+  phase = dict(demo.get_config().pretrain.phases[0]) | {"num_steps": 3}
+  config = _config(
+    **{
+      "model.base": "",
+      "model.width": 16,
+      "model.num_heads": 2,
+      "model.num_kv_heads": 2,
+      "model.mlp_width": 32,
+    }
+  )
+  config.pretrain.phases = (phase,)
+  config.pretrain.batch_size = 4
+  Pipeline(config, epath.Path(tmp_path), fresh=False).run(("pretrain",))
+  params = checkpoints.load_params(
+    epath.Path(tmp_path) / "pretrain/base.safetensors"
+  )
+  assert params["embedding"].shape == (30, 16)
+  assert all(np.isfinite(x).all() for x in jax.tree.leaves(params))
+  # The task is learnable: it is not where it started.
+  assert not np.allclose(params["final_norm"]["scale"], 1.0, atol=1e-6)
+
+
+# -- the entry point, as a user starts it --------------------------------------
+
+
+def _command(*flags):
+  return [sys.executable, "-m", "prefixrl_jax.main", *flags]
+
+
+@pytest.mark.parametrize(
+  ("flags", "message"),
+  [
+    ((), "--config is missing"),
+    (("--config=configs/none.py",), "no file configs/none.py"),
+    (("--config=configs/demo.py:armz=rl",), "no argument 'armz'"),
+    (("--config=configs/demo.py", "--stage=trian"), "no stage 'trian'"),
+    (("--config=configs/demo.py", "--config.train.flopz=1"), "flopz"),
+    (("--config=configs/demo.py", "--nonsense=1"), "nonsense"),
+    (("--config=configs/demo.py", "train"), "what is 'train'?"),
+    (("--config=configs/math.py",), "config.model.folder is empty"),
+  ],
+)
+def test_one_line_for_what_a_user_can_mend(flags, message):
+  done = subprocess.run(
+    _command(*flags), capture_output=True, text=True, cwd=_ROOT, check=False
+  )
+  assert done.returncode == 1
+  assert message in done.stderr
+  assert "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+  ("number", "code", "said"),
+  [
+    (signal.SIGINT, 130, "interrupted"),
+    (signal.SIGTERM, 143, "saved at step"),
+  ],
+)
+def test_a_signal_leaves_a_workdir_that_goes_on(tmp_path, number, code, said):
+  flags = [
+    "--config=configs/demo.py:tiny=true,arms=prefixrl",
+    "--config.train.max_steps=40",
+    "--config.train.flops=1e15",
+    "--config.train.log_every=1",
+    f"--workdir={tmp_path}",
+  ]
+  environment = os.environ | {"XLA_FLAGS": ""}
+  process = subprocess.Popen(
+    _command(*flags),
+    stderr=subprocess.PIPE,
+    text=True,
+    cwd=_ROOT,
+    env=environment,
+  )
+  lines = []
+  for line in process.stderr:
+    lines.append(line)
+    if "step 5 " in line:
+      process.send_signal(number)
+  process.stderr.close()
+  assert process.wait() == code, "".join(lines)
+  assert said in lines[-1]
+  assert "Traceback" not in "".join(lines)
+  again = subprocess.run(
+    _command(*flags, "--stage=train"),
+    capture_output=True,
+    text=True,
+    cwd=_ROOT,
+    env=environment,
+    check=True,
+  )
+  steps = [
+    int(line.split("step ")[1].split()[0])
+    for line in again.stderr.splitlines()
+    if "step " in line
+  ]
+  assert steps[0] > 4  # from the checkpoint, not from the start
+  assert steps[-1] == 40
