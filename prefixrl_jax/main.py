@@ -38,12 +38,10 @@ def _set_up_jax() -> None:
   """Compiled programs are kept between runs."""
   import jax
 
-  if jax.config.read("jax_compilation_cache_dir") is None:
+  if jax.config.jax_compilation_cache_dir is None:
     cache = pathlib.Path.home() / ".cache" / "prefixrl_jax" / "xla"
     jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-  # Keys must not depend on how an array is sharded.
-  jax.config.update("jax_threefry_partitionable", True)
 
 
 def _main(argv) -> None:
