@@ -41,6 +41,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     dtype="float32",
     param_dtype="float32",
     remat="none",
+    scan_unroll=3,  # all layers: see TransformerConfig
   )
 
   # The task is ours; a problem is as hard as it has blocks.

@@ -56,16 +56,18 @@ def pretrain(
         decay_steps=num_steps,
         **config.optimizer,
       )
+      abstract = update.abstract_state(params, optimizer)
       step = update.make_update(
         model,
         optimizer,
         layout,
+        abstract,
         temperature=1.0,
         chunk_length=layout.completion_length,
         kl_coefficient=0.0,
       )
       phase = checksum.Phase(**settings)
-      state = jax.jit(lambda p, o=optimizer: update.init_state(p, o))(params)
+      state = update.make_init(optimizer, abstract)(params)
       for _ in range(num_steps):
         documents = [
           sft.example(*map(encode, checksum.make_document(rng, phase)))

@@ -9,11 +9,10 @@ import functools
 import signal
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from etils import epath
 
@@ -151,8 +150,13 @@ class Trainer:
     """Compiles every program the run can need, before the first step."""
     config = self.session.config
     rows_per_micro = config.learner.rows_per_microbatch
-    self._init_rl_state, abstract = self._compiled_init(self.rl_optimizer)
-    self._init_sft_state, _ = self._compiled_init(self.sft_optimizer)
+    base = self.session.base_params
+    # Both optimizers keep the same things.
+    abstract = self._abstract_state()
+    self._init_rl_state, self._init_sft_state = (
+      update.make_init(optimizer, abstract).lower(base).compile()
+      for optimizer in (self.rl_optimizer, self.sft_optimizer)
+    )
     reference = abstract.params if config.learner.kl_coefficient else None
 
     def compiled(layout, optimizer, trees, kl_coefficient, reference):
@@ -160,6 +164,7 @@ class Trainer:
         self.session.model,
         optimizer,
         layout,
+        abstract,
         temperature=config.rollouts.temperature,
         chunk_length=config.learner.logits_chunk_length,
         kl_coefficient=kl_coefficient,
@@ -192,24 +197,7 @@ class Trainer:
         None,
       )
     for sampler in (self.rl_sampler, self.eval_sampler):
-      sampler.warm_up(self.session.base_params)
-
-  def _compiled_init(self, optimizer) -> tuple[Callable, TrainState]:
-    """Returns params -> state, and the state's shapes and shardings."""
-
-    def init(params):
-      # A copy, since the update donates the state.
-      return update.init_state(jax.tree.map(jnp.copy, params), optimizer)
-
-    with jax.set_mesh(self.session.mesh):
-      lowered = jax.jit(init).lower(self.session.base_params)
-    compiled = lowered.compile()
-    abstract = jax.tree.map(
-      lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-      lowered.out_info,
-      compiled.output_shardings,
-    )
-    return compiled, abstract
+      sampler.warm_up(base)
 
   def _put(self, batch):
     return sharding.put_rows(self.session.mesh, batch, axis=1)
@@ -441,7 +429,7 @@ class Trainer:
     )
 
   def _abstract_state(self) -> TrainState:
-    return self._compiled_init(self.rl_optimizer)[1]
+    return update.abstract_state(self.session.base_params, self.rl_optimizer)
 
   def _next_point(self, curve) -> float:
     """Where the next point of the curve is due, on a grid shared by arms."""

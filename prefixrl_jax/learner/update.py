@@ -1,26 +1,71 @@
 """One jitted, donated update on a TrainBatch."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import optax
 
 from prefixrl_jax.batches import TrainState
+from prefixrl_jax.distributed import sharding
 from prefixrl_jax.learner import losses
 from prefixrl_jax.learner.logprobs import action_logprobs
 from prefixrl_jax.learner.packing import Layout
 
 
-def init_state(params, optimizer) -> TrainState:
-  """Returns the state before the first step."""
+def abstract_state(params, optimizer) -> TrainState:
+  """Returns the state's shapes; what belongs to a parameter lies with it.
+
+  Args:
+    params: arrays or shapes, with shardings.
+    optimizer: from `make_optimizer`.
+  """
+  shapes = jax.eval_shape(functools.partial(_init, optimizer), params)
+  whole = sharding.replicated(jax.tree.leaves(params)[0].sharding.mesh)
+  put = lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
+  like = lambda x, param: put(x, param.sharding)
+  return TrainState(
+    step=put(shapes.step, whole),
+    params=jax.tree.map(like, shapes.params, params),
+    opt_state=optax.tree.map_params(
+      optimizer,
+      like,
+      shapes.opt_state,
+      params,
+      transform_non_params=lambda x: put(x, whole),
+    ),
+  )
+
+
+def make_init(optimizer, state: TrainState) -> jax.stages.Wrapped:
+  """Returns params -> the state before the first step.
+
+  Args:
+    optimizer: from `make_optimizer`.
+    state: from `abstract_state`.
+  """
+  return jax.jit(
+    functools.partial(_init, optimizer), out_shardings=_shardings(state)
+  )
+
+
+def _init(optimizer, params) -> TrainState:
+  # A copy, since the update donates the state.
+  params = jax.tree.map(jnp.copy, params)
   return TrainState(
     step=jnp.int32(0), params=params, opt_state=optimizer.init(params)
   )
+
+
+def _shardings(state: TrainState) -> TrainState:
+  return jax.tree.map(lambda x: x.sharding, state)
 
 
 def make_update(
   config,
   optimizer: optax.GradientTransformation,
   layout: Layout,
+  state: TrainState,
   *,
   temperature: float,
   chunk_length: int,
@@ -35,6 +80,7 @@ def make_update(
     config: TransformerConfig.
     optimizer: from `make_optimizer`.
     layout: of the batch's rows.
+    state: from `abstract_state`; the new state lies where the old one did.
     temperature: of the policy, that of sampling.
     chunk_length: see `action_logprobs`.
     kl_coefficient: weight of the KL to the reference policy per token; 0
@@ -119,4 +165,6 @@ def make_update(
     state = TrainState(step=state.step + 1, params=params, opt_state=opt_state)
     return state, metrics
 
-  return jax.jit(update, donate_argnums=0)
+  return jax.jit(
+    update, donate_argnums=0, out_shardings=(_shardings(state), None)
+  )

@@ -139,26 +139,37 @@ def test_arrays_are_aligned_with_tokens(model, params, rng):
 def _run(model, params, trees, mesh, rows_per_micro, kl=0.0, steps=2):
   layout = Layout(6, 3, 4)
   optimizer = make_optimizer(**_OPTIMIZER)
-  step = update.make_update(
-    model,
-    optimizer,
-    layout,
-    temperature=0.8,
-    chunk_length=5,
-    kl_coefficient=kl,
-  )
   with jax.set_mesh(mesh):
     params = jax.tree.map(
       lambda x, like: jax.device_put(np.asarray(x), like.sharding),
       params,
       transformer.abstract_params(model, mesh),
     )
+    abstract = update.abstract_state(params, optimizer)
+    step = update.make_update(
+      model,
+      optimizer,
+      layout,
+      abstract,
+      temperature=0.8,
+      chunk_length=5,
+      kl_coefficient=kl,
+    )
     reference = jax.tree.map(lambda x: x * 0.9, params)
-    state = update.init_state(params, optimizer)
+    state = update.make_init(optimizer, abstract)(params)
     batch = sharding.put_rows(mesh, pack(trees, layout, rows_per_micro), axis=1)
     for _ in range(steps):
       state, metrics = step(state, batch, reference if kl else None)
-  assert step._cache_size() <= 2  # first call: layouts of the fresh state
+      # What belongs to a parameter lies where it lies, before and after.
+      jax.tree.map(
+        lambda x, like: (
+          x.sharding.is_equivalent_to(like.sharding, x.ndim)
+          or pytest.fail(f"{x.sharding} is not {like.sharding}")
+        ),
+        state,
+        abstract,
+      )
+  assert step._cache_size() == 1
   return jax.device_get(state.params), jax.device_get(metrics)
 
 
