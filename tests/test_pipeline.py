@@ -39,10 +39,11 @@ def _config(arg="tiny=true,arms=sft_rl+prefixrl", **fields):
 @pytest.fixture(scope="module")
 def done(tmp_path_factory):
   """A finished workdir, made in two sittings."""
-  workdir = epath.Path(tmp_path_factory.mktemp("run"))
+  path = tmp_path_factory.mktemp("run")
+  workdir = epath.Path(path)
   Pipeline(_config(), workdir, fresh=False).run(("screen", "collect"))
   Pipeline(_config(), workdir, fresh=False).run(pipeline.STAGES)
-  return workdir
+  return path
 
 
 def test_report_has_every_arm(done):
@@ -79,15 +80,15 @@ def test_traces_are_readable_with_pandas(done):
 
 
 def test_what_is_complete_is_not_made_again(done, monkeypatch):
-  before = {p: p.stat().st_mtime for p in pathlib.Path(done).rglob("*.json")}
+  before = {p: p.stat().st_mtime for p in done.rglob("*.json")}
 
   def refuse(*_, **__):
     raise AssertionError("nothing is left to sample")
 
   monkeypatch.setattr(pipeline, "collect", refuse)
   monkeypatch.setattr(pipeline, "evaluate", refuse)
-  Pipeline(_config(), done, fresh=False).run(pipeline.STAGES)
-  after = {p: p.stat().st_mtime for p in pathlib.Path(done).rglob("*.json")}
+  Pipeline(_config(), epath.Path(done), fresh=False).run(pipeline.STAGES)
+  after = {p: p.stat().st_mtime for p in done.rglob("*.json")}
   changed = {p.name for p in before if before[p] != after[p]}
   assert changed == {"summary.json"}
 
@@ -105,14 +106,16 @@ def test_what_is_complete_is_not_made_again(done, monkeypatch):
 def test_a_workdir_of_another_config_is_refused(done, field, value, stage):
   name = "arm.learning_rate" if field.startswith("arms") else field
   with pytest.raises(UserError) as e:
-    Pipeline(_config(**{field: value}), done, fresh=False)
+    Pipeline(_config(**{field: value}), epath.Path(done), fresh=False)
   assert f"{name}: " in str(e.value)
   assert f"{value!r} in the config" in str(e.value)
   assert stage in str(e.value)
 
 
 def test_how_often_to_save_may_change(done):
-  Pipeline(_config(**{"train.checkpoint_every": 7}), done, fresh=False)
+  Pipeline(
+    _config(**{"train.checkpoint_every": 7}), epath.Path(done), fresh=False
+  )
 
 
 def test_fresh_starts_anew(tmp_path):
@@ -137,7 +140,7 @@ def test_no_trace_found_says_what_to_change(tmp_path):
 def test_prompts_that_do_not_fit_are_named(tmp_path):
   config = _config(**{"rollouts.max_prompt_length": 8})
   with pytest.raises(
-    UserError, match=r"12 of 12 prompts .* checksum/0/train/0"
+    UserError, match=r"10 of 12 prompts .* checksum/0/train/0"
   ):
     Pipeline(config, epath.Path(tmp_path), fresh=False).run(("screen",))
 
