@@ -5,6 +5,7 @@
 Run it again to go on where it stopped; what is complete is not made again.
 """
 
+import os
 import pathlib
 import signal
 import sys
@@ -38,7 +39,7 @@ def _set_up_jax() -> None:
   """Compiled programs are kept between runs."""
   import jax
 
-  if jax.config.jax_compilation_cache_dir is None:
+  if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     cache = pathlib.Path.home() / ".cache" / "prefixrl_jax" / "xla"
     jax.config.update("jax_compilation_cache_dir", str(cache))
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)

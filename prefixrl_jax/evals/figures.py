@@ -61,43 +61,13 @@ def figure_a(summary: Mapping[str, Any], path_stem: epath.PathLike) -> None:
     summary: from `summarize`.
     path_stem: of the files: .png and .svg are appended.
   """
-  arms = {a: s for a, s in summary["arms"].items() if a != BASE}
-  colours = arm_colours(summary["arms"])
   figure = Figure(figsize=(9, 7), layout="constrained")
   panels = figure.subplots(2, 2, sharey=True)
   for axes, split in zip(panels[0], ("train", "heldout")):
     axes.set_title(_SPLITS[split])
-  for row, (axis, cost_label) in zip(panels, _COUNTS.items()):
-    collection = sorted(
-      {
-        arm["costs"]["collection"][axis]
-        for arm in arms.values()
-        if arm["uses_traces"] and arm["costs"]
-      }
-    )
+  for row, axis in zip(panels, _COUNTS):
     for axes, split in zip(row, ("train", "heldout")):
-      for arm, of_arm in arms.items():
-        line = of_arm["mean_curve"][axis].get(split)
-        if line:
-          _draw_line(axes, line["cost"], line, arm, colours[arm])
-      if collection:
-        axes.axvspan(0, collection[-1], color="#f2f2f2", linewidth=0, zorder=0)
-      for cost in collection:
-        axes.axvline(cost, color="#888888", linestyle=":", linewidth=1.2)
-      _label_costs(axes, cost_label)
-      if collection:
-        axes.annotate(
-          "collecting traces",
-          (collection[-1], 1),
-          xycoords=("data", "axes fraction"),
-          xytext=(-3, -4),
-          textcoords="offset points",
-          rotation=90,
-          ha="right",
-          va="top",
-          fontsize="small",
-          color="#777777",
-        )
+      _draw_curves(axes, summary, axis, split)
     row[0].set_ylabel("Accuracy without prefix")
   highest = max((axes.dataLim.y1 for axes in panels.flat), default=1.0)
   panels[0, 0].set_ylim(0, _round_up(highest))
@@ -154,6 +124,30 @@ def figure_c(
   _save(figure, path_stem)
 
 
+@style.context(["default", _STYLE])
+def figure_by_hardness(
+  summaries: Mapping[str, Mapping[str, Any]],
+  path_stem: epath.PathLike,
+  split: str = "heldout",
+) -> None:
+  """Draws accuracy without prefix over training FLOPs, a panel a hardness.
+
+  Args:
+    summaries: title of the panel -> from `summarize`.
+    path_stem: of the files: .png and .svg are appended.
+    split: whose accuracy is shown.
+  """
+  figure = Figure(figsize=(1 + 4 * len(summaries), 3.8), layout="constrained")
+  panels = figure.subplots(1, len(summaries), sharey=True, squeeze=False)[0]
+  for axes, (title, summary) in zip(panels, summaries.items()):
+    _draw_curves(axes, summary, "flops_paper", split)
+    axes.set_title(title)
+  panels[0].set_ylabel(f"Accuracy without prefix,\n{_SPLITS[split].lower()}")
+  panels[0].set_ylim(0, 1.02)
+  _add_legend(figure, panels)
+  _save(figure, path_stem)
+
+
 def arm_label(arm: str) -> str:
   """Returns how people call an arm."""
   return _ARMS[arm][0] if arm in _ARMS else arm
@@ -165,6 +159,43 @@ def arm_colours(arms: Iterable[str]) -> dict[str, str]:
   return {arm: colour for arm, (_, colour) in _ARMS.items()} | {
     arm: _MORE_COLOURS[i % len(_MORE_COLOURS)] for i, arm in enumerate(own)
   }
+
+
+def _draw_curves(
+  axes: Axes, summary: Mapping[str, Any], axis: str, split: str
+) -> None:
+  """Draws a line an arm, and what collecting the traces cost."""
+  arms = {a: s for a, s in summary["arms"].items() if a != BASE}
+  colours = arm_colours(summary["arms"])
+  for arm, of_arm in arms.items():
+    line = of_arm["mean_curve"][axis].get(split)
+    if line:
+      _draw_line(axes, line["cost"], line, arm, colours[arm])
+  collection = sorted(
+    {
+      arm["costs"]["collection"][axis]
+      for arm in arms.values()
+      if arm["uses_traces"] and arm["costs"]
+    }
+  )
+  _label_costs(axes, _COUNTS[axis])
+  if not collection:
+    return
+  axes.axvspan(0, collection[-1], color="#f2f2f2", linewidth=0, zorder=0)
+  for cost in collection:
+    axes.axvline(cost, color="#888888", linestyle=":", linewidth=1.2)
+  axes.annotate(
+    "collecting traces",
+    (collection[-1], 1),
+    xycoords=("data", "axes fraction"),
+    xytext=(-3, -4),
+    textcoords="offset points",
+    rotation=90,
+    ha="right",
+    va="top",
+    fontsize="small",
+    color="#777777",
+  )
 
 
 def _draw_line(

@@ -1,5 +1,6 @@
 """The report of plausible runs: complete, safe, reproducible."""
 
+import dataclasses
 import html.parser
 import json
 
@@ -8,7 +9,12 @@ import pytest
 from PIL import Image
 
 from prefixrl_jax.evals import report
-from prefixrl_jax.evals.figures import arm_colours, figure_a, figure_c
+from prefixrl_jax.evals.figures import (
+  arm_colours,
+  figure_a,
+  figure_by_hardness,
+  figure_c,
+)
 from prefixrl_jax.evals.summary import CurvePoint, RunRecord, summarize
 from prefixrl_jax.types import EvalResult
 
@@ -127,10 +133,8 @@ def test_report_is_complete(written):
   assert json.loads((directory / "summary.json").read_text()) == summary
 
 
-@pytest.mark.parametrize("name", ["figure_a", "figure_c"])
-def test_figures_are_not_blank(written, name):
-  directory, _ = written
-  pixels = np.asarray(Image.open(directory / f"{name}.png").convert("RGB"))
+def check_figure(path):
+  pixels = np.asarray(Image.open(path).convert("RGB"))
   assert min(pixels.shape[:2]) > 500
   assert pixels.std() > 10
   # Every arm that is drawn has pixels of its own colour.
@@ -138,6 +142,26 @@ def test_figures_are_not_blank(written, name):
     colour = arm_colours(ARMS)[arm].removeprefix("#")
     wanted = [int(colour[i : i + 2], 16) for i in (0, 2, 4)]
     assert np.any(np.all(pixels == wanted, axis=-1)), arm
+
+
+@pytest.mark.parametrize("name", ["figure_a", "figure_c"])
+def test_figures_are_not_blank(written, name):
+  check_figure(written[0] / f"{name}.png")
+
+
+def test_hardness_is_drawn_from_curves_alone(tmp_path):
+  summaries = {
+    f"{blocks} blocks": summarize(
+      [
+        dataclasses.replace(fake_run(arm, seed), results=[])
+        for arm in ("rl", "sft_rl", "prefixrl")
+        for seed in range(2)
+      ]
+    )
+    for blocks in (5, 6)
+  }
+  figure_by_hardness(summaries, tmp_path / "hardness")
+  check_figure(tmp_path / "hardness.png")
 
 
 def test_figures_are_reproducible(written, tmp_path):
