@@ -30,11 +30,12 @@ _FIELDS = flags.DEFINE_list(
   "fields", ["problem"], "Fields whose texts are joined by a line break."
 )
 _NUM = flags.DEFINE_integer("num", 200, "Lines that are read.")
-_ROWS = flags.DEFINE_integer("rows", 8, "Texts in a batch.")
+_WINDOW = flags.DEFINE_integer("window", 1024, "Tokens a window has.")
+_ROWS = flags.DEFINE_integer("rows", 2, "Windows in a batch.")
 
 
 def main(argv) -> None:
-  """Prints the perplexity per token, all texts weighted by their tokens."""
+  """Prints the perplexity of the texts, joined by blank lines, in windows."""
   del argv
   mesh = make_mesh(data=1, fsdp=-1, tensor=1)
   folder = epath.Path(_FOLDER.value)
@@ -45,15 +46,14 @@ def main(argv) -> None:
   params = importing.load_params(folder, config, mesh)
   with epath.Path(_FILE.value).open() as file:
     rows = [json.loads(line) for line, _ in zip(file, range(_NUM.value))]
-  texts = [
-    np.array(
-      tokenizer.encode("\n".join(row[f] for f in _FIELDS.value)), np.int32
-    )
-    for row in rows
+  texts = ["\n".join(row[f] for f in _FIELDS.value) for row in rows]
+  tokens = np.array(tokenizer.encode("\n\n".join(texts)), np.int32)
+  windows = [
+    tokens[i : i + _WINDOW.value]
+    for i in range(0, len(tokens) - 1, _WINDOW.value)
   ]
-  texts.sort(key=len)
-  # The first token of a text is given; each other one is predicted.
-  layout = Layout(1, 1, round_up(len(texts[-1]) - 1, 8))
+  # The first token of a window is given; each other one is predicted.
+  layout = Layout(1, 1, round_up(_WINDOW.value - 1, 8))
   score = jax.jit(
     functools.partial(
       action_logprobs,
@@ -65,11 +65,11 @@ def main(argv) -> None:
     )
   )
   total, count = 0.0, 0
-  with Progress("perplexity", total=len(texts)) as progress:
-    for i in range(0, len(texts), _ROWS.value):
-      some = texts[i : i + _ROWS.value]
+  with Progress("perplexity", total=len(windows)) as progress:
+    for i in range(0, len(windows), _ROWS.value):
+      some = windows[i : i + _ROWS.value]
       batch = pack(
-        [sft.example(t[:1], t[1:]) for t in some],
+        [sft.example(w[:1], w[1:]) for w in some],
         layout,
         _ROWS.value,
         num_rows=_ROWS.value,
@@ -78,11 +78,11 @@ def main(argv) -> None:
       with jax.set_mesh(mesh):
         logprobs, _ = score(params, batch)
       total -= float(logprobs.sum())
-      count += sum(len(t) - 1 for t in some)
+      count += sum(len(w) - 1 for w in some)
       progress.update(i + len(some))
   print(
     f"perplexity {np.exp(total / count):.2f} of {count} tokens in"
-    f" {len(texts)} texts"
+    f" {len(windows)} windows"
   )
 
 
