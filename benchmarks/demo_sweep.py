@@ -33,18 +33,21 @@ _EPOCHS = flags.DEFINE_list(
 _SFT_RATES = flags.DEFINE_list(
   "sft_learning_rates", [], "Learning rates of SFT; empty: the config's."
 )
+_WARMUPS = flags.DEFINE_list(
+  "warmup_steps", [], "Steps of warm-up; empty: the demo's."
+)
 _BLOCKS = flags.DEFINE_list("num_blocks", [], "Hardness; empty: the demo's.")
 _SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds.")
 _FLOPS = flags.DEFINE_float("flops", 0, "Budget; 0: the demo's.")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/sweep", "Where runs are kept.")
-
-
 _FIGURE = flags.DEFINE_string(
   "figure", "", "Stem of a figure: held-out accuracy over FLOPs, by hardness."
 )
 
 
-def _run(arm, rate, epochs, sft_rate, blocks, seed) -> tuple[dict, RunRecord]:
+def _run(
+  arm, blocks, warmup, rate, epochs, sft_rate, seed
+) -> tuple[dict, RunRecord]:
   """Trains one combination; returns its settings and what came of it."""
   config = demo.get_config(f"arms={arm}")
   config.seeds = (int(seed),)
@@ -55,6 +58,8 @@ def _run(arm, rate, epochs, sft_rate, blocks, seed) -> tuple[dict, RunRecord]:
     settings.sft_epochs = int(epochs)
   if sft_rate:
     config.sft.learning_rate = float(sft_rate)
+  if warmup:
+    config.learner.warmup_steps = int(warmup)
   if blocks:
     config.problems.num_blocks = int(blocks)
   if _FLOPS.value:
@@ -64,6 +69,7 @@ def _run(arm, rate, epochs, sft_rate, blocks, seed) -> tuple[dict, RunRecord]:
     "learning_rate": settings.learning_rate,
     "sft_epochs": settings.sft_epochs,
     "sft_learning_rate": config.sft.learning_rate if _has_sft(arm) else 0.0,
+    "warmup_steps": config.learner.warmup_steps,
     "num_blocks": config.problems.num_blocks,
     "flops": config.train.flops,
   }
@@ -120,13 +126,14 @@ def main(argv) -> None:
   logging.set_verbosity(logging.WARNING)
   runs = []
   for blocks, arm in itertools.product(_BLOCKS.value or [""], _ARMS.value):
-    for rate, epochs, sft_rate, seed in itertools.product(
+    for settings in itertools.product(
+      _WARMUPS.value or [""],
       _RATES.value or [""],
       (_EPOCHS.value if _has_sft(arm) else []) or [""],
       (_SFT_RATES.value if _has_sft(arm) else []) or [""],
       _SEEDS.value,
     ):
-      runs.append(_run(arm, rate, epochs, sft_rate, blocks, seed))
+      runs.append(_run(arm, blocks, *settings))
   print(_table(runs))
   if _FIGURE.value:
     by_blocks: dict[int, list[RunRecord]] = {}
