@@ -119,7 +119,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   # Each arm's learning rate and SFT's epochs are chosen on held-out problems
   # by the sweep in docs/tuning.md.
   c.arms = dict(
-    rl=dict(prefixed_share=0.0, sft_epochs=0, learning_rate=5e-4),
+    rl=dict(prefixed_share=0.0, sft_epochs=0, learning_rate=1e-4),
     sft_rl=dict(prefixed_share=0.0, sft_epochs=8, learning_rate=5e-4),
     prefixrl=dict(prefixed_share=0.75, sft_epochs=0, learning_rate=5e-4),
     prefixrl_only=dict(prefixed_share=1.0, sft_epochs=0, learning_rate=5e-4),
