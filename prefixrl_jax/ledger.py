@@ -59,10 +59,11 @@ class Ledger:
     entry = self._entries[purpose]
     entry.flops_paper += 2.0 * self._num_params * tokens
     entry.flops_executed += usage.prefill_tokens * (
-      self._flops_per_token(head=False) + self._attention_flops(trunk_length)
+      flops_per_token(self._config, head=False)
+      + attention_flops(self._config, trunk_length)
     ) + usage.decode_tokens * (
-      self._flops_per_token(head=True)
-      + self._attention_flops(trunk_length + lane_length)
+      flops_per_token(self._config, head=True)
+      + attention_flops(self._config, trunk_length + lane_length)
     )
     entry.tokens += tokens
     entry.completions += usage.completions
@@ -91,9 +92,9 @@ class Ledger:
     """
     trunk, lanes = rows * trunk_length, rows * num_lanes * completion_length
     forward = (
-      (trunk + lanes) * self._flops_per_token(head=False)
-      + trunk * self._attention_flops(trunk_length)
-      + lanes * self._attention_flops(trunk_length + completion_length)
+      (trunk + lanes) * flops_per_token(self._config, head=False)
+      + trunk * attention_flops(self._config, trunk_length)
+      + lanes * attention_flops(self._config, trunk_length + completion_length)
     )
     head = lanes * 2 * self._config.width * self._config.vocab_size
     entry = self._entries[purpose]
@@ -122,14 +123,23 @@ class Ledger:
     """Returns {purpose: {field: value}}, ready for JSON."""
     return {p: dataclasses.asdict(e) for p, e in self._entries.items()}
 
-  def _flops_per_token(self, *, head: bool) -> float:
-    c = self._config
-    qkv = c.width * c.head_dim * (c.num_heads + 2 * c.num_kv_heads)
-    output = c.num_heads * c.head_dim * c.width
-    mlp = (3 if c.mlp == "gated_silu" else 2) * c.width * c.mlp_width
-    last = c.width * c.vocab_size if head else 0
-    return 2.0 * (c.num_layers * (qkv + output + mlp) + last)
 
-  def _attention_flops(self, keys: int) -> float:
-    c = self._config
-    return 4.0 * c.num_layers * c.num_heads * c.head_dim * keys
+def flops_per_token(config: TransformerConfig, *, head: bool) -> float:
+  """Returns the matrix products' FLOPs of one token's forward pass.
+
+  Args:
+    config: TransformerConfig.
+    head: whether the token's logits are computed.
+  """
+  c = config
+  qkv = c.width * c.head_dim * (c.num_heads + 2 * c.num_kv_heads)
+  output = c.num_heads * c.head_dim * c.width
+  mlp = (3 if c.mlp == "gated_silu" else 2) * c.width * c.mlp_width
+  last = c.width * c.vocab_size if head else 0
+  return 2.0 * (c.num_layers * (qkv + output + mlp) + last)
+
+
+def attention_flops(config: TransformerConfig, keys: float) -> float:
+  """Returns the FLOPs of one token's attention to so many keys."""
+  c = config
+  return 4.0 * c.num_layers * c.num_heads * c.head_dim * keys

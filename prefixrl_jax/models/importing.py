@@ -212,6 +212,29 @@ def load_params(
   )
 
 
+def to_hugging_face(
+  config: transformer.TransformerConfig, params: dict, family: str = "llama"
+) -> dict[str, np.ndarray]:
+  """Returns the weights under the family's names: what `load_params` reads.
+
+  Args:
+    config: TransformerConfig.
+    params: on the host.
+    family: a model_type of config.json.
+  """
+  weights = _FAMILIES[family][0]
+  tensors = {}
+  for path, value in jax.tree_util.tree_flatten_with_path(params)[0]:
+    ours = ".".join(k.key for k in path)
+    stacked = ours.startswith("layers.")
+    for i, one in enumerate(value if stacked else [value]):
+      matrix = np.asarray(one).reshape(_matrix_shape(ours, one.shape))
+      tensors[weights[ours].name.format(i)] = (
+        matrix.T if weights[ours].transposed else matrix
+      )
+  return tensors
+
+
 def _matrix_shape(ours: str, shape) -> tuple[int, ...]:
   """Ours with the heads' axes folded: [inputs, outputs]."""
   if len(shape) < 3:

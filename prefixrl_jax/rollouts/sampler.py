@@ -33,6 +33,7 @@ class Request:
     step: training step or other stamp, part of the completions' keys.
     problem: the problem's index, part of the keys.
     first_attempt: number of the first completion, part of the keys.
+    max_tokens: where a completion is truncated; 0 is the sampler's length.
   """
 
   trunk: np.ndarray
@@ -40,6 +41,7 @@ class Request:
   step: int
   problem: int
   first_attempt: int = 0
+  max_tokens: int = 0
 
 
 @dataclasses.dataclass
@@ -275,7 +277,10 @@ class Sampler:
           row.attempts[g] = row.next_attempt
           chosen[r, g] = True
           fork[r, g] = len(row.request.trunk)
-          limit[r, g] = self.completion_length
+          limit[r, g] = min(
+            row.request.max_tokens or self.completion_length,
+            self.completion_length,
+          )
           key_ids[r, g] = (
             PURPOSES[purpose],
             row.request.step,

@@ -90,6 +90,14 @@ def test_loads_exactly_on_one_and_on_eight_devices(
   assert len(loaded["layers"]["query"].sharding.device_set) == 8
 
 
+def test_gives_weights_their_names(model, params):
+  ours = importing.to_hugging_face(model, jax.device_get(params))
+  theirs = _theirs(params)
+  assert ours.keys() == theirs.keys()
+  for name, value in theirs.items():
+    np.testing.assert_array_equal(ours[name], value, err_msg=name)
+
+
 def test_loads_tied_embeddings(tmp_path, params, one_device):
   folder = _write(
     tmp_path, _theirs(params, tied=True), tie_word_embeddings=True

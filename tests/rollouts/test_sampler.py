@@ -1,5 +1,6 @@
 """The sampler: exact log-probabilities, whatever the schedule."""
 
+import dataclasses
 import itertools
 
 import jax
@@ -195,6 +196,25 @@ def test_cancel_keeps_earlier_attempts(model, params, one_device, rng):
   usage = sampler.pop_usage()
   assert usage.completions >= len(seen)
   assert usage.input_tokens == usage.completions * len(request.trunk)
+
+
+def test_a_limit_cuts_a_completion_short(model, params, one_device, rng):
+  sampler = _sampler(model, one_device, params)
+  requests = _requests(rng, model)
+  whole = sampler.sample(requests, purpose="sampling", seed=1)
+  limits = (1, 2, 3, 5, 100)
+  cut = sampler.sample(
+    [
+      dataclasses.replace(request, max_tokens=n)
+      for request, n in zip(requests, limits)
+    ],
+    purpose="sampling",
+    seed=1,
+  )
+  for n, long, short in zip(limits, whole, cut):
+    for a, b in zip(long, short):
+      np.testing.assert_array_equal(a.tokens[:n], b.tokens)
+      assert b.truncated == (b.tokens[-1] != 5)
 
 
 def test_a_trunk_that_does_not_fit_is_an_error(model, params, one_device):

@@ -1,0 +1,199 @@
+"""How fast completions are sampled, next to transformers and the roofline.
+
+  python -m benchmarks.sampler --unit=prompts,trunks,ragged --peer=transformers
+
+Units, all at temperature 1 without a stop token:
+  prompts  16 prompts of 64 tokens, 128 new tokens each
+  trunks   4 trunks of 256 tokens, 8 lanes of 64 new tokens each
+  ragged   64 prompts of 64 tokens whose completions have geometric lengths
+           (mean 64, at most 256), 16 lanes at most
+
+One core: put `taskset -c 0` before it. The roofline is a prefill and a decode
+step a token at the speed of a matrix product or a memory read, whichever
+takes longer, with full lanes and caches as long as they are needed.
+"""
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable
+
+import jax
+import numpy as np
+from absl import app, flags
+
+from benchmarks import measuring, shapes
+from prefixrl_jax.distributed.mesh import make_mesh
+from prefixrl_jax.ledger import attention_flops, flops_per_token
+from prefixrl_jax.models import transformer
+from prefixrl_jax.rollouts.sampler import Request, Sampler
+
+_UNITS = flags.DEFINE_list("unit", ["prompts", "trunks", "ragged"], "Units.")
+_MODEL = flags.DEFINE_enum("model", "smol", list(shapes.MODELS), "Model.")
+_PEER = flags.DEFINE_enum(
+  "peer", "none", ["none", "transformers"], "What to compare with."
+)
+_REPEATS = flags.DEFINE_integer("repeats", 3, "Timed calls of each.", 3)
+_JSON = flags.DEFINE_string("json", "", "File for the figures.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Unit:
+  """Work for a sampler."""
+
+  rows: int
+  lanes: int
+  trunk_length: int
+  lengths: tuple[int, ...]  # new tokens of each completion, trunk by trunk
+
+  @property
+  def num_trunks(self) -> int:
+    return len(self.lengths) // self.lanes
+
+
+def _ragged_lengths() -> tuple[int, ...]:
+  draws = np.random.default_rng(0).geometric(1 / 64, 64)
+  return tuple(int(n) for n in np.minimum(draws, 256))
+
+
+UNITS = {
+  "prompts": Unit(16, 1, 64, (128,) * 16),
+  "trunks": Unit(4, 8, 256, (64,) * 32),
+  "ragged": Unit(16, 1, 64, _ragged_lengths()),
+}
+
+
+def _trunks(config, unit: Unit) -> np.ndarray:
+  rng = np.random.default_rng(0)
+  shape = (unit.num_trunks, unit.trunk_length)
+  return rng.integers(0, config.vocab_size, shape, np.int32)
+
+
+def _ours(config, params, unit: Unit) -> Callable[[], object]:
+  mesh = make_mesh(data=-1, fsdp=1, tensor=1)
+  sampler = Sampler(
+    config,
+    mesh,
+    rows=unit.rows,
+    lanes=unit.lanes,
+    trunk_length=unit.trunk_length,
+    completion_length=max(unit.lengths),
+    steps_per_dispatch=32,
+    temperature=1.0,
+    top_k=0,
+    top_p=1.0,
+    stop_tokens=(),
+  )
+  sampler.warm_up(params)
+  requests = [
+    Request(
+      trunk,
+      unit.lanes,
+      0,
+      i,
+      max_tokens=unit.lengths[i * unit.lanes],
+    )
+    for i, trunk in enumerate(_trunks(config, unit))
+  ]
+
+  def run():
+    found = sampler.sample(requests, purpose="sampling", seed=0)
+    lengths = tuple(len(c.tokens) for group in found for c in group)
+    assert lengths == unit.lengths, lengths
+
+  return run
+
+
+def _transformers(config, params, unit: Unit) -> Callable[[], object]:
+  """Batches as `generate` takes them: each runs until its longest is done."""
+  import torch
+
+  torch.set_num_threads(len(os.sched_getaffinity(0)))
+  model = shapes.transformers_twin(config, params)
+  prompts = torch.from_numpy(_trunks(config, unit).astype(np.int64))
+
+  def run():
+    for i in range(0, unit.num_trunks, unit.rows):
+      some = slice(i * unit.lanes, (i + unit.rows) * unit.lanes)
+      longest = max(unit.lengths[some])
+      model.generate(
+        prompts[i : i + unit.rows],
+        attention_mask=torch.ones_like(prompts[i : i + unit.rows]),
+        do_sample=True,
+        top_k=0,
+        num_return_sequences=unit.lanes,
+        min_new_tokens=longest,
+        max_new_tokens=longest,
+        pad_token_id=0,
+      )
+
+  return run
+
+
+def least_seconds(config, unit: Unit, roofline: measuring.Roofline) -> float:
+  """Returns how long the unit takes at the roofline.
+
+  Every lane is full all the time, and a decode step reads the weights once,
+  each trunk's cache once a row, and of a lane what it has so far.
+  """
+  c = config
+  matmul = functools.partial(flops_per_token, config)
+  prefill = unit.num_trunks * unit.trunk_length
+  seconds = roofline.seconds(
+    prefill
+    * (matmul(head=False) + attention_flops(config, unit.trunk_length / 2))
+  )
+  tokens, lanes = sum(unit.lengths), unit.rows * unit.lanes
+  mean = sum(n * n for n in unit.lengths) / 2 / tokens  # own keys a token sees
+  flops = lanes * (
+    matmul(head=True) + attention_flops(config, unit.trunk_length + mean)
+  )
+  per_key = 2 * c.num_layers * c.num_kv_heads * c.head_dim * 4
+  weights = 4 * transformer.num_params(config)
+  keys = unit.rows * (unit.trunk_length + unit.lanes * mean)
+  return seconds + tokens / lanes * roofline.seconds(
+    flops, weights + keys * per_key
+  )
+
+
+def main(argv) -> None:
+  """Times every unit and prints the table."""
+  del argv
+  config = shapes.MODELS[_MODEL.value]
+  params = jax.jit(functools.partial(transformer.init, config))(
+    jax.random.key(0)
+  )
+  roofline = measuring.measure_roofline()
+  rows = []
+  for name in _UNITS.value:
+    unit = UNITS[name]
+    runs = {"prefixrl_jax": _ours(config, params, unit)}
+    if _PEER.value == "transformers":
+      runs["transformers"] = _transformers(config, params, unit)
+    seconds = measuring.alternate(runs, _REPEATS.value)
+    least = least_seconds(config, unit, roofline)
+    for peer, times in seconds.items():
+      taken = measuring.median(times)
+      rows.append(
+        {
+          "unit": name,
+          "by": peer,
+          "tokens/s": sum(unit.lengths) / taken,
+          "seconds": taken,
+          "least": min(times),
+          "most": max(times),
+          "share of roofline": least / taken,
+          "against ours": taken / measuring.median(seconds["prefixrl_jax"]),
+        }
+      )
+  measuring.show(
+    f"{_MODEL.value}, {len(os.sched_getaffinity(0))} cores,"
+    f" {roofline.flops_per_second / 1e9:.0f} GFLOP/s,"
+    f" {roofline.bytes_per_second / 1e9:.0f} GB/s",
+    rows,
+    _JSON.value,
+  )
+
+
+if __name__ == "__main__":
+  app.run(main)
