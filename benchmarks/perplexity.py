@@ -18,10 +18,9 @@ from prefixrl_jax.distributed import sharding
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.learner import sft
 from prefixrl_jax.learner.logprobs import action_logprobs
-from prefixrl_jax.learner.packing import Layout, pack
+from prefixrl_jax.learner.packing import layout_for, pack
 from prefixrl_jax.metrics import Progress
-from prefixrl_jax.models import importing
-from prefixrl_jax.session import round_up
+from prefixrl_jax.models import importing, tree_attention
 from prefixrl_jax.tokenizer import load_tokenizer
 
 _FOLDER = flags.DEFINE_string("folder", None, "Model folder.", required=True)
@@ -52,28 +51,31 @@ def main(argv) -> None:
     tokens[i : i + _WINDOW.value]
     for i in range(0, len(tokens) - 1, _WINDOW.value)
   ]
-  # The first token of a window is given; each other one is predicted.
-  layout = Layout(1, 1, round_up(_WINDOW.value - 1, 8))
-  score = jax.jit(
-    functools.partial(
-      action_logprobs,
+  layout = layout_for(
+    longest_tree=_WINDOW.value,
+    num_trees=(0, _ROWS.value),
+    row_length=_WINDOW.value,
+    rows_per_micro=_ROWS.value,
+  )
+
+  @jax.jit
+  def score(params, rows):
+    schedule = tree_attention.make_schedule(rows)
+    return action_logprobs(
       config,
-      trunk_length=layout.trunk_length,
-      num_lanes=1,
+      params,
+      rows=rows,
       temperature=1.0,
       chunk_length=64,
+      attend=functools.partial(tree_attention.attend, rows, schedule),
     )
-  )
+
   total, count = 0.0, 0
   with Progress("perplexity", total=len(windows)) as progress:
     for i in range(0, len(windows), _ROWS.value):
       some = windows[i : i + _ROWS.value]
-      batch = pack(
-        [sft.example(w[:1], w[1:]) for w in some],
-        layout,
-        _ROWS.value,
-        num_rows=_ROWS.value,
-      )
+      # The first token of a window is given; each other one is predicted.
+      batch = pack([sft.example(w[:1], w[1:]) for w in some], layout)
       batch = sharding.put_rows(mesh, jax.tree.map(lambda x: x[0], batch))
       with jax.set_mesh(mesh):
         logprobs, _ = score(params, batch)

@@ -110,9 +110,9 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     advantage="group_mean",
     discount=1.0,
     kl_coefficient=0.0,
-    rows_per_microbatch=4,
+    rows_per_microbatch=1,
     logits_chunk_length=512,
-    length_buckets=(24, 40),
+    row_length=1024,  # tokens of a packed row, unless a tree needs more
   )
   c.sft = dict(batch_size=16, learning_rate=3e-4)
 
@@ -158,7 +158,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
       completions_per_prompt=4,
       checkpoint_every=2,
     )
-    c.learner.update(rows_per_microbatch=2, length_buckets=())
+    c.learner.update(rows_per_microbatch=2, row_length=256)
     c.evals.update(
       num_samples=2,
       fraction_samples=2,

@@ -8,6 +8,7 @@ padding and idle lanes included.
 """
 
 import dataclasses
+from collections.abc import Mapping
 
 from prefixrl_jax.models.transformer import TransformerConfig, num_params
 from prefixrl_jax.rollouts.sampler import Usage
@@ -74,10 +75,8 @@ class Ledger:
     purpose: str,
     *,
     tokens: int,
-    rows: int,
-    trunk_length: int,
-    num_lanes: int,
-    completion_length: int,
+    work: Mapping[str, float],
+    tokens_per_micro: int,
     remat: bool,
     seconds: float,
   ) -> None:
@@ -86,17 +85,15 @@ class Ledger:
     Args:
       purpose: "update" or "sft".
       tokens: input + output tokens of every sequence (the paper's D).
-      rows, trunk_length, num_lanes, completion_length: of the packed batch.
+      work: what the device did, fields of `learner.update.WORK`.
+      tokens_per_micro: rows times their length, padding included.
       remat: layers were run forward a second time.
       seconds: wall-clock.
     """
-    trunk, lanes = rows * trunk_length, rows * num_lanes * completion_length
-    forward = (
-      (trunk + lanes) * flops_per_token(self._config, head=False)
-      + trunk * attention_flops(self._config, trunk_length)
-      + lanes * attention_flops(self._config, trunk_length + completion_length)
-    )
-    head = lanes * 2 * self._config.width * self._config.vocab_size
+    forward = work["micros"] * tokens_per_micro * flops_per_token(
+      self._config, head=False
+    ) + attention_flops(self._config, work["pairs"])
+    head = work["scored"] * 2 * self._config.width * self._config.vocab_size
     entry = self._entries[purpose]
     entry.flops_paper += 6.0 * self._num_params * tokens
     # Backward costs twice the forward; the head's logits are computed twice.
@@ -139,7 +136,7 @@ def flops_per_token(config: TransformerConfig, *, head: bool) -> float:
   return 2.0 * (c.num_layers * (qkv + output + mlp) + last)
 
 
-def attention_flops(config: TransformerConfig, keys: float) -> float:
-  """Returns the FLOPs of one token's attention to so many keys."""
+def attention_flops(config: TransformerConfig, pairs: float) -> float:
+  """Returns the FLOPs of so many pairs of a query and a key, all layers."""
   c = config
-  return 4.0 * c.num_layers * c.num_heads * c.head_dim * keys
+  return 4.0 * c.num_layers * c.num_heads * c.head_dim * pairs

@@ -25,7 +25,7 @@ from prefixrl_jax.evals import report
 from prefixrl_jax.evals.evaluate import Sample, by_fraction, evaluate
 from prefixrl_jax.evals.results import read_results, write_results
 from prefixrl_jax.evals.summary import CurvePoint, RunRecord
-from prefixrl_jax.learner.packing import Layout
+from prefixrl_jax.learner.packing import layout_for
 from prefixrl_jax.ledger import Ledger
 from prefixrl_jax.models import importing, transformer
 from prefixrl_jax.prefixes.cut import cut
@@ -34,7 +34,7 @@ from prefixrl_jax.problems import checksum
 from prefixrl_jax.problems.loading import load_problems
 from prefixrl_jax.rewards.checksum import ChecksumVerifier
 from prefixrl_jax.rewards.math import MathVerifier
-from prefixrl_jax.session import Session, round_up
+from prefixrl_jax.session import Session
 from prefixrl_jax.tokenizer import SymbolTokenizer, load_tokenizer
 from prefixrl_jax.traces import store
 from prefixrl_jax.traces.collect import collect
@@ -280,10 +280,12 @@ class Pipeline:
         self._demo_model,
         make_mesh(**c.mesh),
         _demo_tokenizer(),
-        layout=Layout(
-          c.rollouts.max_prompt_length,
-          1,
-          round_up(c.rollouts.max_completion_length, 8),
+        layout=layout_for(
+          longest_tree=c.rollouts.max_prompt_length
+          + c.rollouts.max_completion_length,
+          num_trees=(0, c.pretrain.batch_size),
+          row_length=c.learner.row_length,
+          rows_per_micro=c.learner.rows_per_microbatch,
         ),
         on_step=lambda step, loss: progress.update(step, loss=f"{loss:.3f}"),
       )

@@ -31,7 +31,7 @@ def pretrain(
     model: shape of the transformer.
     mesh: the devices.
     tokenizer: of the task.
-    layout: one lane a row, long enough for every document.
+    layout: has room for a batch of documents.
     on_step: called with (steps done, loss).
 
   Returns:
@@ -60,11 +60,11 @@ def pretrain(
       step = update.make_update(
         model,
         optimizer,
-        layout,
         abstract,
         temperature=1.0,
-        chunk_length=layout.completion_length,
+        chunk_length=layout.row_length,
         kl_coefficient=0.0,
+        mixed=False,
       )
       phase = checksum.Phase(**settings)
       state = update.make_init(optimizer, abstract)(params)
@@ -73,7 +73,7 @@ def pretrain(
           sft.example(*map(encode, checksum.make_document(rng, phase)))
           for _ in range(config.batch_size)
         ]
-        batch = pack(documents, layout, config.batch_size)
+        batch = pack(documents, layout)
         state, metrics = step(
           state, sharding.put_rows(mesh, batch, axis=1), None
         )

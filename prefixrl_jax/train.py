@@ -24,7 +24,7 @@ from prefixrl_jax.evals.evaluate import evaluate, mean_accuracy
 from prefixrl_jax.learner import optimizer as optimizer_lib
 from prefixrl_jax.learner import sft, update
 from prefixrl_jax.learner.advantages import advantages, discounted
-from prefixrl_jax.learner.packing import Lane, Layout, Tree, pack
+from prefixrl_jax.learner.packing import Lane, Tree, layout_for, merge, pack
 from prefixrl_jax.ledger import Ledger
 from prefixrl_jax.prefixes.mixture import Mixture
 from prefixrl_jax.rewards.judging import judge
@@ -101,9 +101,13 @@ class Trainer:
     longest_prompt = max(map(len, self.prompts.values()))
     trunk_length = round_up(longest_prompt + self.mixture.longest_prefix(), 8)
     n = config.train.completions_per_prompt
-    self.rl_layouts = [
-      Layout(trunk_length, n, length) for length in _buckets(config)
-    ]
+    completion_length = config.rollouts.max_completion_length
+    self.rl_layout = layout_for(
+      longest_tree=trunk_length + n * completion_length,
+      num_trees=(self.mixture.num_prefixed, self.mixture.num_originals),
+      row_length=config.learner.row_length,
+      rows_per_micro=config.learner.rows_per_microbatch,
+    )
     self.rl_sampler = session.sampler(
       rows=config.train.prompts_per_step,
       lanes=n,
@@ -116,10 +120,12 @@ class Trainer:
       trunk_length=longest_prompt,
       temperature=config.evals.temperature,
     )
-    self.sft_layout = Layout(
-      round_up(longest_prompt, 8),
-      1,
-      round_up(max((len(t.tokens) for t in data.traces), default=1), 8),
+    longest_trace = max((len(t.tokens) for t in data.traces), default=1)
+    self.sft_layout = layout_for(
+      longest_tree=longest_prompt + longest_trace,
+      num_trees=(0, config.sft.batch_size),
+      row_length=config.learner.row_length,
+      rows_per_micro=config.learner.rows_per_microbatch,
     )
     per_epoch = -(-len(data.traces) // config.sft.batch_size)
     self.num_sft_steps = self.arm.sft_epochs * per_epoch
@@ -149,7 +155,6 @@ class Trainer:
   def _compile(self) -> None:
     """Compiles every program the run can need, before the first step."""
     config = self.session.config
-    rows_per_micro = config.learner.rows_per_microbatch
     base = self.session.base_params
     # Both optimizers keep the same things.
     abstract = self._abstract_state()
@@ -157,44 +162,31 @@ class Trainer:
       update.make_init(optimizer, abstract).lower(base).compile()
       for optimizer in (self.rl_optimizer, self.sft_optimizer)
     )
-    reference = abstract.params if config.learner.kl_coefficient else None
 
-    def compiled(layout, optimizer, trees, kl_coefficient, reference):
+    def compiled(layout, optimizer, kl_coefficient, mixed):
       function = update.make_update(
         self.session.model,
         optimizer,
-        layout,
         abstract,
         temperature=config.rollouts.temperature,
         chunk_length=config.learner.logits_chunk_length,
         kl_coefficient=kl_coefficient,
+        mixed=mixed,
       )
-      batch = self._put(pack(trees, layout, rows_per_micro))
+      reference = abstract.params if kl_coefficient else None
       with jax.set_mesh(self.session.mesh):
+        batch = self._put(pack([], layout))
         return function.lower(abstract, batch, reference).compile()
 
-    one = np.zeros(1, np.int32)
-    lane = Lane(1, one, 0.0 * one, 0.0 * one)
-    tree = lambda is_prefixed: Tree(one, [lane], is_prefixed)
-    trees = [tree(True)] * self.mixture.num_prefixed
-    trees += [tree(False)] * self.mixture.num_originals
-    self._rl_updates = [
-      compiled(
-        layout,
-        self.rl_optimizer,
-        trees,
-        config.learner.kl_coefficient,
-        reference,
-      )
-      for layout in self.rl_layouts
-    ]
+    self._rl_update = compiled(
+      self.rl_layout,
+      self.rl_optimizer,
+      config.learner.kl_coefficient,
+      self.mixture.num_prefixed > 0 and self.mixture.num_originals > 0,
+    )
     if self.num_sft_steps:
       self._sft_update = compiled(
-        self.sft_layout,
-        self.sft_optimizer,
-        [tree(False)] * config.sft.batch_size,
-        0.0,
-        None,
+        self.sft_layout, self.sft_optimizer, 0.0, False
       )
     for sampler in (self.rl_sampler, self.eval_sampler):
       sampler.warm_up(base)
@@ -213,24 +205,15 @@ class Trainer:
       for j in order[i * config.batch_size : (i + 1) * config.batch_size]
     ]
     trees = [sft.example(self.prompts[t.problem_id], t.tokens) for t in chosen]
-    rows_per_micro = self.session.config.learner.rows_per_microbatch
-    batch = pack(
-      trees,
-      self.sft_layout,
-      rows_per_micro,
-      num_rows=round_up(config.batch_size, rows_per_micro),
-    )
+    batch = pack(trees, self.sft_layout)
     started = time.perf_counter()
     state, metrics = self._sft_update(state, self._put(batch), None)
     metrics = jax.device_get(metrics)
-    self.ledger.add_update(
+    self._charge_update(
       "sft",
+      metrics,
       tokens=sum(len(t.trunk) + len(t.lanes[0].tokens) for t in trees),
-      rows=batch.tokens.shape[0] * batch.tokens.shape[1],
-      trunk_length=self.sft_layout.trunk_length,
-      num_lanes=1,
-      completion_length=self.sft_layout.completion_length,
-      remat=self.session.model.remat != "none",
+      layout=self.sft_layout,
       seconds=time.perf_counter() - started,
     )
     return state, {"sft/loss": metrics["loss"]}
@@ -287,17 +270,10 @@ class Trainer:
       )
       for trunk, p, group, group_weights in zip(trunks, drawn, groups, weights)
     ]
-    longest = max(len(c.tokens) for group in groups for c in group)
-    bucket = next(
-      i
-      for i, layout in enumerate(self.rl_layouts)
-      if layout.completion_length >= longest
-    )
-    layout = self.rl_layouts[bucket]
     with timers("update"):
-      batch = pack(trees, layout, config.learner.rows_per_microbatch)
+      batch = pack(merge(trees, self.rl_layout.row_length), self.rl_layout)
       started = time.perf_counter()
-      state, metrics = self._rl_updates[bucket](
+      state, metrics = self._rl_update(
         state,
         self._put(batch),
         self.session.base_params if config.learner.kl_coefficient else None,
@@ -305,15 +281,8 @@ class Trainer:
       metrics = jax.device_get(metrics)
     tokens = usage.input_tokens + usage.output_tokens
     seconds = time.perf_counter() - started
-    self.ledger.add_update(
-      "update",
-      tokens=tokens,
-      rows=batch.tokens.shape[0] * batch.tokens.shape[1],
-      trunk_length=layout.trunk_length,
-      num_lanes=n,
-      completion_length=layout.completion_length,
-      remat=self.session.model.remat != "none",
-      seconds=seconds,
+    self._charge_update(
+      "update", metrics, tokens=tokens, layout=self.rl_layout, seconds=seconds
     )
     is_prefixed = np.array([len(p.prefix) > 0 for p in drawn])
     metrics = {f"train/{k}": float(v) for k, v in metrics.items()}
@@ -332,6 +301,17 @@ class Trainer:
       lane_length=sampler.completion_length,
     )
     return usage
+
+  def _charge_update(self, purpose: str, metrics, *, tokens, layout, seconds):
+    """Moves what the device did from the metrics to the ledger."""
+    self.ledger.add_update(
+      purpose,
+      tokens=tokens,
+      work={name: float(metrics.pop(name)) for name in update.WORK},
+      tokens_per_micro=layout.row_length * layout.rows_per_micro,
+      remat=self.session.model.remat != "none",
+      seconds=seconds,
+    )
 
   # -- the loop --------------------------------------------------------------
 
@@ -468,14 +448,6 @@ class Trainer:
       "ledger": self.ledger.to_dict(),
       "accuracy": accuracy,
     }
-
-
-def _buckets(config) -> list[int]:
-  """Completion lengths to compile the update for, shortest first."""
-  longest = config.rollouts.max_completion_length
-  return sorted(
-    {b for b in config.learner.length_buckets if b < longest} | {longest}
-  )
 
 
 def _group_metrics(is_prefixed, rewards, groups) -> dict[str, float]:

@@ -32,12 +32,15 @@ def constrain(x: jax.Array, *logical_axes: str | None) -> jax.Array:
   if mesh.empty:
     return x
   return jax.lax.with_sharding_constraint(
-    x, _fit(mesh, spec(*logical_axes), x.shape)
+    x, fitted(mesh, x.shape, *logical_axes)
   )
 
 
-def _fit(mesh, partition: PartitionSpec, shape) -> PartitionSpec:
-  """Leaves whole what the mesh does not divide (e.g. 3 kv heads over 2)."""
+def fitted(mesh, shape, *logical_axes: str | None) -> PartitionSpec:
+  """Returns the partition of an array of this shape.
+
+  Axes that the mesh does not divide stay whole (e.g. 3 kv heads over 2).
+  """
 
   def size(axes):
     names = (axes,) if isinstance(axes, str) else axes or ()
@@ -46,6 +49,7 @@ def _fit(mesh, partition: PartitionSpec, shape) -> PartitionSpec:
       n *= mesh.shape[name]
     return n
 
+  partition = spec(*logical_axes)
   padded = tuple(partition) + (None,) * (len(shape) - len(partition))
   return PartitionSpec(
     *(a if n % size(a) == 0 else None for a, n in zip(padded, shape))
@@ -54,7 +58,7 @@ def _fit(mesh, partition: PartitionSpec, shape) -> PartitionSpec:
 
 def sharding(mesh: Mesh, shape, *logical_axes) -> NamedSharding:
   """Returns where an array of this shape and these axes lies."""
-  return NamedSharding(mesh, _fit(mesh, spec(*logical_axes), shape))
+  return NamedSharding(mesh, fitted(mesh, shape, *logical_axes))
 
 
 def replicated(mesh: Mesh) -> NamedSharding:

@@ -1,4 +1,4 @@
-"""Trees of host arrays become the rows of a TrainBatch."""
+"""Trees of host arrays become the packed rows of a TrainBatch."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -6,6 +6,19 @@ from collections.abc import Sequence
 import numpy as np
 
 from prefixrl_jax.batches import TrainBatch
+from prefixrl_jax.types import UserError
+
+_FIELDS = {
+  "tokens": np.int32,
+  "position": np.int32,
+  "tree": np.int32,
+  "branch": np.int32,
+  "fork": np.int32,
+  "parent": np.int32,
+  "action_mask": bool,
+  "behavior_logprobs": np.float32,
+  "advantages": np.float32,
+}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -26,99 +39,170 @@ class Tree:
   lanes: Sequence[Lane]
   is_prefixed: bool
 
+  @property
+  def num_tokens(self) -> int:
+    """Tokens the tree takes in a row, the trunk's once."""
+    return len(self.trunk) + sum(len(lane.tokens) for lane in self.lanes)
+
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-  """The static shape of a row: [trunk | lane 1 | ... | lane G]."""
+  """The static shape of a batch: what an update is compiled for.
 
-  trunk_length: int  # P
-  num_lanes: int  # G
-  completion_length: int  # C
+  Micro-batches without a tree cost nothing: `num_micros` is how many there
+  is room for.
+  """
 
-  @property
-  def row_length(self) -> int:
-    """T."""
-    return self.trunk_length + self.num_lanes * self.completion_length
+  row_length: int  # T
+  rows_per_micro: int  # B
+  num_micros: int  # M
 
 
-def pack(
-  trees: Sequence[Tree],
-  layout: Layout,
-  rows_per_micro: int,
+def layout_for(
   *,
-  num_rows: int = 0,
-) -> TrainBatch:
-  """Packs one tree a row; micro-batches hold prefixed trees or others.
-
-  The last micro-batch of a kind is filled up with empty rows, so the shape
-  depends on how many trees there are of each kind and on nothing else.
+  longest_tree: int,
+  num_trees: tuple[int, int],
+  row_length: int,
+  rows_per_micro: int,
+) -> Layout:
+  """Returns a layout into which any such trees can be packed.
 
   Args:
-    trees: at least one.
-    layout: must hold every trunk, lane count and completion.
+    longest_tree: tokens of a tree at most.
+    num_trees: prefixed ones and others, at most.
+    row_length: wished for; rows are longer where one tree needs it.
     rows_per_micro: B.
-    num_rows: add empty rows up to this many.
+  """
+  # Blocks and chunks divide it.
+  row_length = -(-max(row_length, longest_tree) // 128) * 128
+  # A row is only begun when no other has room for the tree, and so each but
+  # the last of a kind holds at least this many.
+  trees_a_row = row_length // longest_tree
+  rows = [-(-n // trees_a_row) for n in num_trees]
+  return Layout(
+    row_length,
+    rows_per_micro,
+    sum(-(-n // rows_per_micro) for n in rows),
+  )
+
+
+def merge(trees: Sequence[Tree], max_tokens: int) -> list[Tree]:
+  """Puts lanes onto one trunk where one tree's trunk begins another's.
+
+  Prefixes of one trace nest, so all of a step's forks of it become one tree,
+  and their trunk is computed once. Trees of different kinds stay apart.
+
+  Args:
+    trees: in any order.
+    max_tokens: of a merged tree.
+  """
+  merged: list[Tree] = []
+  for tree in sorted(trees, key=lambda t: -len(t.trunk)):
+    n = len(tree.trunk)
+    for i, other in enumerate(merged):
+      if (
+        other.is_prefixed == tree.is_prefixed
+        and other.num_tokens + tree.num_tokens - n <= max_tokens
+        and np.array_equal(other.trunk[:n], tree.trunk)
+      ):
+        merged[i] = dataclasses.replace(
+          other, lanes=[*other.lanes, *tree.lanes]
+        )
+        break
+    else:
+      merged.append(tree)
+  return merged
+
+
+def pack(trees: Sequence[Tree], layout: Layout) -> TrainBatch:
+  """Packs trees into rows, longest first, several a row where they fit.
+
+  Micro-batches hold prefixed trees or others, never both, and those that hold
+  any come first.
+
+  Args:
+    trees: in any order.
+    layout: the shape to fill.
 
   Returns:
     TrainBatch of numpy arrays, [M, B, T].
+
+  Raises:
+    UserError: a tree is longer than a row, or there are too many.
   """
-  micros: list[list[Tree]] = []
+  micros: list[list[list[Tree]]] = []
   for kind in (True, False):
     some = [t for t in trees if t.is_prefixed == kind]
-    micros += [
-      some[i : i + rows_per_micro] for i in range(0, len(some), rows_per_micro)
-    ]
-  while len(micros) * rows_per_micro < num_rows:
-    micros.append([])
-  shape = (len(micros), rows_per_micro, layout.row_length)
-  fields = {
-    name: np.zeros(shape, dtype)
-    for name, dtype in (
-      ("tokens", np.int32),
-      ("position", np.int32),
-      ("tree", np.int32),
-      ("branch", np.int32),
-      ("fork", np.int32),
-      ("parent", np.int32),
-      ("action_mask", bool),
-      ("behavior_logprobs", np.float32),
-      ("advantages", np.float32),
+    rows = _fill(some, layout.row_length)
+    for i in range(0, len(rows), layout.rows_per_micro):
+      micros.append(rows[i : i + layout.rows_per_micro])
+  if len(micros) > layout.num_micros:
+    raise UserError(
+      f"{len(trees)} trees take {len(micros)} micro-batches; the update has"
+      f" room for {layout.num_micros}."
     )
-  }
-  for m, micro in enumerate(micros):
-    for b, tree in enumerate(micro):
-      _fill_row({k: v[m, b] for k, v in fields.items()}, tree, layout)
-  # Lanes that are not there fork at the trunk's start + 1, where they see
-  # something: a softmax over nothing is not a number.
-  fields["fork"][..., layout.trunk_length :][
-    fields["fork"][..., layout.trunk_length :] == 0
-  ] = 1
-  is_prefixed = np.array([any(t.is_prefixed for t in m) for m in micros])
+  shape = (layout.num_micros, layout.rows_per_micro, layout.row_length)
+  fields = {name: np.zeros(shape, dtype) for name, dtype in _FIELDS.items()}
+  is_prefixed = np.zeros(layout.num_micros, bool)
+  for m, rows in enumerate(micros):
+    is_prefixed[m] = rows[0][0].is_prefixed
+    for b, row in enumerate(rows):
+      start = 0
+      for number, tree in enumerate(row, 1):
+        _write(
+          {name: field[m, b] for name, field in fields.items()},
+          tree,
+          number,
+          start,
+        )
+        start += tree.num_tokens
   return TrainBatch(is_prefixed=is_prefixed, **fields)
 
 
-def _fill_row(row: dict[str, np.ndarray], tree: Tree, layout: Layout) -> None:
+def _fill(trees: Sequence[Tree], row_length: int) -> list[list[Tree]]:
+  """Puts each tree, longest first, into the first row with room for it."""
+  rows: list[list[Tree]] = []
+  room: list[int] = []
+  for tree in sorted(trees, key=lambda t: -t.num_tokens):
+    if tree.num_tokens > row_length:
+      raise UserError(
+        f"a tree of {tree.num_tokens} tokens (trunk {len(tree.trunk)},"
+        f" {len(tree.lanes)} lanes) does not fit into a packed row of"
+        f" {row_length}; raise config.learner.row_length."
+      )
+    r = next((r for r, n in enumerate(room) if n >= tree.num_tokens), None)
+    if r is None:
+      rows.append([])
+      room.append(row_length)
+      r = len(rows) - 1
+    rows[r].append(tree)
+    room[r] -= tree.num_tokens
+  return rows
+
+
+def _write(
+  row: dict[str, np.ndarray], tree: Tree, number: int, start: int
+) -> None:
+  """Writes [trunk | lane 1 | lane 2 | ...] into a row, from `start`."""
   n = len(tree.trunk)
-  assert n <= layout.trunk_length, (n, layout)
-  assert len(tree.lanes) <= layout.num_lanes, (len(tree.lanes), layout)
-  row["tokens"][:n] = tree.trunk
-  row["position"][: layout.trunk_length] = np.arange(layout.trunk_length)
-  row["tree"][:n] = 1
-  for g, lane in enumerate(tree.lanes):
-    k = len(lane.tokens)
+  trunk = slice(start, start + n)
+  row["tokens"][trunk] = tree.trunk
+  row["position"][trunk] = np.arange(n)
+  row["parent"][trunk] = np.arange(start - 1, start + n - 1).clip(start)
+  row["tree"][start : start + tree.num_tokens] = number
+  place = start + n
+  for branch, lane in enumerate(tree.lanes, 1):
     assert 0 < lane.fork <= n, (lane, n)
-    assert k <= layout.completion_length, (lane, layout)
-    start = layout.trunk_length + g * layout.completion_length
-    whole = slice(start, start + layout.completion_length)
-    used = slice(start, start + k)
-    row["branch"][whole] = g + 1
-    row["fork"][whole] = lane.fork
-    row["position"][whole] = lane.fork + np.arange(layout.completion_length)
-    row["tokens"][used] = lane.tokens
-    row["tree"][used] = 1
+    k = len(lane.tokens)
+    here = slice(place, place + k)
+    row["tokens"][here] = lane.tokens
+    row["position"][here] = lane.fork + np.arange(k)
+    row["branch"][here] = branch
+    row["fork"][here] = lane.fork
     # The first token of a lane is predicted by the last trunk token it sees.
-    row["parent"][used] = np.arange(start - 1, start + k - 1)
-    row["parent"][start] = lane.fork - 1
-    row["action_mask"][used] = True
-    row["behavior_logprobs"][used] = lane.logprobs
-    row["advantages"][used] = lane.advantages
+    row["parent"][here] = np.arange(place - 1, place + k - 1)
+    row["parent"][place] = start + lane.fork - 1
+    row["action_mask"][here] = True
+    row["behavior_logprobs"][here] = lane.logprobs
+    row["advantages"][here] = lane.advantages
+    place += k

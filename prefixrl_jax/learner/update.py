@@ -9,8 +9,12 @@ import optax
 from prefixrl_jax.batches import TrainState
 from prefixrl_jax.distributed import sharding
 from prefixrl_jax.learner import losses
-from prefixrl_jax.learner.logprobs import action_logprobs
-from prefixrl_jax.learner.packing import Layout
+from prefixrl_jax.learner.logprobs import action_logprobs, num_scored
+from prefixrl_jax.models import tree_attention
+
+# Metrics that say what the device did, for the ledger: micro-batches, pairs of
+# tokens that attention took, tokens whose logits were computed.
+WORK = ("micros", "pairs", "scored")
 
 
 def abstract_state(params, optimizer) -> TrainState:
@@ -64,42 +68,42 @@ def _shardings(state: TrainState) -> TrainState:
 def make_update(
   config,
   optimizer: optax.GradientTransformation,
-  layout: Layout,
   state: TrainState,
   *,
   temperature: float,
   chunk_length: int,
   kl_coefficient: float,
+  mixed: bool,
 ) -> jax.stages.Wrapped:
   """Returns update(state, batch, reference_params) -> (state, metrics).
 
   The loss is a sum over the sampled tokens of all micro-batches divided by
-  their count, so it does not depend on how they are split. state is donated.
+  their count, so it does not depend on how they are split. Micro-batches
+  without a tree are left out. state is donated.
 
   Args:
     config: TransformerConfig.
     optimizer: from `make_optimizer`.
-    layout: of the batch's rows.
     state: from `abstract_state`; the new state lies where the old one did.
     temperature: of the policy, that of sampling.
     chunk_length: see `action_logprobs`.
     kl_coefficient: weight of the KL to the reference policy per token; 0
       leaves it out, and reference_params may be None.
+    mixed: batches hold prefixed and other trees; their gradients' norms are
+      told apart, at the price of a second sum of gradients.
   """
 
-  def logprobs_of(params, rows):
-    return action_logprobs(
+  def loss_sum(params, reference_params, rows):
+    schedule = tree_attention.make_schedule(rows)
+    logprobs_of = functools.partial(
+      action_logprobs,
       config,
-      params,
-      rows,
-      trunk_length=layout.trunk_length,
-      num_lanes=layout.num_lanes,
+      rows=rows,
       temperature=temperature,
       chunk_length=chunk_length,
+      attend=functools.partial(tree_attention.attend, rows, schedule),
     )
-
-  def loss_sum(params, reference_params, rows):
-    logprobs, entropy = logprobs_of(params, rows)
+    logprobs, entropy = logprobs_of(params)
     mask = rows.action_mask
     loss = losses.policy_loss(logprobs, rows.advantages, mask)
     gap = jnp.where(mask, jnp.abs(logprobs - rows.behavior_logprobs), 0.0)
@@ -109,62 +113,86 @@ def make_update(
       "entropy": jnp.sum(entropy),
       "logprob_gap": jnp.sum(gap),
       "kl": jnp.float32(0),
+      "micros": jnp.float32(1),
+      "pairs": tree_attention.num_pairs(schedule),
+      "scored": num_scored(rows.action_mask, chunk_length),
     }
     if kl_coefficient:
-      reference, _ = logprobs_of(reference_params, rows)
+      reference, _ = logprobs_of(reference_params)
       sums["kl"] = losses.kl_to_reference(
         logprobs, jax.lax.stop_gradient(reference), mask
       )
       loss = loss + kl_coefficient * sums["kl"]
     return loss, (sums, jnp.max(gap))
 
+  grad = jax.value_and_grad(loss_sum, has_aux=True)
+
   def update(state: TrainState, batch, reference_params):
-    tokens = jnp.sum(batch.action_mask)
     zeros = jax.tree.map(
       lambda x: jnp.zeros(x.shape, jnp.float32), state.params
     )
 
-    def accumulate(carry, rows):
-      total, prefixed = carry
-      (_, (sums, max_gap)), grads = jax.value_and_grad(loss_sum, has_aux=True)(
-        state.params, reference_params, rows
-      )
+    def accumulate(m, carry):
+      total, prefixed, sums, max_gap = carry
+      rows = jax.tree.map(lambda x: x[m], batch)
+      (_, (new, gap)), grads = grad(state.params, reference_params, rows)
       add = lambda acc, weight: jax.tree.map(
         lambda a, g: a + weight * g.astype(jnp.float32), acc, grads
       )
-      weight = rows.is_prefixed.astype(jnp.float32)
-      return (add(total, 1.0), add(prefixed, weight)), (sums, max_gap)
+      total = add(total, 1.0)
+      if mixed:
+        prefixed = add(prefixed, rows.is_prefixed.astype(jnp.float32))
+      kind = rows.is_prefixed.astype(jnp.int32)
+      sums = {name: sums[name].at[kind].add(new[name]) for name in sums}
+      return total, prefixed, sums, jnp.maximum(max_gap, gap)
 
-    (total, prefixed), (sums, max_gap) = jax.lax.scan(
-      accumulate, (zeros, zeros), batch
+    names = ("loss", "tokens", "entropy", "logprob_gap", "kl", *WORK)
+    by_kind = {name: jnp.zeros(2) for name in names}
+    num_micros = jnp.sum(jnp.any(batch.tree > 0, axis=(1, 2)))
+    total, prefixed, by_kind, max_gap = jax.lax.fori_loop(
+      0,
+      num_micros,
+      accumulate,
+      (zeros, zeros if mixed else None, by_kind, jnp.float32(0)),
     )
-    count = jnp.maximum(tokens, 1).astype(jnp.float32)
+    sums = {name: jnp.sum(values) for name, values in by_kind.items()}
+    count = jnp.maximum(sums["tokens"], 1)
     grads = jax.tree.map(lambda g: g / count, total)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
 
     metrics = {
-      "loss": jnp.sum(sums["loss"]) / count,
-      "kl": jnp.sum(sums["kl"]) / count,
-      "logprob_gap": jnp.sum(sums["logprob_gap"]) / count,
-      "logprob_gap_max": jnp.max(max_gap),
+      "loss": sums["loss"] / count,
+      "kl": sums["kl"] / count,
+      "logprob_gap": sums["logprob_gap"] / count,
+      "logprob_gap_max": max_gap,
       "grad_norm": optax.tree.norm(grads),
+      **{name: sums[name] for name in WORK},
     }
-    no_prefix = jax.tree.map(lambda t, p: t - p, total, prefixed)
-    for kind, part, chosen in (
-      ("prefixed", prefixed, batch.is_prefixed),
-      ("no_prefix", no_prefix, ~batch.is_prefixed),
-    ):
-      of_kind = lambda name, chosen=chosen: jnp.sum(
-        jnp.where(chosen, sums[name], 0.0)
+    norms = _norms_by_kind(total, prefixed, batch.is_prefixed)
+    for kind, name in enumerate(("no_prefix", "prefixed")):
+      metrics[f"{name}/entropy"] = by_kind["entropy"][kind] / jnp.maximum(
+        by_kind["tokens"][kind], 1
       )
-      metrics[f"{kind}/entropy"] = of_kind("entropy") / jnp.maximum(
-        of_kind("tokens"), 1
-      )
-      metrics[f"{kind}/grad_norm"] = optax.tree.norm(part) / count
+      metrics[f"{name}/grad_norm"] = norms[kind] / count
     state = TrainState(step=state.step + 1, params=params, opt_state=opt_state)
     return state, metrics
 
   return jax.jit(
     update, donate_argnums=0, out_shardings=(_shardings(state), None)
   )
+
+
+def _norms_by_kind(total, prefixed, is_prefixed):
+  """Returns the gradient's norm from no-prefix trees, and from prefixed ones.
+
+  Args:
+    total: sum of all gradients.
+    prefixed: of prefixed trees alone; None if all trees are of one kind.
+    is_prefixed: bool [M].
+  """
+  if prefixed is None:
+    norm, any_prefixed = optax.tree.norm(total), jnp.any(is_prefixed)
+    return jnp.where(any_prefixed, 0, norm), jnp.where(any_prefixed, norm, 0)
+  others = jax.tree.map(lambda t, p: t - p, total, prefixed)
+  return optax.tree.norm(others), optax.tree.norm(prefixed)

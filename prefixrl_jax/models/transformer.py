@@ -176,12 +176,27 @@ def embed(config, params, tokens):
   return params["embedding"][tokens].astype(config.dtype)
 
 
+def head(config: TransformerConfig, params: dict):
+  """Returns the head's weight: [V, D] if tied to the embedding, else [D, V]."""
+  weight = params["embedding"] if config.tied_head else params["head"]
+  return weight.astype(config.dtype)
+
+
+def scores(config: TransformerConfig, head, hidden):
+  """Returns float32 logits [..., V] of final hidden states [..., D].
+
+  Args:
+    config: TransformerConfig.
+    head: from `head`, or a part of its vocabulary.
+    hidden: [..., D].
+  """
+  equation = "...d,vd->...v" if config.tied_head else "...d,dv->...v"
+  return jnp.einsum(equation, hidden, head, preferred_element_type=jnp.float32)
+
+
 def logits(config: TransformerConfig, params: dict, hidden):
   """Returns float32 logits [..., V] of final hidden states [..., D]."""
-  weight = params["embedding"].T if config.tied_head else params["head"]
-  return jnp.matmul(
-    hidden, weight.astype(config.dtype), preferred_element_type=jnp.float32
-  )
+  return scores(config, head(config, params), hidden)
 
 
 def init(config: TransformerConfig, key) -> dict:

@@ -1,5 +1,7 @@
 """A tree's loss and gradients are those of its separate sequences."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -9,8 +11,8 @@ from prefixrl_jax.distributed import sharding
 from prefixrl_jax.learner import losses, update
 from prefixrl_jax.learner.logprobs import action_logprobs
 from prefixrl_jax.learner.optimizer import make_optimizer
-from prefixrl_jax.learner.packing import Lane, Layout, Tree, pack
-from prefixrl_jax.models import attention, transformer
+from prefixrl_jax.learner.packing import Lane, Layout, Tree, merge, pack
+from prefixrl_jax.models import attention, transformer, tree_attention
 
 _OPTIMIZER = dict(
   learning_rate=1e-2,
@@ -46,16 +48,16 @@ def _trees(rng, model):
 def _loss(model, params, trees, layout):
   rows = jax.tree.map(
     lambda x: x[0],
-    pack([Tree(t.trunk, t.lanes, False) for t in trees], layout, len(trees)),
+    pack([Tree(t.trunk, t.lanes, False) for t in trees], layout),
   )
+  schedule = tree_attention.make_schedule(rows)
   logprobs, entropy = action_logprobs(
     model,
     params,
-    rows,
-    trunk_length=layout.trunk_length,
-    num_lanes=layout.num_lanes,
+    rows=rows,
     temperature=0.8,
     chunk_length=3,
+    attend=functools.partial(tree_attention.attend, rows, schedule),
   )
   return losses.policy_loss(logprobs, rows.advantages, rows.action_mask), (
     logprobs,
@@ -95,7 +97,7 @@ def _assert_trees_close(a, b, atol):
 def test_a_tree_equals_its_sequences(model, params, rng):
   trees = _trees(rng, model)
   (loss, _), grads = jax.value_and_grad(
-    lambda p: _loss(model, p, trees, Layout(6, 3, 4)), has_aux=True
+    lambda p: _loss(model, p, trees, Layout(30, 1, 1)), has_aux=True
   )(params)
   expected, expected_grads = jax.value_and_grad(
     lambda p: _separate_loss(model, p, trees)
@@ -109,35 +111,55 @@ def test_padding_and_order_change_nothing(model, params, rng):
   grad = lambda trees, layout: jax.value_and_grad(
     lambda p: _loss(model, p, trees, layout)[0]
   )(params)
-  loss, grads = grad(trees, Layout(6, 3, 4))
+  loss, grads = grad(trees, Layout(30, 1, 1))
   shuffled = [Tree(t.trunk, t.lanes[::-1], t.is_prefixed) for t in trees[::-1]]
   for some, layout in (
-    (trees, Layout(11, 5, 9)),
-    (shuffled, Layout(6, 3, 4)),
+    (trees, Layout(13, 3, 1)),  # every tree a row of its own
+    (trees, Layout(200, 2, 1)),  # more than one block of attention
+    (shuffled, Layout(30, 1, 1)),
   ):
     other, other_grads = grad(some, layout)
     np.testing.assert_allclose(other, loss, rtol=1e-5)
     _assert_trees_close(other_grads, grads, 1e-5)
 
 
+def test_one_trunk_for_all_its_forks(model, params, rng):
+  """Prefixes of one trace become one tree, and nothing else changes."""
+  token = lambda n: rng.integers(0, model.vocab_size, n).astype(np.int32)
+  trunk = token(9)
+  lane = lambda fork: Lane(fork, token(3), np.zeros(3), rng.normal(size=3))
+  trees = [Tree(trunk[:n], [lane(n), lane(n)], True) for n in (4, 9, 6)]
+  trees.append(Tree(trunk[:4], [lane(4)], False))  # of another kind
+  trees.append(Tree(token(5), [lane(5)], True))  # of another problem
+  merged = merge(trees, max_tokens=40)
+  assert sorted(t.num_tokens for t in merged) == [7, 8, 9 + 6 * 3]
+  assert len(merge(trees, max_tokens=26)) == 4
+  grad = jax.grad(
+    lambda p, trees: _loss(model, p, trees, Layout(96, 1, 1))[0]
+  )
+  _assert_trees_close(grad(params, merged), grad(params, trees), 1e-5)
+
+
 def test_arrays_are_aligned_with_tokens(model, params, rng):
   trees = _trees(rng, model)
-  _, (logprobs, entropy, rows) = _loss(model, params, trees, Layout(6, 3, 4))
+  _, (logprobs, entropy, rows) = _loss(model, params, trees, Layout(30, 1, 1))
   sampled = sum(len(lane.tokens) for t in trees for lane in t.lanes)
   assert int(rows.action_mask.sum()) == sampled
-  assert not rows.action_mask[:, :6].any()  # never on prompt or prefix
+  # Trunks take 6 + 5 + 2 tokens, and never count as actions.
+  assert not rows.action_mask[rows.branch == 0].any()
+  assert (rows.branch[rows.tree > 0] == 0).sum() == 13
   assert not np.asarray(logprobs)[~rows.action_mask].any()
   assert not np.asarray(entropy)[~rows.action_mask].any()
   assert (np.asarray(logprobs)[rows.action_mask] < 0).all()
   assert (np.asarray(entropy)[rows.action_mask] <= np.log(17) + 1e-6).all()
-  # A lane's first token is predicted by the last trunk token it sees.
-  assert rows.parent[0, 6] == 5
-  assert rows.parent[0, 10] == 2
-  assert rows.parent[0, 7] == 6
+  # The first tree is the longest: lanes of 4, 1 and 2 tokens behind a trunk
+  # of 6. A lane's first token is predicted by the last trunk token it sees.
+  np.testing.assert_array_equal(
+    rows.parent[0, 6:13], [5, 6, 7, 8, 2, 0, 11]
+  )
 
 
-def _run(model, params, trees, mesh, rows_per_micro, kl=0.0, steps=2):
-  layout = Layout(6, 3, 4)
+def _run(model, params, trees, mesh, layout, kl=0.0, steps=2):
   optimizer = make_optimizer(**_OPTIMIZER)
   with jax.set_mesh(mesh):
     params = jax.tree.map(
@@ -149,15 +171,15 @@ def _run(model, params, trees, mesh, rows_per_micro, kl=0.0, steps=2):
     step = update.make_update(
       model,
       optimizer,
-      layout,
       abstract,
       temperature=0.8,
       chunk_length=5,
       kl_coefficient=kl,
+      mixed=len({t.is_prefixed for t in trees}) > 1,
     )
     reference = jax.tree.map(lambda x: x * 0.9, params)
     state = update.make_init(optimizer, abstract)(params)
-    batch = sharding.put_rows(mesh, pack(trees, layout, rows_per_micro), axis=1)
+    batch = sharding.put_rows(mesh, pack(trees, layout), axis=1)
     for _ in range(steps):
       state, metrics = step(state, batch, reference if kl else None)
       # What belongs to a parameter lies where it lies, before and after.
@@ -176,10 +198,16 @@ def _run(model, params, trees, mesh, rows_per_micro, kl=0.0, steps=2):
 @pytest.mark.parametrize("kl", [0.0, 0.3])
 def test_micro_batches_change_nothing(model, params, rng, one_device, kl):
   trees = _trees(rng, model)
-  whole, metrics = _run(model, params, trees, one_device, 4, kl)
-  split, split_metrics = _run(model, params, trees, one_device, 1, kl)
+  whole, metrics = _run(
+    model, params, trees, one_device, Layout(30, 2, 2), kl
+  )
+  split, split_metrics = _run(
+    model, params, trees, one_device, Layout(13, 1, 7), kl
+  )
   _assert_trees_close(whole, split, 1e-5)
-  for name in metrics:
+  assert metrics["micros"] == 2
+  assert split_metrics["micros"] == 3  # of 7: those without trees are left out
+  for name in metrics.keys() - set(update.WORK):
     np.testing.assert_allclose(
       metrics[name], split_metrics[name], rtol=1e-3, atol=1e-6, err_msg=name
     )
@@ -190,8 +218,8 @@ def test_eight_devices_update_as_one(
   model, params, rng, one_device, eight_devices
 ):
   trees = _trees(rng, model)
-  a, metrics = _run(model, params, trees, one_device, 4)
-  b, other = _run(model, params, trees, eight_devices, 4)
+  a, metrics = _run(model, params, trees, one_device, Layout(16, 4, 2))
+  b, other = _run(model, params, trees, eight_devices, Layout(16, 4, 2))
   _assert_trees_close(a, b, 1e-5)
   for name in metrics:
     np.testing.assert_allclose(
@@ -211,7 +239,9 @@ def test_metrics_tell_prefixed_from_no_prefix(model, params, rng, one_device):
     else t
     for t in trees
   ]
-  _, metrics = _run(model, params, silent, one_device, 2, steps=1)
+  _, metrics = _run(
+    model, params, silent, one_device, Layout(16, 2, 2), steps=1
+  )
   assert metrics["prefixed/grad_norm"] == 0
   np.testing.assert_allclose(
     metrics["no_prefix/grad_norm"], metrics["grad_norm"], rtol=1e-6

@@ -98,52 +98,6 @@ def test_visible_is_the_rule_of_trunks_and_lanes():
   assert ["".join(map(str, row)) for row in mask.astype(int)] == expected
 
 
-@pytest.mark.parametrize(
-  ("trunk_length", "forks", "completion_length"),
-  [(6, [[6, 1, 3], [2, 2, 5]], 4), (1, [[1], [1]], 1), (5, [[5], [4]], 3)],
-)
-def test_tree_attention_equals_dense(
-  rng, trunk_length, forks, completion_length
-):
-  fork = np.array(forks)
-  rows, lanes = fork.shape
-  length = trunk_length + lanes * completion_length
-  lane_shape = (rows, lanes, completion_length)
-  join = lambda trunk, lane: np.concatenate(
-    [
-      np.broadcast_to(trunk, (rows, trunk_length)),
-      np.broadcast_to(lane, lane_shape).reshape(rows, -1),
-    ],
-    1,
-  )
-  mask = attention.visible(
-    tree=np.ones((rows, length), int),
-    branch=join(0, np.arange(1, lanes + 1)[:, None]),
-    position=join(
-      np.arange(trunk_length), fork[..., None] + np.arange(completion_length)
-    ),
-    fork=join(0, fork[..., None]),
-  )
-  q, k, v = (
-    rng.normal(size=(rows, length, heads, 8)).astype(np.float32)
-    for heads in (6, 2, 2)
-  )
-  dense = lambda *x: attention.dense_attention(*x, mask)
-  tree = lambda *x: attention.tree_attention(
-    *x, trunk_length=trunk_length, num_lanes=lanes, fork=fork
-  )
-  np.testing.assert_allclose(tree(q, k, v), dense(q, k, v), atol=1e-5)
-  weight = rng.normal(size=(rows, length, 6, 8)).astype(np.float32)
-  grads = [
-    jax.grad(lambda *x, f=f: jnp.sum(f(*x) * weight), argnums=(0, 1, 2))(
-      q, k, v
-    )
-    for f in (tree, dense)
-  ]
-  for a, b in zip(*grads):
-    np.testing.assert_allclose(a, b, atol=1e-5)
-
-
 def test_decoding_equals_the_forward_pass(model, params, rng):
   """Lanes with different forks on one trunk, teacher-forced."""
   trunk = rng.integers(0, model.vocab_size, (1, 7))

@@ -1,0 +1,217 @@
+"""Attention of trunks and lanes in plain XLA: only the blocks that matter.
+
+The same walk over `block_map`'s visits as the TPU kernel, as a loop of small
+matrix products; what CPU and GPU run.
+"""
+
+import functools
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from prefixrl_jax.models import attention, block_map
+
+# As in attention_kernel: a query that sees nothing weighs everything exactly 0.
+_FLOOR = attention.NEG_INF / 2
+
+
+class _How(NamedTuple):
+  """What is fixed when the loop is compiled."""
+
+  block_q: int
+  block_kv: int
+  soft_cap: float | None
+  window: int | None
+
+
+def tree_block_attention(
+  q, k, v, *, tree, branch, position, fork, schedule, soft_cap=None
+):
+  """Attention under `attention.visible`, any number of trees a row.
+
+  Args:
+    q: [B, T, N, H].
+    k, v: [B, T, K, H].
+    tree, branch, position, fork: int [B, T], as in TrainBatch.
+    schedule: from `block_map.make_schedule` of these.
+    soft_cap: as in `attention.dense_attention`.
+
+  Returns:
+    [B, T, N, H], in q's dtype; 0 where a query sees nothing.
+  """
+  rows, length, num_heads, head_dim = q.shape
+  num_kv_heads = k.shape[2]
+  how = _How(schedule.block_q, schedule.block_kv, soft_cap, schedule.window)
+  q = q.reshape(rows, length, num_kv_heads, num_heads // num_kv_heads, head_dim)
+  pad = block_map.pad_to_multiple
+  places = jnp.stack([tree, branch, position, fork], axis=1)
+  out = _attention(
+    how,
+    pad(q.swapaxes(1, 2), how.block_q, 2),
+    *(pad(x.swapaxes(1, 2), how.block_kv, 2) for x in (k, v)),
+    pad(places, how.block_q),
+    pad(places, how.block_kv),
+    schedule.by_query,
+  )
+  return out[:, :, :length].swapaxes(1, 2).reshape(
+    rows, length, num_heads, head_dim
+  )
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attention(how, q, k, v, q_places, k_places, visits):
+  return _forward(how, q, k, v, q_places, k_places, visits)[0]
+
+
+def _forward(how, q, k, v, q_places, k_places, visits):
+  out, logsumexp = _over_rows(
+    functools.partial(_forward_row, how), visits
+  )(q, k, v, q_places, k_places)
+  return out, (q, k, v, q_places, k_places, visits, out, logsumexp)
+
+
+def _backward(how, kept, d_out):
+  q, k, v, q_places, k_places, visits, out, logsumexp = kept
+  delta = jnp.sum(
+    out.astype(jnp.float32) * d_out.astype(jnp.float32), axis=-1
+  )
+  grads = _over_rows(functools.partial(_backward_row, how), visits)(
+    q, k, v, q_places, k_places, d_out, logsumexp, delta
+  )
+  grads = [g.astype(x.dtype) for g, x in zip(grads, (q, k, v))]
+  return (*grads, None, None, None)
+
+
+_attention.defvjp(_forward, _backward)
+
+
+def _over_rows(one_row, visits):
+  """Runs rows side by side on a GPU, one after another on a CPU."""
+
+  def run(*arrays):
+    if jax.default_backend() == "cpu":
+      each = lambda x: one_row(x[0].code, x[0].count, *x[1])
+      return jax.lax.map(each, (visits, arrays))
+    longest = jnp.max(visits.count)
+    return jax.vmap(one_row, in_axes=(0, None, *(0 for _ in arrays)))(
+      visits.code, longest, *arrays
+    )
+
+  return run
+
+
+def _forward_row(how, codes, num_visits, q, k, v, q_places, k_places):
+  """q [K, T, M, H]; k, v [K, T, H] -> out [K, T, M, H], logsumexp [K, T, M]."""
+  block_shape = (q.shape[0], how.block_q, q.shape[2])
+
+  def visit(i, carry):
+    most, total, sums, out, logsumexp = carry
+    is_first = (codes[i] & block_map.FIRST) > 0
+    most = jnp.where(is_first, _FLOOR, most)
+    total = jnp.where(is_first, 0.0, total)
+    sums = jnp.where(is_first, 0.0, sums)
+    at_q, (scores, _, _, values) = _scores(
+      how, codes[i], q, k, v, q_places, k_places
+    )
+    new_most = jnp.maximum(most, jnp.max(scores, axis=-1))
+    shrink = jnp.exp(most - new_most)
+    weights = jnp.exp(scores - new_most[..., None])
+    total = total * shrink + jnp.sum(weights, axis=-1)
+    sums = sums * shrink[..., None] + _product(
+      "kqmc,kch->kqmh", weights.astype(v.dtype), values
+    )
+    # Every visit writes what is known so far; the last one is right.
+    norm = jnp.where(total > 0, total, 1.0)
+    out = _put(out, (sums / norm[..., None]).astype(out.dtype), at_q)
+    logsumexp = _put(logsumexp, new_most + jnp.log(norm), at_q)
+    return new_most, total, sums, out, logsumexp
+
+  zeros = jnp.zeros(block_shape, jnp.float32)
+  start = (
+    zeros,
+    zeros,
+    jnp.zeros((*block_shape, q.shape[-1]), jnp.float32),
+    jnp.zeros_like(q),
+    jnp.zeros(q.shape[:3], jnp.float32),
+  )
+  return jax.lax.fori_loop(0, num_visits, visit, start)[3:]
+
+
+def _backward_row(
+  how,
+  codes,
+  num_visits,
+  q,
+  k,
+  v,
+  q_places,
+  k_places,
+  d_out,
+  logsumexp,
+  delta,
+):
+  """Returns the gradients of q, k and v in float32."""
+
+  def visit(i, grads):
+    dq, dk, dv = grads
+    at_q, (scores, queries, keys, values) = _scores(
+      how, codes[i], q, k, v, q_places, k_places
+    )
+    at_k = block_map.inner_block(codes[i]) * how.block_kv
+    block = lambda x: _take(x, at_q, how.block_q)
+    weights = jnp.exp(scores - block(logsumexp)[..., None])
+    d_block = block(d_out)
+    d_weights = _product("kqmh,kch->kqmc", d_block, values)
+    d_scores = weights * (d_weights - block(delta)[..., None])
+    if how.soft_cap is not None:
+      # A masked score is no tanh's, but its weight is 0 already.
+      d_scores *= 1 - jnp.square(jnp.maximum(scores / how.soft_cap, -1.0))
+    d_scores = (d_scores * q.shape[-1] ** -0.5).astype(q.dtype)
+    add = lambda x, new, at: _put(x, _take(x, at, new.shape[1]) + new, at)
+    return (
+      add(dq, _product("kqmc,kch->kqmh", d_scores, keys), at_q),
+      add(dk, _product("kqmc,kqmh->kch", d_scores, queries), at_k),
+      add(
+        dv,
+        _product("kqmc,kqmh->kch", weights.astype(q.dtype), d_block),
+        at_k,
+      ),
+    )
+
+  start = tuple(jnp.zeros(x.shape, jnp.float32) for x in (q, k, v))
+  return jax.lax.fori_loop(0, num_visits, visit, start)
+
+
+def _scores(how, code, q, k, v, q_places, k_places):
+  """Returns the query block's place, and the visit's masked scores and blocks.
+
+  Scores are [K, block_q, M, block_kv] in float32.
+  """
+  at_q = block_map.outer_block(code) * how.block_q
+  at_k = block_map.inner_block(code) * how.block_kv
+  queries = _take(q, at_q, how.block_q)
+  keys, values = (_take(x, at_k, how.block_kv) for x in (k, v))
+  scores = _product("kqmh,kch->kqmc", queries, keys) * q.shape[-1] ** -0.5
+  if how.soft_cap is not None:
+    scores = how.soft_cap * jnp.tanh(scores / how.soft_cap)
+  seen = attention.sees(
+    _take(q_places, at_q, how.block_q)[:, :, None],
+    _take(k_places, at_k, how.block_kv)[:, None],
+    how.window,
+  )
+  seen &= (code & block_map.ACTIVE) > 0
+  scores = jnp.where(seen[None, :, None], scores, attention.NEG_INF)
+  return at_q, (scores, queries, keys, values)
+
+
+def _take(x, start, size):
+  return jax.lax.dynamic_slice_in_dim(x, start, size, axis=1)
+
+
+def _put(x, block, start):
+  return jax.lax.dynamic_update_slice_in_dim(x, block, start, axis=1)
+
+
+def _product(equation, a, b):
+  return jnp.einsum(equation, a, b, preferred_element_type=jnp.float32)

@@ -1,0 +1,76 @@
+"""Attention over packed rows of trees: the way that suits the devices."""
+
+import jax
+import jax.numpy as jnp
+from jax.sharding import PartitionSpec
+
+from prefixrl_jax.distributed import sharding
+from prefixrl_jax.models import attention_kernel, attention_xla, block_map
+
+# Tokens in a block of queries and of keys. XLA:CPU: measured with
+# benchmarks.learner; TPU: the largest whose scores stay in vector memory.
+BLOCK_SIZES = {"cpu": (128, 128), "gpu": (256, 256), "tpu": (512, 512)}
+
+
+def make_schedule(rows, *, window=None) -> block_map.Schedule:
+  """Returns which blocks meet in these rows; every layer needs to know.
+
+  Args:
+    rows: TrainBatch without its micro-batch axis, fields [B, T].
+    window: as in `attention.visible`.
+  """
+  block_q, block_kv = BLOCK_SIZES[jax.default_backend()]
+  return block_map.make_schedule(
+    *_places(rows).values(),
+    block_q=block_q,
+    block_kv=block_kv,
+    window=window,
+  )
+
+
+def attend(rows, schedule, q, k, v, *, soft_cap=None):
+  """Attention under `attention.visible` on the mesh in force, if any.
+
+  Args:
+    rows: as in `make_schedule`.
+    schedule: from there.
+    q: [B, T, N, H].
+    k, v: [B, T, K, H].
+    soft_cap: as in `attention.dense_attention`.
+
+  Returns:
+    [B, T, N, H], in q's dtype; 0 where a query sees nothing.
+  """
+  on_tpu = jax.default_backend() == "tpu"
+  implementation = (
+    attention_kernel.tree_flash_attention
+    if on_tpu
+    else attention_xla.tree_block_attention
+  )
+  local = lambda q, k, v, places, schedule: implementation(
+    q, k, v, **places, schedule=schedule, soft_cap=soft_cap
+  )
+  places = _places(rows)
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty:
+    return local(q, k, v, places, schedule)
+  # Heads that the mesh does not divide are computed on all its devices.
+  heads = sharding.fitted(mesh, k.shape, "rows", "length", "kv_heads", None)
+  own_rows = PartitionSpec(*heads[:1])
+  return jax.shard_map(
+    local,
+    in_specs=(heads, heads, heads, own_rows, own_rows),
+    out_specs=heads,
+    check_vma=False,
+  )(q, k, v, places, schedule)
+
+
+def num_pairs(schedule):
+  """Returns how many pairs of tokens the blocks hold, all rows: float []."""
+  visits = jnp.sum(schedule.by_query.count).astype(jnp.float32)
+  return visits * schedule.block_q * schedule.block_kv
+
+
+def _places(rows):
+  names = ("tree", "branch", "position", "fork")
+  return {name: getattr(rows, name) for name in names}
