@@ -60,7 +60,7 @@ class KVCache:
 
   trunk_key: Array  # [R, K, H, P]
   trunk_value: Array  # [R, K, P, H]
-  lane_key: Array  # [R, G, K, C, H]
+  lane_key: Array  # [R, G, K, H, C]
   lane_value: Array  # [R, G, K, C, H]
 
 

@@ -4,10 +4,27 @@ A key is seen by a query of the same tree if it comes no later and lies either
 on the query's own branch, or on the trunk before the query's fork.
 """
 
+from typing import NamedTuple
+
 import jax
 import jax.numpy as jnp
 
 NEG_INF = -1e30
+
+
+class Places(NamedTuple):
+  """Where tokens stand in their trees; TrainBatch has the same fields."""
+
+  tree: jax.Array
+  branch: jax.Array
+  position: jax.Array
+  fork: jax.Array
+
+
+def trunk_places(num_rows: int, length: int) -> Places:
+  """Returns the places of rows that hold one trunk each, int32 [B, T]."""
+  zeros = jnp.zeros((num_rows, length), jnp.int32)
+  return Places(zeros + 1, zeros, zeros + jnp.arange(length), zeros)
 
 
 def visible(tree, branch, position, fork, window=None):
@@ -87,7 +104,7 @@ def decode_attention(q, cache, *, fork, length):
   """
   q = _group(q, cache.trunk_key.shape[1])
   to_trunk = jnp.einsum("rgkmh,rkhp->rkgmp", q, cache.trunk_key, **_F32)
-  to_lane = jnp.einsum("rgkmh,rgkch->rkgmc", q, cache.lane_key, **_F32)
+  to_lane = jnp.einsum("rgkmh,rgkhc->rkgmc", q, cache.lane_key, **_F32)
   seen = lambda n, limit: (jnp.arange(n) < limit[..., None])[:, None, :, None]
   num_trunk = to_trunk.shape[-1]
   to_trunk = jnp.where(seen(num_trunk, fork - 1), _scale(q, to_trunk), NEG_INF)

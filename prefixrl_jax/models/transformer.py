@@ -7,6 +7,7 @@ its caches are updated in place.
 
 import dataclasses
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 
 from prefixrl_jax.batches import KVCache
 from prefixrl_jax.distributed import sharding
-from prefixrl_jax.models import attention
+from prefixrl_jax.models import attention, tree_attention
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,6 +41,8 @@ class TransformerConfig:
   # Layers per step of the scan. XLA:CPU keeps what a loop saves for the
   # backward pass at half the speed of straight code.
   scan_unroll: int = 1
+  # Weights are matrices [outputs, inputs]; the sampler's way, see `unstack`.
+  outputs_first: bool = False
 
 
 class RMSNorm(nn.Module):
@@ -82,50 +85,50 @@ class Block(nn.Module):
   config: TransformerConfig
   attend: Callable
 
-  def _weight(self, name, shape, axes, fan_in):
+  def _project(self, name, y, inputs, outputs):
+    """y [..., *inputs] -> [..., *outputs]; both are {logical axis: size}."""
+    c = self.config
+    fan_in = math.prod(inputs.values())
+    shape, axes = (*inputs.values(), *outputs.values()), (*inputs, *outputs)
+    if c.outputs_first:
+      shape, axes = (math.prod(outputs.values()), fan_in), (None, None)
     weight: Any = self.param(
       name,
       nn.with_logical_partitioning(nn.initializers.normal(fan_in**-0.5), axes),
       shape,
-      jnp.dtype(self.config.param_dtype),
+      jnp.dtype(c.param_dtype),
     )
-    return weight.astype(self.config.dtype)
+    weight = weight.astype(c.dtype)
+    if not c.outputs_first:
+      return jnp.tensordot(y, weight, axes=len(inputs))
+    lead = y.shape[: y.ndim - len(inputs)]
+    out = _outputs_first_product(weight, y.reshape(-1, fan_in))
+    return out.reshape(*lead, *outputs.values())
 
   @nn.compact
   def __call__(self, x, position):
     c = self.config
+    width = {"embed": c.width}
+    heads = {"heads": c.num_heads, "head_dim": c.head_dim}
+    kv_heads = {"kv_heads": c.num_kv_heads, "head_dim": c.head_dim}
+    hidden = {"mlp": c.mlp_width}
+
     y = RMSNorm(c, name="attention_norm")(x)
-    qkv = []
-    for name, heads, axis in (
-      ("query", c.num_heads, "heads"),
-      ("key", c.num_kv_heads, "kv_heads"),
-      ("value", c.num_kv_heads, "kv_heads"),
-    ):
-      shape = (c.width, heads, c.head_dim)
-      weight = self._weight(name, shape, ("embed", axis, "head_dim"), c.width)
-      qkv.append(jnp.einsum("...d,dnh->...nh", y, weight))
-    q, k, v = qkv
+    q = self._project("query", y, width, heads)
+    k = self._project("key", y, width, kv_heads)
+    v = self._project("value", y, width, kv_heads)
     q = rotate(q, position, c.rope_base)
     k = rotate(k, position, c.rope_base)
     out, kept = self.attend(q, k, v)
-    weight = self._weight(
-      "output",
-      (c.num_heads, c.head_dim, c.width),
-      ("heads", "head_dim", "embed"),
-      c.num_heads * c.head_dim,
-    )
-    x = x + jnp.einsum("...nh,nhd->...d", out, weight)
+    x = x + self._project("output", out, heads, width)
 
     y = RMSNorm(c, name="mlp_norm")(x)
-    inner, outer = ("embed", "mlp"), ("mlp", "embed")
-    up = y @ self._weight("up", (c.width, c.mlp_width), inner, c.width)
+    up = self._project("up", y, width, hidden)
     if c.mlp == "gated_silu":
-      gate = self._weight("gate", (c.width, c.mlp_width), inner, c.width)
-      hidden = jax.nn.silu(y @ gate) * up
+      up = jax.nn.silu(self._project("gate", y, width, hidden)) * up
     else:
-      hidden = jax.nn.gelu(up)
-    down = self._weight("down", (c.mlp_width, c.width), outer, c.mlp_width)
-    return x + hidden @ down, kept
+      up = jax.nn.gelu(up)
+    return x + self._project("down", up, hidden, width), kept
 
 
 class Transformer(nn.Module):
@@ -177,7 +180,7 @@ def embed(config, params, tokens):
 
 
 def head(config: TransformerConfig, params: dict):
-  """Returns the head's weight: [V, D] if tied to the embedding, else [D, V]."""
+  """Returns the head's weight, [V, D] if tied or outputs first, else [D, V]."""
   weight = params["embedding"] if config.tied_head else params["head"]
   return weight.astype(config.dtype)
 
@@ -190,8 +193,24 @@ def scores(config: TransformerConfig, head, hidden):
     head: from `head`, or a part of its vocabulary.
     hidden: [..., D].
   """
+  if config.outputs_first:
+    out = _outputs_first_product(head, hidden.reshape(-1, config.width))
+    return out.reshape(*hidden.shape[:-1], -1)
   equation = "...d,vd->...v" if config.tied_head else "...d,dv->...v"
   return jnp.einsum(equation, hidden, head, preferred_element_type=jnp.float32)
+
+
+def _outputs_first_product(weight, y):
+  """weight [outputs, inputs], y [tokens, inputs] -> [tokens, outputs].
+
+  XLA:CPU multiplies a few tokens by a large matrix half as fast again this
+  way round; the barrier keeps the compiler from turning it back.
+  """
+  contract_last = (((1,), (1,)), ((), ()))
+  out = jax.lax.dot_general(
+    weight, y, contract_last, preferred_element_type=jnp.float32
+  )
+  return jax.lax.optimization_barrier(out).T.astype(y.dtype)
 
 
 def logits(config: TransformerConfig, params: dict, hidden):
@@ -243,14 +262,34 @@ def forward(config, params, tokens, position, attend):
   return model.apply({"params": params}, tokens, position)[0]
 
 
-def unstack(params: dict) -> dict:
-  """Returns the parameters with `layers` as a tuple, one entry a layer."""
-  num_layers = jax.tree.leaves(params["layers"])[0].shape[0]
+def unstack(config: TransformerConfig, params: dict) -> dict:
+  """Returns the parameters as `decode_step` takes them, in config.dtype.
+
+  `layers` is a tuple, one entry a layer, so that caches are updated in place;
+  with config.outputs_first every weight is a matrix [outputs, inputs].
+
+  Args:
+    config: of the decoding.
+    params: as from `init` of the same config with inputs first.
+  """
+
+  def matrix(name, weight):
+    if not config.outputs_first or weight.ndim < 2:
+      return weight
+    num_inputs = math.prod(weight.shape[: 2 if name == "output" else 1])
+    return weight.reshape(num_inputs, -1).T
+
   layers = tuple(
-    jax.tree.map(lambda x, i=i: x[i], params["layers"])
-    for i in range(num_layers)
+    {
+      name: jax.tree.map(lambda x, i=i, name=name: matrix(name, x[i]), leaf)
+      for name, leaf in params["layers"].items()
+    }
+    for i in range(config.num_layers)
   )
-  return {**params, "layers": layers}
+  rest = dict(params, layers=layers)
+  if not config.tied_head:
+    rest["head"] = matrix("head", params["head"])
+  return jax.tree.map(lambda x: x.astype(config.dtype), rest)
 
 
 def prefill(config, params, tokens):
@@ -258,26 +297,21 @@ def prefill(config, params, tokens):
 
   Args:
     config: TransformerConfig.
-    params: unstacked parameters.
+    params: as from `init`.
     tokens: int [R, P], trunks from position 0, padded at the end.
 
   Returns:
-    A tuple over layers of (key [R, K, H, P], value [R, K, P, H]).
+    key [L, R, K, H, P], value [L, R, K, P, H].
   """
-  length = tokens.shape[1]
-  position = jnp.broadcast_to(jnp.arange(length), tokens.shape)
-  mask = jnp.tri(length, dtype=bool)[None]
+  places = attention.trunk_places(*tokens.shape)
+  schedule = tree_attention.make_schedule(places)
 
   def attend(q, k, v):
-    kept = (k.transpose(0, 2, 3, 1), v.swapaxes(1, 2))
-    return attention.dense_attention(q, k, v, mask), kept
+    out = tree_attention.attend(places, schedule, q, k, v)
+    return out, (k.transpose(0, 2, 3, 1), v.swapaxes(1, 2))
 
-  x = embed(config, params, tokens)
-  keys_values = []
-  for layer in params["layers"]:
-    x, kept = Block(config, attend).apply({"params": layer}, x, position)
-    keys_values.append(kept)
-  return tuple(keys_values)
+  model = Transformer(config, attend)
+  return model.apply({"params": params}, tokens, places.position)[1]
 
 
 def decode_step(config, params, token, caches, *, fork, length):
@@ -302,7 +336,7 @@ def decode_step(config, params, token, caches, *, fork, length):
 
     def attend(q, k, v, cache=cache):
       cache = cache.replace(
-        lane_key=cache.lane_key.at[rows, lanes, :, length].set(k),
+        lane_key=cache.lane_key.at[rows, lanes, :, :, length].set(k),
         lane_value=cache.lane_value.at[rows, lanes, :, length].set(v),
       )
       out = attention.decode_attention(q, cache, fork=fork, length=length)
@@ -324,7 +358,7 @@ def init_caches(config, *, rows, lanes, trunk_length, completion_length):
   one = lambda _: KVCache(
     trunk_key=jnp.zeros((*trunk, head_dim, trunk_length), dtype),
     trunk_value=jnp.zeros((*trunk, trunk_length, head_dim), dtype),
-    lane_key=jnp.zeros((*lane, completion_length, head_dim), dtype),
+    lane_key=jnp.zeros((*lane, head_dim, completion_length), dtype),
     lane_value=jnp.zeros((*lane, completion_length, head_dim), dtype),
   )
   return tuple(one(i) for i in range(config.num_layers))

@@ -16,10 +16,13 @@ def make_schedule(rows, *, window=None) -> block_map.Schedule:
   """Returns which blocks meet in these rows; every layer needs to know.
 
   Args:
-    rows: TrainBatch without its micro-batch axis, fields [B, T].
+    rows: TrainBatch without its micro-batch axis, or Places; fields [B, T].
     window: as in `attention.visible`.
   """
-  block_q, block_kv = BLOCK_SIZES[jax.default_backend()]
+  block_q, block_kv = (
+    min(size, -(-rows.tree.shape[1] // 8) * 8)
+    for size in BLOCK_SIZES[jax.default_backend()]
+  )
   return block_map.make_schedule(
     *_places(rows).values(),
     block_q=block_q,

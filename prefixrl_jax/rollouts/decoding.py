@@ -39,22 +39,20 @@ def admit(config, params, state: SamplerState, row_ids, trunks):
 
   Args:
     config: TransformerConfig.
-    params: unstacked parameters.
+    params: as from `transformer.init`.
     state: SamplerState.
     row_ids: int [r], rows to fill; a number beyond the rows is ignored.
     trunks: int [r, P].
   """
-  caches = []
-  for cache, (key, value) in zip(
-    state.caches, transformer.prefill(config, params, trunks)
-  ):
-    caches.append(
-      dataclasses.replace(
-        cache,
-        trunk_key=cache.trunk_key.at[row_ids].set(key),
-        trunk_value=cache.trunk_value.at[row_ids].set(value),
-      )
+  keys, values = transformer.prefill(config, params, trunks)
+  caches = [
+    dataclasses.replace(
+      cache,
+      trunk_key=cache.trunk_key.at[row_ids].set(key),
+      trunk_value=cache.trunk_value.at[row_ids].set(value),
     )
+    for cache, key, value in zip(state.caches, keys, values)
+  ]
   return dataclasses.replace(
     state,
     caches=tuple(caches),
@@ -139,17 +137,9 @@ def decode(
       fork=state.fork,
       length=state.length,
     )
-    if temperature > 0:
-      logits = logits / temperature
-    logprobs = jax.nn.log_softmax(logits)
-    if temperature > 0:
-      keys = jax.vmap(jax.vmap(jax.random.fold_in))(state.key, state.length)
-      allowed = _filter(logprobs, top_k, top_p)
-      token = jax.vmap(jax.vmap(jax.random.categorical))(keys, allowed)
-    else:
-      token = jnp.argmax(logits, axis=-1)
-    token = token.astype(jnp.int32)
-    logprob = jnp.take_along_axis(logprobs, token[..., None], -1)[..., 0]
+    token, logprob = _draw(
+      logits, state.key, state.length, temperature, top_k, top_p
+    )
 
     # Out of bounds is not written: an idle lane keeps what it has.
     slot = jnp.where(state.active, state.length, state.tokens.shape[2])
@@ -174,16 +164,74 @@ def decode(
   return state, step
 
 
-def _filter(logprobs, top_k, top_p):
-  """Sets to -inf what top_k and top_p leave out."""
+def _draw(logits, key, length, temperature, top_k, top_p):
+  """Draws a token a lane: int32 [R, G], and its log-probability.
+
+  One uniform number a lane picks a block of the vocabulary, then a token in
+  it: a Gumbel number for each token would take longer than the decoder.
+
+  Args:
+    logits: float32 [R, G, V].
+    key, length: [R, G], of the completion and its place.
+    temperature, top_k, top_p: see `decode`.
+  """
+  if temperature > 0:
+    logits = logits / temperature
+  most = jnp.max(logits, axis=-1, keepdims=True)
+  powers = jnp.exp(logits - most)
+  log_total = jnp.log(jnp.sum(powers, axis=-1)) + most[..., 0]
+  if temperature == 0:
+    token = jnp.argmax(logits, axis=-1)
+  else:
+    if top_k or top_p < 1:
+      kept = _filter(logits, top_k, top_p) > -jnp.inf
+      powers = jnp.where(kept, powers, 0.0)
+    keys = jax.vmap(jax.vmap(jax.random.fold_in))(key, length)
+    token = _invert(powers, jax.vmap(jax.vmap(jax.random.uniform))(keys))
+  token = token.astype(jnp.int32)
+  picked = jnp.take_along_axis(logits, token[..., None], -1)[..., 0]
+  return token, picked - log_total
+
+
+def _invert(weights, uniform, block_size=256):
+  """Returns the index in [0, V) at which the cumulated weights pass `uniform`.
+
+  Args:
+    weights: [..., V], not negative.
+    uniform: [...], in [0, 1).
+  """
+  padding = [(0, 0)] * (weights.ndim - 1) + [(0, -weights.shape[-1] % block_size)]
+  blocks = jnp.pad(weights, padding)
+  blocks = blocks.reshape(*weights.shape[:-1], -1, block_size)
+  sums = jnp.sum(blocks, axis=-1)
+  ends = jnp.cumsum(sums, axis=-1)
+  target = uniform[..., None] * ends[..., -1:]
+
+  def passes(ends, weights):
+    """The first that passes the target; never one that weighs nothing."""
+    past = (ends > target) & (weights > 0)
+    first = jnp.argmax(past, axis=-1, keepdims=True)
+    last = weights.shape[-1] - 1
+    last -= jnp.argmax(weights[..., ::-1] > 0, axis=-1, keepdims=True)
+    return jnp.where(past.any(-1, keepdims=True), first, last)
+
+  block = passes(ends, sums)
+  before = jnp.take_along_axis(ends - sums, block, axis=-1)
+  inside = jnp.take_along_axis(blocks, block[..., None], axis=-2)[..., 0, :]
+  place = passes(before + jnp.cumsum(inside, axis=-1), inside)
+  return (block * block_size + place)[..., 0]
+
+
+def _filter(logits, top_k, top_p):
+  """Sets logits to -inf that top_k and top_p leave out."""
   if top_k:
-    kth = jax.lax.top_k(logprobs, top_k)[0][..., -1:]
-    logprobs = jnp.where(logprobs < kth, -jnp.inf, logprobs)
+    kth = jax.lax.top_k(logits, top_k)[0][..., -1:]
+    logits = jnp.where(logits < kth, -jnp.inf, logits)
   if top_p < 1:
-    ordered = -jnp.sort(-logprobs, axis=-1)
+    ordered = -jnp.sort(-logits, axis=-1)
     probs = jax.nn.softmax(ordered, axis=-1)
     before = jnp.cumsum(probs, axis=-1) - probs
     last = jnp.sum(before < top_p, axis=-1, keepdims=True) - 1
     threshold = jnp.take_along_axis(ordered, last, axis=-1)
-    logprobs = jnp.where(logprobs < threshold, -jnp.inf, logprobs)
-  return logprobs
+    logits = jnp.where(logits < threshold, -jnp.inf, logits)
+  return logits

@@ -117,11 +117,12 @@ class Sampler:
       functools.partial(decoding.init_state, config, **shape),
       out_shardings=state_shardings,
     )
-    self._unstack = jax.jit(
-      lambda params: jax.tree.map(
-        lambda x: x.astype(config.dtype), transformer.unstack(params)
-      )
+    # Decoding multiplies a few tokens by all weights, and XLA:CPU is
+    # particular about how they lie.
+    decoder = dataclasses.replace(
+      config, outputs_first=mesh.devices.flat[0].platform == "cpu"
     )
+    self._unstack = jax.jit(functools.partial(transformer.unstack, decoder))
     self._admit = jit(
       functools.partial(decoding.admit, config), out_shardings=state_shardings
     )
@@ -129,7 +130,7 @@ class Sampler:
     self._decode = jit(
       functools.partial(
         decoding.decode,
-        config,
+        decoder,
         num_steps=steps_per_dispatch,
         temperature=temperature,
         top_k=top_k,
@@ -140,7 +141,8 @@ class Sampler:
     )
     # Two widths: a fresh start fills every row, a refill only a few.
     self._admit_widths = sorted({-(-rows // 4), rows})
-    self._params = None
+    self._params: Any = None  # as loaded, for prefilling
+    self._decoder_params: Any = None
     self._state: Any = None  # SamplerState, made at the first run
     self._cancelled: dict[int, int] = {}
     self._dropped: list[tuple[int, int]] = []
@@ -148,8 +150,9 @@ class Sampler:
 
   def load(self, params: dict) -> None:
     """Takes the policy to sample from; caches of another one are dropped."""
+    self._params = params
     with jax.set_mesh(self.mesh):
-      self._params = self._unstack(params)
+      self._decoder_params = self._unstack(params)
 
   def warm_up(self, params: dict) -> None:
     """Compiles every program and runs it once; later calls compile nothing."""
@@ -173,7 +176,7 @@ class Sampler:
         key_ids=np.zeros((*grid, 4), np.uint32),
       )
       self._state, _ = self._decode(
-        self._params, state=state, min_active=np.int32(0)
+        self._decoder_params, state=state, min_active=np.int32(0)
       )
 
   def pop_usage(self) -> Usage:
@@ -220,7 +223,7 @@ class Sampler:
         owed = not exhausted or any(row and self._owes(row) for row in rows)
         min_active = int(0.75 * active) if owed else 0
         self._state, steps = self._decode(
-          self._params, state=self._state, min_active=np.int32(min_active)
+          self._decoder_params, state=self._state, min_active=np.int32(min_active)
         )
         finished = self._fetch(rows, int(steps))
         self.usage.seconds += time.perf_counter() - started
@@ -376,7 +379,7 @@ def _state_shardings(mesh, abstract):
   of_cache = {
     "trunk_key": ("rows", "kv_heads", "head_dim", "length"),
     "trunk_value": ("rows", "kv_heads", "length", "head_dim"),
-    "lane_key": ("rows", "lanes", "kv_heads", "length", "head_dim"),
+    "lane_key": ("rows", "lanes", "kv_heads", "head_dim", "length"),
     "lane_value": ("rows", "lanes", "kv_heads", "length", "head_dim"),
   }
   return dataclasses.replace(

@@ -98,25 +98,27 @@ def test_visible_is_the_rule_of_trunks_and_lanes():
   assert ["".join(map(str, row)) for row in mask.astype(int)] == expected
 
 
-def test_decoding_equals_the_forward_pass(model, params, rng):
+@pytest.mark.parametrize("outputs_first", [False, True])
+def test_decoding_equals_the_forward_pass(model, params, rng, outputs_first):
   """Lanes with different forks on one trunk, teacher-forced."""
   trunk = rng.integers(0, model.vocab_size, (1, 7))
   forks, steps = np.array([[7, 3, 1]]), 4
   lanes = rng.integers(0, model.vocab_size, (1, 3, steps))
-  unstacked = transformer.unstack(params)
+  config = dataclasses.replace(model, outputs_first=outputs_first)
+  unstacked = transformer.unstack(config, params)
   caches = tuple(
     cache.replace(trunk_key=key, trunk_value=value)
-    for cache, (key, value) in zip(
+    for cache, key, value in zip(
       transformer.init_caches(
         model, rows=1, lanes=3, trunk_length=7, completion_length=steps
       ),
-      transformer.prefill(model, unstacked, trunk),
+      *transformer.prefill(model, params, trunk),
     )
   )
   token = np.take_along_axis(trunk, forks - 1, 1)
   for step in range(steps):
     logits, caches = transformer.decode_step(
-      model,
+      config,
       unstacked,
       token,
       caches,
