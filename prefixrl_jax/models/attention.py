@@ -10,7 +10,7 @@ import jax.numpy as jnp
 NEG_INF = -1e30
 
 
-def visible(tree, branch, position, fork):
+def visible(tree, branch, position, fork, window=None):
   """Returns which key (last axis) each query sees: bool [..., T, T].
 
   Args:
@@ -18,32 +18,56 @@ def visible(tree, branch, position, fork):
     branch: int [..., T], 0 on the trunk.
     position: int [..., T].
     fork: int [..., T], trunk tokens that the token's lane sees.
+    window: if given, how many positions back a query sees, its own included.
   """
-  query = lambda x: x[..., :, None]
-  key = lambda x: x[..., None, :]
-  same_tree = (query(tree) == key(tree)) & (query(tree) > 0)
-  earlier = key(position) <= query(position)
-  same_branch = query(branch) == key(branch)
-  below_fork = (key(branch) == 0) & (key(position) < query(fork))
+  places = (tree, branch, position, fork)
+  return sees(
+    [x[..., :, None] for x in places],
+    [x[..., None, :] for x in places],
+    window,
+  )
+
+
+def sees(query, key, window=None):
+  """The rule for pairs: every fast path that masks asks here.
+
+  Args:
+    query, key: (tree, branch, position, fork), whose shapes broadcast to pairs.
+    window: as in `visible`.
+
+  Returns:
+    bool, of the pairs' shape.
+  """
+  tree, branch, position, fork = query
+  key_tree, key_branch, key_position, _ = key
+  same_tree = (tree == key_tree) & (tree > 0)
+  earlier = key_position <= position
+  if window is not None:
+    earlier &= position - key_position < window
+  same_branch = branch == key_branch
+  below_fork = (key_branch == 0) & (key_position < fork)
   return same_tree & earlier & (same_branch | below_fork)
 
 
-def dense_attention(q, k, v, mask):
+def dense_attention(q, k, v, mask, soft_cap=None):
   """The reference: every pair of tokens, masked.
 
   Args:
     q: [B, T, N, H].
     k, v: [B, T, K, H].
     mask: bool [B, T, T], what each query sees.
+    soft_cap: if given, scores become soft_cap * tanh(score / soft_cap).
 
   Returns:
-    [B, T, N, H], in q's dtype.
+    [B, T, N, H], in q's dtype; 0 where a query sees nothing.
   """
   q = _group(q, k.shape[2])
   scores = _scale(q, jnp.einsum("btkmh,bskh->bkmts", q, k, **_F32))
+  if soft_cap is not None:
+    scores = soft_cap * jnp.tanh(scores / soft_cap)
   weights = _softmax(jnp.where(mask[:, None, None], scores, NEG_INF))
   out = jnp.einsum("bkmts,bskh->btkmh", weights.astype(v.dtype), v)
-  return _ungroup(out)
+  return _ungroup(jnp.where(mask.any(-1)[..., None, None, None], out, 0))
 
 
 def tree_attention(q, k, v, *, trunk_length, num_lanes, fork):
