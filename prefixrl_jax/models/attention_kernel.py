@@ -1,0 +1,366 @@
+"""Attention of trunks and lanes for TPU: tiles, and only those that matter.
+
+Flash attention whose grid walks the visits of `block_map`. Scores lie with
+keys along sublanes and queries along lanes, [block_kv, block_q], so that what
+belongs to a query (its maximum, its sum, its logsumexp) is a row; queries,
+outputs and their gradients come transposed, [H, block_q]. The query heads of
+one key/value head are taken one after another, behind one mask and one copy of
+the keys and values.
+"""
+
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jax.experimental import pallas as pl
+from jax.experimental.pallas import tpu as pltpu
+
+from prefixrl_jax.distributed import sharding
+from prefixrl_jax.models import attention, block_map
+
+# Below every real score and above every masked one: their difference has the
+# exponential 0, also for a query that sees nothing.
+_FLOOR = attention.NEG_INF / 2
+# Large groups of heads need more than the default of 16 MB.
+_VMEM_LIMIT = 48 * 2**20
+
+
+class _How(NamedTuple):
+  """What is fixed when the kernels are compiled."""
+
+  block_q: int
+  block_kv: int
+  soft_cap: float | None
+  window: int | None
+  interpret: bool
+
+
+def tree_flash_attention(
+  q,
+  k,
+  v,
+  *,
+  tree,
+  branch,
+  position,
+  fork,
+  block_q,
+  block_kv,
+  soft_cap=None,
+  window=None,
+  interpret=False,
+  schedule=None,
+):
+  """Attention under `attention.visible`, any number of trees a row.
+
+  Args:
+    q: [B, T, N, H], float32 or bfloat16.
+    k, v: [B, T, K, H], in q's dtype.
+    tree, branch, position, fork: int32 [B, T], as in TrainBatch.
+    block_q, block_kv: tokens in a tile, multiples of 128; T need not be one.
+    soft_cap: as in `attention.dense_attention`.
+    window: as in `attention.visible`.
+    interpret: run without a TPU, slowly, with tiles of any size.
+    schedule: from `block_map.make_schedule`, where it is known already.
+
+  Returns:
+    [B, T, N, H], in q's dtype; 0 where a query sees nothing.
+  """
+  places = (tree, branch, position, fork)
+  sizes = dict(block_q=block_q, block_kv=block_kv, window=window)
+  if schedule is None:
+    schedule = block_map.make_schedule(*places, **sizes)
+  made_for = {name: getattr(schedule, name) for name in sizes}
+  assert made_for == sizes, (made_for, sizes)
+  how = _How(**sizes, soft_cap=soft_cap, interpret=interpret)
+  pad = block_map.pad_to_multiple
+  stacked = jnp.stack(places, axis=1)
+  grouped = q.reshape(*q.shape[:2], k.shape[2], -1, q.shape[3])
+  out = _attention(
+    how,
+    schedule,
+    pad(stacked, block_q),
+    pad(stacked, block_kv),
+    pad(grouped.transpose(0, 2, 3, 4, 1), block_q),
+    pad(k.swapaxes(1, 2), block_kv, axis=2),
+    pad(v.swapaxes(1, 2), block_kv, axis=2),
+  )
+  out = out[..., : q.shape[1]].transpose(0, 4, 1, 2, 3)
+  return out.reshape(q.shape)
+
+
+def sharded_tree_flash_attention(
+  q, k, v, *, tree, branch, position, fork, schedule=None, **kwargs
+):
+  """`tree_flash_attention` on the mesh in force, rows and heads apart.
+
+  Heads that the mesh does not divide are computed on all its devices.
+
+  Args:
+    q, k, v, tree, branch, position, fork, schedule, **kwargs: as there.
+  """
+
+  def local(q, k, v, schedule, *places):
+    named = dict(zip(("tree", "branch", "position", "fork"), places))
+    return tree_flash_attention(q, k, v, **named, schedule=schedule, **kwargs)
+
+  places = (tree, branch, position, fork)
+  mesh: Any = jax.sharding.get_abstract_mesh()
+  if mesh.empty:
+    return local(q, k, v, schedule, *places)
+  rows = sharding.sharding(mesh, tree.shape[:1], "rows").spec
+  heads = sharding.sharding(mesh, k.shape, "rows", None, "kv_heads", None).spec
+  return jax.shard_map(
+    local,
+    in_specs=(heads, heads, heads, *[rows] * 5),
+    out_specs=heads,
+    check_vma=False,  # a Pallas call does not say what its outputs vary over
+  )(q, k, v, schedule, *places)
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
+def _attention(how, schedule, q_places, k_places, q, k, v):
+  """places: int [B, 4, T]; q: [B, K, N/K, H, T]; k, v: [B, K, T, H]."""
+  return _forward(how, schedule, q_places, k_places, q, k, v)[0]
+
+
+def _forward(how, schedule, *arrays):
+  q = arrays[2]
+  *heads, head_dim, length = q.shape
+  row = (heads[-1], 1, how.block_q)
+  out, logsumexp = _call(
+    _forward_kernel,
+    how,
+    schedule,
+    arrays,
+    outer="q",
+    outs={"q": _like(q), "row": _like(q, (*heads, 1, length), jnp.float32)},
+    scratch=((heads[-1], head_dim, how.block_q), row, row),
+  )
+  return out, (schedule, arrays, out, logsumexp.squeeze(3))
+
+
+def _backward(how, kept, d_out):
+  schedule, arrays, out, logsumexp = kept
+  _, _, q, k, v = arrays
+  product = out.astype(jnp.float32) * d_out.astype(jnp.float32)
+  delta = jnp.sum(product, axis=3, keepdims=True)
+  arrays = (*arrays, d_out, jnp.expand_dims(logsumexp, 3), delta)
+  (dq,) = _call(
+    _dq_kernel,
+    how,
+    schedule,
+    arrays,
+    outer="q",
+    outs={"q": _like(q)},
+    scratch=((*q.shape[2:4], how.block_q),),
+  )
+  dk, dv = _call(
+    _dkv_kernel,
+    how,
+    schedule,
+    arrays,
+    outer="k",
+    outs={"k": _like(k), "v": _like(v)},
+    scratch=((how.block_kv, k.shape[3]),) * 2,
+  )
+  return None, None, None, dq, dk, dv
+
+
+_attention.defvjp(_forward, _backward)
+
+
+def _like(x, shape=None, dtype=None):
+  return jax.ShapeDtypeStruct(shape or x.shape, dtype or x.dtype)
+
+
+# Forward takes the first five.
+_INPUTS = ("q_places", "k_places", "q", "k", "v", "q", "row", "row")
+
+
+def _call(kernel, how, schedule, arrays, *, outer, outs, scratch):
+  """Runs a kernel over rows, kv heads and as many visits as any row has.
+
+  Args:
+    kernel: makes (start, work, finish) of the tiles that a visit is about.
+    how: _How.
+    schedule: block_map.Schedule.
+    arrays: as many as the kernel takes of `_INPUTS`.
+    outer: "q" or "k", whose blocks are written one after another.
+    outs: shapes by kind.
+    scratch: shapes of what lives from a block's first visit to its last.
+  """
+  visits, q_of, k_of = schedule.by_query, block_map.outer_of, block_map.inner_of
+  if outer == "k":
+    visits, q_of, k_of = schedule.by_key, k_of, q_of
+  group, head_dim = arrays[2].shape[2:4]
+  spec = lambda shape, index: pl.BlockSpec(
+    (None, *shape), lambda b, h, s, codes: (b, *index(h, codes[b, s]))
+  )
+  of_query = lambda h, code: (h, 0, 0, q_of(code))
+  of_key = lambda h, code: (h, k_of(code), 0)
+  tiles = {
+    "q": spec((None, group, head_dim, how.block_q), of_query),
+    "k": spec((None, how.block_kv, head_dim), of_key),
+    "v": spec((None, how.block_kv, head_dim), of_key),
+    "row": spec((None, group, 1, how.block_q), of_query),
+    "q_places": spec((4, how.block_q), lambda h, code: (0, q_of(code))),
+    "k_places": spec((4, how.block_kv), lambda h, code: (0, k_of(code))),
+  }
+  scratch = (*scratch, (how.block_kv, how.block_q))
+  return pl.pallas_call(
+    functools.partial(_visit, kernel, how),
+    grid_spec=pltpu.PrefetchScalarGridSpec(
+      num_scalar_prefetch=1,
+      grid=(*arrays[2].shape[:2], visits.count.max()),
+      in_specs=[tiles[name] for name, _ in zip(_INPUTS, arrays)],
+      out_specs=[tiles[name] for name in outs],
+      scratch_shapes=[pltpu.VMEM(shape, jnp.float32) for shape in scratch],
+    ),
+    out_shape=list(outs.values()),
+    compiler_params=pltpu.CompilerParams(
+      # A block's visits follow each other; rows and heads may go to two cores.
+      dimension_semantics=("parallel", "parallel", "arbitrary"),
+      vmem_limit_bytes=_VMEM_LIMIT,
+    ),
+    interpret=how.interpret,
+    name=kernel.__name__.strip("_"),
+  )(visits.code, *arrays)
+
+
+def _visit(kernel, how, codes, q_places, k_places, *refs):
+  """Does what the step's visit asks for; the mask outlives it."""
+  mask = refs[-1]
+  start, work, finish = kernel(how, mask, *refs[:-1])
+  code = codes[pl.program_id(0), pl.program_id(2)]
+  pl.when(code & block_map.FIRST != 0)(start)
+
+  @pl.when(code & block_map.NEW_MASK != 0)
+  def _():
+    keys = k_places[...].T
+    seen = attention.sees(
+      [q_places[i : i + 1] for i in range(4)],
+      [keys[:, i : i + 1] for i in range(4)],
+      how.window,
+    )
+    mask[...] = jnp.where(seen, 0.0, attention.NEG_INF)
+
+  pl.when(code & block_map.ACTIVE != 0)(work)
+  pl.when(code & block_map.LAST != 0)(finish)
+
+
+def _forward_kernel(how, mask, q, k, v, out, logsumexp, total, top, mass):
+  def start():
+    total[...] = jnp.zeros_like(total)
+    top[...] = jnp.full_like(top, _FLOOR)
+    mass[...] = jnp.zeros_like(mass)
+
+  def work():
+    values = v[...].T
+
+    @_each_head(q)
+    def _(m):
+      scores, _ = _scores(how, k[...], q[m], mask[...])
+      new_top = jnp.maximum(top[m], scores.max(0, keepdims=True))
+      weights = jnp.exp(scores - new_top)
+      decay = jnp.exp(top[m] - new_top)
+      mass[m] = mass[m] * decay + weights.sum(0, keepdims=True)
+      total[m] = total[m] * decay + _dot(
+        how, values, weights.astype(values.dtype)
+      )
+      top[m] = new_top
+
+  def finish():
+    seen = mass[...] > 0
+    divisor = jnp.where(seen, mass[...], 1.0)
+    out[...] = (total[...] / divisor).astype(out.dtype)
+    logsumexp[...] = jnp.where(seen, top[...] + jnp.log(divisor), 0.0)
+
+  return start, work, finish
+
+
+def _dq_kernel(how, mask, q, k, v, d_out, logsumexp, delta, dq, total):
+  def start():
+    total[...] = jnp.zeros_like(total)
+
+  def work():
+    keys = k[...].T
+
+    @_each_head(q)
+    def _(m):
+      rows = q[m], d_out[m], logsumexp[m], delta[m]
+      _, d_scores = _score_gradients(how, k[...], v[...], *rows, mask[...])
+      total[m] += _dot(how, keys, d_scores.astype(keys.dtype))
+
+  def finish():
+    dq[...] = (total[...] * _scale(k)).astype(dq.dtype)
+
+  return start, work, finish
+
+
+def _dkv_kernel(
+  how, mask, q, k, v, d_out, logsumexp, delta, dk, dv, dk_total, dv_total
+):
+  def start():
+    dk_total[...] = jnp.zeros_like(dk_total)
+    dv_total[...] = jnp.zeros_like(dv_total)
+
+  def work():
+    @_each_head(q)
+    def _(m):
+      rows = q[m], d_out[m], logsumexp[m], delta[m]
+      weights, d_scores = _score_gradients(
+        how, k[...], v[...], *rows, mask[...]
+      )
+      dv_total[...] += _dot(how, weights.astype(d_out.dtype), d_out[m], 1)
+      dk_total[...] += _dot(how, d_scores.astype(q.dtype), q[m], 1)
+
+  def finish():
+    dk[...] = (dk_total[...] * _scale(k)).astype(dk.dtype)
+    dv[...] = dv_total[...].astype(dv.dtype)
+
+  return start, work, finish
+
+
+def _each_head(q):
+  """Decorates what is done for each query head; a loop, not one large body."""
+  return lambda body: jax.lax.fori_loop(
+    0, q.shape[0], lambda m, _: body(m), None
+  )
+
+
+def _scale(keys):
+  return keys.shape[-1] ** -0.5
+
+
+def _scores(how, keys, q, mask):
+  """Returns scores [block_kv, block_q] and the soft cap's derivative."""
+  scores = _dot(how, keys, q) * _scale(keys)
+  slope = None
+  if how.soft_cap is not None:
+    share = jnp.tanh(scores / how.soft_cap)
+    scores, slope = how.soft_cap * share, 1 - share * share
+  return scores + mask, slope
+
+
+def _score_gradients(how, keys, values, q, d_out, logsumexp, delta, mask):
+  """Returns the softmax and the gradient of the scores before their scale."""
+  scores, slope = _scores(how, keys, q, mask)
+  weights = jnp.exp(scores - logsumexp)
+  d_scores = weights * (_dot(how, values, d_out) - delta)
+  return weights, d_scores if slope is None else d_scores * slope
+
+
+def _dot(how, a, b, b_axis=0):
+  """Contracts a's columns with an axis of b, in float32."""
+  if how.interpret:  # XLA:CPU has no such product of bfloat16 for all shapes
+    a, b = a.astype(jnp.float32), b.astype(jnp.float32)
+  exact = a.dtype == jnp.float32
+  return jax.lax.dot_general(
+    a,
+    b,
+    (((1,), (b_axis,)), ((), ())),
+    precision=jax.lax.Precision.HIGHEST if exact else jax.lax.Precision.DEFAULT,
+    preferred_element_type=jnp.float32,
+  )
