@@ -21,6 +21,11 @@ class Places(NamedTuple):
   fork: jax.Array
 
 
+def places_of(rows) -> Places:
+  """Returns the places of a TrainBatch's tokens."""
+  return Places(*(getattr(rows, name) for name in Places._fields))
+
+
 def trunk_places(num_rows: int, length: int) -> Places:
   """Returns the places of rows that hold one trunk each, int32 [B, T]."""
   zeros = jnp.zeros((num_rows, length), jnp.int32)

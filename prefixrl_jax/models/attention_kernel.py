@@ -16,7 +16,6 @@ import jax.numpy as jnp
 from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
-from prefixrl_jax.distributed import sharding
 from prefixrl_jax.models import attention, block_map
 
 # Below every real score and above every masked one: their difference has the
@@ -31,100 +30,45 @@ class _How(NamedTuple):
 
   block_q: int
   block_kv: int
-  scale: float
-  soft_cap: float | None
   window: int | None
+  soft_cap: float | None
   interpret: bool
 
 
 def tree_flash_attention(
-  q,
-  k,
-  v,
-  *,
-  tree,
-  branch,
-  position,
-  fork,
-  block_q,
-  block_kv,
-  soft_cap=None,
-  window=None,
-  interpret=False,
-  schedule=None,
+  places, schedule, q, k, v, *, soft_cap=None, interpret=False
 ):
   """Attention under `attention.visible`, any number of trees a row.
 
   Args:
+    places: attention.Places, fields int32 [B, T].
+    schedule: from `block_map.make_schedule`; block sizes are multiples of
+      128, T need not be one.
     q: [B, T, N, H], float32 or bfloat16.
     k, v: [B, T, K, H], in q's dtype.
-    tree, branch, position, fork: int32 [B, T], as in TrainBatch.
-    block_q, block_kv: tokens in a tile, multiples of 128; T need not be one.
     soft_cap: as in `attention.dense_attention`.
-    window: as in `attention.visible`.
     interpret: run without a TPU, slowly, with tiles of any size.
-    schedule: from `block_map.make_schedule`, where it is known already.
 
   Returns:
     [B, T, N, H], in q's dtype; 0 where a query sees nothing.
   """
-  places = (tree, branch, position, fork)
-  sizes = dict(block_q=block_q, block_kv=block_kv, window=window)
-  if schedule is None:
-    schedule = block_map.make_schedule(*places, **sizes)
-  made_for = {name: getattr(schedule, name) for name in sizes}
-  assert made_for == sizes, (made_for, sizes)
-  rows, length, num_heads, head_dim = q.shape
   how = _How(
-    **sizes, scale=head_dim**-0.5, soft_cap=soft_cap, interpret=interpret
+    schedule.block_q, schedule.block_kv, schedule.window, soft_cap, interpret
   )
   pad = block_map.pad_to_multiple
-  places = jnp.stack(places, axis=1)
+  stacked = jnp.stack(places, axis=1)
+  grouped = q.reshape(*q.shape[:2], k.shape[2], -1, q.shape[3])
   out = _attention(
     how,
     schedule,
-    pad(places, block_q),
-    pad(places, block_kv),
-    pad(
-      q.reshape(rows, length, k.shape[2], -1, head_dim).transpose(
-        0, 2, 3, 4, 1
-      ),
-      block_q,
-    ),
-    pad(k.swapaxes(1, 2), block_kv, axis=2),
-    pad(v.swapaxes(1, 2), block_kv, axis=2),
+    pad(stacked, how.block_q),
+    pad(stacked, how.block_kv),
+    pad(grouped.transpose(0, 2, 3, 4, 1), how.block_q),
+    pad(k.swapaxes(1, 2), how.block_kv, axis=2),
+    pad(v.swapaxes(1, 2), how.block_kv, axis=2),
   )
-  return out[..., :length].transpose(0, 4, 1, 2, 3).reshape(q.shape)
-
-
-def sharded_tree_flash_attention(
-  q, k, v, *, tree, branch, position, fork, schedule=None, **kwargs
-):
-  """`tree_flash_attention` on the mesh in force, rows and heads apart.
-
-  Heads that the mesh does not divide are computed on all its devices.
-
-  Args:
-    q, k, v, tree, branch, position, fork, schedule, **kwargs: as there.
-  """
-
-  def local(q, k, v, schedule, *places):
-    names = ("tree", "branch", "position", "fork")
-    kwargs.update(zip(names, places), schedule=schedule)
-    return tree_flash_attention(q, k, v, **kwargs)
-
-  places = (tree, branch, position, fork)
-  mesh = jax.sharding.get_abstract_mesh()
-  if mesh.empty:
-    return local(q, k, v, schedule, *places)
-  rows = sharding.sharding(mesh, tree.shape[:1], "rows").spec
-  heads = sharding.sharding(mesh, k.shape, "rows", None, "kv_heads", None).spec
-  return jax.shard_map(
-    local,
-    in_specs=(heads, heads, heads, *[rows] * 5),
-    out_specs=heads,
-    check_vma=False,  # a Pallas call does not say what its outputs vary over
-  )(q, k, v, schedule, *places)
+  out = out[..., : q.shape[1]].transpose(0, 4, 1, 2, 3)
+  return out.reshape(q.shape)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
@@ -134,98 +78,99 @@ def _attention(how, schedule, q_places, k_places, q, k, v):
 
 
 def _forward(how, schedule, *arrays):
-  q, k, _ = arrays[2:]
+  q = arrays[2]
   *heads, head_dim, length = q.shape
-  row = (q.shape[2], 1, how.block_q)
+  row = (heads[-1], 1, how.block_q)
   out, logsumexp = _call(
     _forward_kernel,
     how,
-    schedule.by_query,
-    _tiles(how, q, block_map.outer_block, block_map.inner_block),
+    schedule,
     arrays,
-    out_names=("q", "query"),
-    out_shape=(
-      jax.ShapeDtypeStruct(q.shape, q.dtype),
-      jax.ShapeDtypeStruct((*heads, 1, length), jnp.float32),
-    ),
-    scratch=((q.shape[2], head_dim, how.block_q), row, row),
+    outer="q",
+    outs={"q": _like(q), "row": _like(q, (*heads, 1, length), jnp.float32)},
+    scratch=((heads[-1], head_dim, how.block_q), row, row),
   )
   return out, (schedule, arrays, out, logsumexp.squeeze(3))
 
 
 def _backward(how, kept, d_out):
   schedule, arrays, out, logsumexp = kept
-  q, k, _ = arrays[2:]
-  f32 = lambda x: x.astype(jnp.float32)
-  delta = jnp.sum(f32(out) * f32(d_out), axis=3, keepdims=True)
+  _, _, q, k, v = arrays
+  product = out.astype(jnp.float32) * d_out.astype(jnp.float32)
+  delta = jnp.sum(product, axis=3, keepdims=True)
   arrays = (*arrays, d_out, jnp.expand_dims(logsumexp, 3), delta)
-  like = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
   (dq,) = _call(
     _dq_kernel,
     how,
-    schedule.by_query,
-    _tiles(how, q, block_map.outer_block, block_map.inner_block),
+    schedule,
     arrays,
-    out_names=("q",),
-    out_shape=(like(q),),
+    outer="q",
+    outs={"q": _like(q)},
     scratch=((*q.shape[2:4], how.block_q),),
   )
   dk, dv = _call(
     _dkv_kernel,
     how,
-    schedule.by_key,
-    _tiles(how, q, block_map.inner_block, block_map.outer_block),
+    schedule,
     arrays,
-    out_names=("k", "k"),
-    out_shape=(like(k), like(k)),
-    scratch=((how.block_kv, q.shape[3]),) * 2,
+    outer="k",
+    outs={"k": _like(k), "v": _like(v)},
+    scratch=((how.block_kv, k.shape[3]),) * 2,
   )
   return None, None, None, dq, dk, dv
 
 
 _attention.defvjp(_forward, _backward)
 
+
+def _like(x, shape=None, dtype=None):
+  return jax.ShapeDtypeStruct(shape or x.shape, dtype or x.dtype)
+
+
 # Forward takes the first five.
-_INPUTS = ("q_places", "k_places", "q", "k", "k", "q", "query", "query")
+_INPUTS = ("q_places", "k_places", "q", "k", "v", "q", "row", "row")
 
 
-def _tiles(how, q, q_of, k_of) -> dict[str, pl.BlockSpec]:
-  """Returns the block that a visit takes of each kind of array.
+def _call(kernel, how, schedule, arrays, *, outer, outs, scratch):
+  """Runs a kernel over rows, kv heads and as many visits as any row has.
 
   Args:
+    kernel: makes (start, work, finish) of the tiles that a visit is about.
     how: _How.
-    q: [B, K, N/K, H, T].
-    q_of, k_of: from a visit's code to its block of queries and of keys.
+    schedule: block_map.Schedule.
+    arrays: as many as the kernel takes of `_INPUTS`.
+    outer: "q" or "k", whose blocks are written one after another.
+    outs: shapes by kind.
+    scratch: shapes of what lives from a block's first visit to its last.
   """
-  group, head_dim = q.shape[2:4]
+  visits, q_of, k_of = schedule.by_query, block_map.outer_of, block_map.inner_of
+  if outer == "k":
+    visits, q_of, k_of = schedule.by_key, k_of, q_of
+  group, head_dim = arrays[2].shape[2:4]
   spec = lambda shape, index: pl.BlockSpec(
     (None, *shape), lambda b, h, s, codes: (b, *index(h, codes[b, s]))
   )
   of_query = lambda h, code: (h, 0, 0, q_of(code))
-  return {
+  of_key = lambda h, code: (h, k_of(code), 0)
+  tiles = {
     "q": spec((None, group, head_dim, how.block_q), of_query),
-    "query": spec((None, group, 1, how.block_q), of_query),
-    "k": spec(
-      (None, how.block_kv, head_dim), lambda h, code: (h, k_of(code), 0)
-    ),
+    "k": spec((None, how.block_kv, head_dim), of_key),
+    "v": spec((None, how.block_kv, head_dim), of_key),
+    "row": spec((None, group, 1, how.block_q), of_query),
     "q_places": spec((4, how.block_q), lambda h, code: (0, q_of(code))),
     "k_places": spec((4, how.block_kv), lambda h, code: (0, k_of(code))),
   }
-
-
-def _call(kernel, how, visits, tiles, arrays, *, out_names, out_shape, scratch):
-  """Runs a kernel over rows, kv heads and as many visits as a row has."""
-  mask = (how.block_kv, how.block_q)
+  scratch = (*scratch, (how.block_kv, how.block_q))
   return pl.pallas_call(
-    functools.partial(kernel, how),
+    functools.partial(_visit, kernel, how),
     grid_spec=pltpu.PrefetchScalarGridSpec(
       num_scalar_prefetch=1,
       grid=(*arrays[2].shape[:2], visits.count.max()),
       in_specs=[tiles[name] for name, _ in zip(_INPUTS, arrays)],
-      out_specs=[tiles[name] for name in out_names],
-      scratch_shapes=[pltpu.VMEM(x, jnp.float32) for x in (mask, *scratch)],
+      out_specs=[tiles[name] for name in outs],
+      scratch_shapes=[pltpu.VMEM(shape, jnp.float32) for shape in scratch],
     ),
-    out_shape=out_shape,
+    out_shape=list(outs.values()),
     compiler_params=pltpu.CompilerParams(
       # A block's visits follow each other; rows and heads may go to two cores.
       dimension_semantics=("parallel", "parallel", "arbitrary"),
@@ -236,8 +181,10 @@ def _call(kernel, how, visits, tiles, arrays, *, out_names, out_shape, scratch):
   )(visits.code, *arrays)
 
 
-def _visit(how, codes, q_places, k_places, mask, start, work, finish):
-  """Does what the step's visit asks for."""
+def _visit(kernel, how, codes, q_places, k_places, *refs):
+  """Does what the step's visit asks for; the mask outlives it."""
+  mask = refs[-1]
+  start, work, finish = kernel(how, mask, *refs[:-1])
   code = codes[pl.program_id(0), pl.program_id(2)]
   pl.when(code & block_map.FIRST != 0)(start)
 
@@ -255,21 +202,7 @@ def _visit(how, codes, q_places, k_places, mask, start, work, finish):
   pl.when(code & block_map.LAST != 0)(finish)
 
 
-def _forward_kernel(
-  how,
-  codes,
-  q_places,
-  k_places,
-  q,
-  k,
-  v,
-  out,
-  logsumexp,
-  mask,
-  total,
-  top,
-  mass,
-):
+def _forward_kernel(how, mask, q, k, v, out, logsumexp, total, top, mass):
   def start():
     total[...] = jnp.zeros_like(total)
     top[...] = jnp.full_like(top, _FLOOR)
@@ -285,7 +218,9 @@ def _forward_kernel(
       weights = jnp.exp(scores - new_top)
       decay = jnp.exp(top[m] - new_top)
       mass[m] = mass[m] * decay + weights.sum(0, keepdims=True)
-      total[m] = total[m] * decay + _dot(values, weights.astype(values.dtype))
+      total[m] = total[m] * decay + _dot(
+        how, values, weights.astype(values.dtype)
+      )
       top[m] = new_top
 
   def finish():
@@ -294,24 +229,10 @@ def _forward_kernel(
     out[...] = (total[...] / divisor).astype(out.dtype)
     logsumexp[...] = jnp.where(seen, top[...] + jnp.log(divisor), 0.0)
 
-  _visit(how, codes, q_places, k_places, mask, start, work, finish)
+  return start, work, finish
 
 
-def _dq_kernel(
-  how,
-  codes,
-  q_places,
-  k_places,
-  q,
-  k,
-  v,
-  d_out,
-  logsumexp,
-  delta,
-  dq,
-  mask,
-  total,
-):
+def _dq_kernel(how, mask, q, k, v, d_out, logsumexp, delta, dq, total):
   def start():
     total[...] = jnp.zeros_like(total)
 
@@ -320,33 +241,18 @@ def _dq_kernel(
 
     @_each_head(q)
     def _(m):
-      _, d_scores = _score_gradients(
-        how, k[...], v[...], q[m], d_out[m], logsumexp[m], delta[m], mask[...]
-      )
-      total[m] += _dot(keys, d_scores.astype(keys.dtype))
+      rows = q[m], d_out[m], logsumexp[m], delta[m]
+      _, d_scores = _score_gradients(how, k[...], v[...], *rows, mask[...])
+      total[m] += _dot(how, keys, d_scores.astype(keys.dtype))
 
   def finish():
-    dq[...] = (total[...] * how.scale).astype(dq.dtype)
+    dq[...] = (total[...] * _scale(k)).astype(dq.dtype)
 
-  _visit(how, codes, q_places, k_places, mask, start, work, finish)
+  return start, work, finish
 
 
 def _dkv_kernel(
-  how,
-  codes,
-  q_places,
-  k_places,
-  q,
-  k,
-  v,
-  d_out,
-  logsumexp,
-  delta,
-  dk,
-  dv,
-  mask,
-  dk_total,
-  dv_total,
+  how, mask, q, k, v, d_out, logsumexp, delta, dk, dv, dk_total, dv_total
 ):
   def start():
     dk_total[...] = jnp.zeros_like(dk_total)
@@ -355,17 +261,18 @@ def _dkv_kernel(
   def work():
     @_each_head(q)
     def _(m):
+      rows = q[m], d_out[m], logsumexp[m], delta[m]
       weights, d_scores = _score_gradients(
-        how, k[...], v[...], q[m], d_out[m], logsumexp[m], delta[m], mask[...]
+        how, k[...], v[...], *rows, mask[...]
       )
-      dv_total[...] += _dot(weights.astype(d_out.dtype), d_out[m], 1)
-      dk_total[...] += _dot(d_scores.astype(q.dtype), q[m], 1)
+      dv_total[...] += _dot(how, weights.astype(d_out.dtype), d_out[m], 1)
+      dk_total[...] += _dot(how, d_scores.astype(q.dtype), q[m], 1)
 
   def finish():
-    dk[...] = (dk_total[...] * how.scale).astype(dk.dtype)
+    dk[...] = (dk_total[...] * _scale(k)).astype(dk.dtype)
     dv[...] = dv_total[...].astype(dv.dtype)
 
-  _visit(how, codes, q_places, k_places, mask, start, work, finish)
+  return start, work, finish
 
 
 def _each_head(q):
@@ -375,9 +282,13 @@ def _each_head(q):
   )
 
 
+def _scale(keys):
+  return keys.shape[-1] ** -0.5
+
+
 def _scores(how, keys, q, mask):
   """Returns scores [block_kv, block_q] and the soft cap's derivative."""
-  scores = _dot(keys, q) * how.scale
+  scores = _dot(how, keys, q) * _scale(keys)
   slope = None
   if how.soft_cap is not None:
     share = jnp.tanh(scores / how.soft_cap)
@@ -389,12 +300,14 @@ def _score_gradients(how, keys, values, q, d_out, logsumexp, delta, mask):
   """Returns the softmax and the gradient of the scores before their scale."""
   scores, slope = _scores(how, keys, q, mask)
   weights = jnp.exp(scores - logsumexp)
-  d_scores = weights * (_dot(values, d_out) - delta)
+  d_scores = weights * (_dot(how, values, d_out) - delta)
   return weights, d_scores if slope is None else d_scores * slope
 
 
-def _dot(a, b, b_axis=0):
+def _dot(how, a, b, b_axis=0):
   """Contracts a's columns with an axis of b, in float32."""
+  if how.interpret:  # XLA:CPU has no such product of bfloat16 for all shapes
+    a, b = a.astype(jnp.float32), b.astype(jnp.float32)
   exact = a.dtype == jnp.float32
   return jax.lax.dot_general(
     a,

@@ -21,66 +21,62 @@ class _How(NamedTuple):
 
   block_q: int
   block_kv: int
-  soft_cap: float | None
   window: int | None
+  soft_cap: float | None
 
 
-def tree_block_attention(
-  q, k, v, *, tree, branch, position, fork, schedule, soft_cap=None
-):
+def tree_block_attention(places, schedule, q, k, v, *, soft_cap=None):
   """Attention under `attention.visible`, any number of trees a row.
 
   Args:
+    places: attention.Places, fields int32 [B, T].
+    schedule: from `block_map.make_schedule`.
     q: [B, T, N, H].
     k, v: [B, T, K, H].
-    tree, branch, position, fork: int [B, T], as in TrainBatch.
-    schedule: from `block_map.make_schedule` of these.
     soft_cap: as in `attention.dense_attention`.
 
   Returns:
     [B, T, N, H], in q's dtype; 0 where a query sees nothing.
   """
-  rows, length, num_heads, head_dim = q.shape
-  num_kv_heads = k.shape[2]
-  how = _How(schedule.block_q, schedule.block_kv, soft_cap, schedule.window)
-  q = q.reshape(rows, length, num_kv_heads, num_heads // num_kv_heads, head_dim)
+  how = _How(schedule.block_q, schedule.block_kv, schedule.window, soft_cap)
   pad = block_map.pad_to_multiple
-  places = jnp.stack([tree, branch, position, fork], axis=1)
+  stacked = jnp.stack(places, axis=1)
+  grouped = q.reshape(*q.shape[:2], k.shape[2], -1, q.shape[3])
   out = _attention(
     how,
-    pad(q.swapaxes(1, 2), how.block_q, 2),
-    *(pad(x.swapaxes(1, 2), how.block_kv, 2) for x in (k, v)),
-    pad(places, how.block_q),
-    pad(places, how.block_kv),
     schedule.by_query,
+    pad(stacked, how.block_q),
+    pad(stacked, how.block_kv),
+    pad(grouped.swapaxes(1, 2), how.block_q, axis=2),
+    pad(k.swapaxes(1, 2), how.block_kv, axis=2),
+    pad(v.swapaxes(1, 2), how.block_kv, axis=2),
   )
-  return out[:, :, :length].swapaxes(1, 2).reshape(
-    rows, length, num_heads, head_dim
-  )
+  return out[:, :, : q.shape[1]].swapaxes(1, 2).reshape(q.shape)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attention(how, q, k, v, q_places, k_places, visits):
-  return _forward(how, q, k, v, q_places, k_places, visits)[0]
+def _attention(how, visits, q_places, k_places, q, k, v):
+  """places: int [B, 4, T]; q: [B, K, T, N/K, H]; k, v: [B, K, T, H]."""
+  return _forward(how, visits, q_places, k_places, q, k, v)[0]
 
 
-def _forward(how, q, k, v, q_places, k_places, visits):
-  out, logsumexp = _over_rows(
-    functools.partial(_forward_row, how), visits
-  )(q, k, v, q_places, k_places)
-  return out, (q, k, v, q_places, k_places, visits, out, logsumexp)
+def _forward(how, visits, q_places, k_places, q, k, v):
+  run = _over_rows(functools.partial(_forward_row, how), visits)
+  out, logsumexp = run(q_places, k_places, q, k, v)
+  return out, (visits, q_places, k_places, q, k, v, out, logsumexp)
 
 
 def _backward(how, kept, d_out):
-  q, k, v, q_places, k_places, visits, out, logsumexp = kept
-  delta = jnp.sum(
-    out.astype(jnp.float32) * d_out.astype(jnp.float32), axis=-1
+  visits, q_places, k_places, q, k, v, out, logsumexp = kept
+  delta = jnp.sum(out.astype(jnp.float32) * d_out.astype(jnp.float32), axis=-1)
+  run = _over_rows(functools.partial(_backward_row, how), visits)
+  grads = run(q_places, k_places, q, k, v, d_out, logsumexp, delta)
+  return (
+    None,
+    None,
+    None,
+    *(g.astype(x.dtype) for g, x in zip(grads, (q, k, v))),
   )
-  grads = _over_rows(functools.partial(_backward_row, how), visits)(
-    q, k, v, q_places, k_places, d_out, logsumexp, delta
-  )
-  grads = [g.astype(x.dtype) for g, x in zip(grads, (q, k, v))]
-  return (*grads, None, None, None)
 
 
 _attention.defvjp(_forward, _backward)
@@ -101,7 +97,7 @@ def _over_rows(one_row, visits):
   return run
 
 
-def _forward_row(how, codes, num_visits, q, k, v, q_places, k_places):
+def _forward_row(how, codes, num_visits, q_places, k_places, q, k, v):
   """q [K, T, M, H]; k, v [K, T, H] -> out [K, T, M, H], logsumexp [K, T, M]."""
   block_shape = (q.shape[0], how.block_q, q.shape[2])
 
@@ -112,7 +108,7 @@ def _forward_row(how, codes, num_visits, q, k, v, q_places, k_places):
     total = jnp.where(is_first, 0.0, total)
     sums = jnp.where(is_first, 0.0, sums)
     at_q, (scores, _, _, values) = _scores(
-      how, codes[i], q, k, v, q_places, k_places
+      how, codes[i], q_places, k_places, q, k, v
     )
     new_most = jnp.maximum(most, jnp.max(scores, axis=-1))
     shrink = jnp.exp(most - new_most)
@@ -142,11 +138,11 @@ def _backward_row(
   how,
   codes,
   num_visits,
+  q_places,
+  k_places,
   q,
   k,
   v,
-  q_places,
-  k_places,
   d_out,
   logsumexp,
   delta,
@@ -156,9 +152,9 @@ def _backward_row(
   def visit(i, grads):
     dq, dk, dv = grads
     at_q, (scores, queries, keys, values) = _scores(
-      how, codes[i], q, k, v, q_places, k_places
+      how, codes[i], q_places, k_places, q, k, v
     )
-    at_k = block_map.inner_block(codes[i]) * how.block_kv
+    at_k = block_map.inner_of(codes[i]) * how.block_kv
     block = lambda x: _take(x, at_q, how.block_q)
     weights = jnp.exp(scores - block(logsumexp)[..., None])
     d_block = block(d_out)
@@ -183,13 +179,13 @@ def _backward_row(
   return jax.lax.fori_loop(0, num_visits, visit, start)
 
 
-def _scores(how, code, q, k, v, q_places, k_places):
+def _scores(how, code, q_places, k_places, q, k, v):
   """Returns the query block's place, and the visit's masked scores and blocks.
 
   Scores are [K, block_q, M, block_kv] in float32.
   """
-  at_q = block_map.outer_block(code) * how.block_q
-  at_k = block_map.inner_block(code) * how.block_kv
+  at_q = block_map.outer_of(code) * how.block_q
+  at_k = block_map.inner_of(code) * how.block_kv
   queries = _take(q, at_q, how.block_q)
   keys, values = (_take(x, at_k, how.block_kv) for x in (k, v))
   scores = _product("kqmh,kch->kqmc", queries, keys) * q.shape[-1] ** -0.5

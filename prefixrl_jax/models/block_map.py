@@ -58,11 +58,11 @@ class Skipped(NamedTuple):
   of_causal: Array  # float32 [], of the blocks that causal attention takes
 
 
-def outer_block(code):
+def outer_of(code):
   return code >> (_FLAG_BITS + _BLOCK_BITS)
 
 
-def inner_block(code):
+def inner_of(code):
   return (code >> _FLAG_BITS) & (2**_BLOCK_BITS - 1)
 
 

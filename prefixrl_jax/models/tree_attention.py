@@ -1,11 +1,18 @@
 """Attention over packed rows of trees: the way that suits the devices."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from prefixrl_jax.distributed import sharding
-from prefixrl_jax.models import attention_kernel, attention_xla, block_map
+from prefixrl_jax.models import (
+  attention,
+  attention_kernel,
+  attention_xla,
+  block_map,
+)
 
 # Tokens in a block of queries and of keys. XLA:CPU: measured with
 # benchmarks.learner; TPU: the largest whose scores stay in vector memory.
@@ -19,20 +26,21 @@ def make_schedule(rows, *, window=None) -> block_map.Schedule:
     rows: TrainBatch without its micro-batch axis, or Places; fields [B, T].
     window: as in `attention.visible`.
   """
-  block_q, block_kv = (
-    min(size, -(-rows.tree.shape[1] // 8) * 8)
-    for size in BLOCK_SIZES[jax.default_backend()]
-  )
+  places = attention.places_of(rows)
+  length = -(-places.tree.shape[1] // 8) * 8
+  block_q, block_kv = BLOCK_SIZES[jax.default_backend()]
+  if jax.default_backend() != "tpu":
+    block_q, block_kv = min(block_q, length), min(block_kv, length)
   return block_map.make_schedule(
-    *_places(rows).values(),
-    block_q=block_q,
-    block_kv=block_kv,
-    window=window,
+    *places, block_q=block_q, block_kv=block_kv, window=window
   )
 
 
-def attend(rows, schedule, q, k, v, *, soft_cap=None):
+def attend(rows, schedule, q, k, v, *, soft_cap=None, implementation=None):
   """Attention under `attention.visible` on the mesh in force, if any.
+
+  Every device computes its own rows and heads; heads that the mesh does not
+  divide are computed on all its devices.
 
   Args:
     rows: as in `make_schedule`.
@@ -40,40 +48,33 @@ def attend(rows, schedule, q, k, v, *, soft_cap=None):
     q: [B, T, N, H].
     k, v: [B, T, K, H].
     soft_cap: as in `attention.dense_attention`.
+    implementation: None is the one for the backend.
 
   Returns:
     [B, T, N, H], in q's dtype; 0 where a query sees nothing.
   """
-  on_tpu = jax.default_backend() == "tpu"
-  implementation = (
-    attention_kernel.tree_flash_attention
-    if on_tpu
-    else attention_xla.tree_block_attention
-  )
-  local = lambda q, k, v, places, schedule: implementation(
-    q, k, v, **places, schedule=schedule, soft_cap=soft_cap
-  )
-  places = _places(rows)
+  if implementation is None:
+    implementation = (
+      attention_kernel.tree_flash_attention
+      if jax.default_backend() == "tpu"
+      else attention_xla.tree_block_attention
+    )
+  local = functools.partial(implementation, soft_cap=soft_cap)
+  places = attention.places_of(rows)
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty:
-    return local(q, k, v, places, schedule)
-  # Heads that the mesh does not divide are computed on all its devices.
+    return local(places, schedule, q, k, v)
   heads = sharding.fitted(mesh, k.shape, "rows", "length", "kv_heads", None)
   own_rows = PartitionSpec(*heads[:1])
   return jax.shard_map(
     local,
-    in_specs=(heads, heads, heads, own_rows, own_rows),
+    in_specs=(own_rows, own_rows, heads, heads, heads),
     out_specs=heads,
-    check_vma=False,
-  )(q, k, v, places, schedule)
+    check_vma=False,  # a Pallas call does not say what its outputs vary over
+  )(places, schedule, q, k, v)
 
 
 def num_pairs(schedule):
   """Returns how many pairs of tokens the blocks hold, all rows: float []."""
   visits = jnp.sum(schedule.by_query.count).astype(jnp.float32)
   return visits * schedule.block_q * schedule.block_kv
-
-
-def _places(rows):
-  names = ("tree", "branch", "position", "fork")
-  return {name: getattr(rows, name) for name in names}

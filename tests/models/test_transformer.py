@@ -98,6 +98,30 @@ def test_visible_is_the_rule_of_trunks_and_lanes():
   assert ["".join(map(str, row)) for row in mask.astype(int)] == expected
 
 
+def test_a_window_reaches_from_a_lane_into_the_trunk():
+  # Trunk of 3, a lane of 3 forked at 2.
+  mask = attention.visible(
+    tree=np.ones(6, int),
+    branch=np.array([0, 0, 0, 1, 1, 1]),
+    position=np.array([0, 1, 2, 2, 3, 4]),
+    fork=np.array([0, 0, 0, 2, 2, 2]),
+    window=3,
+  )
+  expected = ["100000", "110000", "111000", "110100", "010110", "000111"]
+  assert ["".join(map(str, row)) for row in mask.astype(int)] == expected
+
+
+def test_dense_attention_caps_scores_and_is_zero_where_nothing_is_seen(rng):
+  q, k, v = rng.normal(size=(3, 1, 4, 1, 8)).astype(np.float32) * 3
+  mask = np.tri(4, dtype=bool)[None] & (np.arange(4) < 3)[None, :, None]
+  scores = q[0, :, 0] @ k[0, :, 0].T / np.sqrt(8)
+  weights = np.exp(2 * np.tanh(scores / 2)) * mask[0]
+  weights /= np.maximum(weights.sum(-1, keepdims=True), 1e-9)
+  out = attention.dense_attention(q, k, v, jnp.asarray(mask), soft_cap=2.0)
+  np.testing.assert_allclose(out[0, :, 0], weights @ v[0, :, 0], atol=1e-5)
+  assert not out[0, 3].any()
+
+
 @pytest.mark.parametrize("outputs_first", [False, True])
 def test_decoding_equals_the_forward_pass(model, params, rng, outputs_first):
   """Lanes with different forks on one trunk, teacher-forced."""
