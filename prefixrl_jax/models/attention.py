@@ -108,22 +108,34 @@ def decode_attention(q, cache, *, fork, length):
     [R, G, N, H].
   """
   q = _group(q, cache.trunk_key.shape[1])
-  to_trunk = jnp.einsum("rgkmh,rkhp->rkgmp", q, cache.trunk_key, **_F32)
-  to_lane = jnp.einsum("rgkmh,rgkhc->rkgmc", q, cache.lane_key, **_F32)
-  seen = lambda n, limit: (jnp.arange(n) < limit[..., None])[:, None, :, None]
-  num_trunk = to_trunk.shape[-1]
-  to_trunk = jnp.where(seen(num_trunk, fork - 1), _scale(q, to_trunk), NEG_INF)
+  rows, lanes, kv_heads, per_kv, head_dim = q.shape
+  seen = lambda n, limit: (jnp.arange(n) < limit[..., None])[:, :, None, None]
+
+  # A trunk is met by the stacked queries of all lanes, [R, K, G M, H].
+  stack = lambda x: x.swapaxes(1, 2).reshape(rows, kv_heads, -1, x.shape[-1])
+  unstack = lambda x: x.reshape(
+    rows, kv_heads, lanes, per_kv, x.shape[-1]
+  ).swapaxes(1, 2)
+  to_trunk = unstack(jnp.matmul(stack(q), cache.trunk_key, **_F32))
+  to_lane = jnp.matmul(q, cache.lane_key, **_F32)
+  to_trunk = jnp.where(
+    seen(to_trunk.shape[-1], fork - 1), _scale(q, to_trunk), NEG_INF
+  )
   to_lane = jnp.where(
     seen(to_lane.shape[-1], length + 1), _scale(q, to_lane), NEG_INF
   )
-  weights = _softmax(jnp.concatenate([to_trunk, to_lane], -1))
-  weights = weights.astype(cache.trunk_value.dtype)
-  out = jnp.einsum(
-    "rkgmp,rkph->rgkmh", weights[..., :num_trunk], cache.trunk_value
-  ) + jnp.einsum(
-    "rkgmc,rgkch->rgkmh", weights[..., num_trunk:], cache.lane_value
+  # One softmax over both, without joining them.
+  most = jnp.maximum(
+    jnp.max(to_trunk, -1, keepdims=True), jnp.max(to_lane, -1, keepdims=True)
   )
-  return _ungroup(out)
+  to_trunk, to_lane = jnp.exp(to_trunk - most), jnp.exp(to_lane - most)
+  total = jnp.sum(to_trunk, -1, keepdims=True)
+  total += jnp.sum(to_lane, -1, keepdims=True)
+  dtype = cache.lane_value.dtype
+  out = unstack(
+    jnp.matmul(stack(to_trunk.astype(dtype)), cache.trunk_value, **_F32)
+  ) + jnp.matmul(to_lane.astype(dtype), cache.lane_value, **_F32)
+  return _ungroup((out / total).astype(q.dtype))
 
 
 _F32 = dict(preferred_element_type=jnp.float32)
