@@ -1,4 +1,4 @@
-"""The device side of the sampler: three jitted functions of SamplerState."""
+"""The device side of the sampler: jitted functions of SamplerState."""
 
 import dataclasses
 
@@ -98,7 +98,7 @@ def decode(
   config,
   params,
   state: SamplerState,
-  min_active,
+  patience,
   *,
   num_steps,
   temperature,
@@ -106,13 +106,14 @@ def decode(
   top_p,
   stop_tokens,
 ):
-  """Samples until num_steps are done or at most min_active lanes are left.
+  """Samples until num_steps are done or lanes have waited long enough.
 
   Args:
     config: TransformerConfig.
     params: unstacked parameters.
     state: SamplerState.
-    min_active: int [], leave when no more lanes than this are active.
+    patience: int [], leave when lanes that finished on the way have idled for
+      so many steps together.
     num_steps: tokens a lane at most.
     temperature: of the policy; 0 is greedy.
     top_k: sample among the k likeliest; 0 is off.
@@ -120,15 +121,15 @@ def decode(
     stop_tokens: tokens that end a completion (and belong to it).
 
   Returns:
-    The state, and the number of steps done. logprobs are those of the policy
-    at the temperature before top_k and top_p.
+    The state, and (steps done, active, length) to look at. logprobs are those
+    of the policy at the temperature before top_k and top_p.
   """
   rows = jnp.arange(state.token.shape[0])[:, None]
   lanes = jnp.arange(state.token.shape[1])[None]
   stops = jnp.asarray(stop_tokens, jnp.int32)
 
   def body(carry):
-    step, state = carry
+    step, waited, state = carry
     logits, caches = transformer.decode_step(
       config,
       params,
@@ -154,14 +155,25 @@ def decode(
       tokens=state.tokens.at[rows, lanes, slot].set(token),
       logprobs=state.logprobs.at[rows, lanes, slot].set(logprob),
     )
-    return step + 1, state
+    waited += busy - jnp.sum(state.active)
+    return step + 1, waited, state
 
   def goes_on(carry):
-    step, state = carry
-    return (step < num_steps) & (jnp.sum(state.active) > min_active)
+    step, waited, state = carry
+    return (
+      (step < num_steps) & (waited <= patience) & jnp.any(state.active)
+    )
 
-  step, state = jax.lax.while_loop(goes_on, body, (jnp.int32(0), state))
-  return state, step
+  busy = jnp.sum(state.active)
+  zero = jnp.int32(0)
+  step, _, state = jax.lax.while_loop(goes_on, body, (zero, zero, state))
+  return state, (step, state.active, state.length)
+
+
+def pick(state: SamplerState, index):
+  """Returns tokens and logprobs [n, C] of lanes; index: int [2, n]."""
+  rows, lanes = index
+  return state.tokens[rows, lanes], state.logprobs[rows, lanes]
 
 
 def _draw(logits, key, length, temperature, top_k, top_p):

@@ -1,13 +1,16 @@
 """The host side of the sampler: keeps rows of trunks and lanes at work.
 
-A row holds one trunk. A lane that finishes is given the next completion its
-row still owes; a row that owes nothing is given the next request.
+A row holds one trunk and serves all requests that fork from it. A lane that
+finishes is given the next completion its row still owes; a row that owes
+nothing is given the next trunk. The device decodes on while finished tokens
+travel to the host and are judged there.
 """
 
+import collections
 import dataclasses
 import functools
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -60,10 +63,21 @@ class Usage:
 class _Row:
   """What one row is doing."""
 
-  number: int  # of the request
-  request: Request
-  next_attempt: int
-  attempts: list[int | None]  # per lane; None is idle
+  trunk: np.ndarray
+  owed: collections.deque  # of (request number, attempt)
+  lanes: list  # per lane (request number, attempt); None is idle
+
+  @property
+  def is_busy(self) -> bool:
+    return any(lane is not None for lane in self.lanes)
+
+
+@dataclasses.dataclass
+class _Finished:
+  """Completions on their way to the host."""
+
+  done: list  # of (request number, attempt, length)
+  arrays: tuple  # tokens, logprobs: [at least len(done), C], on the device
 
 
 class Sampler:
@@ -90,7 +104,8 @@ class Sampler:
       config: of the transformer.
       mesh: rows are sharded over its data and fsdp axes.
       rows: R. lanes: G. trunk_length: P. completion_length: C.
-      steps_per_dispatch: tokens decoded between two looks at the lanes.
+      steps_per_dispatch: tokens decoded between two looks at the lanes, if
+        none falls idle before.
       temperature: 0 is greedy.
       top_k: 0 is off. top_p: 1 is off.
       stop_tokens: end a completion.
@@ -99,35 +114,32 @@ class Sampler:
     self.rows, self.lanes = rows, lanes
     self.trunk_length = trunk_length
     self.completion_length = completion_length
+    self.steps_per_dispatch = steps_per_dispatch
     self.stop_tokens = stop_tokens
     self.usage = Usage()
-    shape = dict(
-      rows=rows,
-      lanes=lanes,
-      trunk_length=trunk_length,
-      completion_length=completion_length,
-    )
-    abstract = jax.eval_shape(
-      functools.partial(decoding.init_state, config, **shape)
-    )
-    state_shardings = _state_shardings(mesh, abstract)
-    whole = sharding.replicated(mesh)
-    jit = functools.partial(jax.jit, donate_argnames="state")
-    self._init = jax.jit(
-      functools.partial(decoding.init_state, config, **shape),
-      out_shardings=state_shardings,
-    )
     # Decoding multiplies a few tokens by all weights, and XLA:CPU is
     # particular about how they lie.
     decoder = dataclasses.replace(
       config, outputs_first=mesh.devices.flat[0].platform == "cpu"
     )
-    self._unstack = jax.jit(functools.partial(transformer.unstack, decoder))
-    self._admit = jit(
-      functools.partial(decoding.admit, config), out_shardings=state_shardings
+    init = functools.partial(
+      decoding.init_state,
+      config,
+      rows=rows,
+      lanes=lanes,
+      trunk_length=trunk_length,
+      completion_length=completion_length,
     )
-    self._start = jit(decoding.start, out_shardings=state_shardings)
-    self._decode = jit(
+    whole = sharding.replicated(mesh)
+    shardings = _state_shardings(mesh, jax.eval_shape(init))
+    donate = functools.partial(jax.jit, donate_argnames="state")
+    self._init = jax.jit(init, out_shardings=shardings)
+    self._unstack = jax.jit(functools.partial(transformer.unstack, decoder))
+    self._admit = donate(
+      functools.partial(decoding.admit, config), out_shardings=shardings
+    )
+    self._start = donate(decoding.start, out_shardings=shardings)
+    self._decode = donate(
       functools.partial(
         decoding.decode,
         decoder,
@@ -137,20 +149,26 @@ class Sampler:
         top_p=top_p,
         stop_tokens=stop_tokens,
       ),
-      out_shardings=(state_shardings, whole),
+      out_shardings=(shardings, whole),
     )
-    # Two widths: a fresh start fills every row, a refill only a few.
-    self._admit_widths = sorted({-(-rows // 4), rows})
+    # Whole on every process: what they decide, they decide alike.
+    self._pick = jax.jit(decoding.pick, out_shardings=whole)
+    # Few widths, so that few programs are compiled: one for a refill, one for
+    # a fresh start.
+    self._admit_widths = sorted({1, -(-rows // 4), rows})
+    self._pick_widths = sorted({-(-rows * lanes // 8), rows * lanes})
     self._params: Any = None  # as loaded, for prefilling
     self._decoder_params: Any = None
     self._state: Any = None  # SamplerState, made at the first run
+    self._trunks: list[np.ndarray | None] = []  # in the rows' caches
+    self._lengths = np.zeros((rows, lanes), np.int32)  # at the last look
+    self._requests: list[Request] = []
     self._cancelled: dict[int, int] = {}
-    self._dropped: list[tuple[int, int]] = []
-    self._forks = np.ones((rows, lanes), np.int32)
 
   def load(self, params: dict) -> None:
     """Takes the policy to sample from; caches of another one are dropped."""
     self._params = params
+    self._trunks = [None] * self.rows
     with jax.set_mesh(self.mesh):
       self._decoder_params = self._unstack(params)
 
@@ -159,16 +177,16 @@ class Sampler:
     self.load(params)
     grid = (self.rows, self.lanes)
     with jax.set_mesh(self.mesh):
-      state = self._state or self._init()
+      self._state = self._state or self._init()
       for width in self._admit_widths:
-        state = self._admit(
+        self._state = self._admit(
           self._params,
-          state=state,
+          state=self._state,
           row_ids=np.full(width, self.rows, np.int32),  # beyond the last
           trunks=np.zeros((width, self.trunk_length), np.int32),
         )
-      state = self._start(
-        state=state,
+      self._state = self._start(
+        state=self._state,
         lanes=np.zeros(grid, bool),
         fork=np.ones(grid, np.int32),
         limit=np.zeros(grid, np.int32),
@@ -176,8 +194,10 @@ class Sampler:
         key_ids=np.zeros((*grid, 4), np.uint32),
       )
       self._state, _ = self._decode(
-        self._decoder_params, state=state, min_active=np.int32(0)
+        self._decoder_params, state=self._state, patience=np.int32(0)
       )
+      for width in self._pick_widths:
+        self._pick(self._state, np.zeros((2, width), np.int32))
 
   def pop_usage(self) -> Usage:
     """Returns what was spent since the last call."""
@@ -193,111 +213,113 @@ class Sampler:
     self._cancelled[number] = min(above, self._cancelled.get(number, above))
 
   def run(
-    self, requests: Iterable[Request], *, purpose: str, seed: int
+    self,
+    trunks: Iterable[Sequence[Request]],
+    *,
+    purpose: str,
+    seed: int,
   ) -> Iterator[list[tuple[int, int, Completion]]]:
     """Yields lists of (request number, attempt, completion) as lanes finish.
 
+    While the caller looks at one list, the device decodes the next.
+
     Args:
-      requests: taken one by one, as rows become free.
+      trunks: taken one by one, as rows become free; each is the requests of
+        one trunk, the longest first, which the others' trunks begin. They are
+        numbered as they come.
       purpose: a key of PURPOSES; part of every completion's key.
       seed: likewise.
 
     Raises:
       UserError: a trunk is longer than the sampler's.
     """
-    queue = enumerate(requests)
+    waiting = iter(trunks)
     rows: list[_Row | None] = [None] * self.rows
-    self._cancelled = {}
+    self._cancelled, self._requests = {}, []
     started = time.perf_counter()
+    finished = None
     with jax.set_mesh(self.mesh):
       if self._state is None:
         self._state = self._init()
       elif any(jax.device_get(self._state.active).flat):
         self._state = self._init()  # the last run was left early
-      exhausted = False
+        self._trunks = [None] * self.rows
       while True:
-        exhausted = self._fill(rows, queue, exhausted, purpose, seed)
-        active = sum(a is not None for row in rows if row for a in row.attempts)
-        if not active:
+        waiting = self._refill(rows, waiting, purpose, seed)
+        is_busy = any(row and row.is_busy for row in rows)
+        if is_busy:
+          owes = waiting is not None or any(row and row.owed for row in rows)
+          # A look costs about a step; so may the lanes that wait for it.
+          patience = self.rows * self.lanes if owes else np.iinfo(np.int32).max
+          self._state, status = self._decode(
+            self._decoder_params,
+            state=self._state,
+            patience=np.int32(patience),
+          )
+        if finished:
+          completions = self._fetch(finished)
+          self.usage.seconds += time.perf_counter() - started
+          yield completions
+          started = time.perf_counter()
+        if not is_busy:
           break
-        owed = not exhausted or any(row and self._owes(row) for row in rows)
-        min_active = int(0.75 * active) if owed else 0
-        self._state, steps = self._decode(
-          self._decoder_params, state=self._state, min_active=np.int32(min_active)
-        )
-        finished = self._fetch(rows, int(steps))
-        self.usage.seconds += time.perf_counter() - started
-        yield finished
-        started = time.perf_counter()
+        finished = self._look(rows, status)
     self.usage.seconds += time.perf_counter() - started
 
   def sample(
-    self, requests: list[Request], *, purpose: str, seed: int
+    self, requests: Sequence[Request], *, purpose: str, seed: int
   ) -> list[list[Completion]]:
-    """Returns each request's completions, in the order of their attempts."""
+    """Returns each request's completions, in the order of their attempts.
+
+    Requests that fork from one trunk share its row, and the longest expected
+    start first.
+    """
+    bundles = _spread(_bundle(requests), rows=self.rows, lanes=self.lanes)
+    owners = [i for bundle in bundles for i, _ in bundle]
     found: list[dict[int, Completion]] = [{} for _ in requests]
-    for finished in self.run(requests, purpose=purpose, seed=seed):
+    for finished in self.run(
+      [[request for _, request in bundle] for bundle in bundles],
+      purpose=purpose,
+      seed=seed,
+    ):
       for number, attempt, completion in finished:
-        found[number][attempt] = completion
+        found[owners[number]][attempt] = completion
     return [[group[a] for a in sorted(group)] for group in found]
 
-  def _owes(self, row: _Row) -> bool:
-    last = row.request.first_attempt + row.request.num_completions
-    above = self._cancelled.get(row.number, last)
-    return row.next_attempt < last and row.next_attempt <= above
+  # -- before a dispatch -------------------------------------------------------
 
-  def _fill(self, rows, queue, exhausted, purpose, seed) -> bool:
-    """Gives idle rows and lanes work; True when no request is left."""
+  def _refill(self, rows, waiting, purpose, seed):
+    """Gives idle rows and lanes work; returns the trunks that wait, or None."""
     grid = (self.rows, self.lanes)
     chosen = np.zeros(grid, bool)
     fork = np.ones(grid, np.int32)
     limit = np.zeros(grid, np.int32)
     key_ids = np.zeros((*grid, 4), np.uint32)
-    admitted: list[tuple[int, np.ndarray]] = []
-    for r in range(self.rows):
-      row = rows[r]
-      if row is not None:
-        above = self._cancelled.get(row.number)
-        for g, attempt in enumerate(row.attempts):
-          if attempt is not None and above is not None and attempt > above:
-            row.attempts[g] = None
-            chosen[r, g] = True  # limit 0: idle
-            self._dropped.append((r, g))
-        if not self._owes(row) and not any(a is not None for a in row.attempts):
-          row = rows[r] = None
-      if row is None and not exhausted:
-        number, request = next(queue, (-1, None))
-        exhausted = request is None
-        if request is not None:
-          row = rows[r] = _Row(
-            number, request, request.first_attempt, [None] * self.lanes
-          )
-          admitted.append((r, self._checked(request.trunk)))
+    for r, row in enumerate(rows):
       if row is None:
         continue
-      for g in range(self.lanes):
-        if row.attempts[g] is None and self._owes(row):
-          row.attempts[g] = row.next_attempt
-          chosen[r, g] = True
-          fork[r, g] = len(row.request.trunk)
-          limit[r, g] = min(
-            row.request.max_tokens or self.completion_length,
-            self.completion_length,
-          )
-          key_ids[r, g] = (
-            PURPOSES[purpose],
-            row.request.step,
-            row.request.problem,
-            row.next_attempt,
-          )
-          row.next_attempt += 1
-    if self._dropped:
-      lengths = jax.device_get(self._state.length)
-      for r, g in self._dropped:
-        self._charge(self._forks[r, g], lengths[r, g])
-      self._dropped.clear()
-    self._forks = np.where(limit > 0, fork, self._forks)
-    self._admit_rows(admitted)
+      for g in self._drop_cancelled(r, row):
+        chosen[r, g] = True  # limit 0: idle
+      if not row.owed and not row.is_busy:
+        rows[r] = None
+    waiting = self._admit_waiting(rows, waiting)
+    for r, row in enumerate(rows):
+      for g in range(self.lanes) if row else ():
+        if row.lanes[g] is not None or not row.owed:
+          continue
+        row.lanes[g] = number, attempt = row.owed.popleft()
+        request = self._requests[number]
+        chosen[r, g] = True
+        fork[r, g] = len(request.trunk)
+        limit[r, g] = min(
+          request.max_tokens or self.completion_length, self.completion_length
+        )
+        key_ids[r, g] = (
+          PURPOSES[purpose],
+          request.step,
+          request.problem,
+          attempt,
+        )
     if chosen.any():
       self._state = self._start(
         state=self._state,
@@ -307,7 +329,50 @@ class Sampler:
         seed=np.uint32(seed),
         key_ids=key_ids,
       )
-    return exhausted
+    return waiting
+
+  def _drop_cancelled(self, r: int, row: _Row) -> list[int]:
+    """Forgets what is not wanted any more; returns the lanes to stop."""
+    if not self._cancelled:
+      return []
+    unwanted = lambda work: work[1] > self._cancelled.get(work[0], work[1])
+    row.owed = collections.deque(w for w in row.owed if not unwanted(w))
+    stopped = []
+    for g, work in enumerate(row.lanes):
+      if work is not None and unwanted(work):
+        row.lanes[g] = None
+        stopped.append(g)
+        self._charge(work[0], int(self._lengths[r, g]))
+    return stopped
+
+  def _admit_waiting(self, rows, waiting):
+    """Fills free rows; a trunk that is in a row's cache is not run again."""
+    admitted: list[tuple[int, np.ndarray]] = []
+    free = [r for r in range(self.rows) if rows[r] is None]
+    while free and waiting is not None:
+      bundle = next(waiting, None)
+      if bundle is None:
+        waiting = None
+        break
+      trunk = self._checked(bundle[0].trunk)
+      r = next(
+        (r for r in free if np.array_equal(self._trunks[r], trunk)), free[0]
+      )
+      free.remove(r)
+      if not np.array_equal(self._trunks[r], trunk):
+        admitted.append((r, trunk))
+        self._trunks[r] = trunk
+      owed: collections.deque = collections.deque()
+      for request in bundle:
+        number = len(self._requests)
+        self._requests.append(request)
+        owed.extend(
+          (number, request.first_attempt + i)
+          for i in range(request.num_completions)
+        )
+      rows[r] = _Row(trunk, owed, [None] * self.lanes)
+    self._prefill(admitted)
+    return waiting
 
   def _checked(self, trunk):
     if not 0 < len(trunk) <= self.trunk_length:
@@ -317,57 +382,117 @@ class Sampler:
       )
     return trunk
 
-  def _admit_rows(self, admitted) -> None:
-    """Prefills new trunks, a few rows at a time."""
+  def _prefill(self, admitted: list[tuple[int, np.ndarray]]) -> None:
+    """Runs new trunks, a few rows at a time."""
     while admitted:
-      width = next(
-        (w for w in self._admit_widths if w >= len(admitted)), self.rows
-      )
+      width = max(w for w in self._admit_widths if w <= len(admitted))
       now, admitted = admitted[:width], admitted[width:]
-      row_ids = np.full(width, self.rows, np.int32)
       trunks = np.zeros((width, self.trunk_length), np.int32)
-      for i, (r, trunk) in enumerate(now):
-        row_ids[i] = r
+      for i, (_, trunk) in enumerate(now):
         trunks[i, : len(trunk)] = trunk
       self._state = self._admit(
-        self._params, state=self._state, row_ids=row_ids, trunks=trunks
+        self._params,
+        state=self._state,
+        row_ids=np.array([r for r, _ in now], np.int32),
+        trunks=trunks,
       )
       self.usage.prefill_tokens += trunks.size
 
-  def _fetch(self, rows, steps: int):
-    """Returns what finished during the last dispatch, and frees its lanes."""
-    self.usage.decode_tokens += steps * self.rows * self.lanes
-    active, lengths = jax.device_get((self._state.active, self._state.length))
-    done = [
-      (r, g)
-      for r, row in enumerate(rows)
-      if row
-      for g, attempt in enumerate(row.attempts)
-      if attempt is not None and not active[r, g]
-    ]
-    if not done:
-      return []
-    tokens, logprobs = jax.device_get(
-      (self._state.tokens, self._state.logprobs)
-    )
-    finished = []
-    for r, g in done:
-      n = int(lengths[r, g])
-      completion = Completion(
-        tokens=tokens[r, g, :n].copy(),
-        logprobs=logprobs[r, g, :n].copy(),
-        truncated=int(tokens[r, g, n - 1]) not in self.stop_tokens,
-      )
-      row = rows[r]
-      finished.append((row.number, row.attempts[g], completion))
-      row.attempts[g] = None
-      self._charge(len(row.request.trunk), n)
-    return finished
+  # -- after a dispatch --------------------------------------------------------
 
-  def _charge(self, input_tokens, output_tokens) -> None:
+  def _look(self, rows, status) -> _Finished | None:
+    """Waits for the dispatch, and frees the lanes that have finished."""
+    steps, active, self._lengths = jax.device_get(status)
+    self.usage.decode_tokens += int(steps) * self.rows * self.lanes
+    done, places = [], []
+    for r, row in enumerate(rows):
+      for g in range(self.lanes) if row else ():
+        if row.lanes[g] is not None and not active[r, g]:
+          length = int(self._lengths[r, g])
+          done.append((*row.lanes[g], length))
+          places.append((r, g))
+          self._charge(row.lanes[g][0], length)
+          row.lanes[g] = None
+    if not done:
+      return None
+    width = next(w for w in self._pick_widths if w >= len(done))
+    index = np.zeros((2, width), np.int32)
+    index[:, : len(done)] = np.transpose(places)
+    arrays = self._pick(self._state, index)
+    for array in arrays:
+      array.copy_to_host_async()
+    return _Finished(done, arrays)
+
+  def _fetch(self, finished: _Finished) -> list[tuple[int, int, Completion]]:
+    tokens, logprobs = jax.device_get(finished.arrays)
+    return [
+      (
+        number,
+        attempt,
+        Completion(
+          tokens=tokens[i, :n].copy(),
+          logprobs=logprobs[i, :n].copy(),
+          truncated=int(tokens[i, n - 1]) not in self.stop_tokens,
+        ),
+      )
+      for i, (number, attempt, n) in enumerate(finished.done)
+    ]
+
+  def _charge(self, number: int, output_tokens: int) -> None:
     self.usage.completions += 1
-    self.usage.input_tokens += int(input_tokens)
-    self.usage.output_tokens += int(output_tokens)
+    self.usage.input_tokens += len(self._requests[number].trunk)
+    self.usage.output_tokens += output_tokens
+
+
+_Bundle = list[tuple[int, Request]]  # (place among the requests, request)
+
+
+def _bundle(requests: Sequence[Request]) -> list[_Bundle]:
+  """Puts requests together whose trunks begin the bundle's first, longest one.
+
+  Bundles are ordered by the longest completion that may be asked of them.
+  """
+  bundles: list[_Bundle] = []
+  for i in sorted(range(len(requests)), key=lambda i: -len(requests[i].trunk)):
+    trunk = requests[i].trunk
+    for bundle in bundles:
+      if np.array_equal(bundle[0][1].trunk[: len(trunk)], trunk):
+        bundle.append((i, requests[i]))
+        break
+    else:
+      bundles.append([(i, requests[i])])
+  order = lambda b: (-max(r.max_tokens for _, r in b), min(i for i, _ in b))
+  return sorted(bundles, key=order)
+
+
+def _spread(
+  bundles: list[_Bundle], *, rows: int, lanes: int
+) -> list[_Bundle]:
+  """Halves the largest bundles until every row has one or fills its lanes."""
+  size = lambda bundle: sum(r.num_completions for _, r in bundle)
+  bundles = list(bundles)
+  while 0 < len(bundles) < rows:
+    largest = max(range(len(bundles)), key=lambda b: size(bundles[b]))
+    total = size(bundles[largest])
+    if total <= lanes:
+      break
+    first: _Bundle = []
+    second: _Bundle = []
+    room = max(total // 2, lanes)
+    for i, request in bundles[largest]:
+      n = min(room, request.num_completions)
+      room -= n
+      split = lambda start, count, request=request: dataclasses.replace(
+        request,
+        num_completions=count,
+        first_attempt=request.first_attempt + start,
+      )
+      if n:
+        first.append((i, split(0, n)))
+      if n < request.num_completions:
+        second.append((i, split(n, request.num_completions - n)))
+    bundles[largest : largest + 1] = [first, second]
+  return bundles
 
 
 def _state_shardings(mesh, abstract):

@@ -12,6 +12,9 @@ from prefixrl_jax.tokenizer import Tokenizer
 from prefixrl_jax.types import Completion, Problem, Trace
 
 _NO_PREFIX = np.zeros(0, np.int32)
+# Attempts a lane before a row goes on to the next problem: more share a
+# prefill, fewer are under way when one succeeds.
+_BLOCK = 4
 
 
 def collect(
@@ -57,18 +60,19 @@ def collect(
   def is_solved(i: int) -> bool:
     return len(found[i]) >= traces_per_problem
 
-  def blocks() -> Iterator[Request]:
-    """A row's worth of attempts at a time, going round the unsolved."""
+  def blocks() -> Iterator[list[Request]]:
+    """A few attempts a lane at a time, going round the unsolved."""
     while waiting:
       i = waiting.popleft()
       if is_solved(i) or next_attempt[i] >= budget:
         continue
-      count = min(sampler.lanes, budget - next_attempt[i])
+      count = min(_BLOCK * sampler.lanes, budget - next_attempt[i])
       block_of_problem[i].append(len(problem_of_block))
       problem_of_block.append(i)
-      yield Request(prompts[i], count, 0, problems[i].index, next_attempt[i])
+      first = next_attempt[i]
       next_attempt[i] += count
       waiting.append(i)
+      yield [Request(prompts[i], count, 0, problems[i].index, first)]
 
   judged = 0
   for finished in sampler.run(blocks(), purpose="collection", seed=seed):

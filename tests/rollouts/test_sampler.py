@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from prefixrl_jax.metrics import CompilationCounter
 from prefixrl_jax.models import attention, transformer
 from prefixrl_jax.rollouts.sampler import Request, Sampler
 from prefixrl_jax.types import UserError
@@ -187,7 +188,7 @@ def test_cancel_keeps_earlier_attempts(model, params, one_device, rng):
   [request, *_] = _requests(rng, model, completions=40)
   sampler = _sampler(model, one_device, params, rows=1)
   seen = []
-  for finished in sampler.run([request], purpose="sampling", seed=1):
+  for finished in sampler.run([[request]], purpose="sampling", seed=1):
     seen += [attempt for _, attempt, _ in finished]
     if len(seen) >= 6:
       sampler.cancel(0, above=9)
@@ -223,3 +224,69 @@ def test_a_trunk_that_does_not_fit_is_an_error(model, params, one_device):
     sampler.sample(
       [Request(np.zeros(9, np.int32), 1, 0, 0)], purpose="sampling", seed=0
     )
+
+
+def test_forks_of_one_trunk_share_its_prefill(model, params, one_device, rng):
+  trunk = rng.integers(0, model.vocab_size, 8).astype(np.int32)
+  nested = [Request(trunk[:n], 3, 0, n) for n in (5, 8, 2)]
+  apart = [_sampler(model, one_device, params, rows=1) for _ in nested]
+  expected = [
+    sampler.sample([request], purpose="sampling", seed=1)[0]
+    for sampler, request in zip(apart, nested)
+  ]
+  together = _sampler(model, one_device, params, rows=1)
+  groups = together.sample(nested, purpose="sampling", seed=1)
+  for group, other in zip(groups, expected):
+    for a, b in zip(group, other, strict=True):
+      np.testing.assert_array_equal(a.tokens, b.tokens)
+      np.testing.assert_allclose(a.logprobs, b.logprobs, atol=1e-6)
+  assert together.pop_usage().prefill_tokens == 8
+  # The trunk is still there, until other parameters are loaded.
+  together.sample(nested[1:2], purpose="sampling", seed=1)
+  assert together.pop_usage().prefill_tokens == 0
+  together.load(jax.tree.map(lambda x: x * 0.9, params))
+  together.sample(nested[1:2], purpose="sampling", seed=1)
+  assert together.pop_usage().prefill_tokens == 8
+
+
+def test_few_requests_are_spread_over_all_rows(model, params, one_device, rng):
+  request = Request(np.array([1, 2], np.int32), 30, 0, 0)
+  expected = _sampler(model, one_device, params, rows=1).sample(
+    [request], purpose="sampling", seed=1
+  )
+  sampler = _sampler(model, one_device, params, rows=4, stop_tokens=())
+  [group] = sampler.sample([request], purpose="sampling", seed=1)
+  assert len(group) == 30
+  # 30 completions of 6 tokens in 16 lanes: two waves, not eight.
+  assert sampler.pop_usage().decode_tokens <= 2 * 8 * 16
+  sampler = _sampler(model, one_device, params, rows=4)
+  [spread] = sampler.sample([request], purpose="sampling", seed=1)
+  for a, b in zip(spread, expected[0], strict=True):
+    np.testing.assert_array_equal(a.tokens, b.tokens)
+
+
+def test_the_longest_expected_start_first(model, params, one_device):
+  trunks = np.arange(8, dtype=np.int32)[:, None] + 6
+  limits = (1, 1, 1, 6, 1, 1, 1, 6)
+  requests = [
+    Request(trunk, 1, 0, i, max_tokens=n)
+    for i, (trunk, n) in enumerate(zip(trunks, limits))
+  ]
+  sampler = _sampler(
+    model, one_device, params, rows=2, lanes=1, stop_tokens=()
+  )
+  groups = sampler.sample(requests, purpose="sampling", seed=0)
+  assert tuple(len(group[0].tokens) for group in groups) == limits
+  # 6 + 3 steps of 2 lanes, at most 2 more where a look comes late.
+  assert sampler.pop_usage().decode_tokens <= 2 * (9 + 2)
+
+
+def test_schedules_never_compile_after_warm_up(model, params, one_device, rng):
+  sampler = _sampler(model, one_device, params)
+  sampler.warm_up(params)
+  with CompilationCounter() as compilations:
+    for count, completions in ((5, 7), (1, 1), (2, 20)):
+      sampler.sample(
+        _requests(rng, model, count, completions), purpose="sampling", seed=0
+      )
+  assert compilations.count == 0
