@@ -110,9 +110,9 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     advantage="group_mean",
     discount=1.0,
     kl_coefficient=0.0,
-    rows_per_microbatch=1,
+    rows_per_microbatch=2,
     logits_chunk_length=512,
-    row_length=1024,  # tokens of a packed row, unless a tree needs more
+    row_length=640,  # tokens of a packed row, unless a tree needs more
   )
   c.sft = dict(batch_size=16, learning_rate=3e-4)
 

@@ -11,9 +11,7 @@ from prefixrl_jax.distributed import sharding
 from prefixrl_jax.models import transformer
 
 
-def action_logprobs(
-  config, params, *, rows, temperature, chunk_length, attend
-):
+def action_logprobs(config, params, *, rows, temperature, chunk_length, attend):
   """Returns each sampled token's log-probability and the policy's entropy.
 
   Logits exist for sampled tokens alone, `chunk_length` of each row at a time;
@@ -37,9 +35,7 @@ def action_logprobs(
   order = jnp.argsort(~rows.action_mask, axis=1, stable=True)
   take = lambda x: jnp.take_along_axis(x, order, axis=1)
   # The one place where a token meets the token that predicts it.
-  predictors = jnp.take_along_axis(
-    hidden, take(rows.parent)[..., None], axis=1
-  )
+  predictors = jnp.take_along_axis(hidden, take(rows.parent)[..., None], axis=1)
   scored = _score_rows(
     _Scoring(config, temperature, chunk_length),
     transformer.head(config, params),

@@ -158,4 +158,3 @@ def _scale(q, scores):
 
 def _softmax(scores):
   return jax.nn.softmax(scores, axis=-1)
-

@@ -102,14 +102,13 @@ def _forward_row(how, codes, num_visits, q_places, k_places, q, k, v):
   block_shape = (q.shape[0], how.block_q, q.shape[2])
 
   def visit(i, carry):
-    most, total, sums, out, logsumexp = carry
+    seen, most, total, sums, out, logsumexp = carry
     is_first = (codes[i] & block_map.FIRST) > 0
     most = jnp.where(is_first, _FLOOR, most)
     total = jnp.where(is_first, 0.0, total)
     sums = jnp.where(is_first, 0.0, sums)
-    at_q, (scores, _, _, values) = _scores(
-      how, codes[i], q_places, k_places, q, k, v
-    )
+    seen = _seen(how, codes[i], q_places, k_places, seen)
+    at_q, (scores, _, _, values) = _scores(how, codes[i], seen, q, k, v)
     new_most = jnp.maximum(most, jnp.max(scores, axis=-1))
     shrink = jnp.exp(most - new_most)
     weights = jnp.exp(scores - new_most[..., None])
@@ -121,17 +120,18 @@ def _forward_row(how, codes, num_visits, q_places, k_places, q, k, v):
     norm = jnp.where(total > 0, total, 1.0)
     out = _put(out, (sums / norm[..., None]).astype(out.dtype), at_q)
     logsumexp = _put(logsumexp, new_most + jnp.log(norm), at_q)
-    return new_most, total, sums, out, logsumexp
+    return seen, new_most, total, sums, out, logsumexp
 
   zeros = jnp.zeros(block_shape, jnp.float32)
   start = (
+    jnp.zeros((how.block_q, how.block_kv), bool),
     zeros,
     zeros,
     jnp.zeros((*block_shape, q.shape[-1]), jnp.float32),
     jnp.zeros_like(q),
     jnp.zeros(q.shape[:3], jnp.float32),
   )
-  return jax.lax.fori_loop(0, num_visits, visit, start)[3:]
+  return jax.lax.fori_loop(0, num_visits, visit, start)[4:]
 
 
 def _backward_row(
@@ -149,10 +149,11 @@ def _backward_row(
 ):
   """Returns the gradients of q, k and v in float32."""
 
-  def visit(i, grads):
-    dq, dk, dv = grads
+  def visit(i, carry):
+    seen, dq, dk, dv = carry
+    seen = _seen(how, codes[i], q_places, k_places, seen)
     at_q, (scores, queries, keys, values) = _scores(
-      how, codes[i], q_places, k_places, q, k, v
+      how, codes[i], seen, q, k, v
     )
     at_k = block_map.inner_of(codes[i]) * how.block_kv
     block = lambda x: _take(x, at_q, how.block_q)
@@ -166,6 +167,7 @@ def _backward_row(
     d_scores = (d_scores * q.shape[-1] ** -0.5).astype(q.dtype)
     add = lambda x, new, at: _put(x, _take(x, at, new.shape[1]) + new, at)
     return (
+      seen,
       add(dq, _product("kqmc,kch->kqmh", d_scores, keys), at_q),
       add(dk, _product("kqmc,kqmh->kch", d_scores, queries), at_k),
       add(
@@ -175,11 +177,36 @@ def _backward_row(
       ),
     )
 
-  start = tuple(jnp.zeros(x.shape, jnp.float32) for x in (q, k, v))
-  return jax.lax.fori_loop(0, num_visits, visit, start)
+  start = (
+    jnp.zeros((how.block_q, how.block_kv), bool),
+    *(jnp.zeros(x.shape, jnp.float32) for x in (q, k, v)),
+  )
+  return jax.lax.fori_loop(0, num_visits, visit, start)[1:]
 
 
-def _scores(how, code, q_places, k_places, q, k, v):
+def _seen(how, code, q_places, k_places, before):
+  """Returns the visit's mask, bool [block_q, block_kv].
+
+  Made anew only where it differs from the one before, and behind a branch:
+  fused into the scores it would be made again for every head.
+  """
+  at_q = block_map.outer_of(code) * how.block_q
+  at_k = block_map.inner_of(code) * how.block_kv
+  is_active = (code & block_map.ACTIVE) > 0
+
+  def make():
+    seen = attention.sees(
+      _take(q_places, at_q, how.block_q)[:, :, None],
+      _take(k_places, at_k, how.block_kv)[:, None],
+      how.window,
+    )
+    return seen & is_active
+
+  is_new = ((code & block_map.NEW_MASK) > 0) | ~is_active
+  return jax.lax.cond(is_new, make, lambda: before)
+
+
+def _scores(how, code, seen, q, k, v):
   """Returns the query block's place, and the visit's masked scores and blocks.
 
   Scores are [K, block_q, M, block_kv] in float32.
@@ -191,12 +218,6 @@ def _scores(how, code, q_places, k_places, q, k, v):
   scores = _product("kqmh,kch->kqmc", queries, keys) * q.shape[-1] ** -0.5
   if how.soft_cap is not None:
     scores = how.soft_cap * jnp.tanh(scores / how.soft_cap)
-  seen = attention.sees(
-    _take(q_places, at_q, how.block_q)[:, :, None],
-    _take(k_places, at_k, how.block_kv)[:, None],
-    how.window,
-  )
-  seen &= (code & block_map.ACTIVE) > 0
   scores = jnp.where(seen[None, :, None], scores, attention.NEG_INF)
   return at_q, (scores, queries, keys, values)
 

@@ -16,7 +16,7 @@ from prefixrl_jax.models import (
 
 # Tokens in a block of queries and of keys. XLA:CPU: measured with
 # benchmarks.learner; TPU: the largest whose scores stay in vector memory.
-BLOCK_SIZES = {"cpu": (128, 128), "gpu": (256, 256), "tpu": (512, 512)}
+BLOCK_SIZES = {"cpu": (64, 64), "gpu": (256, 256), "tpu": (512, 512)}
 
 
 def make_schedule(rows, *, window=None) -> block_map.Schedule:

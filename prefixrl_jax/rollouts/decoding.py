@@ -160,9 +160,7 @@ def decode(
 
   def goes_on(carry):
     step, waited, state = carry
-    return (
-      (step < num_steps) & (waited <= patience) & jnp.any(state.active)
-    )
+    return (step < num_steps) & (waited <= patience) & jnp.any(state.active)
 
   busy = jnp.sum(state.active)
   zero = jnp.int32(0)
@@ -212,7 +210,9 @@ def _invert(weights, uniform, block_size=256):
     weights: [..., V], not negative.
     uniform: [...], in [0, 1).
   """
-  padding = [(0, 0)] * (weights.ndim - 1) + [(0, -weights.shape[-1] % block_size)]
+  padding = [(0, 0)] * (weights.ndim - 1) + [
+    (0, -weights.shape[-1] % block_size)
+  ]
   blocks = jnp.pad(weights, padding)
   blocks = blocks.reshape(*weights.shape[:-1], -1, block_size)
   sums = jnp.sum(blocks, axis=-1)

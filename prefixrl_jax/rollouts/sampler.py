@@ -465,9 +465,7 @@ def _bundle(requests: Sequence[Request]) -> list[_Bundle]:
   return sorted(bundles, key=order)
 
 
-def _spread(
-  bundles: list[_Bundle], *, rows: int, lanes: int
-) -> list[_Bundle]:
+def _spread(bundles: list[_Bundle], *, rows: int, lanes: int) -> list[_Bundle]:
   """Halves the largest bundles until every row has one or fills its lanes."""
   size = lambda bundle: sum(r.num_completions for _, r in bundle)
   bundles = list(bundles)

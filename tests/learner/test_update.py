@@ -134,9 +134,7 @@ def test_one_trunk_for_all_its_forks(model, params, rng):
   merged = merge(trees, max_tokens=40)
   assert sorted(t.num_tokens for t in merged) == [7, 8, 9 + 6 * 3]
   assert len(merge(trees, max_tokens=26)) == 4
-  grad = jax.grad(
-    lambda p, trees: _loss(model, p, trees, Layout(96, 1, 1))[0]
-  )
+  grad = jax.grad(lambda p, trees: _loss(model, p, trees, Layout(96, 1, 1))[0])
   _assert_trees_close(grad(params, merged), grad(params, trees), 1e-5)
 
 
@@ -154,9 +152,7 @@ def test_arrays_are_aligned_with_tokens(model, params, rng):
   assert (np.asarray(entropy)[rows.action_mask] <= np.log(17) + 1e-6).all()
   # The first tree is the longest: lanes of 4, 1 and 2 tokens behind a trunk
   # of 6. A lane's first token is predicted by the last trunk token it sees.
-  np.testing.assert_array_equal(
-    rows.parent[0, 6:13], [5, 6, 7, 8, 2, 0, 11]
-  )
+  np.testing.assert_array_equal(rows.parent[0, 6:13], [5, 6, 7, 8, 2, 0, 11])
 
 
 def _run(model, params, trees, mesh, layout, kl=0.0, steps=2):
@@ -198,9 +194,7 @@ def _run(model, params, trees, mesh, layout, kl=0.0, steps=2):
 @pytest.mark.parametrize("kl", [0.0, 0.3])
 def test_micro_batches_change_nothing(model, params, rng, one_device, kl):
   trees = _trees(rng, model)
-  whole, metrics = _run(
-    model, params, trees, one_device, Layout(30, 2, 2), kl
-  )
+  whole, metrics = _run(model, params, trees, one_device, Layout(30, 2, 2), kl)
   split, split_metrics = _run(
     model, params, trees, one_device, Layout(13, 1, 7), kl
   )

@@ -272,9 +272,7 @@ def test_the_longest_expected_start_first(model, params, one_device):
     Request(trunk, 1, 0, i, max_tokens=n)
     for i, (trunk, n) in enumerate(zip(trunks, limits))
   ]
-  sampler = _sampler(
-    model, one_device, params, rows=2, lanes=1, stop_tokens=()
-  )
+  sampler = _sampler(model, one_device, params, rows=2, lanes=1, stop_tokens=())
   groups = sampler.sample(requests, purpose="sampling", seed=0)
   assert tuple(len(group[0].tokens) for group in groups) == limits
   # 6 + 3 steps of 2 lanes, at most 2 more where a look comes late.
