@@ -108,7 +108,7 @@ def decode_attention(q, cache, *, fork, length):
     [R, G, N, H].
   """
   q = _group(q, cache.trunk_key.shape[1])
-  rows, lanes, kv_heads, per_kv, head_dim = q.shape
+  rows, lanes, kv_heads, per_kv, _ = q.shape
   seen = lambda n, limit: (jnp.arange(n) < limit[..., None])[:, :, None, None]
 
   # A trunk is met by the stacked queries of all lanes, [R, K, G M, H].

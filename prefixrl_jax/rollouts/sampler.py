@@ -25,6 +25,8 @@ from prefixrl_jax.types import Completion, UserError
 # The first component of a completion's key.
 PURPOSES = {"screening": 0, "collection": 1, "sampling": 2, "evaluation": 3}
 
+_NO_TRUNK = np.zeros(0, np.int32)
+
 
 @dataclasses.dataclass(frozen=True)
 class Request:
@@ -160,7 +162,7 @@ class Sampler:
     self._params: Any = None  # as loaded, for prefilling
     self._decoder_params: Any = None
     self._state: Any = None  # SamplerState, made at the first run
-    self._trunks: list[np.ndarray | None] = []  # in the rows' caches
+    self._trunks = [_NO_TRUNK] * rows  # in the rows' caches
     self._lengths = np.zeros((rows, lanes), np.int32)  # at the last look
     self._requests: list[Request] = []
     self._cancelled: dict[int, int] = {}
@@ -168,7 +170,7 @@ class Sampler:
   def load(self, params: dict) -> None:
     """Takes the policy to sample from; caches of another one are dropped."""
     self._params = params
-    self._trunks = [None] * self.rows
+    self._trunks = [_NO_TRUNK] * self.rows
     with jax.set_mesh(self.mesh):
       self._decoder_params = self._unstack(params)
 
@@ -243,7 +245,7 @@ class Sampler:
         self._state = self._init()
       elif any(jax.device_get(self._state.active).flat):
         self._state = self._init()  # the last run was left early
-        self._trunks = [None] * self.rows
+        self._trunks = [_NO_TRUNK] * self.rows
       while True:
         waiting = self._refill(rows, waiting, purpose, seed)
         is_busy = any(row and row.is_busy for row in rows)
