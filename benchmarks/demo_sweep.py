@@ -1,18 +1,19 @@
 """Tunes every arm of the demo, and varies how hard its problems are.
 
   python -m benchmarks.demo_sweep --arms=rl,prefixrl --learning_rates=1e-4,3e-4
-  python -m benchmarks.demo_sweep --arms=sft_rl --sft_epochs=1,4,16
-  python -m benchmarks.demo_sweep --num_blocks=5,6,7 --flops=2.4e12 \
-      --figure=docs/hardness
+  python -m benchmarks.demo_sweep --arms=sft_rl --sft_epochs=2,8,32
+  python -m benchmarks.demo_sweep --num_blocks=5,6,7 --figure=docs/hardness
 
-Every combination is trained on the same problems, traces and budget, seed by
-seed; runs that are complete are not run again. Prints a table of no-prefix
-accuracy at the end of the budget, mean (least to most) over the seeds.
+Every combination is an arm of its own, trained on the same problems, traces
+and budget, seed by seed; runs that are complete are not run again. Prints a
+table of no-prefix accuracy at the end of the budget, mean (least to most)
+over the seeds.
 """
 
+import dataclasses
 import itertools
-import shutil
 
+import ml_collections
 import numpy as np
 from absl import app, flags, logging
 from etils import epath
@@ -28,16 +29,10 @@ _RATES = flags.DEFINE_list(
   "learning_rates", [], "Learning rates; empty: the arm's own."
 )
 _EPOCHS = flags.DEFINE_list(
-  "sft_epochs", [], "Epochs of SFT; empty: the arm's own."
-)
-_SFT_RATES = flags.DEFINE_list(
-  "sft_learning_rates", [], "Learning rates of SFT; empty: the config's."
-)
-_WARMUPS = flags.DEFINE_list(
-  "warmup_steps", [], "Steps of warm-up; empty: the demo's."
+  "sft_epochs", [], "Epochs of SFT, for arms that have any; empty: its own."
 )
 _BLOCKS = flags.DEFINE_list("num_blocks", [], "Hardness; empty: the demo's.")
-_SEEDS = flags.DEFINE_list("seeds", ["0"], "Seeds.")
+_SEEDS = flags.DEFINE_list("seeds", ["10", "11", "12"], "Seeds.")
 _FLOPS = flags.DEFINE_float("flops", 0, "Budget; 0: the demo's.")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/sweep", "Where runs are kept.")
 _FIGURE = flags.DEFINE_string(
@@ -45,78 +40,74 @@ _FIGURE = flags.DEFINE_string(
 )
 
 
-def _run(
-  arm, blocks, warmup, rate, epochs, sft_rate, seed
-) -> tuple[dict, RunRecord]:
-  """Trains one combination; returns its settings and what came of it."""
-  config = demo.get_config(f"arms={arm}")
-  config.seeds = (int(seed),)
-  settings = config.arms[arm]
-  if rate:
-    settings.learning_rate = float(rate)
-  if epochs:
-    settings.sft_epochs = int(epochs)
-  if sft_rate:
-    config.sft.learning_rate = float(sft_rate)
-  if warmup:
-    config.learner.warmup_steps = int(warmup)
+def _config(blocks: str) -> ml_collections.ConfigDict:
+  """The demo's, with an arm for every combination."""
+  config = demo.get_config()
+  config.seeds = tuple(int(seed) for seed in _SEEDS.value)
   if blocks:
     config.problems.num_blocks = int(blocks)
   if _FLOPS.value:
     config.train.flops = _FLOPS.value
-  row = {
-    "arm": arm,
-    "learning_rate": settings.learning_rate,
-    "sft_epochs": settings.sft_epochs,
-    "sft_learning_rate": config.sft.learning_rate if _has_sft(arm) else 0.0,
-    "warmup_steps": config.learner.warmup_steps,
-    "num_blocks": config.problems.num_blocks,
-    "flops": config.train.flops,
-  }
-  root = epath.Path(_WORKDIR.value)
-  data = root / f"blocks_{config.problems.num_blocks}"
-  Pipeline(config, data, fresh=False).run(("screen", "collect", "cut"))
-  workdir = root / "_".join(
-    v if isinstance(v, str) else f"{k}={v:g}" for k, v in row.items()
+  run_arms = []
+  for arm in _ARMS.value:
+    base = config.arms[arm]
+    for rate, epochs in itertools.product(
+      _RATES.value or [base.learning_rate],
+      (_EPOCHS.value if base.sft_epochs else []) or [base.sft_epochs],
+    ):
+      name = f"{arm}-{float(rate):g}"
+      if base.sft_epochs:
+        name += f"-{epochs}_epochs"
+      with config.unlocked():
+        config.arms[name] = dict(
+          base, learning_rate=float(rate), sft_epochs=int(epochs)
+        )
+      run_arms.append(name)
+  config.run_arms = tuple(run_arms)
+  return config
+
+
+def _run(blocks: str) -> list[RunRecord]:
+  """Trains every combination on problems of one hardness."""
+  config = _config(blocks)
+  workdir = epath.Path(_WORKDIR.value) / (
+    f"blocks_{config.problems.num_blocks}_flops_{config.train.flops:g}"
   )
-  shared = workdir / "data" / f"seed_{seed}"
-  if not shared.exists():
-    shutil.copytree(data / "data" / f"seed_{seed}", shared)
-  Pipeline(config, workdir, fresh=False).run(("train",))
-  curve = read_json(workdir / f"train/{arm}/seed_{seed}/curve.json")
-  record = RunRecord(
-    arm=arm,
-    seed=int(seed),
-    curve=[CurvePoint(**point) for point in curve],
-    results=[],
-    uses_traces=settings.prefixed_share > 0 or _has_sft(arm),
-  )
-  return row, record
-
-
-def _has_sft(arm: str) -> bool:
-  return demo.get_config().arms[arm].sft_epochs > 0
-
-
-def _table(runs: list[tuple[dict, RunRecord]]) -> str:
-  """Returns one line a setting; accuracies are those of the last point."""
-  keys = tuple(runs[0][0])
-  by_setting: dict[tuple, list[RunRecord]] = {}
-  for row, record in runs:
-    by_setting.setdefault(tuple(row.values()), []).append(record)
-  lines = [
-    "| " + " | ".join((*keys, "seeds", "held-out", "training")) + " |",
-    "|" + "---|" * (len(keys) + 3),
+  stages = ("screen", "collect", "cut", "train")
+  Pipeline(config, workdir, fresh=False).run(stages)
+  return [
+    RunRecord(
+      arm=arm,
+      seed=seed,
+      curve=[
+        CurvePoint(**point)
+        for point in read_json(workdir / f"train/{arm}/seed_{seed}/curve.json")
+      ],
+      results=[],
+      uses_traces=config.arms[arm].prefixed_share > 0
+      or config.arms[arm].sft_epochs > 0,
+    )
+    for arm in config.run_arms
+    for seed in config.seeds
   ]
-  for setting, records in by_setting.items():
-    cells = [v if isinstance(v, str) else f"{v:g}" for v in setting]
-    cells.append(str(len(records)))
-    for split in ("heldout", "train"):
-      final = [record.curve[-1].accuracy[split] for record in records]
-      cells.append(
-        f"{np.mean(final):.2f} ({min(final):.2f} to {max(final):.2f})"
-      )
-    lines.append("| " + " | ".join(cells) + " |")
+
+
+def _table(runs: dict[str, list[RunRecord]]) -> str:
+  """Returns one line a combination; accuracies are the last points'."""
+  lines = [
+    "| blocks | arm | seeds | held-out | training |",
+    "|" + "---|" * 5,
+  ]
+  for blocks, records in runs.items():
+    for arm in dict.fromkeys(record.arm for record in records):
+      last = [r.curve[-1].accuracy for r in records if r.arm == arm]
+      cells = [blocks, arm, str(len(last))]
+      for split in ("heldout", "train"):
+        final = [accuracy[split] for accuracy in last]
+        cells.append(
+          f"{np.mean(final):.2f} ({min(final):.2f} to {max(final):.2f})"
+        )
+      lines.append("| " + " | ".join(cells) + " |")
   return "\n".join(lines)
 
 
@@ -124,25 +115,17 @@ def main(argv) -> None:
   """Runs every combination; prints the table, draws the figure."""
   del argv
   logging.set_verbosity(logging.WARNING)
-  runs = []
-  for blocks, arm in itertools.product(_BLOCKS.value or [""], _ARMS.value):
-    for settings in itertools.product(
-      _WARMUPS.value or [""],
-      _RATES.value or [""],
-      (_EPOCHS.value if _has_sft(arm) else []) or [""],
-      (_SFT_RATES.value if _has_sft(arm) else []) or [""],
-      _SEEDS.value,
-    ):
-      runs.append(_run(arm, blocks, *settings))
+  default = str(demo.get_config().problems.num_blocks)
+  runs = {blocks: _run(blocks) for blocks in _BLOCKS.value or [default]}
   print(_table(runs))
   if _FIGURE.value:
-    by_blocks: dict[int, list[RunRecord]] = {}
-    for row, record in runs:
-      by_blocks.setdefault(row["num_blocks"], []).append(record)
-    figure_by_hardness(
-      {f"{n} blocks": summarize(some) for n, some in by_blocks.items()},
-      _FIGURE.value,
-    )
+    by_own_rates = {
+      f"{blocks} blocks": summarize(
+        [dataclasses.replace(r, arm=r.arm.partition("-")[0]) for r in records]
+      )
+      for blocks, records in runs.items()
+    }
+    figure_by_hardness(by_own_rates, _FIGURE.value)
 
 
 if __name__ == "__main__":

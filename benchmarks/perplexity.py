@@ -52,7 +52,9 @@ def main(argv) -> None:
     for i in range(0, len(tokens) - 1, _WINDOW.value)
   ]
   layout = layout_for(
-    longest_tree=_WINDOW.value,
+    longest_trunk=1,
+    longest_completion=_WINDOW.value - 1,
+    num_lanes=1,
     num_trees=(0, _ROWS.value),
     row_length=_WINDOW.value,
     rows_per_micro=_ROWS.value,

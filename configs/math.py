@@ -77,7 +77,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     kl_coefficient=0.0,
     rows_per_microbatch=1,
     logits_chunk_length=512,
-    row_length=4096,  # tokens of a packed row, unless a tree needs more
+    row_length=32768,  # tokens of a packed row, unless a tree needs more
   )
   c.sft = dict(batch_size=32, learning_rate=1e-5)
   c.arms = dict(
@@ -125,6 +125,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
       steps_per_dispatch=32,
       temperature=0.5,
     )
+    c.learner.row_length = 1024
     c.train.update(
       max_steps=3,
       prompts_per_step=8,

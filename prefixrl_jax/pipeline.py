@@ -281,8 +281,9 @@ class Pipeline:
         make_mesh(**c.mesh),
         _demo_tokenizer(),
         layout=layout_for(
-          longest_tree=c.rollouts.max_prompt_length
-          + c.rollouts.max_completion_length,
+          longest_trunk=c.rollouts.max_prompt_length,
+          longest_completion=c.rollouts.max_completion_length,
+          num_lanes=1,
           num_trees=(0, c.pretrain.batch_size),
           row_length=c.learner.row_length,
           rows_per_micro=c.learner.rows_per_microbatch,

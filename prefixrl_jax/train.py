@@ -24,7 +24,7 @@ from prefixrl_jax.evals.evaluate import evaluate, mean_accuracy
 from prefixrl_jax.learner import optimizer as optimizer_lib
 from prefixrl_jax.learner import sft, update
 from prefixrl_jax.learner.advantages import advantages, discounted
-from prefixrl_jax.learner.packing import Lane, Tree, layout_for, merge, pack
+from prefixrl_jax.learner.packing import Lane, Tree, layout_for, pack
 from prefixrl_jax.ledger import Ledger
 from prefixrl_jax.prefixes.mixture import Mixture
 from prefixrl_jax.rewards.judging import judge
@@ -101,12 +101,16 @@ class Trainer:
     longest_prompt = max(map(len, self.prompts.values()))
     trunk_length = round_up(longest_prompt + self.mixture.longest_prefix(), 8)
     n = config.train.completions_per_prompt
-    completion_length = config.rollouts.max_completion_length
-    self.rl_layout = layout_for(
-      longest_tree=trunk_length + n * completion_length,
-      num_trees=(self.mixture.num_prefixed, self.mixture.num_originals),
+    rows = dict(
       row_length=config.learner.row_length,
       rows_per_micro=config.learner.rows_per_microbatch,
+    )
+    self.rl_layout = layout_for(
+      longest_trunk=trunk_length,
+      longest_completion=config.rollouts.max_completion_length,
+      num_lanes=n,
+      num_trees=(self.mixture.num_prefixed, self.mixture.num_originals),
+      **rows,
     )
     self.rl_sampler = session.sampler(
       rows=config.train.prompts_per_step,
@@ -120,12 +124,12 @@ class Trainer:
       trunk_length=longest_prompt,
       temperature=config.evals.temperature,
     )
-    longest_trace = max((len(t.tokens) for t in data.traces), default=1)
     self.sft_layout = layout_for(
-      longest_tree=longest_prompt + longest_trace,
+      longest_trunk=longest_prompt,
+      longest_completion=max((len(t.tokens) for t in data.traces), default=1),
+      num_lanes=1,
       num_trees=(0, config.sft.batch_size),
-      row_length=config.learner.row_length,
-      rows_per_micro=config.learner.rows_per_microbatch,
+      **rows,
     )
     per_epoch = -(-len(data.traces) // config.sft.batch_size)
     self.num_sft_steps = self.arm.sft_epochs * per_epoch
@@ -271,7 +275,7 @@ class Trainer:
       for trunk, p, group, group_weights in zip(trunks, drawn, groups, weights)
     ]
     with timers("update"):
-      batch = pack(merge(trees, self.rl_layout.row_length), self.rl_layout)
+      batch = pack(trees, self.rl_layout)
       started = time.perf_counter()
       state, metrics = self._rl_update(
         state,

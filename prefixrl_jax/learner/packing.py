@@ -60,7 +60,9 @@ class Layout:
 
 def layout_for(
   *,
-  longest_tree: int,
+  longest_trunk: int,
+  longest_completion: int,
+  num_lanes: int,
   num_trees: tuple[int, int],
   row_length: int,
   rows_per_micro: int,
@@ -68,21 +70,25 @@ def layout_for(
   """Returns a layout into which any such trees can be packed.
 
   Args:
-    longest_tree: tokens of a tree at most.
+    longest_trunk, longest_completion: in tokens.
+    num_lanes: of a tree at most.
     num_trees: prefixed ones and others, at most.
-    row_length: wished for; rows are longer where one tree needs it.
+    row_length: wished for; rows are longer where one lane and its trunk are.
     rows_per_micro: B.
   """
   # Blocks and chunks divide it.
-  row_length = -(-max(row_length, longest_tree) // 128) * 128
-  # A row is only begun when no other has room for the tree, and so each but
-  # the last of a kind holds at least this many.
-  trees_a_row = row_length // longest_tree
-  rows = [-(-n // trees_a_row) for n in num_trees]
+  length = max(row_length, longest_trunk + longest_completion)
+  length = -(-length // 128) * 128
+  # A tree is split, and a row begun, only when there is no room for more: so
+  # each but the last of its kind holds at least this many.
+  trees_a_row = length // (longest_trunk + num_lanes * longest_completion)
+  lanes_a_row = (length - longest_trunk) // longest_completion
+  rows = [
+    -(-n // trees_a_row) if trees_a_row else n * -(-num_lanes // lanes_a_row)
+    for n in num_trees
+  ]
   return Layout(
-    row_length,
-    rows_per_micro,
-    sum(-(-n // rows_per_micro) for n in rows),
+    length, rows_per_micro, sum(-(-n // rows_per_micro) for n in rows)
   )
 
 
@@ -114,9 +120,38 @@ def merge(trees: Sequence[Tree], max_tokens: int) -> list[Tree]:
   return merged
 
 
+def split(tree: Tree, max_tokens: int) -> list[Tree]:
+  """Gives lanes that do not fit behind their trunk another copy of it.
+
+  Args:
+    tree: of any size.
+    max_tokens: of a part.
+
+  Raises:
+    UserError: the trunk and one lane are longer.
+  """
+  parts: list[list[Lane]] = [[]]
+  room = max_tokens - len(tree.trunk)
+  for lane in tree.lanes:
+    n = len(lane.tokens)
+    if len(tree.trunk) + n > max_tokens:
+      raise UserError(
+        f"a trunk of {len(tree.trunk)} tokens and a completion of {n} do not"
+        f" fit into a packed row of {max_tokens}; raise"
+        " config.learner.row_length."
+      )
+    if n > room:
+      parts.append([])
+      room = max_tokens - len(tree.trunk)
+    parts[-1].append(lane)
+    room -= n
+  return [dataclasses.replace(tree, lanes=lanes) for lanes in parts]
+
+
 def pack(trees: Sequence[Tree], layout: Layout) -> TrainBatch:
   """Packs trees into rows, longest first, several a row where they fit.
 
+  Trees that share a trunk are merged, those longer than a row split.
   Micro-batches hold prefixed trees or others, never both, and those that hold
   any come first.
 
@@ -128,14 +163,13 @@ def pack(trees: Sequence[Tree], layout: Layout) -> TrainBatch:
     TrainBatch of numpy arrays, [M, B, T].
 
   Raises:
-    UserError: a tree is longer than a row, or there are too many.
+    UserError: a lane and its trunk are longer than a row, or there are too
+      many trees.
   """
-  micros: list[list[list[Tree]]] = []
-  for kind in (True, False):
-    some = [t for t in trees if t.is_prefixed == kind]
-    rows = _fill(some, layout.row_length)
-    for i in range(0, len(rows), layout.rows_per_micro):
-      micros.append(rows[i : i + layout.rows_per_micro])
+  parts = [p for tree in trees for p in split(tree, layout.row_length)]
+  micros = _micro_batches(merge(parts, layout.row_length), layout)
+  if len(micros) > layout.num_micros:  # larger pieces may leave more gaps
+    micros = _micro_batches(parts, layout)
   if len(micros) > layout.num_micros:
     raise UserError(
       f"{len(trees)} trees take {len(micros)} micro-batches; the update has"
@@ -159,22 +193,27 @@ def pack(trees: Sequence[Tree], layout: Layout) -> TrainBatch:
   return TrainBatch(is_prefixed=is_prefixed, **fields)
 
 
+def _micro_batches(
+  trees: Sequence[Tree], layout: Layout
+) -> list[list[list[Tree]]]:
+  """Returns micro-batches of rows of trees, prefixed ones first."""
+  micros = []
+  for kind in (True, False):
+    rows = _fill([t for t in trees if t.is_prefixed == kind], layout.row_length)
+    for i in range(0, len(rows), layout.rows_per_micro):
+      micros.append(rows[i : i + layout.rows_per_micro])
+  return micros
+
+
 def _fill(trees: Sequence[Tree], row_length: int) -> list[list[Tree]]:
   """Puts each tree, longest first, into the first row with room for it."""
   rows: list[list[Tree]] = []
   room: list[int] = []
   for tree in sorted(trees, key=lambda t: -t.num_tokens):
-    if tree.num_tokens > row_length:
-      raise UserError(
-        f"a tree of {tree.num_tokens} tokens (trunk {len(tree.trunk)},"
-        f" {len(tree.lanes)} lanes) does not fit into a packed row of"
-        f" {row_length}; raise config.learner.row_length."
-      )
-    r = next((r for r, n in enumerate(room) if n >= tree.num_tokens), None)
-    if r is None:
+    r = next((r for r, n in enumerate(room) if n >= tree.num_tokens), len(rows))
+    if r == len(rows):
       rows.append([])
       room.append(row_length)
-      r = len(rows) - 1
     rows[r].append(tree)
     room[r] -= tree.num_tokens
   return rows
