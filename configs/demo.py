@@ -47,8 +47,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   # The task is ours; a problem is as hard as it has blocks.
   c.problems = dict(
     task="checksum",
-    num_blocks=6,
-    num_train=64,
+    num_blocks=7,
+    num_train=48,
     num_heldout=32,
     num_easy=16,
     easy_blocks=2,
@@ -74,7 +74,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         max_blocks=7,
         lesson_share=0.4,
         max_window=6,
-        worked_share=0.003,
+        worked_share=0.01,
         noise=0.01,
       ),
     ),
@@ -82,7 +82,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     warmup_steps=20,
   )
 
-  # Paper: hard = 0 correct of 512. A guess succeeds once in 3^6 here.
+  # Paper: hard = 0 correct of 512. A guess succeeds once in 3^7 here.
   c.screen = dict(
     num_samples=64, max_correct=0, rows=16, lanes=8, problems_per_part=64
   )
@@ -127,7 +127,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   c.train = dict(
     # Every arm's budget, in the paper's convention: collection (if the arm
     # uses traces) + SFT + sampling + updates.
-    flops=1.6e12,
+    flops=2.4e12,
     max_steps=0,  # no limit but the budget
     prompts_per_step=16,
     completions_per_prompt=8,
