@@ -65,15 +65,13 @@ def test_update_by_hand(remat, times):
   ledger.add_update(
     "update",
     tokens=17,
-    rows=2,
-    trunk_length=6,
-    num_lanes=3,
-    completion_length=4,
+    work={"micros": 2, "pairs": 100, "scored": 24},
+    tokens_per_micro=18,
     remat=remat,
     seconds=1.0,
   )
   entry = ledger.to_dict()["update"]
-  forward = 36 * _TOKEN + 12 * _attention(6) + 24 * _attention(10)
+  forward = 36 * _TOKEN + _attention(100)
   assert entry["flops_paper"] == 6 * _PARAMS * 17
   assert entry["flops_executed"] == times * forward + 4 * 24 * _HEAD
 

@@ -46,9 +46,11 @@ def plan(
       + config.collect.lanes * rollouts.max_completion_length
     ),
   )
-  packed = trunk + lanes * rollouts.max_completion_length
+  row_length = max(
+    config.learner.row_length, trunk + rollouts.max_completion_length
+  )
   micro_rows = -(-config.learner.rows_per_microbatch // row_shards)
-  tokens = micro_rows * packed
+  tokens = micro_rows * row_length
   # Per token and layer: the residual at the layer's door, and what stands
   # between its operations unless it is recomputed.
   inside = (
@@ -56,7 +58,6 @@ def plan(
     + 2 * model.head_dim * (model.num_heads + model.num_kv_heads)
     + 3 * model.mlp_width
   )
-  scores = 2 * model.num_heads * (trunk + rollouts.max_completion_length)
   layers_kept = 1 if model.remat == "full" else model.num_layers
   chunk = config.learner.logits_chunk_length
   return {
@@ -67,11 +68,7 @@ def plan(
     "reference policy": stored,
     "kv caches": float(rows * kv),
     "activations": float(
-      tokens
-      * (
-        model.num_layers * model.width * compute
-        + layers_kept * (inside * compute + scores * 4)
-      )
+      tokens * compute * (model.num_layers * model.width + layers_kept * inside)
     ),
     "logits": 3.0
     * 4
