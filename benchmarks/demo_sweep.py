@@ -55,7 +55,7 @@ def _config(blocks: str) -> ml_collections.ConfigDict:
       _RATES.value or [base.learning_rate],
       (_EPOCHS.value if base.sft_epochs else []) or [base.sft_epochs],
     ):
-      name = f"{arm}-{float(rate):g}"
+      name = f"{arm}-{float(rate):.0e}"  # a name holds no dot
       if base.sft_epochs:
         name += f"-{epochs}_epochs"
       with config.unlocked():
