@@ -13,7 +13,6 @@ from typing import Any
 
 import jax
 import ml_collections
-import numpy as np
 from etils import epath
 from rich.console import Console
 
@@ -22,7 +21,7 @@ from prefixrl_jax.artifacts import Artifact, read_json, write_json
 from prefixrl_jax.distributed import memory
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.evals import report
-from prefixrl_jax.evals.evaluate import Sample, by_fraction, evaluate
+from prefixrl_jax.evals.evaluate import Sample, by_fraction, without_prefix
 from prefixrl_jax.evals.results import read_results, write_results
 from prefixrl_jax.evals.summary import CurvePoint, RunRecord
 from prefixrl_jax.learner.packing import layout_for
@@ -50,7 +49,6 @@ STAGES = (
   "evaluate",
   "report",
 )
-_NO_PREFIX = np.zeros(0, np.int32)
 # What may change between two runs in one workdir.
 _NOT_INPUTS = ("checkpoint_every", "checkpoints_kept", "log_every")
 
@@ -320,12 +318,10 @@ class Pipeline:
 
       def make(some, file, ledger):
         nonlocal screened
-        results, _ = evaluate(
+        results, _ = without_prefix(
           self.session,
           sampler,
           some,
-          [_NO_PREFIX] * len(some),
-          fraction=0.0,
           num_samples=settings.num_samples,
           stamp=0,
           purpose="screening",
@@ -564,12 +560,10 @@ class Pipeline:
       if not revealed:
         for problems in (data.train, data.heldout, easy):
           if problems:
-            some, shown = evaluate(
+            some, shown = without_prefix(
               self.session,
               sampler,
               problems,
-              [_NO_PREFIX] * len(problems),
-              fraction=0.0,
               num_samples=settings.num_samples,
               **keys,
             )

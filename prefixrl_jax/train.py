@@ -20,7 +20,7 @@ from prefixrl_jax import metrics as metrics_lib
 from prefixrl_jax.batches import TrainState
 from prefixrl_jax.checkpoints import Checkpointer
 from prefixrl_jax.distributed import sharding
-from prefixrl_jax.evals.evaluate import evaluate, mean_accuracy
+from prefixrl_jax.evals.evaluate import mean_accuracy, without_prefix
 from prefixrl_jax.learner import optimizer as optimizer_lib
 from prefixrl_jax.learner import sft, update
 from prefixrl_jax.learner.advantages import advantages, discounted
@@ -434,12 +434,10 @@ class Trainer:
       ("train", self.data.train),
       ("heldout", self.data.heldout),
     ):
-      results, _ = evaluate(
+      results, _ = without_prefix(
         self.session,
         self.eval_sampler,
         problems,
-        [np.zeros(0, np.int32)] * len(problems),
-        fraction=0.0,
         num_samples=config.evals.curve_samples,
         stamp=step,
         purpose="evaluation",

@@ -28,8 +28,8 @@ def evaluate(
   sampler: Sampler,
   problems: Sequence[Problem],
   prefixes: Sequence[np.ndarray],
+  fractions: Sequence[float],
   *,
-  fraction: float,
   num_samples: int,
   stamp: int,
   purpose: str,
@@ -41,14 +41,14 @@ def evaluate(
     session: of the run.
     sampler: loaded with the policy to be evaluated.
     problems, prefixes: aligned; a prefix of length 0 is no prefix.
-    fraction: of the trace that the prefixes reveal, recorded in the results.
+    fractions: of the traces that the prefixes reveal, recorded in the results.
     num_samples: completions per problem.
     stamp: part of the completions' keys, with purpose and seed.
     purpose: "screening" or "evaluation".
     seed: of the sampling.
 
   Returns:
-    A result per problem, and the first sample of each.
+    A result per prefix, and the first sample behind each.
   """
   prompts = [
     np.array(session.tokenizer.encode_prompt(p.prompt), np.int32)
@@ -70,11 +70,13 @@ def evaluate(
   rewards = np.array([v.reward for v in verdicts]).reshape(-1, num_samples)
   results = [
     EvalResult(p.id, p.split, fraction, num_samples, int(np.sum(r == 1)))
-    for p, r in zip(problems, rewards)
+    for p, fraction, r in zip(problems, fractions, rewards)
   ]
   samples = [
     Sample(p, fraction, prefix, group[0], float(r[0]))
-    for p, prefix, group, r in zip(problems, prefixes, groups, rewards)
+    for p, prefix, fraction, group, r in zip(
+      problems, prefixes, fractions, groups, rewards
+    )
   ]
   return results, samples
 
@@ -97,19 +99,34 @@ def by_fraction(
     **settings: num_samples, stamp, purpose, seed of `evaluate`.
   """
   first = {t.problem_id: t for t in reversed(traces)}
-  results, samples = [], []
-  for fraction in fractions:
-    some = evaluate(
-      session,
-      sampler,
-      [problems[i] for i in first],
-      [reveal(t, fraction) for t in first.values()],
-      fraction=fraction,
-      **settings,
-    )
-    results += some[0]
-    samples += some[1]
-  return results, samples
+  # All at once: the prefixes of a trace share its trunk.
+  asked = [(t, fraction) for fraction in fractions for t in first.values()]
+  return evaluate(
+    session,
+    sampler,
+    [problems[trace.problem_id] for trace, _ in asked],
+    [reveal(trace, fraction) for trace, fraction in asked],
+    [fraction for _, fraction in asked],
+    **settings,
+  )
+
+
+def without_prefix(
+  session: Session,
+  sampler: Sampler,
+  problems: Sequence[Problem],
+  **settings,
+) -> tuple[list[EvalResult], list[Sample]]:
+  """Evaluates the original problems.
+
+  Args:
+    session, sampler, problems: see `evaluate`.
+    **settings: num_samples, stamp, purpose, seed of `evaluate`.
+  """
+  none = [np.zeros(0, np.int32)] * len(problems)
+  return evaluate(
+    session, sampler, problems, none, [0.0] * len(problems), **settings
+  )
 
 
 def mean_accuracy(results: Sequence[EvalResult]) -> float:

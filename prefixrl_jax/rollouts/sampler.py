@@ -454,9 +454,12 @@ def _bundle(requests: Sequence[Request]) -> list[_Bundle]:
 
   Bundles are ordered by the longest completion that may be asked of them.
   """
-  bundles: list[_Bundle] = []
+  shortest = min((len(r.trunk) for r in requests), default=0)
+  # Only those that begin alike are compared.
+  alike: dict[bytes, list[_Bundle]] = {}
   for i in sorted(range(len(requests)), key=lambda i: -len(requests[i].trunk)):
     trunk = requests[i].trunk
+    bundles = alike.setdefault(trunk[:shortest].tobytes(), [])
     for bundle in bundles:
       if np.array_equal(bundle[0][1].trunk[: len(trunk)], trunk):
         bundle.append((i, requests[i]))
@@ -464,7 +467,7 @@ def _bundle(requests: Sequence[Request]) -> list[_Bundle]:
     else:
       bundles.append([(i, requests[i])])
   order = lambda b: (-max(r.max_tokens for _, r in b), min(i for i, _ in b))
-  return sorted(bundles, key=order)
+  return sorted((b for bs in alike.values() for b in bs), key=order)
 
 
 def _spread(bundles: list[_Bundle], *, rows: int, lanes: int) -> list[_Bundle]:
