@@ -225,6 +225,9 @@ def test_a_signal_leaves_a_workdir_that_goes_on(tmp_path, number, code, said):
     text=True,
     cwd=_ROOT,
     env=environment,
+    # What a shell has put into the background ignores SIGINT, and so do its
+    # children.
+    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
   )
   lines = []
   for line in process.stderr:
