@@ -85,8 +85,8 @@ def test_what_is_complete_is_not_made_again(done, monkeypatch):
   def refuse(*_, **__):
     raise AssertionError("nothing is left to sample")
 
-  monkeypatch.setattr(pipeline, "collect", refuse)
-  monkeypatch.setattr(pipeline, "evaluate", refuse)
+  for name in ("collect", "without_prefix", "by_fraction"):
+    monkeypatch.setattr(pipeline, name, refuse)
   Pipeline(_config(), epath.Path(done), fresh=False).run(pipeline.STAGES)
   after = {p: p.stat().st_mtime for p in done.rglob("*.json")}
   changed = {p.name for p in before if before[p] != after[p]}
