@@ -203,6 +203,15 @@ def test_one_line_for_what_a_user_can_mend(flags, message):
   assert "Traceback" not in done.stderr
 
 
+# What a shell has put into the background ignores SIGINT, and so would its
+# children.
+_HEARS_SIGINT = """
+import runpy, signal
+signal.signal(signal.SIGINT, signal.default_int_handler)
+runpy.run_module("prefixrl_jax.main", run_name="__main__", alter_sys=True)
+"""
+
+
 @pytest.mark.parametrize(
   ("number", "code", "said"),
   [
@@ -220,14 +229,11 @@ def test_a_signal_leaves_a_workdir_that_goes_on(tmp_path, number, code, said):
   ]
   environment = os.environ | {"XLA_FLAGS": ""}
   process = subprocess.Popen(
-    _command(*flags),
+    [sys.executable, "-c", _HEARS_SIGINT, *_command(*flags)[3:]],
     stderr=subprocess.PIPE,
     text=True,
     cwd=_ROOT,
     env=environment,
-    # What a shell has put into the background ignores SIGINT, and so do its
-    # children.
-    preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
   )
   lines = []
   for line in process.stderr:
