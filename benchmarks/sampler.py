@@ -26,7 +26,8 @@ from benchmarks import measuring, shapes
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.ledger import attention_flops, flops_per_token
 from prefixrl_jax.models import transformer
-from prefixrl_jax.rollouts.sampler import Request, Sampler
+from prefixrl_jax.rollouts.requests import Request
+from prefixrl_jax.rollouts.sampler import Sampler
 
 _UNITS = flags.DEFINE_list("unit", ["prompts", "trunks", "ragged"], "Units.")
 _MODEL = flags.DEFINE_enum("model", "smol", list(shapes.MODELS), "Model.")

@@ -5,7 +5,6 @@ again; one that was cut off goes on where it stopped; one that was made with
 other settings is an error.
 """
 
-import dataclasses
 import functools
 import importlib.resources
 from collections.abc import Callable, Sequence
@@ -18,7 +17,6 @@ from rich.console import Console
 
 from prefixrl_jax import checkpoints, metrics
 from prefixrl_jax.artifacts import Artifact, read_json, write_json
-from prefixrl_jax.distributed import memory
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.evals import report
 from prefixrl_jax.evals.evaluate import Sample, by_fraction, without_prefix
@@ -26,15 +24,16 @@ from prefixrl_jax.evals.results import read_results, write_results
 from prefixrl_jax.evals.summary import CurvePoint, RunRecord
 from prefixrl_jax.learner.packing import layout_for
 from prefixrl_jax.ledger import Ledger
-from prefixrl_jax.models import importing, transformer
+from prefixrl_jax.models import transformer
 from prefixrl_jax.prefixes.cut import cut
 from prefixrl_jax.pretrain import pretrain
-from prefixrl_jax.problems import checksum
 from prefixrl_jax.problems.loading import load_problems
-from prefixrl_jax.rewards.checksum import ChecksumVerifier
-from prefixrl_jax.rewards.math import MathVerifier
-from prefixrl_jax.session import Session
-from prefixrl_jax.tokenizer import SymbolTokenizer, load_tokenizer
+from prefixrl_jax.session import (
+  Session,
+  demo_model,
+  demo_tokenizer,
+  open_session,
+)
 from prefixrl_jax.traces import store
 from prefixrl_jax.traces.collect import collect
 from prefixrl_jax.train import TrainData, Trainer
@@ -111,55 +110,12 @@ class Pipeline:
   @functools.cached_property
   def session(self) -> Session:
     """Loads the base policy, once; prints and checks the memory plan."""
-    c = self.config
-    mesh = make_mesh(**c.mesh)
-    if c.model.folder:
-      tokenizer = load_tokenizer(epath.Path(c.model.folder))
-      model = importing.read_config(
-        epath.Path(c.model.folder),
-        dtype=c.model.dtype,
-        param_dtype=c.model.param_dtype,
-        remat=c.model.remat,
-      )
-    else:
-      tokenizer, model = _demo_tokenizer(), self._demo_model
-    verifiers: dict[str, Callable] = {
-      "checksum": ChecksumVerifier,
-      "math": lambda: MathVerifier(
-        num_workers=c.rewards.num_workers,
-        timeout_seconds=c.rewards.timeout_seconds,
-      ),
-    }
-    kind = "math" if c.model.folder else "checksum"
-    memory.check(memory.plan(c, model, mesh), mesh, self.console.print)
-    if c.model.folder:
-      name = epath.Path(c.model.folder).name
-      params = importing.load_params(epath.Path(c.model.folder), model, mesh)
-    else:
-      name = "demo"
-      params = jax.tree.map(
-        lambda x, like: jax.device_put(x, like.sharding),
-        checkpoints.load_params(self._base_file()),
-        transformer.abstract_params(model, mesh),
-      )
-    return Session(
-      config=c,
-      mesh=mesh,
-      model=model,
-      base_params=params,
-      policy=f"{name}@{checkpoints.weight_hash(params)}",
-      tokenizer=tokenizer,
-      verifier=verifiers[kind](),
-    )
-
-  @property
-  def _demo_model(self) -> transformer.TransformerConfig:
-    names = {f.name for f in dataclasses.fields(transformer.TransformerConfig)}
-    return transformer.TransformerConfig(
-      **{k: v for k, v in self.config.model.items() if k in names}
+    return open_session(
+      self.config, base=self._base_file(), show=self.console.print
     )
 
   def _base_file(self) -> epath.Path:
+    """The embedded task's base model."""
     base = self.config.model.base
     if base.startswith("package:"):
       data = importlib.resources.files("prefixrl_jax") / "data"
@@ -275,9 +231,9 @@ class Pipeline:
     with metrics.Progress("pretrain", total=steps) as progress:
       params = pretrain(
         c.pretrain,
-        self._demo_model,
+        demo_model(c.model),
         make_mesh(**c.mesh),
-        _demo_tokenizer(),
+        demo_tokenizer(),
         layout=layout_for(
           longest_trunk=c.rollouts.max_prompt_length,
           longest_completion=c.rollouts.max_completion_length,
@@ -650,10 +606,6 @@ def _shape(sampler) -> dict[str, int]:
   return dict(
     trunk_length=sampler.trunk_length, lane_length=sampler.completion_length
   )
-
-
-def _demo_tokenizer() -> SymbolTokenizer:
-  return SymbolTokenizer(checksum.SYMBOLS, pad=checksum.PAD, stop=checksum.STOP)
 
 
 def _plain(value: Any) -> Any:

@@ -2,14 +2,26 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import jax
 import ml_collections
+from etils import epath
 
-from prefixrl_jax.models import transformer
+from prefixrl_jax import checkpoints
+from prefixrl_jax.distributed import memory
+from prefixrl_jax.distributed.mesh import make_mesh
+from prefixrl_jax.models import importing, transformer
+from prefixrl_jax.problems import checksum
 from prefixrl_jax.rewards import Verifier
+from prefixrl_jax.rewards.checksum import ChecksumVerifier
+from prefixrl_jax.rewards.math import MathVerifier
 from prefixrl_jax.rollouts.sampler import Sampler
-from prefixrl_jax.tokenizer import Tokenizer
+from prefixrl_jax.tokenizer import (
+  SymbolTokenizer,
+  Tokenizer,
+  load_tokenizer,
+)
 
 
 @dataclasses.dataclass
@@ -56,6 +68,78 @@ class Session:
       top_p=rollouts.top_p,
       stop_tokens=self.tokenizer.stop_tokens,
     )
+
+
+def open_session(
+  config: ml_collections.ConfigDict,
+  *,
+  base: epath.Path,
+  show: Callable[[str], None],
+) -> Session:
+  """Loads the base policy; shows and checks the memory plan before.
+
+  Args:
+    config: the whole config.
+    base: the embedded task's base model; not read if config.model.folder is
+      set.
+    show: prints a line.
+
+  Raises:
+    UserError: the plan does not fit, or a file is missing or not right.
+  """
+  c = config
+  folder = epath.Path(c.model.folder) if c.model.folder else None
+  mesh = make_mesh(**c.mesh)
+  tokenizer: Tokenizer
+  verifier: Verifier
+  if folder:
+    tokenizer = load_tokenizer(folder)
+    model = importing.read_config(
+      folder,
+      dtype=c.model.dtype,
+      param_dtype=c.model.param_dtype,
+      remat=c.model.remat,
+    )
+  else:
+    tokenizer, model = demo_tokenizer(), demo_model(c.model)
+  memory.check(memory.plan(c, model, mesh), mesh, show)
+  if folder:
+    name, params = folder.name, importing.load_params(folder, model, mesh)
+    verifier = MathVerifier(
+      num_workers=c.rewards.num_workers,
+      timeout_seconds=c.rewards.timeout_seconds,
+    )
+  else:
+    name, verifier = "demo", ChecksumVerifier()
+    params = jax.tree.map(
+      lambda x, like: jax.device_put(x, like.sharding),
+      checkpoints.load_params(base),
+      transformer.abstract_params(model, mesh),
+    )
+  return Session(
+    config=c,
+    mesh=mesh,
+    model=model,
+    base_params=params,
+    policy=f"{name}@{checkpoints.weight_hash(params)}",
+    tokenizer=tokenizer,
+    verifier=verifier,
+  )
+
+
+def demo_model(
+  config: ml_collections.ConfigDict,
+) -> transformer.TransformerConfig:
+  """Returns the shape that the config's section `model` spells out."""
+  names = {f.name for f in dataclasses.fields(transformer.TransformerConfig)}
+  return transformer.TransformerConfig(
+    **{k: v for k, v in config.items() if k in names}
+  )
+
+
+def demo_tokenizer() -> SymbolTokenizer:
+  """Returns the embedded task's tokenizer."""
+  return SymbolTokenizer(checksum.SYMBOLS, pad=checksum.PAD, stop=checksum.STOP)
 
 
 @functools.cache

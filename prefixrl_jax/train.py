@@ -28,7 +28,8 @@ from prefixrl_jax.learner.packing import Lane, Tree, layout_for, pack
 from prefixrl_jax.ledger import Ledger
 from prefixrl_jax.prefixes.mixture import Mixture
 from prefixrl_jax.rewards.judging import judge
-from prefixrl_jax.rollouts.sampler import Request, Sampler
+from prefixrl_jax.rollouts.requests import Request
+from prefixrl_jax.rollouts.sampler import Sampler
 from prefixrl_jax.session import Session, round_up
 from prefixrl_jax.types import (
   Preempted,

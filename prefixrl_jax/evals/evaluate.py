@@ -7,7 +7,8 @@ import numpy as np
 
 from prefixrl_jax.prefixes.cut import reveal
 from prefixrl_jax.rewards.judging import judge
-from prefixrl_jax.rollouts.sampler import Request, Sampler
+from prefixrl_jax.rollouts.requests import Request
+from prefixrl_jax.rollouts.sampler import Sampler
 from prefixrl_jax.session import Session
 from prefixrl_jax.types import Completion, EvalResult, Problem, Trace
 

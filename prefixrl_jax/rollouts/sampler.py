@@ -20,33 +20,13 @@ from prefixrl_jax.batches import KVCache
 from prefixrl_jax.distributed import sharding
 from prefixrl_jax.models import transformer
 from prefixrl_jax.rollouts import decoding
+from prefixrl_jax.rollouts.requests import Request, bundle, spread
 from prefixrl_jax.types import Completion, UserError
 
 # The first component of a completion's key.
 PURPOSES = {"screening": 0, "collection": 1, "sampling": 2, "evaluation": 3}
 
 _NO_TRUNK = np.zeros(0, np.int32)
-
-
-@dataclasses.dataclass(frozen=True)
-class Request:
-  """Completions asked of one fork; the trunk ends there.
-
-  Attributes:
-    trunk: int32 [fork], prompt and prefix.
-    num_completions: how many.
-    step: training step or other stamp, part of the completions' keys.
-    problem: the problem's index, part of the keys.
-    first_attempt: number of the first completion, part of the keys.
-    max_tokens: where a completion is truncated; 0 is the sampler's length.
-  """
-
-  trunk: np.ndarray
-  num_completions: int
-  step: int
-  problem: int
-  first_attempt: int = 0
-  max_tokens: int = 0
 
 
 @dataclasses.dataclass
@@ -276,11 +256,11 @@ class Sampler:
     Requests that fork from one trunk share its row, and the longest expected
     start first.
     """
-    bundles = _spread(_bundle(requests), rows=self.rows, lanes=self.lanes)
-    owners = [i for bundle in bundles for i, _ in bundle]
+    bundles = spread(bundle(requests), rows=self.rows, lanes=self.lanes)
+    owners = [i for shared in bundles for i, _ in shared]
     found: list[dict[int, Completion]] = [{} for _ in requests]
     for finished in self.run(
-      [[request for _, request in bundle] for bundle in bundles],
+      [[request for _, request in shared] for shared in bundles],
       purpose=purpose,
       seed=seed,
     ):
@@ -352,11 +332,11 @@ class Sampler:
     admitted: list[tuple[int, np.ndarray]] = []
     free = [r for r in range(self.rows) if rows[r] is None]
     while free and waiting is not None:
-      bundle = next(waiting, None)
-      if bundle is None:
+      requests = next(waiting, None)
+      if requests is None:
         waiting = None
         break
-      trunk = self._checked(bundle[0].trunk)
+      trunk = self._checked(requests[0].trunk)
       r = next(
         (r for r in free if np.array_equal(self._trunks[r], trunk)), free[0]
       )
@@ -365,7 +345,7 @@ class Sampler:
         admitted.append((r, trunk))
         self._trunks[r] = trunk
       owed: collections.deque = collections.deque()
-      for request in bundle:
+      for request in requests:
         number = len(self._requests)
         self._requests.append(request)
         owed.extend(
@@ -444,58 +424,6 @@ class Sampler:
     self.usage.completions += 1
     self.usage.input_tokens += len(self._requests[number].trunk)
     self.usage.output_tokens += output_tokens
-
-
-_Bundle = list[tuple[int, Request]]  # (place among the requests, request)
-
-
-def _bundle(requests: Sequence[Request]) -> list[_Bundle]:
-  """Puts requests together whose trunks begin the bundle's first, longest one.
-
-  Bundles are ordered by the longest completion that may be asked of them.
-  """
-  shortest = min((len(r.trunk) for r in requests), default=0)
-  # Only those that begin alike are compared.
-  alike: dict[bytes, list[_Bundle]] = {}
-  for i in sorted(range(len(requests)), key=lambda i: -len(requests[i].trunk)):
-    trunk = requests[i].trunk
-    bundles = alike.setdefault(trunk[:shortest].tobytes(), [])
-    for bundle in bundles:
-      if np.array_equal(bundle[0][1].trunk[: len(trunk)], trunk):
-        bundle.append((i, requests[i]))
-        break
-    else:
-      bundles.append([(i, requests[i])])
-  order = lambda b: (-max(r.max_tokens for _, r in b), min(i for i, _ in b))
-  return sorted((b for bs in alike.values() for b in bs), key=order)
-
-
-def _spread(bundles: list[_Bundle], *, rows: int, lanes: int) -> list[_Bundle]:
-  """Halves the largest bundles until every row has one or fills its lanes."""
-  size = lambda bundle: sum(r.num_completions for _, r in bundle)
-  bundles = list(bundles)
-  while 0 < len(bundles) < rows:
-    largest = max(range(len(bundles)), key=lambda b: size(bundles[b]))
-    total = size(bundles[largest])
-    if total <= lanes:
-      break
-    first: _Bundle = []
-    second: _Bundle = []
-    room = max(total // 2, lanes)
-    for i, request in bundles[largest]:
-      n = min(room, request.num_completions)
-      room -= n
-      split = lambda start, count, request=request: dataclasses.replace(
-        request,
-        num_completions=count,
-        first_attempt=request.first_attempt + start,
-      )
-      if n:
-        first.append((i, split(0, n)))
-      if n < request.num_completions:
-        second.append((i, split(n, request.num_completions - n)))
-    bundles[largest : largest + 1] = [first, second]
-  return bundles
 
 
 def _state_shardings(mesh, abstract):

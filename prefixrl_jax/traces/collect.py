@@ -7,7 +7,8 @@ import numpy as np
 
 from prefixrl_jax.rewards import Verifier
 from prefixrl_jax.rewards.judging import judge
-from prefixrl_jax.rollouts.sampler import Request, Sampler
+from prefixrl_jax.rollouts.requests import Request
+from prefixrl_jax.rollouts.sampler import Sampler
 from prefixrl_jax.tokenizer import Tokenizer
 from prefixrl_jax.types import Completion, Problem, Trace
 

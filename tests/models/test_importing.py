@@ -156,7 +156,8 @@ def test_real_model_knows_the_capital_of_france(one_device):
   folder = os.environ.get("PREFIXRL_TEST_MODEL")
   if not folder:
     pytest.skip("PREFIXRL_TEST_MODEL names no model folder")
-  from prefixrl_jax.rollouts.sampler import Request, Sampler
+  from prefixrl_jax.rollouts.requests import Request
+  from prefixrl_jax.rollouts.sampler import Sampler
   from prefixrl_jax.tokenizer import load_tokenizer
 
   path = epath.Path(folder)

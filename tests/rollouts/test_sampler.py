@@ -10,7 +10,8 @@ import pytest
 
 from prefixrl_jax.metrics import CompilationCounter
 from prefixrl_jax.models import attention, transformer
-from prefixrl_jax.rollouts.sampler import Request, Sampler
+from prefixrl_jax.rollouts.requests import Request
+from prefixrl_jax.rollouts.sampler import Sampler
 from prefixrl_jax.types import UserError
 
 _DEFAULTS = dict(
