@@ -119,15 +119,15 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   # Each arm's learning rate and SFT's epochs are chosen on held-out problems
   # by the sweep in docs/tuning.md.
   c.arms = dict(
-    rl=dict(prefixed_share=0.0, sft_epochs=0, learning_rate=1e-4),
-    sft_rl=dict(prefixed_share=0.0, sft_epochs=8, learning_rate=5e-4),
+    rl=dict(prefixed_share=0.0, sft_epochs=0, learning_rate=2e-4),
+    sft_rl=dict(prefixed_share=0.0, sft_epochs=8, learning_rate=2e-4),
     prefixrl=dict(prefixed_share=0.75, sft_epochs=0, learning_rate=5e-4),
     prefixrl_only=dict(prefixed_share=1.0, sft_epochs=0, learning_rate=5e-4),
   )
   c.train = dict(
     # Every arm's budget, in the paper's convention: collection (if the arm
     # uses traces) + SFT + sampling + updates.
-    flops=2.4e12,
+    flops=2.2e12,
     max_steps=0,  # no limit but the budget
     prompts_per_step=16,
     completions_per_prompt=8,
