@@ -27,6 +27,13 @@ class Roofline:
       flops / self.flops_per_second, bytes_moved / self.bytes_per_second
     )
 
+  def best(self, other: "Roofline") -> "Roofline":
+    """Returns the better of two measurements: others' work only slows one."""
+    return Roofline(
+      max(self.flops_per_second, other.flops_per_second),
+      max(self.bytes_per_second, other.bytes_per_second),
+    )
+
 
 def measure_roofline() -> Roofline:
   """Measures a square matrix product and a read that no cache holds."""
