@@ -1,0 +1,228 @@
+"""How fast an update is, next to torch, to separate sequences, to the roofline.
+
+  python -m benchmarks.learner --unit=trees,nested --peer=transformers
+
+Units, one AdamW step each:
+  trees   4 trunks of 256 tokens with 8 lanes of 64 each
+  nested  1 trunk of 512, forks at 128, 256, 384 and 512, 8 lanes of 64 at each
+
+`separate` is our own code given one lane a trunk, as code without trees does.
+One core: put `taskset -c 0` before it. The roofline is three forward passes
+(four of the head, whose logits the backward pass computes again) at the speed
+of a matrix product, with every trunk once and no pair that is not visible.
+"""
+
+import functools
+import os
+import resource
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+from absl import app, flags
+
+from benchmarks import measuring, shapes
+from prefixrl_jax.distributed import sharding
+from prefixrl_jax.distributed.mesh import make_mesh
+from prefixrl_jax.learner import update
+from prefixrl_jax.learner.optimizer import make_optimizer
+from prefixrl_jax.learner.packing import Lane, Tree, layout_for, pack
+from prefixrl_jax.ledger import attention_flops, flops_per_token
+from prefixrl_jax.models import transformer
+
+_UNITS = flags.DEFINE_list("unit", ["trees", "nested"], "Units.")
+_MODEL = flags.DEFINE_enum("model", "smol", list(shapes.MODELS), "Model.")
+_PEER = flags.DEFINE_enum(
+  "peer", "none", ["none", "transformers"], "What to compare with."
+)
+_SEPARATE = flags.DEFINE_bool(
+  "separate", True, "Also run our code with one lane a trunk."
+)
+_ROW = flags.DEFINE_integer(
+  "row_length", 0, "Tokens a row; 0: the longest tree."
+)
+_REPEATS = flags.DEFINE_integer("repeats", 3, "Timed calls of each.", 3)
+_JSON = flags.DEFINE_string("json", "", "File for the figures.")
+
+# (trunk length, forks, lanes a fork, completion length, trunks)
+UNITS = {
+  "trees": (256, (256,), 8, 64, 4),
+  "nested": (512, (128, 256, 384, 512), 8, 64, 1),
+}
+
+
+def make_trees(config, unit) -> list[Tree]:
+  """Returns a unit's trees, with random tokens and advantages."""
+  trunk_length, forks, lanes, length, num_trees = unit
+  rng = np.random.default_rng(0)
+  token = lambda n: rng.integers(0, config.vocab_size, n).astype(np.int32)
+  lane = lambda fork: Lane(
+    fork,
+    token(length),
+    np.full(length, -1, np.float32),
+    np.full(length, rng.normal(), np.float32),
+  )
+  return [
+    Tree(
+      token(trunk_length),
+      [lane(fork) for fork in forks for _ in range(lanes)],
+      False,
+    )
+    for _ in range(num_trees)
+  ]
+
+
+def separated(trees: Sequence[Tree]) -> list[Tree]:
+  """Returns a tree a lane; first tokens differ, so that none are merged."""
+  parts = [
+    (tree.trunk[: lane.fork], lane) for tree in trees for lane in tree.lanes
+  ]
+  return [
+    Tree(np.concatenate([[i], trunk[1:]]).astype(np.int32), [lane], False)
+    for i, (trunk, lane) in enumerate(parts)
+  ]
+
+
+def _ours(config, params, trees: Sequence[Tree]) -> Callable[[], object]:
+  mesh = make_mesh(data=-1, fsdp=1, tensor=1)
+  optimizer = make_optimizer(
+    learning_rate=1e-6,
+    warmup_steps=0,
+    decay_steps=0,
+    b1=0.9,
+    b2=0.95,
+    eps=1e-8,
+    weight_decay=0.0,
+    clip_norm=1.0,
+  )
+  longest = max(t.num_tokens for t in trees)
+  layout = layout_for(
+    longest_trunk=max(len(t.trunk) for t in trees),
+    longest_completion=max(len(x.tokens) for t in trees for x in t.lanes),
+    num_lanes=max(len(t.lanes) for t in trees),
+    num_trees=(0, len(trees)),
+    row_length=_ROW.value or max(longest, 768),
+    rows_per_micro=1,
+  )
+  with jax.set_mesh(mesh):
+    placed = jax.tree.map(
+      lambda x, like: jax.device_put(x, like.sharding),
+      params,
+      transformer.abstract_params(config, mesh),
+    )
+    abstract = update.abstract_state(placed, optimizer)
+    step = update.make_update(
+      config,
+      optimizer,
+      abstract,
+      temperature=1.0,
+      chunk_length=512,
+      kl_coefficient=0.0,
+      mixed=False,
+    )
+    held = [update.make_init(optimizer, abstract)(placed)]
+    batch = sharding.put_rows(mesh, pack(trees, layout), axis=1)
+
+  def run():
+    with jax.set_mesh(mesh):
+      held[0], metrics = step(held[0], batch, None)
+    return metrics
+
+  return run
+
+
+def _transformers(config, params, trees: Sequence[Tree]):
+  """Every lane a sequence of its own; a tree's fork is a batch."""
+  import torch
+
+  torch.set_num_threads(len(os.sched_getaffinity(0)))
+  model = shapes.transformers_twin(config, params).train()
+  optimizer = torch.optim.AdamW(model.parameters(), 1e-6, (0.9, 0.95))
+  batches = []
+  for tree in trees:
+    for fork in sorted({lane.fork for lane in tree.lanes}):
+      lanes = [lane for lane in tree.lanes if lane.fork == fork]
+      rows = [np.concatenate([tree.trunk[:fork], x.tokens]) for x in lanes]
+      batches.append(
+        (
+          torch.from_numpy(np.stack(rows).astype(np.int64)),
+          torch.from_numpy(np.stack([x.advantages for x in lanes])),
+        )
+      )
+  count = sum(a.numel() for _, a in batches)
+
+  def run():
+    with torch.enable_grad():
+      for tokens, advantages in batches:
+        n = advantages.shape[1]
+        scores = model(tokens, logits_to_keep=n + 1).logits[:, :-1]
+        scores = torch.log_softmax(scores.float(), -1)
+        picked = scores.gather(-1, tokens[:, -n:, None])[..., 0]
+        (-(advantages * picked).sum() / count).backward()
+      torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+      optimizer.step()
+      optimizer.zero_grad()
+
+  return run
+
+
+def least_seconds(config, trees, roofline: measuring.Roofline) -> float:
+  """Returns how long the update takes at the roofline."""
+  tokens = sum(t.num_tokens for t in trees)
+  lanes = [(x.fork, len(x.tokens)) for t in trees for x in t.lanes]
+  pairs = sum(len(t.trunk) * (len(t.trunk) + 1) / 2 for t in trees)
+  pairs += sum(n * fork + n * (n + 1) / 2 for fork, n in lanes)
+  scored = sum(n for _, n in lanes)
+  body = tokens * flops_per_token(config, head=False)
+  head = scored * 2 * config.width * config.vocab_size
+  return roofline.seconds(
+    3 * (body + attention_flops(config, pairs)) + 4 * head
+  )
+
+
+def main(argv) -> None:
+  """Times every unit and prints the table."""
+  del argv
+  config = shapes.MODELS[_MODEL.value]
+  params = jax.jit(functools.partial(transformer.init, config))(
+    jax.random.key(0)
+  )
+  roofline = measuring.measure_roofline()
+  seconds = {}
+  for name in _UNITS.value:
+    trees = make_trees(config, UNITS[name])
+    runs = {"prefixrl_jax": _ours(config, params, trees)}
+    if _SEPARATE.value:
+      runs["separate"] = _ours(config, params, separated(trees))
+    if _PEER.value == "transformers":
+      runs["transformers"] = _transformers(config, params, trees)
+    seconds[name] = measuring.alternate(runs, _REPEATS.value)
+    roofline = roofline.best(measuring.measure_roofline())
+  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+  rows = []
+  for name, by_peer in seconds.items():
+    least = least_seconds(config, make_trees(config, UNITS[name]), roofline)
+    for peer, times in by_peer.items():
+      taken = measuring.median(times)
+      rows.append(
+        {
+          "unit": name,
+          "by": peer,
+          "seconds": taken,
+          "least": min(times),
+          "most": max(times),
+          "share of roofline": least / taken,
+          "against ours": taken / measuring.median(by_peer["prefixrl_jax"]),
+        }
+      )
+  measuring.show(
+    f"{_MODEL.value}, {len(os.sched_getaffinity(0))} cores,"
+    f" {roofline.flops_per_second / 1e9:.0f} GFLOP/s, peak memory of the whole"
+    f" process {peak:.1f} GiB",
+    rows,
+    _JSON.value,
+  )
+
+
+if __name__ == "__main__":
+  app.run(main)
