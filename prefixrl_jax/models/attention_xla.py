@@ -86,7 +86,7 @@ def _over_rows(one_row, visits):
   """Runs rows side by side on a GPU, one after another on a CPU."""
 
   def run(*arrays):
-    if jax.default_backend() == "cpu":
+    if _in_turn():
       each = lambda x: one_row(x[0].code, x[0].count, *x[1])
       return jax.lax.map(each, (visits, arrays))
     longest = jnp.max(visits.count)
@@ -95,6 +95,11 @@ def _over_rows(one_row, visits):
     )
 
   return run
+
+
+def _in_turn() -> bool:
+  """A CPU has no use for wider steps, and rows differ in their visits."""
+  return jax.default_backend() == "cpu"
 
 
 def _forward_row(how, codes, num_visits, q_places, k_places, q, k, v):

@@ -95,6 +95,19 @@ def test_blockwise_equals_dense(
       assert not a[places.tree == 0].any()
 
 
+def test_rows_side_by_side_equal_dense(rng, packed_rows, monkeypatch):
+  """As on a GPU, where rows go through their visits in step."""
+  monkeypatch.setattr(attention_xla, "_in_turn", lambda: False)
+  places = packed_rows(rng, LENGTH, 3)
+  inputs = _inputs(rng, places, 6, 2, 8)
+  blockwise = functools.partial(_blockwise, "xla", block_q=32, block_kv=16)
+  for a, b in zip(
+    _with_gradients(blockwise, *inputs, places),
+    _with_gradients(_dense, *inputs, places),
+  ):
+    np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5)
+
+
 def test_dense_reference_is_zero_where_nothing_is_seen(rng):
   nothing = np.zeros((1, LENGTH), np.int32)
   places = attention.Places(nothing, nothing, nothing, nothing)
