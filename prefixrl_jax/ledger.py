@@ -45,26 +45,15 @@ class Ledger:
     self._num_params = num_params(config)
     self._entries = {purpose: Entry() for purpose in PURPOSES}
 
-  def add_sampling(
-    self, purpose: str, usage: Usage, *, trunk_length: int, lane_length: int
-  ) -> None:
-    """Adds what a sampler spent.
-
-    Args:
-      purpose: one of PURPOSES.
-      usage: from `Sampler.pop_usage`.
-      trunk_length, lane_length: of its caches, all of which a decode step
-        reads.
-    """
+  def add_sampling(self, purpose: str, usage: Usage) -> None:
+    """Adds what a sampler spent, from its `pop_usage`."""
     tokens = usage.input_tokens + usage.output_tokens
     entry = self._entries[purpose]
     entry.flops_paper += 2.0 * self._num_params * tokens
-    entry.flops_executed += usage.prefill_tokens * (
-      flops_per_token(self._config, head=False)
-      + attention_flops(self._config, trunk_length)
-    ) + usage.decode_tokens * (
-      flops_per_token(self._config, head=True)
-      + attention_flops(self._config, trunk_length + lane_length)
+    entry.flops_executed += (
+      usage.prefill_tokens * flops_per_token(self._config, head=False)
+      + usage.decode_tokens * flops_per_token(self._config, head=True)
+      + attention_flops(self._config, usage.pairs)
     )
     entry.tokens += tokens
     entry.completions += usage.completions

@@ -5,7 +5,6 @@
 Run it again to go on where it stopped; what is complete is not made again.
 """
 
-import os
 import pathlib
 import signal
 import sys
@@ -35,16 +34,6 @@ _FRESH = flags.DEFINE_bool(
 )
 
 
-def _set_up_jax() -> None:
-  """Compiled programs are kept between runs."""
-  import jax
-
-  if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    cache = pathlib.Path.home() / ".cache" / "prefixrl_jax" / "xla"
-    jax.config.update("jax_compilation_cache_dir", str(cache))
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-
-
 def _main(argv) -> None:
   if len(argv) > 1:
     raise UserError(f"what is {argv[1]!r}? Flags start with --; see --help.")
@@ -66,9 +55,10 @@ def _main(argv) -> None:
 
   validate(config)
   workdir = epath.Path(_WORKDIR.value or f"runs/{file.stem}")
-  _set_up_jax()
   from prefixrl_jax.pipeline import Pipeline
+  from prefixrl_jax.session import keep_compiled_programs
 
+  keep_compiled_programs()
   Pipeline(config, workdir, fresh=_FRESH.value).run(stages)
 
 

@@ -283,7 +283,7 @@ class Pipeline:
           purpose="screening",
           seed=seed,
         )
-        ledger.add_sampling("screening", sampler.pop_usage(), **_shape(sampler))
+        ledger.add_sampling("screening", sampler.pop_usage())
         write_results(file, results)
         screened += len(some)
         progress.update(screened)
@@ -378,7 +378,7 @@ class Pipeline:
           on_progress=on_progress,
         )
         usage = sampler.pop_usage()
-        ledger.add_sampling("collection", usage, **_shape(sampler))
+        ledger.add_sampling("collection", usage)
         store.write_traces(file, traces)
         spent = ledger.to_dict()["collection"]
         before["solved"] += len({t.problem_id for t in traces})
@@ -600,12 +600,6 @@ class Pipeline:
     )
     report.print_summary(summary)
     self.console.print(f"report: {directory / 'index.html'}")
-
-
-def _shape(sampler) -> dict[str, int]:
-  return dict(
-    trunk_length=sampler.trunk_length, lane_length=sampler.completion_length
-  )
 
 
 def _plain(value: Any) -> Any:

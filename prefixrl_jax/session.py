@@ -2,6 +2,8 @@
 
 import dataclasses
 import functools
+import os
+import pathlib
 from collections.abc import Callable
 
 import jax
@@ -140,6 +142,14 @@ def demo_model(
 def demo_tokenizer() -> SymbolTokenizer:
   """Returns the embedded task's tokenizer."""
   return SymbolTokenizer(checksum.SYMBOLS, pad=checksum.PAD, stop=checksum.STOP)
+
+
+def keep_compiled_programs() -> None:
+  """Keeps compiled programs between processes, unless JAX was told where."""
+  if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    cache = pathlib.Path.home() / ".cache" / "prefixrl_jax" / "xla"
+    jax.config.update("jax_compilation_cache_dir", str(cache))
+  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 @functools.cache

@@ -299,12 +299,7 @@ class Trainer:
 
   def _charge(self, purpose: str, sampler: Sampler):
     usage = sampler.pop_usage()
-    self.ledger.add_sampling(
-      purpose,
-      usage,
-      trunk_length=sampler.trunk_length,
-      lane_length=sampler.completion_length,
-    )
+    self.ledger.add_sampling(purpose, usage)
     return usage
 
   def _charge_update(self, purpose: str, metrics, *, tokens, layout, seconds):

@@ -41,15 +41,12 @@ def test_sampling_by_hand():
       output_tokens=7,
       prefill_tokens=6,
       decode_tokens=12,
+      pairs=156,
       seconds=0.5,
     ),
-    trunk_length=6,
-    lane_length=4,
   )
   entry = ledger.to_dict()["sampling"]
-  executed = 6 * (_TOKEN + _attention(6)) + 12 * (
-    _TOKEN + _HEAD + _attention(10)
-  )
+  executed = 6 * _TOKEN + 12 * (_TOKEN + _HEAD) + _attention(156)
   assert entry == {
     "flops_paper": 2 * _PARAMS * 17,
     "flops_executed": executed,
@@ -97,9 +94,7 @@ def test_training_leaves_screening_and_evaluation_out():
 
 def test_comes_back_from_its_dict():
   ledger = Ledger(_MODEL)
-  ledger.add_sampling(
-    "collection", Usage(1, 2, 3, 4, 5, 6.0), trunk_length=1, lane_length=1
-  )
+  ledger.add_sampling("collection", Usage(1, 2, 3, 4, 5, 6.0))
   other = Ledger(_MODEL)
   other.set_entries(ledger.to_dict())
   assert other.to_dict() == ledger.to_dict()

@@ -4,12 +4,16 @@ A key is seen by a query of the same tree if it comes no later and lies either
 on the query's own branch, or on the trunk before the query's fork.
 """
 
+import functools
 from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 NEG_INF = -1e30
+
+# Keys of a cache that decoding reads at a time; a shorter cache is read whole.
+DECODE_CHUNKS = {"cpu": 128, "gpu": 256, "tpu": 512}
 
 
 class Places(NamedTuple):
@@ -92,14 +96,45 @@ def dense_attention(q, k, v, mask, soft_cap=None):
   return _ungroup(jnp.where(mask.any(-1)[..., None, None, None], out, 0))
 
 
-def decode_attention(q, cache, *, fork, length):
+class Reach(NamedTuple):
+  """How many chunks of its caches a decode step reads; both int []."""
+
+  trunk: jax.Array
+  lane: jax.Array
+
+
+def decode_reach(cache, *, fork, length, active) -> Reach:
+  """Returns what the active lanes have to see, the furthest of them.
+
+  Args:
+    cache: KVCache of any layer.
+    fork, length: as in `decode_attention`.
+    active: bool [R, G].
+  """
+  furthest = lambda seen: jnp.max(jnp.where(active, seen, 1))
+  return Reach(
+    trunk=-(-furthest(fork - 1) // _chunk(cache.trunk_key)),
+    lane=-(-furthest(length + 1) // _chunk(cache.lane_key)),
+  )
+
+
+def num_keys(cache, reach: Reach):
+  """Returns how many keys each lane's query meets: int []."""
+  return reach.trunk * _chunk(cache.trunk_key) + reach.lane * _chunk(
+    cache.lane_key
+  )
+
+
+def decode_attention(q, cache, reach: Reach, *, fork, length):
   """One new token a lane, whose key is already in the cache.
 
-  The trunk's keys are read once for all lanes of a row.
+  The trunk's keys are read once for all lanes of a row, and of no cache more
+  than some lane has reached.
 
   Args:
     q: [R, G, N, H].
     cache: KVCache of this layer.
+    reach: from `decode_reach`.
     fork: int [R, G]; the lane sees trunk tokens before fork - 1, and the one
       at fork - 1 in slot 0 of its own.
     length: int [R, G], the slot of the new token.
@@ -108,34 +143,84 @@ def decode_attention(q, cache, *, fork, length):
     [R, G, N, H].
   """
   q = _group(q, cache.trunk_key.shape[1])
-  rows, lanes, kv_heads, per_kv, _ = q.shape
-  seen = lambda n, limit: (jnp.arange(n) < limit[..., None])[:, :, None, None]
+  rows, lanes, kv_heads, per_kv, head_dim = q.shape
 
-  # A trunk is met by the stacked queries of all lanes, [R, K, G M, H].
-  stack = lambda x: x.swapaxes(1, 2).reshape(rows, kv_heads, -1, x.shape[-1])
-  unstack = lambda x: x.reshape(
-    rows, kv_heads, lanes, per_kv, x.shape[-1]
-  ).swapaxes(1, 2)
-  to_trunk = unstack(jnp.matmul(stack(q), cache.trunk_key, **_F32))
-  to_lane = jnp.matmul(q, cache.lane_key, **_F32)
-  to_trunk = jnp.where(
-    seen(to_trunk.shape[-1], fork - 1), _scale(q, to_trunk), NEG_INF
+  def times_trunk(x, trunk):
+    """Stacks what belongs to all lanes of a row, [R, K, G M, .]."""
+    x = x.swapaxes(1, 2).reshape(rows, kv_heads, -1, x.shape[-1])
+    x = jnp.matmul(x, trunk, **_F32)
+    x = x.reshape(rows, kv_heads, lanes, per_kv, x.shape[-1])
+    return x.swapaxes(1, 2)
+
+  times_lane = functools.partial(jnp.matmul, **_F32)
+  lead = (rows, lanes, kv_heads, per_kv)
+  softmax = (  # its greatest score, its sum and its values' sum so far
+    jnp.full((*lead, 1), NEG_INF, jnp.float32),
+    jnp.zeros((*lead, 1), jnp.float32),
+    jnp.zeros((*lead, head_dim), jnp.float32),
   )
-  to_lane = jnp.where(
-    seen(to_lane.shape[-1], length + 1), _scale(q, to_lane), NEG_INF
+  softmax = _add_keys(
+    softmax,
+    q,
+    cache.trunk_key,
+    cache.trunk_value,
+    times=times_trunk,
+    num_seen=fork - 1,
+    num_chunks=reach.trunk,
   )
-  # One softmax over both, without joining them.
-  most = jnp.maximum(
-    jnp.max(to_trunk, -1, keepdims=True), jnp.max(to_lane, -1, keepdims=True)
+  _, total, out = _add_keys(
+    softmax,
+    q,
+    cache.lane_key,
+    cache.lane_value,
+    times=times_lane,
+    num_seen=length + 1,
+    num_chunks=reach.lane,
   )
-  to_trunk, to_lane = jnp.exp(to_trunk - most), jnp.exp(to_lane - most)
-  total = jnp.sum(to_trunk, -1, keepdims=True)
-  total += jnp.sum(to_lane, -1, keepdims=True)
-  dtype = cache.lane_value.dtype
-  out = unstack(
-    jnp.matmul(stack(to_trunk.astype(dtype)), cache.trunk_value, **_F32)
-  ) + jnp.matmul(to_lane.astype(dtype), cache.lane_value, **_F32)
   return _ungroup((out / total).astype(q.dtype))
+
+
+def _chunk(key) -> int:
+  """Keys of a cache [..., H, S] that are read at a time."""
+  return min(key.shape[-1], DECODE_CHUNKS[jax.default_backend()])
+
+
+def _add_keys(softmax, q, key, value, *, times, num_seen, num_chunks):
+  """Adds a cache's keys to a softmax under way.
+
+  Args:
+    softmax: float32 [R, G, K, M, 1] twice, [R, G, K, M, H].
+    q: [R, G, K, M, H].
+    key, value: [..., H, S], [..., S, H].
+    times: multiplies [R, G, K, M, .] with a cache.
+    num_seen: int [R, G], keys that a lane sees.
+    num_chunks: int [], how many to read.
+  """
+  size, chunk = key.shape[-1], _chunk(key)
+
+  def add(i, softmax):
+    most, total, out = softmax
+    first = jnp.minimum(i * chunk, size - chunk)
+    places = first + jnp.arange(chunk)
+    # The last chunk goes back to where it is whole.
+    seen = (places >= i * chunk) & (places < num_seen[..., None])
+    part = functools.partial(
+      jax.lax.dynamic_slice_in_dim, start_index=first, slice_size=chunk
+    )
+    if chunk == size:
+      part = lambda x, axis: x
+    scores = _scale(q, times(q, part(key, axis=-1)))
+    scores = jnp.where(seen[:, :, None, None], scores, NEG_INF)
+    new_most = jnp.maximum(most, jnp.max(scores, -1, keepdims=True))
+    # Where nothing has been seen yet, the next key seen makes this 0.
+    kept, powers = jnp.exp(most - new_most), jnp.exp(scores - new_most)
+    total = kept * total + jnp.sum(powers, -1, keepdims=True)
+    new = times(powers.astype(value.dtype), part(value, axis=-2))
+    return new_most, total, kept * out + new
+
+  if chunk == size:
+    return add(0, softmax)
+  return jax.lax.fori_loop(0, num_chunks, add, softmax)
 
 
 _F32 = dict(preferred_element_type=jnp.float32)

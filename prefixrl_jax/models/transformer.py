@@ -314,7 +314,7 @@ def prefill(config, params, tokens):
   return model.apply({"params": params}, tokens, places.position)[1]
 
 
-def decode_step(config, params, token, caches, *, fork, length):
+def decode_step(config, params, token, caches, reach, *, fork, length):
   """Decodes one token a lane.
 
   Args:
@@ -322,6 +322,7 @@ def decode_step(config, params, token, caches, *, fork, length):
     params: unstacked parameters.
     token: int [R, G]; its position is fork - 1 + length.
     caches: a KVCache per layer.
+    reach: from `attention.decode_reach`.
     fork: int [R, G].
     length: int [R, G], the slot the token is written to.
 
@@ -339,7 +340,9 @@ def decode_step(config, params, token, caches, *, fork, length):
         lane_key=cache.lane_key.at[rows, lanes, :, :, length].set(k),
         lane_value=cache.lane_value.at[rows, lanes, :, length].set(v),
       )
-      out = attention.decode_attention(q, cache, fork=fork, length=length)
+      out = attention.decode_attention(
+        q, cache, reach, fork=fork, length=length
+      )
       return out, cache
 
     block = Block(config, attend)

@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from prefixrl_jax.batches import SamplerState
-from prefixrl_jax.models import transformer
+from prefixrl_jax.models import attention, transformer
 
 
 def init_state(
@@ -121,20 +121,25 @@ def decode(
     stop_tokens: tokens that end a completion (and belong to it).
 
   Returns:
-    The state, and (steps done, active, length) to look at. logprobs are those
-    of the policy at the temperature before top_k and top_p.
+    The state, and (steps done, keys that a lane's queries met in all of them,
+    active, length) to look at. logprobs are those of the policy at the
+    temperature before top_k and top_p.
   """
   rows = jnp.arange(state.token.shape[0])[:, None]
   lanes = jnp.arange(state.token.shape[1])[None]
   stops = jnp.asarray(stop_tokens, jnp.int32)
 
   def body(carry):
-    step, waited, state = carry
+    step, waited, keys, state = carry
+    reach = attention.decode_reach(
+      state.caches[0], fork=state.fork, length=state.length, active=state.active
+    )
     logits, caches = transformer.decode_step(
       config,
       params,
       state.token,
       state.caches,
+      reach,
       fork=state.fork,
       length=state.length,
     )
@@ -156,16 +161,19 @@ def decode(
       logprobs=state.logprobs.at[rows, lanes, slot].set(logprob),
     )
     waited += busy - jnp.sum(state.active)
-    return step + 1, waited, state
+    keys += attention.num_keys(state.caches[0], reach).astype(jnp.float32)
+    return step + 1, waited, keys, state
 
   def goes_on(carry):
-    step, waited, state = carry
+    step, waited, _, state = carry
     return (step < num_steps) & (waited <= patience) & jnp.any(state.active)
 
   busy = jnp.sum(state.active)
   zero = jnp.int32(0)
-  step, _, state = jax.lax.while_loop(goes_on, body, (zero, zero, state))
-  return state, (step, state.active, state.length)
+  step, _, keys, state = jax.lax.while_loop(
+    goes_on, body, (zero, zero, jnp.float32(0), state)
+  )
+  return state, (step, keys, state.active, state.length)
 
 
 def pick(state: SamplerState, index):

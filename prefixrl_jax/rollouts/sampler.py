@@ -38,6 +38,7 @@ class Usage:
   output_tokens: int = 0
   prefill_tokens: int = 0  # executed: padding included, shared trunks once
   decode_tokens: int = 0  # executed: idle lanes included
+  pairs: float = 0.0  # executed: of a query and a key, masked ones included
   seconds: float = 0.0
 
 
@@ -379,13 +380,15 @@ class Sampler:
         trunks=trunks,
       )
       self.usage.prefill_tokens += trunks.size
+      self.usage.pairs += trunks.size * self.trunk_length
 
   # -- after a dispatch --------------------------------------------------------
 
   def _look(self, rows, status) -> _Finished | None:
     """Waits for the dispatch, and frees the lanes that have finished."""
-    steps, active, self._lengths = jax.device_get(status)
+    steps, keys, active, self._lengths = jax.device_get(status)
     self.usage.decode_tokens += int(steps) * self.rows * self.lanes
+    self.usage.pairs += float(keys) * self.rows * self.lanes
     done, places = [], []
     for r, row in enumerate(rows):
       for g in range(self.lanes) if row else ():

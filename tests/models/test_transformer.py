@@ -122,9 +122,17 @@ def test_dense_attention_caps_scores_and_is_zero_where_nothing_is_seen(rng):
   assert not out[0, 3].any()
 
 
-@pytest.mark.parametrize("outputs_first", [False, True])
-def test_decoding_equals_the_forward_pass(model, params, rng, outputs_first):
-  """Lanes with different forks on one trunk, teacher-forced."""
+@pytest.mark.parametrize(
+  ("outputs_first", "chunk"), [(False, 128), (True, 128), (False, 3)]
+)
+def test_decoding_equals_the_forward_pass(
+  model, params, rng, monkeypatch, outputs_first, chunk
+):
+  """Lanes with different forks on one trunk, teacher-forced.
+
+  Caches are read whole, or three keys at a time, of which the last overlap.
+  """
+  monkeypatch.setitem(attention.DECODE_CHUNKS, "cpu", chunk)
   trunk = rng.integers(0, model.vocab_size, (1, 7))
   forks, steps = np.array([[7, 3, 1]]), 4
   lanes = rng.integers(0, model.vocab_size, (1, 3, steps))
@@ -141,13 +149,13 @@ def test_decoding_equals_the_forward_pass(model, params, rng, outputs_first):
   )
   token = np.take_along_axis(trunk, forks - 1, 1)
   for step in range(steps):
+    length = np.full((1, 3), step)
+    reach = attention.decode_reach(
+      caches[0], fork=forks, length=length, active=forks > 1
+    )
+    assert reach == (1 + (chunk == 3), 1 + (chunk == step == 3))
     logits, caches = transformer.decode_step(
-      config,
-      unstacked,
-      token,
-      caches,
-      fork=forks,
-      length=np.full((1, 3), step),
+      config, unstacked, token, caches, reach, fork=forks, length=length
     )
     for lane, fork in enumerate(forks[0]):
       sequence = np.concatenate([trunk[0, :fork], lanes[0, lane, :step]])

@@ -87,15 +87,19 @@ def test_logprobs_are_the_teacher_forced_ones(
     assert {(1, False), (6, False), (6, True)} <= ends
 
 
-def test_results_do_not_depend_on_the_schedule(model, params, one_device, rng):
+def test_results_do_not_depend_on_the_schedule(
+  model, params, one_device, rng, monkeypatch
+):
   requests = _requests(rng, model)
   expected = _sampler(model, one_device, params).sample(
     requests, purpose="sampling", seed=1
   )
-  for order, rows, lanes, steps in (
-    ([4, 2, 0, 3, 1], 2, 3, 1),
-    ([1, 0, 3, 2, 4], 5, 7, 6),
+  for order, rows, lanes, steps, chunk in (
+    ([4, 2, 0, 3, 1], 2, 3, 1, 128),
+    ([1, 0, 3, 2, 4], 5, 7, 6, 4),
+    ([2, 0, 1, 4, 3], 1, 4, 3, 1),
   ):
+    monkeypatch.setitem(attention.DECODE_CHUNKS, "cpu", chunk)
     sampler = _sampler(
       model,
       one_device,
