@@ -10,6 +10,15 @@ from prefixrl_jax.types import UserError
 AXES = ("data", "fsdp", "tensor")
 
 
+def platform() -> str:
+  """Returns what the mesh in force consists of: "cpu", "gpu" or "tpu".
+
+  Its devices need not be here: programs are also compiled for other machines.
+  """
+  device = jax.sharding.get_abstract_mesh().abstract_device
+  return device.platform if device else jax.default_backend()
+
+
 def make_mesh(
   data: int = -1, fsdp: int = 1, tensor: int = 1, devices=None
 ) -> jax.sharding.Mesh:

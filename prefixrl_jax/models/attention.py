@@ -10,6 +10,8 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from prefixrl_jax.distributed.mesh import platform
+
 NEG_INF = -1e30
 
 # Keys of a cache that decoding reads at a time; a shorter cache is read whole.
@@ -182,7 +184,7 @@ def decode_attention(q, cache, reach: Reach, *, fork, length):
 
 def _chunk(key) -> int:
   """Keys of a cache [..., H, S] that are read at a time."""
-  return min(key.shape[-1], DECODE_CHUNKS[jax.default_backend()])
+  return min(key.shape[-1], DECODE_CHUNKS[platform()])
 
 
 def _add_keys(softmax, q, key, value, *, times, num_seen, num_chunks):

@@ -10,6 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
+from prefixrl_jax.distributed.mesh import platform
 from prefixrl_jax.models import attention, block_map
 
 # As in attention_kernel: a query that sees nothing weighs everything exactly 0.
@@ -99,7 +100,7 @@ def _over_rows(one_row, visits):
 
 def _in_turn() -> bool:
   """A CPU has no use for wider steps, and rows differ in their visits."""
-  return jax.default_backend() == "cpu"
+  return platform() == "cpu"
 
 
 def _forward_row(how, codes, num_visits, q_places, k_places, q, k, v):

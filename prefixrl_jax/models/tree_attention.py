@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
 from prefixrl_jax.distributed import sharding
+from prefixrl_jax.distributed.mesh import platform
 from prefixrl_jax.models import (
   attention,
   attention_kernel,
@@ -28,8 +29,8 @@ def make_schedule(rows, *, window=None) -> block_map.Schedule:
   """
   places = attention.places_of(rows)
   length = -(-places.tree.shape[1] // 8) * 8
-  block_q, block_kv = BLOCK_SIZES[jax.default_backend()]
-  if jax.default_backend() != "tpu":
+  block_q, block_kv = BLOCK_SIZES[platform()]
+  if platform() != "tpu":
     block_q, block_kv = min(block_q, length), min(block_kv, length)
   return block_map.make_schedule(
     *places, block_q=block_q, block_kv=block_kv, window=window
@@ -56,7 +57,7 @@ def attend(rows, schedule, q, k, v, *, soft_cap=None, implementation=None):
   if implementation is None:
     implementation = (
       attention_kernel.tree_flash_attention
-      if jax.default_backend() == "tpu"
+      if platform() == "tpu"
       else attention_xla.tree_block_attention
     )
   local = functools.partial(implementation, soft_cap=soft_cap)

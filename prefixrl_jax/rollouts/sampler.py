@@ -143,6 +143,7 @@ class Sampler:
     self._params: Any = None  # as loaded, for prefilling
     self._decoder_params: Any = None
     self._state: Any = None  # SamplerState, made at the first run
+    self._is_running = False
     self._trunks = [_NO_TRUNK] * rows  # in the rows' caches
     self._lengths = np.zeros((rows, lanes), np.int32)  # at the last look
     self._requests: list[Request] = []
@@ -181,6 +182,38 @@ class Sampler:
       )
       for width in self._pick_widths:
         self._pick(self._state, np.zeros((2, width), np.int32))
+
+  def lower(self, params: dict) -> dict[str, jax.stages.Lowered]:
+    """Returns the large programs for the mesh, whose devices may be absent.
+
+    Args:
+      params: shapes with shardings.
+    """
+    width = max(self._admit_widths)
+    place = lambda x, where: jax.ShapeDtypeStruct(
+      x.shape, x.dtype, sharding=where
+    )
+    with jax.set_mesh(self.mesh):
+      state = jax.eval_shape(self._init)
+      state = jax.tree.map(place, state, _state_shardings(self.mesh, state))
+      unstacked = self._unstack.lower(params).compile()
+      return {
+        "prefill": self._admit.lower(
+          params,
+          state=state,
+          row_ids=np.zeros(width, np.int32),
+          trunks=np.zeros((width, self.trunk_length), np.int32),
+        ),
+        "decode": self._decode.lower(
+          jax.tree.map(
+            place,
+            jax.eval_shape(self._unstack, params),
+            unstacked.output_shardings,
+          ),
+          state=state,
+          patience=np.int32(0),
+        ),
+      }
 
   def pop_usage(self) -> Usage:
     """Returns what was spent since the last call."""
@@ -222,11 +255,10 @@ class Sampler:
     started = time.perf_counter()
     finished = None
     with jax.set_mesh(self.mesh):
-      if self._state is None:
+      if self._state is None or self._is_running:  # the last run was left early
         self._state = self._init()
-      elif any(jax.device_get(self._state.active).flat):
-        self._state = self._init()  # the last run was left early
         self._trunks = [_NO_TRUNK] * self.rows
+      self._is_running = True
       while True:
         waiting = self._refill(rows, waiting, purpose, seed)
         is_busy = any(row and row.is_busy for row in rows)
@@ -247,6 +279,7 @@ class Sampler:
         if not is_busy:
           break
         finished = self._look(rows, status)
+    self._is_running = False
     self.usage.seconds += time.perf_counter() - started
 
   def sample(

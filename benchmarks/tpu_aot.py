@@ -1,0 +1,302 @@
+"""What the programs would cost on a TPU pod, compiled here without one.
+
+  pip install -e '.[tpu]'
+  python -m benchmarks.tpu_aot --topology=v5e:4x4,v6e:4x4
+
+Compiles the attention kernel, the prefill, the decode loop and the update at
+the shape of Qwen3-4B ahead of time, and sets what the compiler says beside
+the memory plan and a count by hand. Compiled estimates, not measurements.
+
+The compiler counts the body of a loop once, so the matrix products' FLOPs are
+those of unrolled programs of one and two layers, whose difference is a layer.
+"""
+
+import dataclasses
+import functools
+import os
+import time
+from collections.abc import Callable
+
+os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
+os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from absl import app, flags
+from jax.experimental import topologies
+
+from benchmarks import measuring
+from prefixrl_jax.batches import TrainBatch
+from prefixrl_jax.distributed import memory, sharding
+from prefixrl_jax.distributed.mesh import make_mesh
+from prefixrl_jax.learner import update
+from prefixrl_jax.learner.optimizer import make_optimizer
+from prefixrl_jax.learner.packing import Lane, Layout, Tree, pack
+from prefixrl_jax.ledger import attention_flops, flops_per_token
+from prefixrl_jax.models import (
+  attention,
+  attention_kernel,
+  block_map,
+  transformer,
+  tree_attention,
+)
+from prefixrl_jax.models.transformer import TransformerConfig
+from prefixrl_jax.rollouts.sampler import Sampler
+
+_TOPOLOGIES = flags.DEFINE_list(
+  "topology", ["v5e:4x4", "v6e:4x4"], "Chips and how they are joined."
+)
+_TENSOR = flags.DEFINE_integer("tensor", 4, "Devices that share a layer.")
+_LAYERS = flags.DEFINE_integer("layers", 36, "Layers; fewer compile sooner.")
+_JSON = flags.DEFINE_string("json", "", "Stem of files for the figures.")
+
+QWEN3_4B = TransformerConfig(
+  num_layers=36,
+  width=2560,
+  num_heads=32,
+  num_kv_heads=8,
+  head_dim=128,
+  mlp_width=9728,
+  vocab_size=151_936,
+  rope_base=1e6,
+  tied_head=True,
+  dtype="bfloat16",
+  param_dtype="float32",
+  remat="full",
+)
+# A row of 36,864 tokens: two trees of a trunk and eight lanes of 2,048 each.
+TRUNK, LANES, LANE = 2048, 8, 2048
+TREES_A_ROW = 2
+ROW_LENGTH = TREES_A_ROW * (TRUNK + LANES * LANE)
+
+
+def trees() -> list[Tree]:
+  """Returns the trees of one packed row."""
+  nothing = lambda n, dtype: np.zeros(n, dtype)
+  lane = Lane(
+    TRUNK,
+    nothing(LANE, np.int32),
+    nothing(LANE, np.float32),
+    nothing(LANE, np.float32),
+  )
+  return [
+    Tree(np.full(TRUNK, i, np.int32), [lane] * LANES, False)
+    for i in range(TREES_A_ROW)
+  ]
+
+
+def visible_pairs() -> int:
+  """Returns how many pairs of tokens of such a row see each other."""
+  triangle = lambda n: n * (n + 1) // 2
+  return TREES_A_ROW * (
+    triangle(TRUNK) + LANES * (TRUNK * LANE + triangle(LANE))
+  )
+
+
+def compiled(lowered) -> tuple[jax.stages.Compiled, float]:
+  """Compiles; returns how many seconds that took."""
+  started = time.perf_counter()
+  program = lowered.compile()
+  return program, time.perf_counter() - started
+
+
+def lower_update(config: TransformerConfig, mesh) -> jax.stages.Lowered:
+  """Lowers the update on one micro-batch of a row a device."""
+  optimizer = make_optimizer(
+    learning_rate=1e-6,
+    warmup_steps=0,
+    decay_steps=0,
+    b1=0.9,
+    b2=0.95,
+    eps=1e-8,
+    weight_decay=0.0,
+    clip_norm=1.0,
+  )
+  rows = mesh.shape["data"] * mesh.shape["fsdp"]
+  state = update.abstract_state(
+    transformer.abstract_params(config, mesh), optimizer
+  )
+  example = pack([], Layout(ROW_LENGTH, rows, 2))
+
+  def on_mesh(x):
+    axes = (None, "rows", None)[: x.ndim]
+    where = sharding.sharding(mesh, x.shape, *axes)
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
+
+  batch: TrainBatch = jax.tree.map(on_mesh, example)
+  with jax.set_mesh(mesh):
+    return update.make_update(
+      config,
+      optimizer,
+      state,
+      temperature=1.0,
+      chunk_length=512,
+      kl_coefficient=0.0,
+      mixed=False,
+    ).lower(state, batch, None)
+
+
+def make_sampler(config: TransformerConfig, mesh) -> Sampler:
+  """Returns a sampler with two rows a shard, its caches full of such trees."""
+  return Sampler(
+    config,
+    mesh,
+    rows=2 * mesh.shape["data"] * mesh.shape["fsdp"],
+    lanes=LANES,
+    trunk_length=TRUNK,
+    completion_length=LANE,
+    steps_per_dispatch=128,
+    temperature=1.0,
+    top_k=0,
+    top_p=1.0,
+    stop_tokens=(0,),
+  )
+
+
+def cache_bytes(config: TransformerConfig, mesh) -> float:
+  """Returns the bytes of a device's share of the caches of `make_sampler`."""
+  per_token = 2 * config.num_layers * config.num_kv_heads * config.head_dim
+  tensor = mesh.shape["tensor"]
+  heads = tensor if config.num_kv_heads % tensor == 0 else 1
+  dtype = jnp.dtype(config.dtype)
+  return 2 * (TRUNK + LANES * LANE) * per_token * dtype.itemsize / heads
+
+
+def per_layer(config, lower: Callable[[TransformerConfig], jax.stages.Lowered]):
+  """Returns the compiler's FLOPs of one device for the whole depth.
+
+  Args:
+    config: the whole depth.
+    lower: lowers the program for a config whose layers are unrolled.
+  """
+  counts = []
+  for n in (1, 2):
+    shallow = dataclasses.replace(config, num_layers=n, scan_unroll=n)
+    counts.append(lower(shallow).compile().cost_analysis()["flops"])
+  return counts[0] + (config.num_layers - 1) * (counts[1] - counts[0])
+
+
+def describe_programs(topology: str, config: TransformerConfig) -> list[dict]:
+  """Compiles prefill, decode loop and update for a pod; one row of each."""
+  devices = topologies.get_topology_desc(
+    platform="tpu", topology_name=topology
+  ).devices
+  mesh = make_mesh(data=1, fsdp=-1, tensor=_TENSOR.value, devices=devices)
+  shards = mesh.shape["fsdp"]
+  params = transformer.abstract_params(config, mesh)
+  lowered = make_sampler(config, mesh).lower(params)
+  lowered["update"] = lower_update(config, mesh)
+  counted = {
+    "prefill": 2 * shards * TRUNK * flops_per_token(config, head=False),
+    "decode": 2 * shards * LANES * flops_per_token(config, head=True),
+    "update": shards
+    * (
+      4 * ROW_LENGTH * flops_per_token(config, head=False)
+      + 4 * TREES_A_ROW * LANES * LANE * 2 * config.width * config.vocab_size
+    ),
+  }
+  rows = []
+  for name, program in lowered.items():
+    done, seconds = compiled(program)
+    sizes = done.memory_analysis()
+    lower = {
+      "update": lambda c: lower_update(c, mesh),
+    }.get(
+      name,
+      lambda c, name=name: make_sampler(c, mesh).lower(
+        transformer.abstract_params(c, mesh)
+      )[name],
+    )
+    rows.append(
+      {
+        "topology": topology,
+        "program": name,
+        "compile s": seconds,
+        "arguments GiB": sizes.argument_size_in_bytes / 2**30,
+        "temporaries GiB": sizes.temp_size_in_bytes / 2**30,
+        "temporaries / caches": (
+          sizes.temp_size_in_bytes / cache_bytes(config, mesh)
+        ),
+        "TFLOP a device": per_layer(config, lower) / 1e12,
+        "by hand": counted[name] / mesh.size / 1e12,
+        "all-to-all": done.as_text().count("all-to-all("),
+      }
+    )
+  return rows
+
+
+def describe_kernel(topology: str, config: TransformerConfig) -> dict:
+  """Compiles the kernel for one device's heads of one row."""
+  chips = topologies.get_topology_desc(
+    platform="tpu", topology_name=topology
+  ).devices
+  chip = jax.sharding.SingleDeviceSharding(chips[0])
+  block_q, block_kv = tree_attention.BLOCK_SIZES["tpu"]
+
+  def loss(q, k, v, places):
+    schedule = block_map.make_schedule(
+      *places, block_q=block_q, block_kv=block_kv, window=None
+    )
+    out = attention_kernel.tree_flash_attention(places, schedule, q, k, v)
+    return jnp.sum(out.astype(jnp.float32) ** 2)
+
+  shape = lambda dtype, *x: jax.ShapeDtypeStruct(
+    (1, ROW_LENGTH, *x), dtype, sharding=chip
+  )
+  heads = lambda n: shape(config.dtype, n // _TENSOR.value, config.head_dim)
+  q, kv = heads(config.num_heads), heads(config.num_kv_heads)
+  places = attention.Places(*[shape(jnp.int32)] * 4)
+  done, seconds = compiled(
+    jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2))).lower(
+      q, kv, kv, places
+    )
+  )
+  sizes = done.memory_analysis()
+  batch = pack(trees(), Layout(ROW_LENGTH, 1, 1))
+  with jax.default_device(jax.devices("cpu")[0]):
+    visits = block_map.make_schedule(
+      *attention.places_of(jax.tree.map(lambda x: jnp.asarray(x[0]), batch)),
+      block_q=block_q,
+      block_kv=block_kv,
+      window=None,
+    ).by_query.count.sum()
+  blocks = (ROW_LENGTH // block_q) * (ROW_LENGTH // block_kv)
+  pairs = float(visits) * block_q * block_kv
+  return {
+    "topology": topology,
+    "tokens": ROW_LENGTH,
+    "compile s": seconds,
+    "temporaries GiB": sizes.temp_size_in_bytes / 2**30,
+    "scores dense GiB": 4
+    * ROW_LENGTH**2
+    * config.num_heads
+    / _TENSOR.value
+    / 2**30,
+    "blocks skipped": 1 - float(visits) / blocks,
+    "pairs computed / visible": pairs / visible_pairs(),
+    "forward TFLOP, all layers": attention_flops(config, pairs)
+    / _TENSOR.value
+    / 1e12,
+  }
+
+
+def main(argv) -> None:
+  """Compiles for every topology; prints two tables."""
+  del argv
+  config = dataclasses.replace(QWEN3_4B, num_layers=_LAYERS.value)
+  file = lambda what: f"{_JSON.value}_{what}.json" if _JSON.value else ""
+  measuring.show(
+    "attention kernel, forward and backward, one device",
+    [describe_kernel(t, config) for t in _TOPOLOGIES.value],
+    file("kernel"),
+  )
+  measuring.show(
+    f"programs, {config.num_layers} layers, tensor {_TENSOR.value}",
+    [r for t in _TOPOLOGIES.value for r in describe_programs(t, config)],
+    file("programs"),
+  )
+
+
+if __name__ == "__main__":
+  app.run(main)
