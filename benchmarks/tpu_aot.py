@@ -12,7 +12,6 @@ those of unrolled programs of one and two layers, whose difference is a layer.
 """
 
 import dataclasses
-import functools
 import os
 import time
 from collections.abc import Callable
@@ -28,7 +27,7 @@ from jax.experimental import topologies
 
 from benchmarks import measuring
 from prefixrl_jax.batches import TrainBatch
-from prefixrl_jax.distributed import memory, sharding
+from prefixrl_jax.distributed import sharding
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.learner import update
 from prefixrl_jax.learner.optimizer import make_optimizer
