@@ -15,6 +15,7 @@ import dataclasses
 import os
 import time
 from collections.abc import Callable
+from typing import Any
 
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
 os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
@@ -93,7 +94,7 @@ def visible_pairs() -> int:
   )
 
 
-def compiled(lowered) -> tuple[jax.stages.Compiled, float]:
+def compiled(lowered) -> tuple[Any, float]:
   """Compiles; returns how many seconds that took."""
   started = time.perf_counter()
   program = lowered.compile()
@@ -172,7 +173,7 @@ def per_layer(config, lower: Callable[[TransformerConfig], jax.stages.Lowered]):
   counts = []
   for n in (1, 2):
     shallow = dataclasses.replace(config, num_layers=n, scan_unroll=n)
-    counts.append(lower(shallow).compile().cost_analysis()["flops"])
+    counts.append(compiled(lower(shallow))[0].cost_analysis()["flops"])
   return counts[0] + (config.num_layers - 1) * (counts[1] - counts[0])
 
 
@@ -245,7 +246,8 @@ def describe_kernel(topology: str, config: TransformerConfig) -> dict:
   )
   heads = lambda n: shape(config.dtype, n // _TENSOR.value, config.head_dim)
   q, kv = heads(config.num_heads), heads(config.num_kv_heads)
-  places = attention.Places(*[shape(jnp.int32)] * 4)
+  place: Any = shape(jnp.int32)
+  places = attention.Places(place, place, place, place)
   done, seconds = compiled(
     jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2))).lower(
       q, kv, kv, places

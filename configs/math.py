@@ -30,7 +30,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     base="",
     dtype="bfloat16",
     param_dtype="float32",
-    remat="full",
+    remat="auto",  # recompute layers if they do not fit into memory
   )
   c.problems = dict(
     task="jsonl",  # or "tfds"
@@ -75,7 +75,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     advantage="group_mean",
     discount=1.0,
     kl_coefficient=0.0,
-    rows_per_microbatch=1,
+    rows_per_microbatch=0,  # as many as fit into memory
     logits_chunk_length=512,
     row_length=32768,  # tokens of a packed row, unless a tree needs more
   )

@@ -78,6 +78,14 @@ def validate(config: ml_collections.ConfigDict) -> None:
     f" {', '.join(ESTIMATORS)}.",
   )
   check(
+    c.model.remat in ("none", "full", "auto"),
+    f"config.model.remat = {c.model.remat!r} is none of none, full, auto.",
+  )
+  check(
+    c.learner.rows_per_microbatch >= 0,
+    "config.learner.rows_per_microbatch is negative; 0 is as many as fit.",
+  )
+  check(
     0 < c.learner.discount <= 1,
     f"config.learner.discount = {c.learner.discount} is not in (0, 1].",
   )

@@ -17,6 +17,7 @@ from rich.console import Console
 
 from prefixrl_jax import checkpoints, metrics
 from prefixrl_jax.artifacts import Artifact, read_json, write_json
+from prefixrl_jax.distributed import memory
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.evals import report
 from prefixrl_jax.evals.evaluate import Sample, by_fraction, without_prefix
@@ -228,11 +229,15 @@ class Pipeline:
       return
     artifact.begin()
     steps = sum(dict(p)["num_steps"] for p in c.pretrain.phases)
+    mesh = make_mesh(**c.mesh)
+    model, rows_per_micro = memory.fit(
+      c, demo_model(c.model), mesh, self.console.print
+    )
     with metrics.Progress("pretrain", total=steps) as progress:
       params = pretrain(
         c.pretrain,
-        demo_model(c.model),
-        make_mesh(**c.mesh),
+        model,
+        mesh,
         demo_tokenizer(),
         layout=layout_for(
           longest_trunk=c.rollouts.max_prompt_length,
@@ -240,7 +245,7 @@ class Pipeline:
           num_lanes=1,
           num_trees=(0, c.pretrain.batch_size),
           row_length=c.learner.row_length,
-          rows_per_micro=c.learner.rows_per_microbatch,
+          rows_per_micro=rows_per_micro,
         ),
         on_step=lambda step, loss: progress.update(step, loss=f"{loss:.3f}"),
       )

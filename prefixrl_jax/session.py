@@ -11,7 +11,7 @@ import ml_collections
 from etils import epath
 
 from prefixrl_jax import checkpoints
-from prefixrl_jax.distributed import memory
+from prefixrl_jax.distributed import memory, sharding
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.models import importing, transformer
 from prefixrl_jax.problems import checksum
@@ -34,6 +34,7 @@ class Session:
     config: the whole config.
     mesh: the devices.
     model: shape of the transformer.
+    rows_per_micro: packed rows of a micro-batch.
     base_params: the base policy, on the mesh.
     policy: "<id>@<weight hash>" of the base policy.
     tokenizer, verifier: of the task.
@@ -42,6 +43,7 @@ class Session:
   config: ml_collections.ConfigDict
   mesh: jax.sharding.Mesh
   model: transformer.TransformerConfig
+  rows_per_micro: int
   base_params: dict
   policy: str
   tokenizer: Tokenizer
@@ -60,7 +62,8 @@ class Session:
     return _sampler(
       self.model,
       self.mesh,
-      rows=rows,
+      # Whole rows a device; which row a completion has makes no difference.
+      rows=round_up(rows, sharding.num_row_shards(self.mesh)),
       lanes=lanes,
       trunk_length=round_up(trunk_length, 8),
       completion_length=rollouts.max_completion_length,
@@ -104,7 +107,7 @@ def open_session(
     )
   else:
     tokenizer, model = demo_tokenizer(), demo_model(c.model)
-  memory.check(memory.plan(c, model, mesh), mesh, show)
+  model, rows_per_micro = memory.fit(c, model, mesh, show)
   if folder:
     name, params = folder.name, importing.load_params(folder, model, mesh)
     verifier = MathVerifier(
@@ -122,6 +125,7 @@ def open_session(
     config=c,
     mesh=mesh,
     model=model,
+    rows_per_micro=rows_per_micro,
     base_params=params,
     policy=f"{name}@{checkpoints.weight_hash(params)}",
     tokenizer=tokenizer,

@@ -104,7 +104,7 @@ class Trainer:
     n = config.train.completions_per_prompt
     rows = dict(
       row_length=config.learner.row_length,
-      rows_per_micro=config.learner.rows_per_microbatch,
+      rows_per_micro=session.rows_per_micro,
     )
     self.rl_layout = layout_for(
       longest_trunk=trunk_length,

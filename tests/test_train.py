@@ -11,6 +11,7 @@ from etils import epath
 
 from configs import demo
 from prefixrl_jax import checkpoints
+from prefixrl_jax.distributed import memory
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.metrics import read_jsonl
 from prefixrl_jax.models import transformer
@@ -90,6 +91,7 @@ def _session(config, mesh) -> Session:
   model = transformer.TransformerConfig(
     **{k: v for k, v in config.model.items() if k in names}
   )
+  model, rows_per_micro = memory.fit(config, model, mesh, lambda _: None)
   params = jax.tree.map(
     lambda x, like: jax.device_put(x, like.sharding),
     transformer.init(model, jax.random.key(1)),
@@ -99,6 +101,7 @@ def _session(config, mesh) -> Session:
     config=config,
     mesh=mesh,
     model=model,
+    rows_per_micro=rows_per_micro,
     base_params=params,
     policy="random",
     tokenizer=_TOKENIZER,

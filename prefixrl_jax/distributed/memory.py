@@ -1,5 +1,8 @@
 """The memory plan: bytes a device, reckoned before anything is compiled."""
 
+import dataclasses
+import functools
+import itertools
 import os
 from collections.abc import Callable
 
@@ -9,14 +12,59 @@ import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
+from prefixrl_jax.distributed import sharding
 from prefixrl_jax.models import transformer
 from prefixrl_jax.types import UserError
+
+# Rows a device that a micro-batch may have where the config leaves it open.
+_ROWS_A_DEVICE = (8, 4, 2, 1)
+
+
+def fit(
+  config: ml_collections.ConfigDict,
+  model: transformer.TransformerConfig,
+  mesh: Mesh,
+  show: Callable[[str], None],
+) -> tuple[transformer.TransformerConfig, int]:
+  """Settles what the config leaves open so that the plan fits; shows the plan.
+
+  Recomputing layers costs a third of the update, so more rows a micro-batch
+  never justify it.
+
+  Args:
+    config: the whole config; learner.rows_per_microbatch may be 0 (open).
+    model: its remat may be "auto" (open).
+    mesh: see `plan`.
+    show: prints a line.
+
+  Returns:
+    The model with its remat, and rows a micro-batch, whole ones a device.
+
+  Raises:
+    UserError: nothing fits.
+  """
+  shards = sharding.num_row_shards(mesh)
+  wished = -(-config.learner.rows_per_microbatch // shards)
+  remats = ("none", "full") if model.remat == "auto" else (model.remat,)
+  for remat, a_device in itertools.product(
+    remats, [wished] if wished else _ROWS_A_DEVICE
+  ):
+    settled = dataclasses.replace(model, remat=remat)
+    rows = a_device * shards
+    planned = plan(config, settled, mesh, rows)
+    if sum(planned.values()) <= _device_bytes(mesh):
+      break
+  check(planned, mesh, show)
+  if len(remats) > 1 or not wished:
+    show(f"remat {remat}, {rows} rows a micro-batch")
+  return settled, rows
 
 
 def plan(
   config: ml_collections.ConfigDict,
   model: transformer.TransformerConfig,
   mesh: Mesh,
+  rows_per_micro: int,
 ) -> dict[str, float]:
   """Returns bytes per device of everything large, by what it is.
 
@@ -25,13 +73,19 @@ def plan(
     model: shape of the transformer.
     mesh: parameters are sharded as the rules table says, rows over data and
       fsdp.
+    rows_per_micro: B.
   """
   params = transformer.abstract_params(model, mesh)
   shard = lambda x: float(np.prod(x.sharding.shard_shape(x.shape)))
   count = sum(shard(x) for x in jax.tree.leaves(params))
   stored = sum(shard(x) * x.dtype.itemsize for x in jax.tree.leaves(params))
+  sampled = jax.tree.map(
+    lambda x, where: float(np.prod(where.shard_shape(x.shape))),
+    jax.eval_shape(functools.partial(transformer.unstack, model), params),
+    transformer.unstacked_shardings(model, mesh),
+  )
   compute = jnp.dtype(model.dtype).itemsize
-  row_shards = mesh.shape["data"] * mesh.shape["fsdp"]
+  row_shards = sharding.num_row_shards(mesh)
 
   train, rollouts = config.train, config.rollouts
   lanes = train.completions_per_prompt
@@ -49,7 +103,7 @@ def plan(
   row_length = max(
     config.learner.row_length, trunk + rollouts.max_completion_length
   )
-  micro_rows = -(-config.learner.rows_per_microbatch // row_shards)
+  micro_rows = -(-rows_per_micro // row_shards)
   tokens = micro_rows * row_length
   # Per token and layer: the residual at the layer's door, and what stands
   # between its operations unless it is recomputed.
@@ -64,7 +118,7 @@ def plan(
     "parameters": stored,
     "optimizer": 2 * 4 * count,
     "gradients": 2 * 4 * count,
-    "sampler's parameters": compute * count,
+    "sampler's parameters": compute * sum(jax.tree.leaves(sampled)),
     "reference policy": stored,
     "kv caches": float(rows * kv),
     "activations": float(
@@ -92,8 +146,8 @@ def check(
       f"the memory plan needs {_human(need)} on each device, which has"
       f" {_human(have)}. The largest part is {largest}: more config.mesh.fsdp"
       " or tensor shards parameters and optimizer; fewer"
-      " config.collect.rows and lanes shrink caches; model.remat=full and"
-      " fewer learner.rows_per_microbatch shrink activations;"
+      " config.collect.rows and lanes shrink caches; model.remat=auto and"
+      " learner.rows_per_microbatch=0 shrink activations;"
       " learner.logits_chunk_length shrinks logits."
     )
 

@@ -1,5 +1,7 @@
 """One table: logical axis -> mesh axes. Nothing else names a mesh axis."""
 
+import math
+
 import flax.linen as nn
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
@@ -17,6 +19,7 @@ RULES = {
   "rows": ("data", "fsdp"),
   "lanes": None,
   "length": None,
+  "residual": "tensor",  # length, where all that is done to tokens is alike
   "features": None,
 }
 
@@ -44,10 +47,7 @@ def fitted(mesh, shape, *logical_axes: str | None) -> PartitionSpec:
 
   def size(axes):
     names = (axes,) if isinstance(axes, str) else axes or ()
-    n = 1
-    for name in names:
-      n *= mesh.shape[name]
-    return n
+    return math.prod(mesh.shape[name] for name in names)
 
   partition = spec(*logical_axes)
   padded = tuple(partition) + (None,) * (len(shape) - len(partition))
@@ -70,22 +70,28 @@ def tree_shardings(mesh: Mesh, boxed):
   """Returns shardings for a tree of `nn.Partitioned` shapes (eval_shape)."""
 
   def one(x):
-    if _is_boxed(x):
+    if is_boxed(x):
       return sharding(mesh, x.value.shape, *x.names)
     return replicated(mesh)
 
-  return jax.tree.map(one, boxed, is_leaf=_is_boxed)
+  return jax.tree.map(one, boxed, is_leaf=is_boxed)
 
 
 def unbox(boxed):
   """Returns the tree without its axis names, which are no mesh axes."""
   return jax.tree.map(
-    lambda x: x.value if _is_boxed(x) else x, boxed, is_leaf=_is_boxed
+    lambda x: x.value if is_boxed(x) else x, boxed, is_leaf=is_boxed
   )
 
 
-def _is_boxed(x) -> bool:
+def is_boxed(x) -> bool:
+  """Returns whether a leaf carries its axes' names."""
   return isinstance(x, nn.Partitioned)
+
+
+def num_row_shards(mesh) -> int:
+  """Returns into how many parts the mesh divides rows."""
+  return math.prod(mesh.shape[axis] for axis in RULES["rows"] or ())
 
 
 def put_rows(mesh: Mesh, tree, axis: int = 0):

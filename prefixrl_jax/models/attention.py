@@ -206,11 +206,11 @@ def _add_keys(softmax, q, key, value, *, times, num_seen, num_chunks):
     places = first + jnp.arange(chunk)
     # The last chunk goes back to where it is whole.
     seen = (places >= i * chunk) & (places < num_seen[..., None])
-    part = functools.partial(
-      jax.lax.dynamic_slice_in_dim, start_index=first, slice_size=chunk
+    part = lambda x, axis: (
+      x
+      if chunk == size
+      else jax.lax.dynamic_slice_in_dim(x, first, chunk, axis)
     )
-    if chunk == size:
-      part = lambda x, axis: x
     scores = _scale(q, times(q, part(key, axis=-1)))
     scores = jnp.where(seen[:, :, None, None], scores, NEG_INF)
     new_most = jnp.maximum(most, jnp.max(scores, -1, keepdims=True))

@@ -37,7 +37,8 @@ class TransformerConfig:
   tied_head: bool = False
   dtype: str = "float32"  # of activations
   param_dtype: str = "float32"
-  remat: str = "none"  # or "full": recompute each layer in the backward pass
+  # "full": recompute each layer in the backward pass; "auto": if need be.
+  remat: str = "none"
   # Layers per step of the scan. XLA:CPU keeps what a loop saves for the
   # backward pass at half the speed of straight code.
   scan_unroll: int = 1
@@ -79,11 +80,13 @@ class Block(nn.Module):
   """Attention and MLP, each behind a norm and added to the residual.
 
   `attend(q, k, v) -> (out, kept)` decides what is seen and what is kept of
-  the keys and values (nothing, all of them, or an updated cache).
+  the keys and values (nothing, all of them, or an updated cache). `axes` are
+  those of the residual.
   """
 
   config: TransformerConfig
   attend: Callable
+  axes: tuple[str, ...] = ("rows", "residual", "features")
 
   def _project(self, name, y, inputs, outputs):
     """y [..., *inputs] -> [..., *outputs]; both are {logical axis: size}."""
@@ -128,7 +131,8 @@ class Block(nn.Module):
       up = jax.nn.silu(self._project("gate", y, width, hidden)) * up
     else:
       up = jax.nn.gelu(up)
-    return x + self._project("down", up, hidden, width), kept
+    x = x + self._project("down", up, hidden, width)
+    return sharding.constrain(x, *self.axes), kept
 
 
 class Transformer(nn.Module):
@@ -140,7 +144,7 @@ class Transformer(nn.Module):
   @nn.compact
   def __call__(self, tokens, position):
     c = self.config
-    table = self.param(
+    table: Any = self.param(
       "embedding",
       nn.with_logical_partitioning(
         nn.initializers.normal(c.width**-0.5), ("vocab", "embed")
@@ -157,8 +161,11 @@ class Transformer(nn.Module):
         (c.width, c.vocab_size),
         jnp.dtype(c.param_dtype),
       )
+    # A part of every token's features would have to change places with all
+    # other devices.
+    table = sharding.constrain(table, "vocab", "features")
     x = embed(c, {"embedding": table}, tokens)
-    x = sharding.constrain(x, "rows", "length", "features")
+    x = sharding.constrain(x, *Block.axes)
     block = Block
     if c.remat == "full":
       block = nn.remat(Block, prevent_cse=False)
@@ -276,7 +283,7 @@ def unstack(config: TransformerConfig, params: dict) -> dict:
   def matrix(name, weight):
     if not config.outputs_first or weight.ndim < 2:
       return weight
-    num_inputs = math.prod(weight.shape[: 2 if name == "output" else 1])
+    num_inputs = math.prod(weight.shape[: _num_input_axes(name)])
     return weight.reshape(num_inputs, -1).T
 
   layers = tuple(
@@ -290,6 +297,48 @@ def unstack(config: TransformerConfig, params: dict) -> dict:
   if not config.tied_head:
     rest["head"] = matrix("head", params["head"])
   return jax.tree.map(lambda x: x.astype(config.dtype), rest)
+
+
+def unstacked_shardings(config: TransformerConfig, mesh) -> dict:
+  """Returns where `unstack`'s parameters lie: whole, but for `tensor`.
+
+  A decode step reads all of them; gathered from fsdp's shards in every step
+  they would take longer to arrive than to multiply.
+
+  Args:
+    config: of the decoding.
+    mesh: of the sampler.
+  """
+  loaded = dataclasses.replace(config, outputs_first=False)
+  boxed = jax.eval_shape(
+    functools.partial(_init_boxed, loaded), jax.random.key(0)
+  )
+
+  def place(name, shape, axes):
+    axes = [None if axis == "embed" else axis for axis in axes]
+    if config.outputs_first and name != "embedding" and len(shape) > 1:
+      n = _num_input_axes(name)
+      shape = (math.prod(shape[n:]), math.prod(shape[:n]))
+      axes = (axes[n], axes[0])  # heads lie together, whatever their size
+    return sharding.sharding(mesh, shape, *axes)
+
+  def each(tree, skip):
+    return {
+      name: jax.tree.map(
+        lambda x, name=name: place(name, x.value.shape[skip:], x.names[skip:]),
+        leaf,
+        is_leaf=sharding.is_boxed,
+      )
+      for name, leaf in tree.items()
+    }
+
+  layer = each(boxed.pop("layers"), 1)
+  return dict(each(boxed, 0), layers=(layer,) * config.num_layers)
+
+
+def _num_input_axes(name: str) -> int:
+  """Returns how many of a weight's axes are its inputs'."""
+  return 2 if name == "output" else 1
 
 
 def prefill(config, params, tokens):
@@ -345,7 +394,7 @@ def decode_step(config, params, token, caches, reach, *, fork, length):
       )
       return out, cache
 
-    block = Block(config, attend)
+    block = Block(config, attend, axes=("rows", "lanes", "features"))
     x, cache = block.apply({"params": layer}, x, fork - 1 + length)
     updated.append(cache)
   x = RMSNorm(config).apply({"params": params["final_norm"]}, x)

@@ -102,7 +102,7 @@ class Sampler:
     self.usage = Usage()
     # Decoding multiplies a few tokens by all weights, and XLA:CPU is
     # particular about how they lie.
-    decoder = dataclasses.replace(
+    self._decoder = decoder = dataclasses.replace(
       config, outputs_first=mesh.devices.flat[0].platform == "cpu"
     )
     init = functools.partial(
@@ -117,7 +117,10 @@ class Sampler:
     shardings = _state_shardings(mesh, jax.eval_shape(init))
     donate = functools.partial(jax.jit, donate_argnames="state")
     self._init = jax.jit(init, out_shardings=shardings)
-    self._unstack = jax.jit(functools.partial(transformer.unstack, decoder))
+    self._unstack = jax.jit(
+      functools.partial(transformer.unstack, decoder),
+      out_shardings=transformer.unstacked_shardings(decoder, mesh),
+    )
     self._admit = donate(
       functools.partial(decoding.admit, config), out_shardings=shardings
     )
@@ -196,7 +199,6 @@ class Sampler:
     with jax.set_mesh(self.mesh):
       state = jax.eval_shape(self._init)
       state = jax.tree.map(place, state, _state_shardings(self.mesh, state))
-      unstacked = self._unstack.lower(params).compile()
       return {
         "prefill": self._admit.lower(
           params,
@@ -208,7 +210,7 @@ class Sampler:
           jax.tree.map(
             place,
             jax.eval_shape(self._unstack, params),
-            unstacked.output_shardings,
+            transformer.unstacked_shardings(self._decoder, self.mesh),
           ),
           state=state,
           patience=np.int32(0),

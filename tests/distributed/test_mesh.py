@@ -1,5 +1,8 @@
 """The mesh, the rules table and the memory plan."""
 
+import dataclasses
+import functools
+
 import jax
 import numpy as np
 import pytest
@@ -55,7 +58,7 @@ def _plan(mesh, **fields):
   model = transformer.TransformerConfig(
     **{k: v for k, v in config.model.items() if k in names}
   )
-  return memory.plan(config, model, mesh), model
+  return memory.plan(config, model, mesh, 2), model
 
 
 def test_plan_by_hand(one_device):
@@ -81,3 +84,40 @@ def test_what_cannot_fit_is_refused_by_name(one_device):
   with pytest.raises(UserError, match=r"largest part is kv caches"):
     memory.check(plan, one_device, shown.append)
   assert "TiB" in shown[0]
+
+
+def _fit(mesh, monkeypatch, has, **fields):
+  """What the plan settles on devices of so many bytes."""
+  config = demo.get_config()
+  config.update_from_flattened_dict(
+    {"model.remat": "auto", "learner.rows_per_microbatch": 0} | fields
+  )
+  model = dataclasses.replace(_plan(mesh)[1], remat=config.model.remat)
+  monkeypatch.setattr(memory, "_device_bytes", lambda _: has)
+  settled, rows = memory.fit(config, model, mesh, lambda _: None)
+  return settled.remat, rows
+
+
+def test_what_is_left_open_is_settled_by_the_plan(
+  one_device, eight_devices, monkeypatch
+):
+  config, (_, model) = demo.get_config(), _plan(one_device)
+  need = lambda remat, rows: sum(
+    memory.plan(
+      config, dataclasses.replace(model, remat=remat), one_device, rows
+    ).values()
+  )
+  fit = functools.partial(_fit, one_device, monkeypatch)
+  assert fit(1e12) == ("none", 8)
+  assert fit(need("none", 4)) == ("none", 4)
+  assert fit(need("none", 1)) == ("none", 1)
+  # Layers are recomputed only where one row does not fit without.
+  assert fit(need("none", 1) - 1)[0] == "full"
+  assert fit(need("full", 1)) == ("full", 1)
+  with pytest.raises(UserError, match=r"memory plan needs"):
+    fit(need("full", 1) - 1)
+  # What is not open stays, but for whole rows a device.
+  assert fit(1e12, **{"learner.rows_per_microbatch": 2}) == ("none", 2)
+  assert _fit(
+    eight_devices, monkeypatch, 1e12, **{"learner.rows_per_microbatch": 2}
+  ) == ("none", 4)
