@@ -13,7 +13,7 @@ import numpy as np
 from jax.sharding import Mesh
 
 from prefixrl_jax.distributed import sharding
-from prefixrl_jax.models import transformer
+from prefixrl_jax.models import attention, transformer, tree_attention
 from prefixrl_jax.types import UserError
 
 # Rows a device that a micro-batch may have where the config leaves it open.
@@ -105,25 +105,23 @@ def plan(
   )
   micro_rows = -(-rows_per_micro // row_shards)
   tokens = micro_rows * row_length
-  # Per token and layer: the residual at the layer's door, and what stands
-  # between its operations unless it is recomputed.
-  inside = (
-    4 * model.width
-    + 2 * model.head_dim * (model.num_heads + model.num_kv_heads)
-    + 3 * model.mlp_width
-  )
-  layers_kept = 1 if model.remat == "full" else model.num_layers
+  kept = tokens * _bytes_kept(model) / mesh.shape["tensor"]
+  residual = tokens * model.width * compute / mesh.shape["tensor"]
+  # One layer more is under way; where they are recomputed, that and its own.
+  activations = (model.num_layers + 1) * kept
+  if model.remat == "full":
+    activations = model.num_layers * residual + 2 * kept
+  is_mixed = any(0 < arm.prefixed_share < 1 for arm in config.arms.values())
   chunk = config.learner.logits_chunk_length
   return {
     "parameters": stored,
     "optimizer": 2 * 4 * count,
-    "gradients": 2 * 4 * count,
+    # Of a micro-batch, their sum, and that of prefixed trees alone.
+    "gradients": (2 + is_mixed) * 4 * count,
     "sampler's parameters": compute * sum(jax.tree.leaves(sampled)),
     "reference policy": stored,
     "kv caches": float(rows * kv),
-    "activations": float(
-      tokens * compute * (model.num_layers * model.width + layers_kept * inside)
-    ),
+    "activations": activations,
     "logits": 3.0
     * 4
     * micro_rows
@@ -131,6 +129,34 @@ def plan(
     * model.vocab_size
     / mesh.shape["tensor"],
   }
+
+
+def _bytes_kept(model: transformer.TransformerConfig) -> float:
+  """Returns what a layer keeps of a token for the backward pass, in bytes.
+
+  Asks JAX, of two short rows; what does not depend on their length is weights.
+  """
+  params = jax.eval_shape(
+    functools.partial(transformer.init, model), jax.random.key(0)
+  )
+  layer = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), params["layers"]
+  )
+
+  def run(layer, x):
+    places = attention.trunk_places(*x.shape[:2])
+    schedule = tree_attention.make_schedule(places)
+    attend = functools.partial(tree_attention.attend, places, schedule)
+    block = transformer.Block(model, lambda *qkv: (attend(*qkv), None))
+    return block.apply({"params": layer}, x, places.position)[0]
+
+  def kept(length):
+    x = jax.ShapeDtypeStruct((1, length, model.width), model.dtype)
+    pull = jax.eval_shape(lambda *args: jax.vjp(run, *args)[1], layer, x)
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(pull))
+
+  short, long = 512, 1024  # whole blocks of attention on every backend
+  return (kept(long) - kept(short)) / (long - short)
 
 
 def check(

@@ -116,7 +116,9 @@ class Block(nn.Module):
     kv_heads = {"kv_heads": c.num_kv_heads, "head_dim": c.head_dim}
     hidden = {"mlp": c.mlp_width}
 
-    y = RMSNorm(c, name="attention_norm")(x)
+    # What is cheap is computed again in the backward pass, not kept for it.
+    norm = nn.remat(RMSNorm, prevent_cse=False)
+    y = norm(c, name="attention_norm")(x)
     q = self._project("query", y, width, heads)
     k = self._project("key", y, width, kv_heads)
     v = self._project("value", y, width, kv_heads)
@@ -125,13 +127,14 @@ class Block(nn.Module):
     out, kept = self.attend(q, k, v)
     x = x + self._project("output", out, heads, width)
 
-    y = RMSNorm(c, name="mlp_norm")(x)
-    up = self._project("up", y, width, hidden)
+    y = norm(c, name="mlp_norm")(x)
+    inner = [self._project("up", y, width, hidden)]
+    activate: Callable = jax.nn.gelu
     if c.mlp == "gated_silu":
-      up = jax.nn.silu(self._project("gate", y, width, hidden)) * up
-    else:
-      up = jax.nn.gelu(up)
-    x = x + self._project("down", up, hidden, width)
+      inner.append(self._project("gate", y, width, hidden))
+      activate = lambda up, gate: jax.nn.silu(gate) * up
+    inner = jax.checkpoint(activate, prevent_cse=False)(*inner)
+    x = x + self._project("down", inner, hidden, width)
     return sharding.constrain(x, *self.axes), kept
 
 

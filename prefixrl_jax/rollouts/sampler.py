@@ -102,7 +102,7 @@ class Sampler:
     self.usage = Usage()
     # Decoding multiplies a few tokens by all weights, and XLA:CPU is
     # particular about how they lie.
-    self._decoder = decoder = dataclasses.replace(
+    decoder = dataclasses.replace(
       config, outputs_first=mesh.devices.flat[0].platform == "cpu"
     )
     init = functools.partial(
@@ -117,9 +117,10 @@ class Sampler:
     shardings = _state_shardings(mesh, jax.eval_shape(init))
     donate = functools.partial(jax.jit, donate_argnames="state")
     self._init = jax.jit(init, out_shardings=shardings)
+    self._unstacked = transformer.unstacked_shardings(decoder, mesh)
     self._unstack = jax.jit(
       functools.partial(transformer.unstack, decoder),
-      out_shardings=transformer.unstacked_shardings(decoder, mesh),
+      out_shardings=self._unstacked,
     )
     self._admit = donate(
       functools.partial(decoding.admit, config), out_shardings=shardings
@@ -210,7 +211,7 @@ class Sampler:
           jax.tree.map(
             place,
             jax.eval_shape(self._unstack, params),
-            transformer.unstacked_shardings(self._decoder, self.mesh),
+            self._unstacked,
           ),
           state=state,
           patience=np.int32(0),

@@ -11,6 +11,9 @@ from jax.sharding import PartitionSpec
 from configs import demo
 from prefixrl_jax.distributed import memory, sharding
 from prefixrl_jax.distributed.mesh import make_mesh
+from prefixrl_jax.learner import update
+from prefixrl_jax.learner.optimizer import make_optimizer
+from prefixrl_jax.learner.packing import Layout, pack
 from prefixrl_jax.models import transformer
 from prefixrl_jax.types import UserError
 
@@ -121,3 +124,45 @@ def test_what_is_left_open_is_settled_by_the_plan(
   assert _fit(
     eight_devices, monkeypatch, 1e12, **{"learner.rows_per_microbatch": 2}
   ) == ("none", 4)
+
+
+@pytest.mark.parametrize(
+  ("remat", "row_length"), [("none", 512), ("none", 2048), ("full", 2048)]
+)
+def test_plan_of_the_update_is_what_the_compiler_says(
+  one_device, remat, row_length
+):
+  config = demo.get_config()
+  config.learner.row_length = row_length
+  _, model = _plan(one_device)
+  model = dataclasses.replace(model, remat=remat, width=128, scan_unroll=1)
+  planned = memory.plan(config, model, one_device, 1)
+  optimizer = make_optimizer(
+    learning_rate=1.0,
+    warmup_steps=0,
+    decay_steps=0,
+    **config.learner.optimizer,
+  )
+  state = update.abstract_state(
+    transformer.abstract_params(model, one_device), optimizer
+  )
+  step = update.make_update(
+    model,
+    optimizer,
+    state,
+    temperature=1.0,
+    chunk_length=config.learner.logits_chunk_length,
+    kl_coefficient=0.0,
+    mixed=True,
+  )
+  with jax.set_mesh(one_device):
+    batch = sharding.put_rows(
+      one_device, pack([], Layout(row_length, 1, 1)), axis=1
+    )
+    sizes = step.lower(state, batch, None).compile().memory_analysis()
+  names = ("parameters", "optimizer", "gradients", "activations", "logits")
+  np.testing.assert_allclose(
+    sum(planned[name] for name in names),
+    sizes.argument_size_in_bytes + sizes.temp_size_in_bytes,
+    rtol=0.15,
+  )
