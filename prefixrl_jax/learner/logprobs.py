@@ -9,6 +9,7 @@ from jax.sharding import PartitionSpec
 
 from prefixrl_jax.distributed import sharding
 from prefixrl_jax.models import transformer
+from prefixrl_jax.models.block_map import true_first
 
 
 def action_logprobs(config, params, *, rows, temperature, chunk_length, attend):
@@ -32,7 +33,7 @@ def action_logprobs(config, params, *, rows, temperature, chunk_length, attend):
     config, params, rows.tokens, rows.position, attend
   )
   # Sampled tokens to the front of their row: chunks beyond them are left out.
-  order = jnp.argsort(~rows.action_mask, axis=1, stable=True)
+  order, place = true_first(rows.action_mask)
   take = lambda x: jnp.take_along_axis(x, order, axis=1)
   # The one place where a token meets the token that predicts it.
   predictors = jnp.take_along_axis(hidden, take(rows.parent)[..., None], axis=1)
@@ -43,7 +44,6 @@ def action_logprobs(config, params, *, rows, temperature, chunk_length, attend):
     take(rows.tokens),
     jnp.sum(rows.action_mask, axis=1, dtype=jnp.int32),
   )
-  place = jnp.argsort(order, axis=1)
   back = lambda x: jnp.where(
     rows.action_mask, jnp.take_along_axis(x, place, axis=1), 0.0
   )

@@ -97,6 +97,26 @@ def block_map(
   return BlockMap(jnp.moveaxis(active, 0, 1), jnp.moveaxis(full, 0, 1))
 
 
+def true_first(mask):
+  """Returns the order that puts what is true first, and each one's new place.
+
+  A stable sort, without one: XLA takes minutes to compile those for TPU.
+
+  Args:
+    mask: bool [B, N].
+
+  Returns:
+    order, place: int32 [B, N], each other's inverse.
+  """
+  count = lambda x: jnp.cumsum(x, axis=1, dtype=jnp.int32)
+  num_true = jnp.sum(mask, axis=1, keepdims=True, dtype=jnp.int32)
+  place = jnp.where(mask, count(mask), num_true + count(~mask)) - 1
+  row = jnp.arange(mask.shape[0])[:, None]
+  index = jnp.arange(mask.shape[1], dtype=jnp.int32)
+  order = jnp.zeros_like(place).at[row, place].set(index, unique_indices=True)
+  return order, place
+
+
 def make_visits(active, full) -> Visits:
   """Lists the active blocks of each row.
 
@@ -114,7 +134,7 @@ def make_visits(active, full) -> Visits:
 
   step = jnp.arange(visited.shape[1], dtype=jnp.int32)[None]
   last_step = count[:, None] - 1
-  order = jnp.argsort(~visited, axis=-1, stable=True).astype(jnp.int32)
+  order, _ = true_first(visited)
   order = take(order, jnp.minimum(step, last_step))
   is_active = take(flat(active), order) & (step <= last_step)
   is_full = take(flat(full), order) & is_active

@@ -103,10 +103,14 @@ class Block(nn.Module):
     )
     weight = weight.astype(c.dtype)
     if not c.outputs_first:
-      return jnp.tensordot(y, weight, axes=len(inputs))
-    lead = y.shape[: y.ndim - len(inputs)]
-    out = _outputs_first_product(weight, y.reshape(-1, fan_in))
-    return out.reshape(*lead, *outputs.values())
+      out = jnp.tensordot(y, weight, axes=len(inputs))
+    else:
+      lead = y.shape[: y.ndim - len(inputs)]
+      out = _outputs_first_product(weight, y.reshape(-1, fan_in))
+      out = out.reshape(*lead, *outputs.values())
+    if "embed" in outputs:
+      return sharding.constrain(out, *self.axes)
+    return sharding.constrain(out, self.axes[0], None, *outputs)
 
   @nn.compact
   def __call__(self, x, position):
@@ -118,7 +122,9 @@ class Block(nn.Module):
 
     # What is cheap is computed again in the backward pass, not kept for it.
     norm = nn.remat(RMSNorm, prevent_cse=False)
-    y = norm(c, name="attention_norm")(x)
+    # Gathered once for all heads, where the residual's tokens are shared out.
+    gather = lambda y: sharding.constrain(y, self.axes[0], None, "features")
+    y = gather(norm(c, name="attention_norm")(x))
     q = self._project("query", y, width, heads)
     k = self._project("key", y, width, kv_heads)
     v = self._project("value", y, width, kv_heads)
@@ -127,15 +133,14 @@ class Block(nn.Module):
     out, kept = self.attend(q, k, v)
     x = x + self._project("output", out, heads, width)
 
-    y = norm(c, name="mlp_norm")(x)
+    y = gather(norm(c, name="mlp_norm")(x))
     inner = [self._project("up", y, width, hidden)]
     activate: Callable = jax.nn.gelu
     if c.mlp == "gated_silu":
       inner.append(self._project("gate", y, width, hidden))
       activate = lambda up, gate: jax.nn.silu(gate) * up
     inner = jax.checkpoint(activate, prevent_cse=False)(*inner)
-    x = x + self._project("down", inner, hidden, width)
-    return sharding.constrain(x, *self.axes), kept
+    return x + self._project("down", inner, hidden, width), kept
 
 
 class Transformer(nn.Module):
@@ -166,6 +171,7 @@ class Transformer(nn.Module):
       )
     # A part of every token's features would have to change places with all
     # other devices.
+    table = table.astype(c.dtype)
     table = sharding.constrain(table, "vocab", "features")
     x = embed(c, {"embedding": table}, tokens)
     x = sharding.constrain(x, *Block.axes)

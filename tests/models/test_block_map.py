@@ -116,3 +116,10 @@ def test_a_long_row_never_holds_its_square():
   make = functools.partial(block_map.make_schedule, block_q=512, block_kv=512)
   memory = jax.jit(make).lower(*[shape] * 4).compile().memory_analysis()
   assert memory.temp_size_in_bytes < length**2 // 8
+
+
+def test_true_first_is_a_stable_sort(rng):
+  mask = rng.random((5, 33)) < [[0.0], [0.1], [0.5], [0.9], [1.0]]
+  order, place = block_map.true_first(jnp.asarray(mask))
+  np.testing.assert_array_equal(order, np.argsort(~mask, axis=1, kind="stable"))
+  np.testing.assert_array_equal(place, np.argsort(order, axis=1))
