@@ -15,18 +15,14 @@ of a matrix product, with every trunk once and no pair that is not visible.
 import functools
 import os
 import resource
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 import jax
 import numpy as np
 from absl import app, flags
 
-from benchmarks import measuring, shapes
-from prefixrl_jax.distributed import sharding
-from prefixrl_jax.distributed.mesh import make_mesh
-from prefixrl_jax.learner import update
-from prefixrl_jax.learner.optimizer import make_optimizer
-from prefixrl_jax.learner.packing import Lane, Tree, layout_for, pack
+from benchmarks import measuring, ours, shapes
+from prefixrl_jax.learner.packing import Lane, Tree
 from prefixrl_jax.ledger import attention_flops, flops_per_token
 from prefixrl_jax.models import transformer
 
@@ -81,54 +77,6 @@ def separated(trees: Sequence[Tree]) -> list[Tree]:
     Tree(np.concatenate([[i], trunk[1:]]).astype(np.int32), [lane], False)
     for i, (trunk, lane) in enumerate(parts)
   ]
-
-
-def _ours(config, params, trees: Sequence[Tree]) -> Callable[[], object]:
-  mesh = make_mesh(data=-1, fsdp=1, tensor=1)
-  optimizer = make_optimizer(
-    learning_rate=1e-6,
-    warmup_steps=0,
-    decay_steps=0,
-    b1=0.9,
-    b2=0.95,
-    eps=1e-8,
-    weight_decay=0.0,
-    clip_norm=1.0,
-  )
-  longest = max(t.num_tokens for t in trees)
-  layout = layout_for(
-    longest_trunk=max(len(t.trunk) for t in trees),
-    longest_completion=max(len(x.tokens) for t in trees for x in t.lanes),
-    num_lanes=max(len(t.lanes) for t in trees),
-    num_trees=(0, len(trees)),
-    row_length=_ROW.value or max(longest, 768),
-    rows_per_micro=1,
-  )
-  with jax.set_mesh(mesh):
-    placed = jax.tree.map(
-      lambda x, like: jax.device_put(x, like.sharding),
-      params,
-      transformer.abstract_params(config, mesh),
-    )
-    abstract = update.abstract_state(placed, optimizer)
-    step = update.make_update(
-      config,
-      optimizer,
-      abstract,
-      temperature=1.0,
-      chunk_length=512,
-      kl_coefficient=0.0,
-      mixed=False,
-    )
-    held = [update.make_init(optimizer, abstract)(placed)]
-    batch = sharding.put_rows(mesh, pack(trees, layout), axis=1)
-
-  def run():
-    with jax.set_mesh(mesh):
-      held[0], metrics = step(held[0], batch, None)
-    return metrics
-
-  return run
 
 
 def _transformers(config, params, trees: Sequence[Tree]):
@@ -191,9 +139,11 @@ def main(argv) -> None:
   seconds = {}
   for name in _UNITS.value:
     trees = make_trees(config, UNITS[name])
-    runs = {"prefixrl_jax": _ours(config, params, trees)}
+    runs = {"prefixrl_jax": ours.updating(config, params, trees, _ROW.value)}
     if _SEPARATE.value:
-      runs["separate"] = _ours(config, params, separated(trees))
+      runs["separate"] = ours.updating(
+        config, params, separated(trees), _ROW.value
+      )
     if _PEER.value == "transformers":
       runs["transformers"] = _transformers(config, params, trees)
     seconds[name] = measuring.alternate(runs, _REPEATS.value)

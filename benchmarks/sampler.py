@@ -13,7 +13,6 @@ step a token at the speed of a matrix product or a memory read, whichever
 takes longer, with full lanes and caches as long as they are needed.
 """
 
-import dataclasses
 import functools
 import os
 from collections.abc import Callable
@@ -22,12 +21,10 @@ import jax
 import numpy as np
 from absl import app, flags
 
-from benchmarks import measuring, shapes
-from prefixrl_jax.distributed.mesh import make_mesh
+from benchmarks import measuring, ours, shapes
+from benchmarks.ours import Unit
 from prefixrl_jax.ledger import attention_flops, flops_per_token
 from prefixrl_jax.models import transformer
-from prefixrl_jax.rollouts.requests import Request
-from prefixrl_jax.rollouts.sampler import Sampler
 
 _UNITS = flags.DEFINE_list("unit", ["prompts", "trunks", "ragged"], "Units.")
 _MODEL = flags.DEFINE_enum("model", "smol", list(shapes.MODELS), "Model.")
@@ -36,20 +33,6 @@ _PEER = flags.DEFINE_enum(
 )
 _REPEATS = flags.DEFINE_integer("repeats", 3, "Timed calls of each.", 3)
 _JSON = flags.DEFINE_string("json", "", "File for the figures.")
-
-
-@dataclasses.dataclass(frozen=True)
-class Unit:
-  """Work for a sampler."""
-
-  rows: int
-  lanes: int
-  trunk_length: int
-  lengths: tuple[int, ...]  # new tokens of each completion, trunk by trunk
-
-  @property
-  def num_trunks(self) -> int:
-    return len(self.lengths) // self.lanes
 
 
 def _ragged_lengths() -> tuple[int, ...]:
@@ -64,54 +47,13 @@ UNITS = {
 }
 
 
-def _trunks(config, unit: Unit) -> np.ndarray:
-  rng = np.random.default_rng(0)
-  shape = (unit.num_trunks, unit.trunk_length)
-  return rng.integers(0, config.vocab_size, shape, np.int32)
-
-
-def _ours(config, params, unit: Unit) -> Callable[[], object]:
-  mesh = make_mesh(data=-1, fsdp=1, tensor=1)
-  sampler = Sampler(
-    config,
-    mesh,
-    rows=unit.rows,
-    lanes=unit.lanes,
-    trunk_length=unit.trunk_length,
-    completion_length=max(unit.lengths),
-    steps_per_dispatch=32,
-    temperature=1.0,
-    top_k=0,
-    top_p=1.0,
-    stop_tokens=(),
-  )
-  sampler.warm_up(params)
-  requests = [
-    Request(
-      trunk,
-      unit.lanes,
-      0,
-      i,
-      max_tokens=unit.lengths[i * unit.lanes],
-    )
-    for i, trunk in enumerate(_trunks(config, unit))
-  ]
-
-  def run():
-    found = sampler.sample(requests, purpose="sampling", seed=0)
-    lengths = tuple(len(c.tokens) for group in found for c in group)
-    assert lengths == unit.lengths, lengths
-
-  return run
-
-
 def _transformers(config, params, unit: Unit) -> Callable[[], object]:
   """Batches as `generate` takes them: each runs until its longest is done."""
   import torch
 
   torch.set_num_threads(len(os.sched_getaffinity(0)))
   model = shapes.transformers_twin(config, params)
-  prompts = torch.from_numpy(_trunks(config, unit).astype(np.int64))
+  prompts = torch.from_numpy(ours.trunks_of(config, unit).astype(np.int64))
 
   def run():
     for i in range(0, unit.num_trunks, unit.rows):
@@ -167,7 +109,7 @@ def main(argv) -> None:
   roofline = measuring.measure_roofline()
   seconds = {}
   for name in _UNITS.value:
-    runs = {"prefixrl_jax": _ours(config, params, UNITS[name])}
+    runs = {"prefixrl_jax": ours.sampling(config, params, UNITS[name])}
     if _PEER.value == "transformers":
       runs["transformers"] = _transformers(config, params, UNITS[name])
     seconds[name] = measuring.alternate(runs, _REPEATS.value)

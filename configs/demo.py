@@ -48,7 +48,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   c.problems = dict(
     task="checksum",
     num_blocks=7,
-    num_train=48,
+    num_train=128,
     num_heldout=32,
     num_easy=16,
     easy_blocks=2,
@@ -87,7 +87,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     num_samples=64, max_correct=0, rows=16, lanes=8, problems_per_part=64
   )
   c.collect = dict(
-    budget=2048, traces_per_problem=1, rows=16, lanes=8, problems_per_part=64
+    budget=512, traces_per_problem=1, rows=16, lanes=8, problems_per_part=64
   )
   c.prefixes = dict(num_cuts=3, low=0.4, high=0.8)
 

@@ -1,0 +1,124 @@
+"""What is timed of ours: the sampler and the update, set up for some work."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+import jax
+import numpy as np
+
+from prefixrl_jax.distributed import sharding
+from prefixrl_jax.distributed.mesh import make_mesh
+from prefixrl_jax.learner import update
+from prefixrl_jax.learner.optimizer import make_optimizer
+from prefixrl_jax.learner.packing import Tree, layout_for, pack
+from prefixrl_jax.models import transformer
+from prefixrl_jax.rollouts.requests import Request
+from prefixrl_jax.rollouts.sampler import Sampler
+
+
+@dataclasses.dataclass(frozen=True)
+class Unit:
+  """Work for a sampler."""
+
+  rows: int
+  lanes: int
+  trunk_length: int
+  lengths: tuple[int, ...]  # new tokens of each completion, trunk by trunk
+
+  @property
+  def num_trunks(self) -> int:
+    return len(self.lengths) // self.lanes
+
+
+def trunks_of(config, unit: Unit) -> np.ndarray:
+  """Returns the unit's trunks, random tokens int32 [trunks, P]."""
+  rng = np.random.default_rng(0)
+  shape = (unit.num_trunks, unit.trunk_length)
+  return rng.integers(0, config.vocab_size, shape, np.int32)
+
+
+def sampling(config, params, unit: Unit) -> Callable[[], object]:
+  """Returns what samples a unit once; programs are compiled before."""
+  mesh = make_mesh(data=-1, fsdp=1, tensor=1)
+  sampler = Sampler(
+    config,
+    mesh,
+    rows=unit.rows,
+    lanes=unit.lanes,
+    trunk_length=unit.trunk_length,
+    completion_length=max(unit.lengths),
+    steps_per_dispatch=32,
+    temperature=1.0,
+    top_k=0,
+    top_p=1.0,
+    stop_tokens=(),
+  )
+  sampler.warm_up(params)
+  requests = [
+    Request(
+      trunk,
+      unit.lanes,
+      0,
+      i,
+      max_tokens=unit.lengths[i * unit.lanes],
+    )
+    for i, trunk in enumerate(trunks_of(config, unit))
+  ]
+
+  def run():
+    found = sampler.sample(requests, purpose="sampling", seed=0)
+    lengths = tuple(len(c.tokens) for group in found for c in group)
+    assert lengths == unit.lengths, lengths
+
+  return run
+
+
+def updating(
+  config, params, trees: Sequence[Tree], row_length: int = 0
+) -> Callable[[], object]:
+  """Returns what takes one AdamW step on trees; 0: rows for the longest."""
+  mesh = make_mesh(data=-1, fsdp=1, tensor=1)
+  optimizer = make_optimizer(
+    learning_rate=1e-6,
+    warmup_steps=0,
+    decay_steps=0,
+    b1=0.9,
+    b2=0.95,
+    eps=1e-8,
+    weight_decay=0.0,
+    clip_norm=1.0,
+  )
+  longest = max(t.num_tokens for t in trees)
+  layout = layout_for(
+    longest_trunk=max(len(t.trunk) for t in trees),
+    longest_completion=max(len(x.tokens) for t in trees for x in t.lanes),
+    num_lanes=max(len(t.lanes) for t in trees),
+    num_trees=(0, len(trees)),
+    row_length=row_length or max(longest, 768),
+    rows_per_micro=1,
+  )
+  with jax.set_mesh(mesh):
+    placed = jax.tree.map(
+      lambda x, like: jax.device_put(x, like.sharding),
+      params,
+      transformer.abstract_params(config, mesh),
+    )
+    abstract = update.abstract_state(placed, optimizer)
+    step = update.make_update(
+      config,
+      optimizer,
+      abstract,
+      temperature=1.0,
+      chunk_length=512,
+      kl_coefficient=0.0,
+      mixed=False,
+    )
+    held = [update.make_init(optimizer, abstract)(placed)]
+    batch = sharding.put_rows(mesh, pack(trees, layout), axis=1)
+
+  def run():
+    with jax.set_mesh(mesh):
+      held[0], metrics = step(held[0], batch, None)
+    return metrics
+
+  return run
