@@ -90,6 +90,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     flops=2.4e20,
     max_steps=0,  # no limit but the budget; the paper's runs take 400 steps
     prompts_per_step=128,
+    cuts_together=False,  # True: a step has all cuts of a trace, on one trunk
     completions_per_prompt=8,
     checkpoint_every=20,
     checkpoints_kept=2,

@@ -93,6 +93,7 @@ class Trainer:
       data.prefixed,
       prompts_per_step=config.train.prompts_per_step,
       prefixed_share=self.arm.prefixed_share,
+      cuts_together=config.train.cuts_together,
       seed=seed,
     )
     self.ledger = Ledger(session.model)

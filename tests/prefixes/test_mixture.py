@@ -14,9 +14,14 @@ _PREFIXED = [
 ]
 
 
-def _mixture(share, seed=0):
+def _mixture(share, seed=0, cuts_together=False):
   return Mixture(
-    _PROBLEMS, _PREFIXED, prompts_per_step=8, prefixed_share=share, seed=seed
+    _PROBLEMS,
+    _PREFIXED,
+    prompts_per_step=8,
+    prefixed_share=share,
+    cuts_together=cuts_together,
+    seed=seed,
   )
 
 
@@ -39,6 +44,17 @@ def test_every_epoch_has_each_problem_once():
   )
   assert {counts[n] for n in range(1, 16)} == {2}  # 30 draws of 15
   assert counts[0] == 10  # 10 draws of 5
+
+
+def test_cuts_of_a_trace_together():
+  mixture = _mixture(0.75, cuts_together=True)
+  counts: collections.Counter = collections.Counter()
+  for step in range(5):
+    ids = [p.problem_id for p in mixture.draw(step)[:6]]
+    # Three cuts a trace: six prefixed problems are two traces.
+    assert len(set(ids[:3])) == len(set(ids[3:])) == 1
+    counts.update(len(p.prefix) for p in mixture.draw(step)[:6])
+  assert set(counts.values()) == {2}
 
 
 def test_a_step_is_drawn_alike_whatever_came_before():
