@@ -32,6 +32,10 @@ _EPOCHS = flags.DEFINE_list(
   "sft_epochs", [], "Epochs of SFT, for arms that have any; empty: its own."
 )
 _BLOCKS = flags.DEFINE_list("num_blocks", [], "Hardness; empty: the demo's.")
+_SHARES = flags.DEFINE_list(
+  "prefixed_shares", [], "For arms that have prefixes; empty: their own."
+)
+_PROBLEMS = flags.DEFINE_integer("num_train", 0, "Problems; 0: the demo's.")
 _SEEDS = flags.DEFINE_list("seeds", ["10", "11", "12"], "Seeds.")
 _FLOPS = flags.DEFINE_float("flops", 0, "Budget; 0: the demo's.")
 _WORKDIR = flags.DEFINE_string("workdir", "runs/sweep", "Where runs are kept.")
@@ -46,21 +50,29 @@ def _config(blocks: str) -> ml_collections.ConfigDict:
   config.seeds = tuple(int(seed) for seed in _SEEDS.value)
   if blocks:
     config.problems.num_blocks = int(blocks)
+  if _PROBLEMS.value:
+    config.problems.num_train = _PROBLEMS.value
   if _FLOPS.value:
     config.train.flops = _FLOPS.value
   run_arms = []
   for arm in _ARMS.value:
     base = config.arms[arm]
-    for rate, epochs in itertools.product(
+    for rate, epochs, share in itertools.product(
       _RATES.value or [base.learning_rate],
       (_EPOCHS.value if base.sft_epochs else []) or [base.sft_epochs],
+      (_SHARES.value if base.prefixed_share else []) or [base.prefixed_share],
     ):
       name = f"{arm}-{float(rate):.0e}"  # a name holds no dot
       if base.sft_epochs:
         name += f"-{epochs}_epochs"
+      if base.prefixed_share:
+        name += f"-{float(share):.0%}_prefixed".replace("%", "")
       with config.unlocked():
         config.arms[name] = dict(
-          base, learning_rate=float(rate), sft_epochs=int(epochs)
+          base,
+          learning_rate=float(rate),
+          sft_epochs=int(epochs),
+          prefixed_share=float(share),
         )
       run_arms.append(name)
   config.run_arms = tuple(run_arms)
@@ -71,7 +83,8 @@ def _run(blocks: str) -> list[RunRecord]:
   """Trains every combination on problems of one hardness."""
   config = _config(blocks)
   workdir = epath.Path(_WORKDIR.value) / (
-    f"blocks_{config.problems.num_blocks}_flops_{config.train.flops:g}"
+    f"blocks_{config.problems.num_blocks}_problems_{config.problems.num_train}"
+    f"_flops_{config.train.flops:g}"
   )
   stages = ("screen", "collect", "cut", "train")
   Pipeline(config, workdir, fresh=False).run(stages)
