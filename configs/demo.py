@@ -48,7 +48,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   c.problems = dict(
     task="checksum",
     num_blocks=7,
-    num_train=36,
+    num_train=48,
     num_heldout=32,
     num_easy=16,
     easy_blocks=2,
@@ -120,7 +120,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   # by the sweep in docs/tuning.md.
   c.arms = dict(
     rl=dict(prefixed_share=0.0, sft_epochs=0, learning_rate=5e-4),
-    sft_rl=dict(prefixed_share=0.0, sft_epochs=8, learning_rate=5e-4),
+    sft_rl=dict(prefixed_share=0.0, sft_epochs=8, learning_rate=2e-4),
     # The paper's 3 : 1 leaves the first block to chance on some seeds.
     prefixrl=dict(prefixed_share=0.5, sft_epochs=0, learning_rate=7e-4),
     prefixrl_only=dict(prefixed_share=1.0, sft_epochs=0, learning_rate=7e-4),
@@ -128,7 +128,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   c.train = dict(
     # Every arm's budget, in the paper's convention: collection (if the arm
     # uses traces) + SFT + sampling + updates.
-    flops=1.9e12,
+    flops=2.4e12,
     max_steps=0,  # no limit but the budget
     prompts_per_step=16,
     cuts_together=False,  # True: a step has all cuts of a trace, on one trunk
