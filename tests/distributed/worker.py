@@ -33,8 +33,8 @@ MODEL = transformer.TransformerConfig(
 def _sample(sampler):
   """Returns (tokens, logprobs) of all completions, in order."""
   rng = np.random.default_rng(0)
-  trunks = [rng.integers(0, 17, 2 + i % 5).astype(np.int32) for i in range(9)]
-  requests = [Request(trunk, 5, 0, i) for i, trunk in enumerate(trunks)]
+  trunks = [rng.integers(0, 17, 2 + i % 5).astype(np.int32) for i in range(5)]
+  requests = [Request(trunk, 4, 0, i) for i, trunk in enumerate(trunks)]
   # Leaves early, with lanes at work; what comes after must not care.
   for finished in sampler.run(
     [[request] for request in requests], purpose="collection", seed=2
@@ -63,7 +63,7 @@ def main(address, process, num_processes, file):
     lanes=3,
     trunk_length=8,
     completion_length=6,
-    steps_per_dispatch=2,
+    steps_per_dispatch=3,
     temperature=1.0,
     top_k=0,
     top_p=1.0,
@@ -96,7 +96,7 @@ def main(address, process, num_processes, file):
   layout = layout_for(
     longest_trunk=8,
     longest_completion=6,
-    num_lanes=5,
+    num_lanes=4,
     num_trees=(0, len(trees)),
     row_length=128,
     rows_per_micro=4,
