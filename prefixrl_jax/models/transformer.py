@@ -387,16 +387,18 @@ def decode_step(config, params, token, caches, reach, *, fork, length):
   Returns:
     Logits of the next token [R, G, V] float32, and the updated caches.
   """
-  rows = jnp.arange(token.shape[0])[:, None]
-  lanes = jnp.arange(token.shape[1])[None]
+  # A lane's own write, so that no device asks another for it.
+  of_lanes = lambda write: jax.vmap(jax.vmap(write))
+  write_key = of_lanes(lambda old, new, i: old.at[:, :, i].set(new))
+  write_value = of_lanes(lambda old, new, i: old.at[:, i].set(new))
   x = embed(config, params, token)
   updated = []
   for layer, cache in zip(params["layers"], caches):
 
     def attend(q, k, v, cache=cache):
       cache = cache.replace(
-        lane_key=cache.lane_key.at[rows, lanes, :, :, length].set(k),
-        lane_value=cache.lane_value.at[rows, lanes, :, length].set(v),
+        lane_key=write_key(cache.lane_key, k, length),
+        lane_value=write_value(cache.lane_value, v, length),
       )
       out = attention.decode_attention(
         q, cache, reach, fork=fork, length=length

@@ -125,8 +125,8 @@ def decode(
     active, length) to look at. logprobs are those of the policy at the
     temperature before top_k and top_p.
   """
-  rows = jnp.arange(state.token.shape[0])[:, None]
-  lanes = jnp.arange(state.token.shape[1])[None]
+  # A lane's own write, so that no device asks another for it.
+  write = jax.vmap(jax.vmap(lambda old, new, i: old.at[i].set(new)))
   stops = jnp.asarray(stop_tokens, jnp.int32)
 
   def body(carry):
@@ -157,8 +157,8 @@ def decode(
       token=token,
       length=length,
       active=state.active & ~stopped & (length < state.limit),
-      tokens=state.tokens.at[rows, lanes, slot].set(token),
-      logprobs=state.logprobs.at[rows, lanes, slot].set(logprob),
+      tokens=write(state.tokens, token, slot),
+      logprobs=write(state.logprobs, logprob, slot),
     )
     waited += busy - jnp.sum(state.active)
     keys += attention.num_keys(state.caches[0], reach).astype(jnp.float32)

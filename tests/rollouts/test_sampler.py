@@ -2,6 +2,7 @@
 
 import dataclasses
 import itertools
+import re
 
 import jax
 import jax.numpy as jnp
@@ -293,3 +294,17 @@ def test_schedules_never_compile_after_warm_up(model, params, one_device, rng):
         _requests(rng, model, count, completions), purpose="sampling", seed=0
       )
   assert compilations.count == 0
+
+
+def test_a_pod_s_decode_step_gathers_nothing(model, eight_devices):
+  """Lowered from shapes; of collectives, sums over `tensor` alone remain."""
+  sampler = Sampler(model, eight_devices, **{**_DEFAULTS, "rows": 4})
+  programs = sampler.lower(transformer.abstract_params(model, eight_devices))
+  collectives = [
+    line
+    for line in programs["decode"].compile().as_text().splitlines()
+    if re.search(r"(all-|collective-)\w+\(.*while/body", line)
+  ]
+  assert collectives
+  assert all("all-reduce" in line for line in collectives), collectives
+  assert "all-to-all" not in programs["prefill"].compile().as_text()
