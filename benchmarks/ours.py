@@ -66,6 +66,7 @@ def sampling(config, params, unit: Unit) -> Callable[[], object]:
   ]
 
   def run():
+    sampler.load(params)  # forgets the trunks that the last call has left
     found = sampler.sample(requests, purpose="sampling", seed=0)
     lengths = tuple(len(c.tokens) for group in found for c in group)
     assert lengths == unit.lengths, lengths
