@@ -126,7 +126,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
       steps_per_dispatch=32,
       temperature=0.5,
     )
-    c.learner.row_length = 1024
+    c.learner.update(row_length=1024, rows_per_microbatch=1)
     c.train.update(
       max_steps=3,
       prompts_per_step=8,
