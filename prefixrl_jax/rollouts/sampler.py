@@ -15,6 +15,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental.layout import Format, Layout
 
 from prefixrl_jax.batches import KVCache
 from prefixrl_jax.distributed import sharding
@@ -477,15 +478,21 @@ def _state_shardings(mesh, abstract):
     "lane_key": ("rows", "lanes", "kv_heads", "head_dim", "length"),
     "lane_value": ("rows", "lanes", "kv_heads", "length", "head_dim"),
   }
+  # How a token's keys and values lie together, as the loop on a TPU wants it;
+  # else it would copy all of them on its way in and out.
+  of_tpu = {"lane_key": (0, 1, 4, 2, 3), "lane_value": (0, 1, 3, 2, 4)}
+  is_tpu = mesh.devices.flat[0].platform == "tpu"
+
+  def place(name, cache):
+    where = sharding.sharding(mesh, getattr(cache, name).shape, *of_cache[name])
+    if is_tpu and name in of_tpu:
+      return Format(Layout(of_tpu[name]), where)
+    return where
+
   return dataclasses.replace(
     shardings,
     caches=tuple(
-      KVCache(
-        **{
-          name: sharding.sharding(mesh, getattr(cache, name).shape, *axes)
-          for name, axes in of_cache.items()
-        }
-      )
+      KVCache(**{name: place(name, cache) for name in of_cache})
       for cache in abstract.caches
     ),
   )
