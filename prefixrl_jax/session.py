@@ -116,11 +116,7 @@ def open_session(
     )
   else:
     name, verifier = "demo", ChecksumVerifier()
-    params = jax.tree.map(
-      lambda x, like: jax.device_put(x, like.sharding),
-      checkpoints.load_params(base),
-      transformer.abstract_params(model, mesh),
-    )
+    params = transformer.put_params(model, mesh, checkpoints.load_params(base))
   return Session(
     config=c,
     mesh=mesh,
@@ -149,11 +145,12 @@ def demo_tokenizer() -> SymbolTokenizer:
 
 
 def keep_compiled_programs() -> None:
-  """Keeps compiled programs between processes, unless JAX was told where."""
+  """Keeps compiled programs between processes, as the environment allows."""
   if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
     cache = pathlib.Path.home() / ".cache" / "prefixrl_jax" / "xla"
     jax.config.update("jax_compilation_cache_dir", str(cache))
-  jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+  if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 @functools.cache

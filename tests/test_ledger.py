@@ -94,7 +94,7 @@ def test_training_leaves_screening_and_evaluation_out():
 
 def test_comes_back_from_its_dict():
   ledger = Ledger(_MODEL)
-  ledger.add_sampling("collection", Usage(1, 2, 3, 4, 5, 6.0))
+  ledger.add_sampling("collection", Usage(1, 2, 3, 4, 5, 6.0, 7.0))
   other = Ledger(_MODEL)
   other.set_entries(ledger.to_dict())
   assert other.to_dict() == ledger.to_dict()

@@ -92,10 +92,8 @@ def _session(config, mesh) -> Session:
     **{k: v for k, v in config.model.items() if k in names}
   )
   model, rows_per_micro = memory.fit(config, model, mesh, lambda _: None)
-  params = jax.tree.map(
-    lambda x, like: jax.device_put(x, like.sharding),
-    transformer.init(model, jax.random.key(1)),
-    transformer.abstract_params(model, mesh),
+  params = transformer.put_params(
+    model, mesh, transformer.init(model, jax.random.key(1))
   )
   return Session(
     config=config,

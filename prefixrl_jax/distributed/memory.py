@@ -131,6 +131,7 @@ def plan(
   }
 
 
+@functools.cache
 def _bytes_kept(model: transformer.TransformerConfig) -> float:
   """Returns what a layer keeps of a token for the backward pass, in bytes.
 

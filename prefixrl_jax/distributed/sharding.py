@@ -94,13 +94,16 @@ def num_row_shards(mesh) -> int:
   return math.prod(mesh.shape[axis] for axis in RULES["rows"] or ())
 
 
+def rows_sharding(mesh: Mesh, shape, axis: int) -> NamedSharding:
+  """Returns where an array lies whose rows, if it has any, are on `axis`."""
+  names: list[str | None] = [None] * len(shape)
+  if len(shape) > axis:
+    names[axis] = "rows"
+  return sharding(mesh, shape, *names)
+
+
 def put_rows(mesh: Mesh, tree, axis: int = 0):
   """Puts host arrays on the mesh, sharded over rows along `axis`."""
-
-  def one(x):
-    names: list[str | None] = [None] * x.ndim
-    if x.ndim > axis:
-      names[axis] = "rows"
-    return jax.device_put(x, sharding(mesh, x.shape, *names))
-
-  return jax.tree.map(one, tree)
+  return jax.tree.map(
+    lambda x: jax.device_put(x, rows_sharding(mesh, x.shape, axis)), tree
+  )

@@ -36,15 +36,11 @@ class Mixture:
     originals = [
       PrefixedProblem(p.id, np.zeros(0, np.int32), 0.0, "", 0) for p in problems
     ]
-    by_trace: dict[tuple, list[PrefixedProblem]] = {}
-    for p in prefixed:
-      trace = (p.problem_id, p.trace_policy, p.trace_attempt)
-      by_trace.setdefault(trace, []).append(p)
-    groups = by_trace.values() if cuts_together else [[p] for p in prefixed]
     self._pools = (
-      (list(groups), self.num_prefixed),
-      ([[p] for p in originals], self.num_originals),
+      (list(prefixed), self.num_prefixed),
+      (originals, self.num_originals),
     )
+    self._cuts_together = cuts_together
     self._seed = seed
 
   def draw(self, step: int) -> list[PrefixedProblem]:
@@ -52,29 +48,29 @@ class Mixture:
 
     Each pool is gone through epoch by epoch, in a new order every time.
     """
-    drawn = []
-    for kind, (groups, count) in enumerate(self._pools):
-      size = sum(map(len, groups))
-      for place in range(step * count, (step + 1) * count):
-        epoch, i = divmod(place, size)
-        drawn.append(self._epoch(kind, epoch)[i])
+    drawn: list[PrefixedProblem] = []
+    for kind, (pool, count) in enumerate(self._pools):
+      start, end = step * count, (step + 1) * count
+      while start < end:
+        epoch, i = divmod(start, len(pool))
+        some = self._epoch(kind, epoch)[i : i + end - start]
+        drawn += some
+        start += len(some)
     return drawn
 
   def longest_prefix(self) -> int:
     """Returns the length of the longest prefix that draw can return."""
     return max(
-      (
-        len(p.prefix)
-        for groups, count in self._pools
-        if count
-        for group in groups
-        for p in group
-      ),
+      (len(p.prefix) for pool, count in self._pools if count for p in pool),
       default=0,
     )
 
   def _epoch(self, kind: int, epoch: int) -> list[PrefixedProblem]:
     """Returns a pool in the order of one of its epochs."""
-    groups, _ = self._pools[kind]
+    groups: dict[object, list[PrefixedProblem]] = {}
+    for i, p in enumerate(self._pools[kind][0]):
+      trace = (p.problem_id, p.trace_policy, p.trace_attempt)
+      groups.setdefault(trace if self._cuts_together else i, []).append(p)
     rng = np.random.default_rng([self._seed, kind, epoch])
-    return [p for g in rng.permutation(len(groups)) for p in groups[g]]
+    in_order = list(groups.values())
+    return [p for g in rng.permutation(len(in_order)) for p in in_order[g]]
