@@ -49,18 +49,17 @@ def _reward(tokens) -> float:
 
 
 def _ours(config, params) -> Callable[[], object]:
+  # Imported late: a process of TRL alone has no use for it.
+  from benchmarks import ours
   from prefixrl_jax.distributed import sharding
   from prefixrl_jax.distributed.mesh import make_mesh
-  from prefixrl_jax.learner import update
   from prefixrl_jax.learner.advantages import advantages
-  from prefixrl_jax.learner.optimizer import make_optimizer
   from prefixrl_jax.learner.packing import Lane, Tree, layout_for, pack
   from prefixrl_jax.models import transformer
   from prefixrl_jax.rollouts.requests import Request
-  from prefixrl_jax.rollouts.sampler import Sampler
 
   mesh = make_mesh(data=-1, fsdp=1, tensor=1)
-  sampler = Sampler(
+  sampler = ours.make_sampler(
     config,
     mesh,
     rows=NUM_PROMPTS,
@@ -68,20 +67,6 @@ def _ours(config, params) -> Callable[[], object]:
     trunk_length=PROMPT_LENGTH,
     completion_length=NEW_TOKENS,
     steps_per_dispatch=NEW_TOKENS,
-    temperature=1.0,
-    top_k=0,
-    top_p=1.0,
-    stop_tokens=(),
-  )
-  optimizer = make_optimizer(
-    learning_rate=LEARNING_RATE,
-    warmup_steps=0,
-    decay_steps=0,
-    b1=0.9,
-    b2=0.999,
-    eps=1e-8,
-    weight_decay=0.0,
-    clip_norm=1.0,
   )
   layout = layout_for(
     longest_trunk=PROMPT_LENGTH,
@@ -91,23 +76,8 @@ def _ours(config, params) -> Callable[[], object]:
     row_length=1152,  # two trees
     rows_per_micro=1,
   )
-  with jax.set_mesh(mesh):
-    params = jax.tree.map(
-      lambda x, like: jax.device_put(x, like.sharding),
-      params,
-      transformer.abstract_params(config, mesh),
-    )
-  state = update.abstract_state(params, optimizer)
-  step = update.make_update(
-    config,
-    optimizer,
-    state,
-    temperature=1.0,
-    chunk_length=512,
-    kl_coefficient=0.0,
-    mixed=False,
-  )
-  held = [update.make_init(optimizer, state)(params)]
+  step, _, init = ours.make_update(config, mesh, b2=0.999)  # as TRL's
+  held = [init(transformer.put_params(config, mesh, params))]
   prompts = _prompts(config).astype(np.int32)
   steps = iter(range(2**31))
 
@@ -248,7 +218,6 @@ def _trl(config, params) -> Callable[[], object]:
 def main(argv) -> None:
   """Times the steps and prints the table, or takes the first one."""
   del argv
-  # Imported late: with TRL's side alone nothing else is needed.
   from prefixrl_jax.models import transformer
   from prefixrl_jax.session import keep_compiled_programs
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -30,6 +31,52 @@ class Unit:
     return len(self.lengths) // self.lanes
 
 
+def make_sampler(config, mesh, **sizes: Any) -> Sampler:
+  """Returns a sampler at temperature 1 without a stop token.
+
+  Args:
+    config: TransformerConfig.
+    mesh: of the sampler.
+    **sizes: rows, lanes, trunk_length, completion_length, steps_per_dispatch.
+  """
+  return Sampler(
+    config,
+    mesh,
+    temperature=1.0,
+    top_k=0,
+    top_p=1.0,
+    stop_tokens=(),
+    **sizes,
+  )
+
+
+def make_update(config, mesh, *, b2: float = 0.95):
+  """Returns an update with AdamW, its state's shapes and what makes one."""
+  optimizer = make_optimizer(
+    learning_rate=1e-6,
+    warmup_steps=0,
+    decay_steps=0,
+    b1=0.9,
+    b2=b2,
+    eps=1e-8,
+    weight_decay=0.0,
+    clip_norm=1.0,
+  )
+  state = update.abstract_state(
+    transformer.abstract_params(config, mesh), optimizer
+  )
+  step = update.make_update(
+    config,
+    optimizer,
+    state,
+    temperature=1.0,
+    chunk_length=512,
+    kl_coefficient=0.0,
+    mixed=False,
+  )
+  return step, state, update.make_init(optimizer, state)
+
+
 def trunks_of(config, unit: Unit) -> np.ndarray:
   """Returns the unit's trunks, random tokens int32 [trunks, P]."""
   rng = np.random.default_rng(0)
@@ -40,7 +87,7 @@ def trunks_of(config, unit: Unit) -> np.ndarray:
 def sampling(config, params, unit: Unit) -> Callable[[], object]:
   """Returns what samples a unit once; programs are compiled before."""
   mesh = make_mesh(data=-1, fsdp=1, tensor=1)
-  sampler = Sampler(
+  sampler = make_sampler(
     config,
     mesh,
     rows=unit.rows,
@@ -48,10 +95,6 @@ def sampling(config, params, unit: Unit) -> Callable[[], object]:
     trunk_length=unit.trunk_length,
     completion_length=max(unit.lengths),
     steps_per_dispatch=32,
-    temperature=1.0,
-    top_k=0,
-    top_p=1.0,
-    stop_tokens=(),
   )
   sampler.warm_up(params)
   requests = [
@@ -79,16 +122,6 @@ def updating(
 ) -> Callable[[], object]:
   """Returns what takes one AdamW step on trees; 0: rows for the longest."""
   mesh = make_mesh(data=-1, fsdp=1, tensor=1)
-  optimizer = make_optimizer(
-    learning_rate=1e-6,
-    warmup_steps=0,
-    decay_steps=0,
-    b1=0.9,
-    b2=0.95,
-    eps=1e-8,
-    weight_decay=0.0,
-    clip_norm=1.0,
-  )
   longest = max(t.num_tokens for t in trees)
   layout = layout_for(
     longest_trunk=max(len(t.trunk) for t in trees),
@@ -99,22 +132,8 @@ def updating(
     rows_per_micro=1,
   )
   with jax.set_mesh(mesh):
-    placed = jax.tree.map(
-      lambda x, like: jax.device_put(x, like.sharding),
-      params,
-      transformer.abstract_params(config, mesh),
-    )
-    abstract = update.abstract_state(placed, optimizer)
-    step = update.make_update(
-      config,
-      optimizer,
-      abstract,
-      temperature=1.0,
-      chunk_length=512,
-      kl_coefficient=0.0,
-      mixed=False,
-    )
-    held = [update.make_init(optimizer, abstract)(placed)]
+    step, _, init = make_update(config, mesh)
+    held = [init(transformer.put_params(config, mesh, params))]
     batch = sharding.put_rows(mesh, pack(trees, layout), axis=1)
 
   def run():

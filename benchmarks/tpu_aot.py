@@ -14,7 +14,6 @@ those of unrolled programs of one and two layers, whose difference is a layer.
 import dataclasses
 import os
 import time
-from collections.abc import Callable
 from typing import Any
 
 os.environ.setdefault("TPU_SKIP_MDS_QUERY", "1")
@@ -26,23 +25,19 @@ import numpy as np
 from absl import app, flags
 from jax.experimental import topologies
 
-from benchmarks import measuring
+from benchmarks import measuring, ours
 from prefixrl_jax.batches import TrainBatch
 from prefixrl_jax.distributed import sharding
 from prefixrl_jax.distributed.mesh import make_mesh
-from prefixrl_jax.learner import update
-from prefixrl_jax.learner.optimizer import make_optimizer
 from prefixrl_jax.learner.packing import Lane, Layout, Tree, pack
 from prefixrl_jax.ledger import attention_flops, flops_per_token
 from prefixrl_jax.models import (
   attention,
   attention_kernel,
   block_map,
-  transformer,
   tree_attention,
 )
 from prefixrl_jax.models.transformer import TransformerConfig
-from prefixrl_jax.rollouts.sampler import Sampler
 
 _TOPOLOGIES = flags.DEFINE_list(
   "topology", ["v5e:4x4", "v6e:4x4"], "Chips and how they are joined."
@@ -101,61 +96,36 @@ def compiled(lowered) -> tuple[Any, float]:
   return program, time.perf_counter() - started
 
 
-def lower_update(config: TransformerConfig, mesh) -> jax.stages.Lowered:
-  """Lowers the update on one micro-batch of a row a device."""
-  optimizer = make_optimizer(
-    learning_rate=1e-6,
-    warmup_steps=0,
-    decay_steps=0,
-    b1=0.9,
-    b2=0.95,
-    eps=1e-8,
-    weight_decay=0.0,
-    clip_norm=1.0,
-  )
-  rows = mesh.shape["data"] * mesh.shape["fsdp"]
-  state = update.abstract_state(
-    transformer.abstract_params(config, mesh), optimizer
-  )
-  example = pack([], Layout(ROW_LENGTH, rows, 2))
-
-  def on_mesh(x):
-    axes = (None, "rows", None)[: x.ndim]
-    where = sharding.sharding(mesh, x.shape, *axes)
-    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
-
-  batch: TrainBatch = jax.tree.map(on_mesh, example)
-  with jax.set_mesh(mesh):
-    return update.make_update(
-      config,
-      optimizer,
-      state,
-      temperature=1.0,
-      chunk_length=512,
-      kl_coefficient=0.0,
-      mixed=False,
-    ).lower(state, batch, None)
-
-
-def make_sampler(config: TransformerConfig, mesh) -> Sampler:
-  """Returns a sampler with two rows a shard, its caches full of such trees."""
-  return Sampler(
+def lower_programs(
+  config: TransformerConfig, mesh
+) -> dict[str, jax.stages.Lowered]:
+  """Lowers prefill and decode loop, two rows a shard, and the update, one."""
+  shards = sharding.num_row_shards(mesh)
+  sampler = ours.make_sampler(
     config,
     mesh,
-    rows=2 * mesh.shape["data"] * mesh.shape["fsdp"],
+    rows=2 * shards,
     lanes=LANES,
     trunk_length=TRUNK,
     completion_length=LANE,
     steps_per_dispatch=128,
-    temperature=1.0,
-    top_k=0,
-    top_p=1.0,
-    stop_tokens=(0,),
   )
+  step, state, _ = ours.make_update(config, mesh)
+  batch: TrainBatch = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(
+      x.shape,
+      x.dtype,
+      sharding=sharding.rows_sharding(mesh, x.shape, axis=1),
+    ),
+    pack([], Layout(ROW_LENGTH, shards, 2)),
+  )
+  with jax.set_mesh(mesh):
+    updating = step.lower(state, batch, None)
+  return sampler.lower(state.params) | {"update": updating}
 
 
 def cache_bytes(config: TransformerConfig, mesh) -> float:
-  """Returns the bytes of a device's share of the caches of `make_sampler`."""
+  """Returns the bytes of a device's share of the caches of `lower_programs`."""
   per_token = 2 * config.num_layers * config.num_kv_heads * config.head_dim
   tensor = mesh.shape["tensor"]
   heads = tensor if config.num_kv_heads % tensor == 0 else 1
@@ -163,18 +133,19 @@ def cache_bytes(config: TransformerConfig, mesh) -> float:
   return 2 * (TRUNK + LANES * LANE) * per_token * dtype.itemsize / heads
 
 
-def per_layer(config, lower: Callable[[TransformerConfig], jax.stages.Lowered]):
-  """Returns the compiler's FLOPs of one device for the whole depth.
-
-  Args:
-    config: the whole depth.
-    lower: lowers the program for a config whose layers are unrolled.
-  """
-  counts = []
-  for n in (1, 2):
-    shallow = dataclasses.replace(config, num_layers=n, scan_unroll=n)
-    counts.append(compiled(lower(shallow))[0].cost_analysis()["flops"])
-  return counts[0] + (config.num_layers - 1) * (counts[1] - counts[0])
+def flops_by_program(config: TransformerConfig, mesh) -> dict[str, float]:
+  """Returns the compiler's FLOPs of a device for the whole depth."""
+  one, two = (
+    {
+      name: compiled(program)[0].cost_analysis()["flops"]
+      for name, program in lower_programs(
+        dataclasses.replace(config, num_layers=n, scan_unroll=n), mesh
+      ).items()
+    }
+    for n in (1, 2)
+  )
+  more = config.num_layers - 1
+  return {name: one[name] + more * (two[name] - one[name]) for name in one}
 
 
 def describe_programs(topology: str, config: TransformerConfig) -> list[dict]:
@@ -183,10 +154,8 @@ def describe_programs(topology: str, config: TransformerConfig) -> list[dict]:
     platform="tpu", topology_name=topology
   ).devices
   mesh = make_mesh(data=1, fsdp=-1, tensor=_TENSOR.value, devices=devices)
-  shards = mesh.shape["fsdp"]
-  params = transformer.abstract_params(config, mesh)
-  lowered = make_sampler(config, mesh).lower(params)
-  lowered["update"] = lower_update(config, mesh)
+  shards = sharding.num_row_shards(mesh)
+  flops = flops_by_program(config, mesh)
   counted = {
     "prefill": 2 * shards * TRUNK * flops_per_token(config, head=False),
     "decode": 2 * shards * LANES * flops_per_token(config, head=True),
@@ -197,17 +166,9 @@ def describe_programs(topology: str, config: TransformerConfig) -> list[dict]:
     ),
   }
   rows = []
-  for name, program in lowered.items():
+  for name, program in lower_programs(config, mesh).items():
     done, seconds = compiled(program)
     sizes = done.memory_analysis()
-    lower = {
-      "update": lambda c: lower_update(c, mesh),
-    }.get(
-      name,
-      lambda c, name=name: make_sampler(c, mesh).lower(
-        transformer.abstract_params(c, mesh)
-      )[name],
-    )
     rows.append(
       {
         "topology": topology,
@@ -218,7 +179,7 @@ def describe_programs(topology: str, config: TransformerConfig) -> list[dict]:
         "temporaries / caches": (
           sizes.temp_size_in_bytes / cache_bytes(config, mesh)
         ),
-        "TFLOP a device": per_layer(config, lower) / 1e12,
+        "TFLOP a device": flops[name] / 1e12,
         "by hand": counted[name] / mesh.size / 1e12,
         "all-to-all": done.as_text().count("all-to-all("),
       }
