@@ -9,7 +9,7 @@ from jax.sharding import PartitionSpec
 
 from prefixrl_jax.distributed import sharding
 from prefixrl_jax.models import transformer
-from prefixrl_jax.models.block_map import true_first
+from prefixrl_jax.models.block_map import pad_to_multiple, true_first
 
 
 def action_logprobs(config, params, *, rows, temperature, chunk_length, attend):
@@ -34,6 +34,7 @@ def action_logprobs(config, params, *, rows, temperature, chunk_length, attend):
   )
   # Sampled tokens to the front of their row: chunks beyond them are left out.
   order, place = true_first(rows.action_mask)
+  order = pad_to_multiple(order, _chunk_size(order.shape[1], chunk_length))
   take = lambda x: jnp.take_along_axis(x, order, axis=1)
   # The one place where a token meets the token that predicts it.
   predictors = jnp.take_along_axis(hidden, take(rows.parent)[..., None], axis=1)
@@ -83,55 +84,76 @@ def _score_rows(scoring, head, hidden, targets, counts):
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
 def _score_in_chunks(scoring, vocab_axis, head, hidden, targets, counts):
   """Chunk by chunk, as many as the fullest row has."""
-  size, num_chunks = _chunks(scoring, targets, counts)
-
-  def one(i, scored):
-    chunk = lambda x: jax.lax.dynamic_slice_in_dim(x, i * size, size, axis=1)
-    new = _score(scoring, vocab_axis, head, chunk(hidden), chunk(targets))
-    return jax.tree.map(
-      lambda whole, part: jax.lax.dynamic_update_slice_in_dim(
-        whole, part, i * size, axis=1
-      ),
-      scored,
-      new,
-    )
-
-  zeros = jnp.zeros(targets.shape, jnp.float32)
-  return jax.lax.fori_loop(0, num_chunks, one, (zeros, zeros))
+  args = (head, hidden, targets, counts)
+  return _score_in_chunks_fwd(scoring, vocab_axis, *args)[0]
 
 
 def _score_in_chunks_fwd(scoring, vocab_axis, head, hidden, targets, counts):
-  scored = _score_in_chunks(scoring, vocab_axis, head, hidden, targets, counts)
-  return scored, (head, hidden, targets, counts)
+  size, num_chunks = _chunks(scoring, targets, counts)
+
+  def one(i, scored):
+    new = _score(
+      scoring,
+      vocab_axis,
+      head,
+      _chunk(hidden, i, size),
+      _chunk(targets, i, size),
+    )
+    return jax.tree.map(lambda x, new: _put_chunk(x, new, i, size), scored, new)
+
+  zeros = jnp.zeros(targets.shape, jnp.float32)
+  logprob, entropy, log_total = jax.lax.fori_loop(
+    0, num_chunks, one, (zeros, zeros, zeros)
+  )
+  return (logprob, entropy), (head, hidden, targets, counts, log_total)
 
 
 def _score_in_chunks_bwd(scoring, vocab_axis, kept, cotangents):
-  head, hidden, targets, counts = kept
+  """The gradient of a score is what was picked less what was likely."""
+  head, hidden, targets, counts, log_total = kept
   size, num_chunks = _chunks(scoring, targets, counts)
+  weight, _ = cotangents  # the entropy is there to look at
+  if vocab_axis:  # each shard has its share of what belongs to all
+    weight = jax.lax.psum(weight, vocab_axis)
 
   def one(i, grads):
     of_head, of_hidden = grads
-    chunk = lambda x: jax.lax.dynamic_slice_in_dim(x, i * size, size, axis=1)
-    score = lambda head, hidden: _score(
-      scoring, vocab_axis, head, hidden, chunk(targets)
+    predictors, target, total, pull = (
+      _chunk(x, i, size) for x in (hidden, targets, log_total, weight)
     )
-    _, pull = jax.vjp(score, head, chunk(hidden))
-    new_head, new_hidden = pull(jax.tree.map(chunk, cotangents))
-    of_hidden = jax.lax.dynamic_update_slice_in_dim(
-      of_hidden, new_hidden, i * size, axis=1
+    scores = _scores(scoring, head, predictors)
+    picked = _own(scores, target, vocab_axis) == jnp.arange(scores.shape[-1])
+    of_scores = picked - jnp.exp(scores - total[..., None])
+    of_scores *= pull[..., None] / scoring.temperature
+    new_head, new_hidden = transformer.scores_gradients(
+      scoring.config, head, predictors, of_scores.astype(hidden.dtype)
     )
-    return of_head + new_head.astype(jnp.float32), of_hidden
+    return (
+      of_head + new_head,
+      _put_chunk(of_hidden, new_hidden.astype(hidden.dtype), i, size),
+    )
 
+  inputs_first = head.shape[::-1] if scoring.config.tied_head else head.shape
   of_head, of_hidden = jax.lax.fori_loop(
     0,
     num_chunks,
     one,
-    (jnp.zeros(head.shape, jnp.float32), jnp.zeros_like(hidden)),
+    (jnp.zeros(inputs_first, jnp.float32), jnp.zeros_like(hidden)),
   )
+  if scoring.config.tied_head:
+    of_head = of_head.T
   return of_head.astype(head.dtype), of_hidden, None, None
 
 
 _score_in_chunks.defvjp(_score_in_chunks_fwd, _score_in_chunks_bwd)
+
+
+def _chunk(x, i, size):
+  return jax.lax.dynamic_slice_in_dim(x, i * size, size, axis=1)
+
+
+def _put_chunk(x, chunk, i, size):
+  return jax.lax.dynamic_update_slice_in_dim(x, chunk, i * size, axis=1)
 
 
 def num_scored(action_mask, chunk_length):
@@ -142,8 +164,7 @@ def num_scored(action_mask, chunk_length):
 
 
 def _chunk_size(length: int, wished: int) -> int:
-  """Returns the largest size up to `wished` that divides the row."""
-  return next(n for n in range(min(wished, length), 0, -1) if length % n == 0)
+  return min(wished, length)
 
 
 def _chunks(scoring, targets, counts):
@@ -153,23 +174,38 @@ def _chunks(scoring, targets, counts):
 
 
 def _score(scoring, vocab_axis, head, hidden, targets):
-  """hidden [B, C, D], targets [B, C] -> logprob, entropy [B, C]."""
-  scores = transformer.scores(scoring.config, head, hidden)
-  scores = scores / scoring.temperature
+  """[B, C, D], [B, C] -> logprob, entropy, log of the exponentials' sum."""
+  scores = _scores(scoring, head, hidden)
   over_vocab = lambda reduce, x: reduce(x, vocab_axis) if vocab_axis else x
-  here = targets
-  if vocab_axis:
-    here = targets - jax.lax.axis_index(vocab_axis) * scores.shape[-1]
-  own = (here >= 0) & (here < scores.shape[-1])
+  own = _own(scores, targets, vocab_axis)
   picked = jnp.take_along_axis(
-    scores, jnp.clip(here, 0, scores.shape[-1] - 1)[..., None], -1
-  )[..., 0]
-  picked = over_vocab(jax.lax.psum, jnp.where(own, picked, 0.0))
-  most = jax.lax.stop_gradient(
-    over_vocab(jax.lax.pmax, jax.lax.stop_gradient(jnp.max(scores, -1)))
+    scores, jnp.clip(own, 0, scores.shape[-1] - 1), -1
   )
+  is_own = (own >= 0) & (own < scores.shape[-1])
+  picked = jnp.where(is_own, picked, 0.0)[..., 0]
+  most = over_vocab(jax.lax.pmax, jnp.max(scores, -1))
   powers = jnp.exp(scores - most[..., None])
-  total = over_vocab(jax.lax.psum, jnp.sum(powers, -1))
+  # Both sums in one pass: XLA:CPU takes a product's sum at a snail's pace.
+  sums = jax.lax.reduce(
+    (powers, powers * scores),
+    (jnp.float32(0), jnp.float32(0)),
+    lambda x, y: (x[0] + y[0], x[1] + y[1]),
+    dimensions=(2,),
+  )
+  picked, total, weighted = over_vocab(jax.lax.psum, (picked, *sums))
   log_total = jnp.log(total) + most
-  mean = over_vocab(jax.lax.psum, jnp.sum(powers * scores, -1)) / total
-  return picked - log_total, jax.lax.stop_gradient(log_total - mean)
+  return picked - log_total, log_total - weighted / total, log_total
+
+
+def _scores(scoring, head, hidden):
+  """Returns the policy's scores of all tokens [B, C, V], unnormalised."""
+  scores = transformer.scores(scoring.config, head, hidden)
+  return scores / scoring.temperature
+
+
+def _own(scores, targets, vocab_axis):
+  """Returns targets [B, C, 1] counted from the first token that is here."""
+  first = 0
+  if vocab_axis:
+    first = jax.lax.axis_index(vocab_axis) * scores.shape[-1]
+  return targets[..., None] - first

@@ -42,8 +42,6 @@ class TransformerConfig:
   # Layers per step of the scan. XLA:CPU keeps what a loop saves for the
   # backward pass at half the speed of straight code.
   scan_unroll: int = 1
-  # Weights are matrices [outputs, inputs]; the sampler's way, see `unstack`.
-  outputs_first: bool = False
 
 
 class RMSNorm(nn.Module):
@@ -81,19 +79,20 @@ class Block(nn.Module):
 
   `attend(q, k, v) -> (out, kept)` decides what is seen and what is kept of
   the keys and values (nothing, all of them, or an updated cache). `axes` are
-  those of the residual.
+  those of the residual. With `outputs_first`, weights are `unstack`'s matrices.
   """
 
   config: TransformerConfig
   attend: Callable
   axes: tuple[str, ...] = ("rows", "residual", "features")
+  outputs_first: bool = False
 
   def _project(self, name, y, inputs, outputs):
     """y [..., *inputs] -> [..., *outputs]; both are {logical axis: size}."""
     c = self.config
     fan_in = math.prod(inputs.values())
     shape, axes = (*inputs.values(), *outputs.values()), (*inputs, *outputs)
-    if c.outputs_first:
+    if self.outputs_first:
       shape, axes = (math.prod(outputs.values()), fan_in), (None, None)
     weight: Any = self.param(
       name,
@@ -102,11 +101,11 @@ class Block(nn.Module):
       jnp.dtype(c.param_dtype),
     )
     weight = weight.astype(c.dtype)
-    if not c.outputs_first:
+    if not self.outputs_first:
       out = jnp.tensordot(y, weight, axes=len(inputs))
     else:
       lead = y.shape[: y.ndim - len(inputs)]
-      out = _outputs_first_product(weight, y.reshape(-1, fan_in))
+      out = _outputs_first_product(weight, y.reshape(-1, fan_in), y.dtype)
       out = out.reshape(*lead, *outputs.values())
     if "embed" in outputs:
       return sharding.constrain(out, *self.axes)
@@ -196,7 +195,7 @@ def embed(config, params, tokens):
 
 
 def head(config: TransformerConfig, params: dict):
-  """Returns the head's weight, [V, D] if tied or outputs first, else [D, V]."""
+  """Returns the head's weight, [V, D] if tied (or unstacked), else [D, V]."""
   weight = params["embedding"] if config.tied_head else params["head"]
   return weight.astype(config.dtype)
 
@@ -209,29 +208,45 @@ def scores(config: TransformerConfig, head, hidden):
     head: from `head`, or a part of its vocabulary.
     hidden: [..., D].
   """
-  if config.outputs_first:
-    out = _outputs_first_product(head, hidden.reshape(-1, config.width))
-    return out.reshape(*hidden.shape[:-1], -1)
   equation = "...d,vd->...v" if config.tied_head else "...d,dv->...v"
   return jnp.einsum(equation, hidden, head, preferred_element_type=jnp.float32)
-
-
-def _outputs_first_product(weight, y):
-  """weight [outputs, inputs], y [tokens, inputs] -> [tokens, outputs].
-
-  XLA:CPU multiplies a few tokens by a large matrix half as fast again this
-  way round; the barrier keeps the compiler from turning it back.
-  """
-  contract_last = (((1,), (1,)), ((), ()))
-  out = jax.lax.dot_general(
-    weight, y, contract_last, preferred_element_type=jnp.float32
-  )
-  return jax.lax.optimization_barrier(out).T.astype(y.dtype)
 
 
 def logits(config: TransformerConfig, params: dict, hidden):
   """Returns float32 logits [..., V] of final hidden states [..., D]."""
   return scores(config, head(config, params), hidden)
+
+
+def scores_gradients(config: TransformerConfig, head, hidden, of_scores):
+  """Returns what `scores` pulls back, float32 [D, V] and [..., D].
+
+  The head's lies inputs first even if it is tied: the other way round XLA:CPU
+  would transpose `of_scores` before it multiplies.
+
+  Args:
+    config, head, hidden: as `scores` took them.
+    of_scores: [..., V], in hidden's dtype.
+  """
+  f32 = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
+  equation = "...v,vd->...d" if config.tied_head else "...v,dv->...d"
+  return (
+    f32("...d,...v->dv", hidden, of_scores),
+    f32(equation, of_scores, head),
+  )
+
+
+def _outputs_first_product(weight, y, dtype):
+  """weight [outputs, inputs], y [tokens, inputs] -> [tokens, outputs].
+
+  XLA:CPU multiplies a few tokens by a large matrix half as fast again this way
+  round, and for TPU it need not move the weights before the decode loop. The
+  barrier keeps the compiler from turning it back.
+  """
+  contract_last = (((1,), (1,)), ((), ()))
+  out = jax.lax.dot_general(
+    weight, y, contract_last, preferred_element_type=jnp.float32
+  )
+  return jax.lax.optimization_barrier(out).T.astype(dtype)
 
 
 def init(config: TransformerConfig, key) -> dict:
@@ -291,15 +306,15 @@ def unstack(config: TransformerConfig, params: dict) -> dict:
   """Returns the parameters as `decode_step` takes them, in config.dtype.
 
   `layers` is a tuple, one entry a layer, so that caches are updated in place;
-  with config.outputs_first every weight is a matrix [outputs, inputs].
+  every weight is a matrix [outputs, inputs].
 
   Args:
-    config: of the decoding.
-    params: as from `init` of the same config with inputs first.
+    config: TransformerConfig.
+    params: as from `init`.
   """
 
   def matrix(name, weight):
-    if not config.outputs_first or weight.ndim < 2:
+    if weight.ndim < 2:
       return weight
     num_inputs = math.prod(weight.shape[: _num_input_axes(name)])
     return weight.reshape(num_inputs, -1).T
@@ -324,17 +339,16 @@ def unstacked_shardings(config: TransformerConfig, mesh) -> dict:
   they would take longer to arrive than to multiply.
 
   Args:
-    config: of the decoding.
+    config: TransformerConfig.
     mesh: of the sampler.
   """
-  loaded = dataclasses.replace(config, outputs_first=False)
   boxed = jax.eval_shape(
-    functools.partial(_init_boxed, loaded), jax.random.key(0)
+    functools.partial(_init_boxed, config), jax.random.key(0)
   )
 
   def place(name, shape, axes):
     axes = [None if axis == "embed" else axis for axis in axes]
-    if config.outputs_first and name != "embedding" and len(shape) > 1:
+    if name != "embedding" and len(shape) > 1:
       n = _num_input_axes(name)
       shape = (math.prod(shape[n:]), math.prod(shape[:n]))
       axes = (axes[n], axes[0])  # heads lie together, whatever their size
@@ -414,11 +428,15 @@ def decode_step(config, params, token, caches, reach, *, fork, length):
       )
       return out, cache
 
-    block = Block(config, attend, axes=("rows", "lanes", "features"))
+    axes = ("rows", "lanes", "features")
+    block = Block(config, attend, axes, outputs_first=True)
     x, cache = block.apply({"params": layer}, x, fork - 1 + length)
     updated.append(cache)
   x = RMSNorm(config).apply({"params": params["final_norm"]}, x)
-  return logits(config, params, x), tuple(updated)
+  logits = _outputs_first_product(
+    head(config, params), x.reshape(-1, config.width), jnp.float32
+  )
+  return logits.reshape(*x.shape[:-1], -1), tuple(updated)
 
 
 def init_caches(config, *, rows, lanes, trunk_length, completion_length):

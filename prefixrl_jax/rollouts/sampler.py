@@ -101,11 +101,6 @@ class Sampler:
     self.steps_per_dispatch = steps_per_dispatch
     self.stop_tokens = stop_tokens
     self.usage = Usage()
-    # Decoding multiplies a few tokens by all weights, and XLA:CPU is
-    # particular about how they lie.
-    decoder = dataclasses.replace(
-      config, outputs_first=mesh.devices.flat[0].platform == "cpu"
-    )
     init = functools.partial(
       decoding.init_state,
       config,
@@ -118,9 +113,9 @@ class Sampler:
     shardings = _state_shardings(mesh, jax.eval_shape(init))
     donate = functools.partial(jax.jit, donate_argnames="state")
     self._init = jax.jit(init, out_shardings=shardings)
-    self._unstacked = transformer.unstacked_shardings(decoder, mesh)
+    self._unstacked = transformer.unstacked_shardings(config, mesh)
     self._unstack = jax.jit(
-      functools.partial(transformer.unstack, decoder),
+      functools.partial(transformer.unstack, config),
       out_shardings=self._unstacked,
     )
     self._admit = donate(
@@ -130,7 +125,7 @@ class Sampler:
     self._decode = donate(
       functools.partial(
         decoding.decode,
-        decoder,
+        config,
         num_steps=steps_per_dispatch,
         temperature=temperature,
         top_k=top_k,

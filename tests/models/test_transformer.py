@@ -122,11 +122,9 @@ def test_dense_attention_caps_scores_and_is_zero_where_nothing_is_seen(rng):
   assert not out[0, 3].any()
 
 
-@pytest.mark.parametrize(
-  ("outputs_first", "chunk"), [(False, 128), (True, 128), (False, 3)]
-)
+@pytest.mark.parametrize("chunk", [128, 3])
 def test_decoding_equals_the_forward_pass(
-  model, params, rng, monkeypatch, outputs_first, chunk
+  model, params, rng, monkeypatch, chunk
 ):
   """Lanes with different forks on one trunk, teacher-forced.
 
@@ -136,8 +134,7 @@ def test_decoding_equals_the_forward_pass(
   trunk = rng.integers(0, model.vocab_size, (1, 7))
   forks, steps = np.array([[7, 3, 1]]), 4
   lanes = rng.integers(0, model.vocab_size, (1, 3, steps))
-  config = dataclasses.replace(model, outputs_first=outputs_first)
-  unstacked = transformer.unstack(config, params)
+  unstacked = transformer.unstack(model, params)
   caches = tuple(
     cache.replace(trunk_key=key, trunk_value=value)
     for cache, key, value in zip(
@@ -155,7 +152,7 @@ def test_decoding_equals_the_forward_pass(
     )
     assert reach == (1 + (chunk == 3), 1 + (chunk == step == 3))
     logits, caches = transformer.decode_step(
-      config, unstacked, token, caches, reach, fork=forks, length=length
+      model, unstacked, token, caches, reach, fork=forks, length=length
     )
     for lane, fork in enumerate(forks[0]):
       sequence = np.concatenate([trunk[0, :fork], lanes[0, lane, :step]])
