@@ -1,6 +1,7 @@
 """What is timed of ours: the sampler and the update, set up for some work."""
 
 import dataclasses
+import itertools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -77,9 +78,9 @@ def make_update(config, mesh, *, b2: float = 0.95):
   return step, state, update.make_init(optimizer, state)
 
 
-def trunks_of(config, unit: Unit) -> np.ndarray:
-  """Returns the unit's trunks, random tokens int32 [trunks, P]."""
-  rng = np.random.default_rng(0)
+def trunks_of(config, unit: Unit, seed: int = 0) -> np.ndarray:
+  """Returns trunks for the unit, random tokens int32 [trunks, P]."""
+  rng = np.random.default_rng(seed)
   shape = (unit.num_trunks, unit.trunk_length)
   return rng.integers(0, config.vocab_size, shape, np.int32)
 
@@ -97,20 +98,25 @@ def sampling(config, params, unit: Unit) -> Callable[[], object]:
     steps_per_dispatch=32,
   )
   sampler.warm_up(params)
-  requests = [
-    Request(
-      trunk,
-      unit.lanes,
-      0,
-      i,
-      max_tokens=unit.lengths[i * unit.lanes],
-    )
-    for i, trunk in enumerate(trunks_of(config, unit))
-  ]
+  calls = itertools.count()
 
   def run():
-    sampler.load(params)  # forgets the trunks that the last call has left
-    found = sampler.sample(requests, purpose="sampling", seed=0)
+    # New ones each time: a trunk that is still in a cache is not run again.
+    trunks = trunks_of(config, unit, seed=next(calls))
+    found = sampler.sample(
+      [
+        Request(
+          trunk,
+          unit.lanes,
+          0,
+          i,
+          max_tokens=unit.lengths[i * unit.lanes],
+        )
+        for i, trunk in enumerate(trunks)
+      ],
+      purpose="sampling",
+      seed=0,
+    )
     lengths = tuple(len(c.tokens) for group in found for c in group)
     assert lengths == unit.lengths, lengths
 

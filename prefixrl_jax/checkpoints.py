@@ -3,6 +3,7 @@
 import hashlib
 import logging
 import os
+import signal
 from typing import Any
 
 import jax
@@ -106,6 +107,24 @@ class Checkpointer:
     """Waits for what is being written."""
     self._manager.wait_until_finished()
     self._manager.close()
+
+
+class SignalFlag:
+  """Remembers a signal instead of dying of it."""
+
+  def __init__(self, number: int):
+    self._number = number
+    self.is_set = False
+
+  def _handle(self, *_):
+    self.is_set = True
+
+  def __enter__(self):
+    self._previous = signal.signal(self._number, self._handle)
+    return self
+
+  def __exit__(self, *_):
+    signal.signal(self._number, self._previous)
 
 
 def save_params(path: epath.Path, params: dict) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import jax.monitoring
+import numpy as np
 import rich.progress
 import tensorboardX
 from etils import epath
@@ -164,3 +165,48 @@ class CompilationCounter:
 
   def __exit__(self, *_) -> None:
     jax.monitoring.unregister_event_duration_listener(self._listen)
+
+
+def group_metrics(is_prefixed, rewards, groups) -> dict[str, float]:
+  """Returns reward and signal, apart for prefixed and no-prefix prompts.
+
+  Args:
+    is_prefixed: bool [prompts].
+    rewards: [prompts, n].
+    groups: n completions of each prompt.
+  """
+  result: dict[str, Any] = {}
+  for kind, chosen in (("prefixed", is_prefixed), ("no_prefix", ~is_prefixed)):
+    if not chosen.any():
+      continue
+    correct = rewards[chosen] == 1
+    completions = [
+      c for group, take in zip(groups, chosen) if take for c in group
+    ]
+    result |= {
+      f"train/{kind}/reward": rewards[chosen].mean(),
+      f"train/{kind}/accuracy": correct.mean(),
+      f"train/{kind}/any_correct": correct.any(1).mean(),
+      f"train/{kind}/all_correct": correct.all(1).mean(),
+      f"train/{kind}/length": np.mean([len(c.tokens) for c in completions]),
+      f"train/{kind}/truncated": np.mean([c.truncated for c in completions]),
+    }
+  return {k: float(v) for k, v in result.items()}
+
+
+def shown(metrics: dict) -> dict[str, str]:
+  """Returns the few figures worth a place beside the progress bar."""
+  names = {
+    "flops_paper": ("FLOPs", ".3g"),
+    "sft/loss": ("SFT loss", ".3f"),
+    "train/prefixed/accuracy": ("prefixed", ".3f"),
+    "train/no_prefix/accuracy": ("no prefix", ".3f"),
+    "train/no_prefix/entropy": ("entropy", ".2f"),
+    "train/grad_norm": ("gradient", ".2g"),
+    "tokens_per_second/rollout": ("sampled/s", ".0f"),
+  }
+  return {
+    label: f"{metrics[name]:{form}}"
+    for name, (label, form) in names.items()
+    if name in metrics
+  }

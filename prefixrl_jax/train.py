@@ -10,7 +10,6 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any
 
 import jax
 import numpy as np
@@ -18,7 +17,7 @@ from etils import epath
 
 from prefixrl_jax import metrics as metrics_lib
 from prefixrl_jax.batches import TrainState
-from prefixrl_jax.checkpoints import Checkpointer
+from prefixrl_jax.checkpoints import Checkpointer, SignalFlag
 from prefixrl_jax.distributed import sharding
 from prefixrl_jax.evals.evaluate import mean_accuracy, without_prefix
 from prefixrl_jax.learner import optimizer as optimizer_lib
@@ -292,7 +291,7 @@ class Trainer:
     )
     is_prefixed = np.array([len(p.prefix) > 0 for p in drawn])
     metrics = {f"train/{k}": float(v) for k, v in metrics.items()}
-    metrics |= _group_metrics(is_prefixed, rewards, groups)
+    metrics |= metrics_lib.group_metrics(is_prefixed, rewards, groups)
     metrics["train/judge_timeouts"] = sum(v.timed_out for v in verdicts)
     metrics["tokens_per_second/rollout"] = usage.output_tokens / usage.seconds
     metrics["tokens_per_second/update"] = tokens / seconds
@@ -335,7 +334,7 @@ class Trainer:
       )
     self._compile()
     with (
-      _SignalFlag(signal.SIGTERM) as preempted,
+      SignalFlag(signal.SIGTERM) as preempted,
       self._checkpointer() as checkpointer,
     ):
       restored = checkpointer.restore_latest(self._abstract_state())
@@ -378,7 +377,7 @@ class Trainer:
             "compilations": compilations.count,
           }
           writer.write(step, metrics)
-          shown = _shown(metrics)
+          shown = metrics_lib.shown(metrics)
           progress.update(self.ledger.training_flops(), **shown)
           if step % config.train.log_every == 0:
             figures = "  ".join(f"{k} {v}" for k, v in shown.items())
@@ -447,60 +446,3 @@ class Trainer:
       "ledger": self.ledger.to_dict(),
       "accuracy": accuracy,
     }
-
-
-def _group_metrics(is_prefixed, rewards, groups) -> dict[str, float]:
-  """Reward and signal, separately for prefixed and no-prefix prompts."""
-  result: dict[str, Any] = {}
-  for kind, chosen in (("prefixed", is_prefixed), ("no_prefix", ~is_prefixed)):
-    if not chosen.any():
-      continue
-    correct = rewards[chosen] == 1
-    completions = [
-      c for group, take in zip(groups, chosen) if take for c in group
-    ]
-    result |= {
-      f"train/{kind}/reward": rewards[chosen].mean(),
-      f"train/{kind}/accuracy": correct.mean(),
-      f"train/{kind}/any_correct": correct.any(1).mean(),
-      f"train/{kind}/all_correct": correct.all(1).mean(),
-      f"train/{kind}/length": np.mean([len(c.tokens) for c in completions]),
-      f"train/{kind}/truncated": np.mean([c.truncated for c in completions]),
-    }
-  return {k: float(v) for k, v in result.items()}
-
-
-def _shown(metrics: dict) -> dict[str, str]:
-  """The few figures worth a place beside the progress bar."""
-  names = {
-    "flops_paper": ("FLOPs", ".3g"),
-    "sft/loss": ("SFT loss", ".3f"),
-    "train/prefixed/accuracy": ("prefixed", ".3f"),
-    "train/no_prefix/accuracy": ("no prefix", ".3f"),
-    "train/no_prefix/entropy": ("entropy", ".2f"),
-    "train/grad_norm": ("gradient", ".2g"),
-    "tokens_per_second/rollout": ("sampled/s", ".0f"),
-  }
-  return {
-    label: f"{metrics[name]:{form}}"
-    for name, (label, form) in names.items()
-    if name in metrics
-  }
-
-
-class _SignalFlag:
-  """Remembers a signal instead of dying of it."""
-
-  def __init__(self, number: int):
-    self._number = number
-    self.is_set = False
-
-  def _handle(self, *_):
-    self.is_set = True
-
-  def __enter__(self):
-    self._previous = signal.signal(self._number, self._handle)
-    return self
-
-  def __exit__(self, *_):
-    signal.signal(self._number, self._previous)

@@ -312,24 +312,52 @@ def unstack(config: TransformerConfig, params: dict) -> dict:
     config: TransformerConfig.
     params: as from `init`.
   """
-
-  def matrix(name, weight):
-    if weight.ndim < 2:
-      return weight
-    num_inputs = math.prod(weight.shape[: _num_input_axes(name)])
-    return weight.reshape(num_inputs, -1).T
-
-  layers = tuple(
-    {
-      name: jax.tree.map(lambda x, i=i, name=name: matrix(name, x[i]), leaf)
-      for name, leaf in params["layers"].items()
-    }
-    for i in range(config.num_layers)
+  return _unstack(
+    config,
+    functools.partial(_layer_matrices, config),
+    functools.partial(_matrices, config),
+    params,
   )
-  rest = dict(params, layers=layers)
-  if not config.tied_head:
-    rest["head"] = matrix("head", params["head"])
-  return jax.tree.map(lambda x: x.astype(config.dtype), rest)
+
+
+def make_unstack(config: TransformerConfig, mesh) -> Callable[[dict], dict]:
+  """Returns `unstack` for a mesh; one compiled layer serves all of them."""
+  where = unstacked_shardings(config, mesh)
+  rest = {name: leaf for name, leaf in where.items() if name != "layers"}
+  return functools.partial(
+    _unstack,
+    config,
+    jax.jit(
+      functools.partial(_layer_matrices, config),
+      out_shardings=where["layers"][0],
+    ),
+    jax.jit(functools.partial(_matrices, config), out_shardings=rest),
+  )
+
+
+def _unstack(config, of_layer, of_rest, params):
+  rest = {name: leaf for name, leaf in params.items() if name != "layers"}
+  layers = tuple(
+    of_layer(params["layers"], i) for i in range(config.num_layers)
+  )
+  return dict(of_rest(rest), layers=layers)
+
+
+def _layer_matrices(config, layers, i):
+  return _matrices(config, jax.tree.map(lambda x: x[i], layers))
+
+
+def _matrices(config, tree):
+  def matrix(name, weight):
+    if weight.ndim > 1 and name != "embedding":
+      num_inputs = math.prod(weight.shape[: _num_input_axes(name)])
+      weight = weight.reshape(num_inputs, -1).T
+    return weight.astype(config.dtype)
+
+  return {
+    name: jax.tree.map(functools.partial(matrix, name), leaf)
+    for name, leaf in tree.items()
+  }
 
 
 def unstacked_shardings(config: TransformerConfig, mesh) -> dict:
@@ -414,7 +442,7 @@ def decode_step(config, params, token, caches, reach, *, fork, length):
   of_lanes = lambda write: jax.vmap(jax.vmap(write))
   write_key = of_lanes(lambda old, new, i: old.at[:, :, i].set(new))
   write_value = of_lanes(lambda old, new, i: old.at[:, i].set(new))
-  x = embed(config, params, token)
+  x: Any = embed(config, params, token)
   updated = []
   for layer, cache in zip(params["layers"], caches):
 

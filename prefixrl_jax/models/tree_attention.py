@@ -55,11 +55,7 @@ def attend(rows, schedule, q, k, v, *, soft_cap=None, implementation=None):
     [B, T, N, H], in q's dtype; 0 where a query sees nothing.
   """
   if implementation is None:
-    implementation = (
-      attention_kernel.tree_flash_attention
-      if platform() == "tpu"
-      else attention_xla.tree_block_attention
-    )
+    implementation = _implementation(schedule, q.shape[1])
   local = functools.partial(implementation, soft_cap=soft_cap)
   places = attention.places_of(rows)
   mesh = jax.sharding.get_abstract_mesh()
@@ -73,6 +69,20 @@ def attend(rows, schedule, q, k, v, *, soft_cap=None, implementation=None):
     out_specs=heads,
     check_vma=False,  # a Pallas call does not say what its outputs vary over
   )(places, schedule, q, k, v)
+
+
+def _implementation(schedule, length):
+  if platform() == "tpu":
+    return attention_kernel.tree_flash_attention
+  if length <= min(schedule.block_q, schedule.block_kv):
+    return _one_block
+  return attention_xla.tree_block_attention
+
+
+def _one_block(places: attention.Places, schedule, q, k, v, *, soft_cap):
+  """Nothing to skip, and a third of the loop's time to compile."""
+  mask = attention.visible(*places, window=schedule.window)
+  return attention.dense_attention(q, k, v, mask, soft_cap)
 
 
 def num_pairs(schedule):

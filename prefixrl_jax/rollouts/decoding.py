@@ -4,8 +4,10 @@ import dataclasses
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.layout import Format, Layout
 
-from prefixrl_jax.batches import SamplerState
+from prefixrl_jax.batches import KVCache, SamplerState
+from prefixrl_jax.distributed import sharding
 from prefixrl_jax.models import attention, transformer
 
 
@@ -31,6 +33,43 @@ def init_state(
     key=jax.vmap(jax.vmap(jax.random.key))(jnp.zeros(grid, jnp.uint32)),
     tokens=jnp.zeros((*grid, completion_length), jnp.int32),
     logprobs=jnp.zeros((*grid, completion_length), jnp.float32),
+  )
+
+
+def state_shardings(mesh, abstract: SamplerState) -> SamplerState:
+  """Returns where a state lies: rows over data and fsdp, heads over tensor.
+
+  Args:
+    mesh: of the sampler.
+    abstract: shapes of `init_state`.
+  """
+  rows_only = lambda x: sharding.sharding(
+    mesh, x.shape, "rows", *[None] * (x.ndim - 1)
+  )
+  shardings = jax.tree.map(rows_only, abstract)
+  of_cache = {
+    "trunk_key": ("rows", "kv_heads", "head_dim", "length"),
+    "trunk_value": ("rows", "kv_heads", "length", "head_dim"),
+    "lane_key": ("rows", "lanes", "kv_heads", "head_dim", "length"),
+    "lane_value": ("rows", "lanes", "kv_heads", "length", "head_dim"),
+  }
+  # How a token's keys and values lie together, as the loop on a TPU wants it;
+  # else it would copy all of them on its way in and out.
+  of_tpu = {"lane_key": (0, 1, 4, 2, 3), "lane_value": (0, 1, 3, 2, 4)}
+  is_tpu = mesh.devices.flat[0].platform == "tpu"
+
+  def place(name, cache):
+    where = sharding.sharding(mesh, getattr(cache, name).shape, *of_cache[name])
+    if is_tpu and name in of_tpu:
+      return Format(Layout(of_tpu[name]), where)
+    return where
+
+  return dataclasses.replace(
+    shardings,
+    caches=tuple(
+      KVCache(**{name: place(name, cache) for name in of_cache})
+      for cache in abstract.caches
+    ),
   )
 
 
@@ -76,10 +115,8 @@ def start(state: SamplerState, lanes, fork, limit, seed, key_ids):
   """
 
   def lane_key(ids):
-    key = jax.random.key(seed)
-    for i in range(ids.shape[0]):
-      key = jax.random.fold_in(key, ids[i])
-    return key
+    fold = lambda key, number: (jax.random.fold_in(key, number), None)
+    return jax.lax.scan(fold, jax.random.key(seed), ids)[0]
 
   pick = lambda new, old: jnp.where(lanes, new, old)
   first = jnp.take_along_axis(state.trunk_tokens, fork - 1, axis=1)

@@ -15,9 +15,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.experimental.layout import Format, Layout
 
-from prefixrl_jax.batches import KVCache
 from prefixrl_jax.distributed import sharding
 from prefixrl_jax.models import transformer
 from prefixrl_jax.rollouts import decoding
@@ -110,14 +108,10 @@ class Sampler:
       completion_length=completion_length,
     )
     whole = sharding.replicated(mesh)
-    shardings = _state_shardings(mesh, jax.eval_shape(init))
+    shardings = decoding.state_shardings(mesh, jax.eval_shape(init))
     donate = functools.partial(jax.jit, donate_argnames="state")
     self._init = jax.jit(init, out_shardings=shardings)
-    self._unstacked = transformer.unstacked_shardings(config, mesh)
-    self._unstack = jax.jit(
-      functools.partial(transformer.unstack, config),
-      out_shardings=self._unstacked,
-    )
+    self._unstack = transformer.make_unstack(config, mesh)
     self._admit = donate(
       functools.partial(decoding.admit, config), out_shardings=shardings
     )
@@ -195,7 +189,9 @@ class Sampler:
     )
     with jax.set_mesh(self.mesh):
       state = jax.eval_shape(self._init)
-      state = jax.tree.map(place, state, _state_shardings(self.mesh, state))
+      state = jax.tree.map(
+        place, state, decoding.state_shardings(self.mesh, state)
+      )
       return {
         "prefill": self._admit.lower(
           params,
@@ -207,7 +203,7 @@ class Sampler:
           jax.tree.map(
             place,
             jax.eval_shape(self._unstack, params),
-            self._unstacked,
+            transformer.unstacked_shardings(self.config, self.mesh),
           ),
           state=state,
           patience=np.int32(0),
@@ -459,35 +455,3 @@ class Sampler:
     self.usage.completions += 1
     self.usage.input_tokens += len(self._requests[number].trunk)
     self.usage.output_tokens += output_tokens
-
-
-def _state_shardings(mesh, abstract):
-  """Rows over data and fsdp, heads over tensor."""
-  rows_only = lambda x: sharding.sharding(
-    mesh, x.shape, "rows", *[None] * (x.ndim - 1)
-  )
-  shardings = jax.tree.map(rows_only, abstract)
-  of_cache = {
-    "trunk_key": ("rows", "kv_heads", "head_dim", "length"),
-    "trunk_value": ("rows", "kv_heads", "length", "head_dim"),
-    "lane_key": ("rows", "lanes", "kv_heads", "head_dim", "length"),
-    "lane_value": ("rows", "lanes", "kv_heads", "length", "head_dim"),
-  }
-  # How a token's keys and values lie together, as the loop on a TPU wants it;
-  # else it would copy all of them on its way in and out.
-  of_tpu = {"lane_key": (0, 1, 4, 2, 3), "lane_value": (0, 1, 3, 2, 4)}
-  is_tpu = mesh.devices.flat[0].platform == "tpu"
-
-  def place(name, cache):
-    where = sharding.sharding(mesh, getattr(cache, name).shape, *of_cache[name])
-    if is_tpu and name in of_tpu:
-      return Format(Layout(of_tpu[name]), where)
-    return where
-
-  return dataclasses.replace(
-    shardings,
-    caches=tuple(
-      KVCache(**{name: place(name, cache) for name in of_cache})
-      for cache in abstract.caches
-    ),
-  )

@@ -1,0 +1,240 @@
+"""A run's workdir: where each artifact lies and what it was made from."""
+
+import functools
+import importlib.resources
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import ml_collections
+from etils import epath
+from rich.console import Console
+
+from prefixrl_jax.artifacts import Artifact, read_json, write_json
+from prefixrl_jax.evals.results import read_results
+from prefixrl_jax.ledger import Ledger
+from prefixrl_jax.problems.loading import load_problems
+from prefixrl_jax.session import Session, open_session
+from prefixrl_jax.traces import store
+from prefixrl_jax.train import TrainData
+from prefixrl_jax.types import EvalResult, Problem, UserError
+
+# What may change between two runs in one workdir.
+_NOT_INPUTS = ("checkpoint_every", "checkpoints_kept", "log_every")
+
+
+class Workspace:
+  """A config and a workdir; what the stages find there and leave there."""
+
+  def __init__(
+    self,
+    config: ml_collections.ConfigDict,
+    workdir: epath.Path,
+    *,
+    fresh: bool,
+  ):
+    """Checks what can be checked before anything is loaded.
+
+    Args:
+      config: validated.
+      workdir: for the artifacts.
+      fresh: remove what earlier runs left there.
+    """
+    self.config, self.workdir = config, workdir
+    self.console = Console(stderr=True, highlight=False)
+    if fresh and workdir.exists():
+      workdir.rmtree()
+    folder = config.model.folder
+    if folder and not epath.Path(folder).is_dir():
+      raise UserError(f"config.model.folder: there is no folder {folder}.")
+    if not folder and config.problems.task != "checksum":
+      raise UserError(
+        "config.model.folder is empty; give a Hugging Face model folder,"
+        " --config.model.folder=PATH."
+      )
+    # A workdir of another config is refused before anything is computed.
+    for stage in ("screen", "collect", "cut"):
+      for seed in self.data_seeds:
+        self.data_artifact(stage, seed).check()
+    for arm in config.run_arms:
+      for seed in config.seeds:
+        self.run_artifact("train", arm, seed).check()
+        self.run_artifact("evaluate", arm, seed).check()
+
+  @property
+  def data_seeds(self) -> tuple[int, ...]:
+    """Seeds that have problems and traces of their own."""
+    seeds = tuple(self.config.seeds)
+    return seeds if self.config.fresh_data_per_seed else seeds[:1]
+
+  def data_seed(self, seed: int) -> int:
+    """Returns the seed whose problems and traces a run of `seed` uses."""
+    return seed if self.config.fresh_data_per_seed else self.data_seeds[0]
+
+  @functools.cached_property
+  def session(self) -> Session:
+    """Loads the base policy, once; prints and checks the memory plan."""
+    return open_session(
+      self.config, base=self.base_file(), show=self.console.print
+    )
+
+  def base_file(self) -> epath.Path:
+    """The embedded task's base model."""
+    base = self.config.model.base
+    if base.startswith("package:"):
+      data = importlib.resources.files("prefixrl_jax") / "data"
+      return epath.Path(str(data / base.removeprefix("package:")))
+    return (
+      epath.Path(base) if base else self.workdir / "pretrain/base.safetensors"
+    )
+
+  def inputs(self, *sections: str) -> dict[str, Any]:
+    """The config's sections an artifact depends on, as plain JSON values."""
+    return {
+      name: {
+        key: value
+        for key, value in _plain(self.config[name]).items()
+        if key not in _NOT_INPUTS
+      }
+      for name in sections
+    }
+
+  def data_artifact(self, stage: str, seed: int) -> Artifact:
+    """screen, collect, cut: what a seed's traces are made of."""
+    depends = self.inputs("model", "problems", "rollouts", "screen")
+    if not self.config.model.base and not self.config.model.folder:
+      depends |= self.inputs("pretrain")
+    if stage != "screen":
+      depends |= self.inputs("collect")
+    if stage == "cut":
+      depends |= self.inputs("prefixes")
+    return Artifact(self.workdir / "data" / f"seed_{seed}" / stage, depends)
+
+  def run_artifact(self, stage: str, arm: str, seed: int) -> Artifact:
+    """train, evaluate: one arm (or the base model), one seed."""
+    data = self.data_artifact("cut", self.data_seed(seed))
+    depends = data.depends | self.inputs("evals")
+    if arm != "base":
+      depends |= self.inputs("learner", "sft", "train")
+      depends["arm"] = _plain(self.config.arms[arm])
+    return Artifact(self.workdir / stage / arm / f"seed_{seed}", depends)
+
+  def done(self, artifact: Artifact, what: str) -> bool:
+    """Whether the stage is complete; says so."""
+    if artifact.complete:
+      self.console.print(f"[dim]{what}: complete, not run again[/dim]")
+    return artifact.complete
+
+  def need(self, artifact: Artifact, stage: str) -> Artifact:
+    """Returns the artifact; an error if the stage has not made it."""
+    if not artifact.complete:
+      raise UserError(
+        f"{artifact.directory} is not complete; run --stage={stage} first."
+      )
+    return artifact
+
+  @functools.cache  # noqa: B019 - one Pipeline a process
+  def problems(self, seed: int) -> list[Problem]:
+    """Returns all problems of a data seed; their prompts fit."""
+    problems = load_problems(self.config.problems, seed=seed)
+    self._check_prompts(problems)
+    return problems
+
+  def _check_prompts(self, problems: Sequence[Problem]) -> None:
+    limit = self.config.rollouts.max_prompt_length
+    too_long = [
+      p.id
+      for p in problems
+      if len(self.session.tokenizer.encode_prompt(p.prompt)) > limit
+    ]
+    if too_long:
+      raise UserError(
+        f"{len(too_long)} of {len(problems)} prompts are longer than"
+        f" config.rollouts.max_prompt_length = {limit} tokens:"
+        f" {', '.join(too_long[:8])}{' …' if len(too_long) > 8 else ''}."
+      )
+
+  def in_parts(
+    self,
+    artifact: Artifact,
+    problems: Sequence[Problem],
+    size: int,
+    suffix: str,
+    make: Callable[[Sequence[Problem], epath.Path, Ledger], None],
+  ) -> tuple[list[epath.Path], dict]:
+    """Works through problems in parts; a part that is on disk is kept.
+
+    Args:
+      artifact: that the parts belong to.
+      problems: all of them.
+      size: problems a part.
+      suffix: of a part's file.
+      make: (problems, file, ledger) -> None; writes the file, fills the ledger.
+
+    Returns:
+      The parts' files, and what all of them cost.
+    """
+    total = Ledger(self.session.model)
+    files = []
+    for i in range(0, len(problems), size):
+      stem = artifact.directory / "parts" / f"{i:06d}"
+      cost, file = stem.with_suffix(".json"), stem.with_suffix(suffix)
+      if not cost.exists():  # written last
+        ledger = Ledger(self.session.model)
+        make(problems[i : i + size], file, ledger)
+        write_json(cost, ledger.to_dict())
+      total.add_entries(read_json(cost))
+      files.append(file)
+    return files, total.to_dict()
+
+  def is_hard(self, result: EvalResult) -> bool:
+    """Whether screening found the problem hard; easy ones are for checks."""
+    return (
+      result.split != "easy"
+      and result.num_correct <= self.config.screen.max_correct
+    )
+
+  def hard(self, seed: int, split: str) -> list[Problem]:
+    """Returns a split's hard problems; an error if there are none."""
+    artifact = self.need(self.data_artifact("screen", seed), "screen")
+    results = read_results(artifact.directory / "pass_rates.parquet")
+    ids = {r.problem_id for r in results if self.is_hard(r)}
+    hard = [p for p in self.problems(seed) if p.split == split and p.id in ids]
+    if not hard:
+      raise UserError(
+        f"no {split} problem of seed {seed} is hard: lower the bar"
+        " (config.screen.max_correct), sample less (num_samples) or bring"
+        " harder problems."
+      )
+    return hard
+
+  def train_data(self, seed: int) -> TrainData:
+    """Returns what all arms train on: hard problems that have a trace."""
+    seed = self.data_seed(seed)
+    screened = self.need(self.data_artifact("screen", seed), "screen")
+    collected = self.need(self.data_artifact("collect", seed), "collect")
+    cuts = self.need(self.data_artifact("cut", seed), "cut")
+    traces = store.read_traces(collected.directory / "traces.parquet")
+    solved = {t.problem_id for t in traces}
+    cost = Ledger(self.session.model)
+    cost.add_entries(screened.summary["ledger"])
+    cost.add_entries(collected.summary["ledger"])
+    return TrainData(
+      train=[p for p in self.hard(seed, "train") if p.id in solved],
+      heldout=self.hard(seed, "heldout"),
+      traces=traces,
+      prefixed=store.read_prefixed_problems(
+        cuts.directory / "prefixed.parquet"
+      ),
+      ledger=cost.to_dict(),
+    )
+
+
+def _plain(value: Any) -> Any:
+  """ConfigDicts and tuples as the dicts and lists that JSON gives back."""
+  if isinstance(value, ml_collections.ConfigDict):
+    value = value.to_dict()
+  if isinstance(value, dict):
+    return {k: _plain(v) for k, v in value.items()}
+  if isinstance(value, (list, tuple)):
+    return [_plain(v) for v in value]
+  return value
