@@ -1,5 +1,6 @@
 """From problems to report, through the entry point, on the tiny demo."""
 
+import importlib.resources
 import json
 import os
 import pathlib
@@ -70,7 +71,7 @@ def test_traces_are_readable_with_pandas(done):
   assert len(traces) == traces["problem_id"].nunique()
   assert (traces["reward"] == 1).all()
   assert (traces["tokens"].map(len) > 1).all()
-  base = pipeline.importlib.resources.files("prefixrl_jax") / "data"
+  base = importlib.resources.files("prefixrl_jax") / "data"
   params = checkpoints.load_params(
     epath.Path(str(base / "demo_base.safetensors"))
   )
