@@ -13,7 +13,7 @@ from etils import epath
 from prefixrl_jax.types import UserError
 
 # No text of a problem holds it, and a template has no reason to change it.
-_MARKER = "\ufffcuser text\ufffc"
+_MARKER = "\ufffcuser\ufffc"
 _MAX_LENGTH = 1_000_000
 # Templates that show the day are given this one, so that a run that goes on
 # tomorrow has the prompts that it has today. Llama 3 falls back to it too.

@@ -3,7 +3,7 @@
 import itertools
 import json
 import re
-from collections.abc import Collection, Iterable, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Protocol
 
 import sentencepiece
@@ -71,7 +71,7 @@ class SymbolTokenizer:
 
   def decode(self, ids: Sequence[int]) -> str:
     """Joins the symbols, the stop symbol included."""
-    return "".join(self._symbols[i] for i in ids if i < self.vocab_size)
+    return "".join(self._symbols[i] for i in ids if 0 <= i < self.vocab_size)
 
   encode_prompt = encode
 
@@ -218,7 +218,8 @@ class JsonTokenizer(_FolderTokenizer):
   def decode(self, ids: Sequence[int]) -> str:
     """Returns the text of the ids, special tokens left out."""
     return self._tokenizer.decode(
-      [i for i in ids if i not in self._hidden], skip_special_tokens=False
+      [i for i in ids if 0 <= i < self.vocab_size and i not in self._hidden],
+      skip_special_tokens=False,
     )
 
   def _encode(self, text: str, first: bool) -> list[int]:
@@ -271,17 +272,13 @@ class SentencePieceTokenizer(_FolderTokenizer):
     proto = sentencepiece_model_pb2.ModelProto  # type: ignore[attr-defined]
     model, kind = proto.FromString(path.read_bytes()), proto.SentencePiece
     settings = _read_settings(folder)
-    added = {
-      content: i
-      for content, i in _added_tokens(folder, settings)
-      if _is_control(content)
+    decoder = settings.get("added_tokens_decoder") or {}
+    named = _read_json(folder / "added_tokens.json") | {
+      token["content"]: int(i) for i, token in decoder.items()
     }
+    added = {s: i for s, i in named.items() if _is_control(s)}
+    self._hidden = {int(i) for i, t in decoder.items() if t.get("special")}
     controls = {}
-    self._hidden = {
-      int(i)
-      for i, token in settings.get("added_tokens_decoder", {}).items()
-      if token.get("special")
-    }
     for i, piece in enumerate(model.pieces):
       if piece.type == kind.CONTROL:
         controls[piece.piece] = i
@@ -297,7 +294,7 @@ class SentencePieceTokenizer(_FolderTokenizer):
       model_proto=model.SerializeToString()
     )
     self._adds_space = model.normalizer_spec.add_dummy_prefix
-    self._opens = settings.get("add_bos_token", True)
+    self._opens = settings.get("add_bos_token") is not False
     eos = self._pieces.eos_id()
     super().__init__(
       folder,
@@ -310,7 +307,7 @@ class SentencePieceTokenizer(_FolderTokenizer):
   def decode(self, ids: Sequence[int]) -> str:
     """Returns the text of the ids; control pieces are left out."""
     return self._pieces.decode(
-      [int(i) for i in ids if i < self._size and i not in self._hidden]
+      [int(i) for i in ids if 0 <= i < self._size and i not in self._hidden]
     )
 
   def _encode(self, text: str, first: bool) -> list[int]:
@@ -388,14 +385,6 @@ def _read_settings(folder: epath.Path) -> dict[str, Any]:
   """Older folders keep the names of special tokens in a file of their own."""
   special = _read_json(folder / "special_tokens_map.json")
   return special | _read_json(folder / "tokenizer_config.json")
-
-
-def _added_tokens(
-  folder: epath.Path, settings: Mapping[str, Any]
-) -> Iterable[tuple[str, int]]:
-  yield from _read_json(folder / "added_tokens.json").items()
-  for i, token in settings.get("added_tokens_decoder", {}).items():
-    yield token["content"], int(i)
 
 
 def _from_json(path: epath.Path, text: str) -> tokenizers.Tokenizer:

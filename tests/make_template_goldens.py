@@ -80,7 +80,9 @@ _QWEN3 = """\
   {%- if m.role == "assistant" %}
     {%- set said = m.content.split("</think>")[-1].lstrip("\\n") %}
     {{- "<|im_start|>assistant\\n" }}
-    {%- if loop.index0 > ns.last %}{{ "<think>\\n\\n</think>\\n\\n" }}{% endif %}
+    {%- if loop.index0 > ns.last %}
+      {{- "<think>\\n\\n</think>\\n\\n" }}
+    {%- endif %}
     {{- said + "<|im_end|>\\n" }}
   {%- else %}
     {{- "<|im_start|>" + m.role + "\\n" + m.content + "<|im_end|>\\n" }}

@@ -109,7 +109,17 @@ def test_special_tokens_are_left_out_of_the_text(chat):
     ("{{ raise_exception('no system') }}", "template fails: no system"),
     ("{{ messages[0].content }}" * 2, "exactly once"),
     ("hello", "exactly once"),
+    ("{{ messages[0].content | upper }}", "exactly once"),
     ("{{ ''.__class__.__mro__ }}", "template fails"),
+    ("{{ messages[0].content + documents }}", "template fails"),
+    ("{% for i in range(10**9) %}{{ i }}{% endfor %}", "fails: Range too big"),
+    (
+      "{% for i in range(9999) %}{% for j in range(9999) %}{{ j }}"
+      "{% endfor %}{% endfor %}",
+      "more than 1000000 characters",
+    ),
+    ("{% for %}", "is not Jinja"),
+    ("{{ messages[0].content | replace(' ', '_') }}", "changes white space"),
   ],
 )
 def test_names_a_bad_template(tmp_path, template, message):
@@ -117,8 +127,148 @@ def test_names_a_bad_template(tmp_path, template, message):
   _byte_level().save(str(path / "tokenizer.json"))
   (path / "chat_template.jinja").write_text(template)
   (path / "config.json").write_text('{"eos_token_id": 257}')
-  with pytest.raises(UserError, match=message):
-    JsonTokenizer(path).encode_prompt("x")
+  with pytest.raises(UserError, match=message) as error:
+    JsonTokenizer(path).encode_prompt(" x")
+  assert str(path) in str(error.value)
+  assert "chat_template.jinja" in str(error.value)
+
+
+_LISTED = [
+  {"name": "tool_use", "template": "tools"},
+  {"name": "default", "template": "listed {{ messages[0].content }}"},
+]
+
+
+@pytest.mark.parametrize(
+  ("stated", "files", "shown"),
+  [
+    (_LISTED, {}, "listed x"),
+    ("stated {{ messages[0].content }}", {}, "stated x"),
+    (
+      _LISTED,
+      {"chat_template.jinja": "own {{ messages[0].content }}"},
+      "own x",
+    ),
+    (
+      None,
+      {
+        "chat_template.jinja": "own {{ messages[0].content }}",
+        "additional_chat_templates/rag.jinja": "documents",
+      },
+      "own x",
+    ),
+    (None, {}, "x"),
+  ],
+)
+def test_finds_the_default_template(tmp_path, stated, files, shown):
+  _byte_level().save(str(tmp_path / "tokenizer.json"))
+  settings = {"eos_token": "<|im_end|>", "chat_template": stated}
+  (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+  for name, template in files.items():
+    (tmp_path / name).parent.mkdir(exist_ok=True)
+    (tmp_path / name).write_text(template)
+  t = load_tokenizer(epath.Path(tmp_path))
+  assert t.decode(t.encode_prompt("x")) == shown
+
+
+def test_no_default_template_is_an_error(tmp_path):
+  _byte_level().save(str(tmp_path / "tokenizer.json"))
+  settings = {"eos_token": "<|im_end|>", "chat_template": _LISTED[:1]}
+  (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+  with pytest.raises(UserError, match=r"tool_use, but none.*default"):
+    load_tokenizer(epath.Path(tmp_path))
+
+
+def _save(folder, inner, eos="<|im_end|>", **settings):
+  inner.save(str(folder / "tokenizer.json"))
+  (folder / "tokenizer_config.json").write_text(
+    json.dumps({"eos_token": eos, **settings})
+  )
+  return load_tokenizer(epath.Path(folder))
+
+
+def test_without_a_template_a_text_begins_as_the_library_begins_it(tmp_path):
+  inner = _byte_level()
+  inner.post_processor = tokenizers.processors.TemplateProcessing(
+    single="<|im_start|> $A <|im_end|>",
+    special_tokens=[("<|im_start|>", 256), ("<|im_end|>", 257)],
+  )
+  t = _save(tmp_path, inner)
+  assert t.encode_prompt("a") == [256, *t.encode("a")]
+  assert t.encode_prompt("") == [256]
+
+
+def test_pad_that_is_the_stop_token(tmp_path):
+  t = _save(tmp_path, _byte_level(), pad_token="<|im_end|>")
+  assert (t.pad, t.stop_tokens) == (257, (257,))
+  unnamed = _save(tmp_path, _byte_level())
+  assert (unnamed.pad, unnamed.stop_tokens) == (257, (257,))
+
+
+def test_saved_truncation_and_padding_do_not_count(tmp_path):
+  inner = _byte_level()
+  inner.enable_truncation(3)
+  inner.enable_padding(length=8)
+  t = _save(tmp_path, inner)
+  assert t.decode(t.encode("a long text")) == "a long text"
+
+
+def test_white_space_around_control_tokens_that_take_it(tmp_path):
+  """Phi-3 has such tokens."""
+  inner = _byte_level()
+  inner.add_special_tokens(
+    [
+      tokenizers.AddedToken("<|user|>", rstrip=True),
+      tokenizers.AddedToken("<|model|>", lstrip=True),
+    ]
+  )
+  template = "<|user|>\n{{ messages[0].content }}\n <|model|>"
+  t = _save(tmp_path, inner, chat_template=template)
+  inner.encode_special_tokens = False
+  for text in ("x", " x\n"):
+    expected = inner.encode(template.replace("{{ messages[0].content }}", text))
+    assert t.encode_prompt(text) == expected.ids
+
+
+def test_a_control_token_among_the_models_own_words(tmp_path):
+  """Unigram models and some BPE models can spell one."""
+  inner = tokenizers.Tokenizer(
+    tokenizers.models.Unigram(
+      [("<unk>", 0.0), ("<s>", -0.1), *((c, -9.0) for c in "<s>/ab")],
+      unk_id=0,
+      byte_fallback=False,
+    )
+  )
+  inner.add_special_tokens(["<s>"])
+  inner.encode_special_tokens = True
+  assert 1 in inner.encode("a<s>b").ids  # the library alone is fooled
+  t = _save(tmp_path, inner, eos="<s>")
+  assert t.encode("<s>a<s><s>") == [
+    i for c in "<s>a<s><s>" for i in t.encode(c)
+  ]
+  assert 1 not in t.encode("<s>" * 2000)
+
+
+def test_a_text_that_ends_within_a_character_and_ids_of_nothing(chat):
+  ids = chat.encode("so 漢")
+  assert chat.decode(ids[:-1]) == "so \ufffd"
+  assert chat.decode([*ids, 259, 10**6, 2**40, -1]) == "so 漢"
+
+
+def test_vocabulary_beyond_the_embedding_is_an_error(chat, tmp_path):
+  check_vocabulary(chat, 259)
+  check_vocabulary(chat, 320)  # padded
+  with pytest.raises(UserError, match=r"259 ids, .* embedding for 258"):
+    check_vocabulary(chat, 258)
+
+
+def test_a_control_token_that_nothing_writes_needs_no_embedding(tmp_path):
+  inner = _byte_level()
+  inner.add_special_tokens(["<image>"])
+  check_vocabulary(_save(tmp_path, inner, chat_template=_TEMPLATE), 258)
+  (tmp_path / "generation_config.json").write_text('{"eos_token_id": [259]}')
+  with pytest.raises(UserError, match="260"):
+    check_vocabulary(load_tokenizer(epath.Path(tmp_path)), 259)
 
 
 def test_no_stop_token_is_an_error(tmp_path):
@@ -209,15 +359,16 @@ def test_control_tokens_do_not_come_from_any_text(family_folder, text, data):
     assert t.decode(t.encode(text)) == text
 
 
-def test_an_unfinished_turn_is_the_prompt_and_its_ids(family, family_folder):
-  """What a prefix of a trace is: ids behind ids, at any token."""
+def test_a_prefix_can_end_at_any_token(family, family_folder):
+  """Also within a character: its ids go on, its text does so with them."""
   t = load_tokenizer(epath.Path(family_folder[family]))
   prompt = t.encode_prompt("What is 2 + 2?")
-  trace = t.encode("Two and two are four,\n\nso it is 4. 漢")
+  trace = t.encode("Two and two are four,\n\nso it is 4. 漢😀!")
+  whole = t.decode([*prompt, *trace])
   for cut in range(len(trace) + 1):
     text = t.decode([*prompt, *trace[:cut]])
-    assert text.startswith(t.decode(prompt))
-  assert t.encode_prompt("What is 2 + 2?") + trace == [*prompt, *trace]
+    assert whole.startswith(text.rstrip("\ufffd"))
+  assert whole.endswith("漢😀!")
 
 
 @pytest.mark.parametrize("family", ["llama3", "qwen2", "gemma"])
@@ -272,7 +423,7 @@ def test_a_real_model_as_transformers_has_it():
   check_vocabulary(t, 49152)
 
 
-def test_sentencepiece(tmp_path):
+def _train_pieces(**settings) -> bytes:
   model = io.BytesIO()
   words = [
     f"w{i} is {i * 37 % 101} and {'abcdefgh'[i % 8]}" for i in range(300)
@@ -280,11 +431,15 @@ def test_sentencepiece(tmp_path):
   sentencepiece.SentencePieceTrainer.train(
     sentence_iterator=iter(words),
     model_writer=model,
-    vocab_size=48,
     minloglevel=2,
+    **settings,
   )
+  return model.getvalue()
+
+
+def test_sentencepiece(tmp_path):
   path = epath.Path(tmp_path) / "tokenizer.model"
-  path.write_bytes(model.getvalue())
+  path.write_bytes(_train_pieces(vocab_size=48))
   t = load_tokenizer(epath.Path(tmp_path))
   assert isinstance(t, SentencePieceTokenizer)
   reference = sentencepiece.SentencePieceProcessor(
@@ -294,4 +449,71 @@ def test_sentencepiece(tmp_path):
   assert t.encode(text) == reference.encode(text)
   assert t.encode_prompt(text) == [reference.bos_id(), *reference.encode(text)]
   assert t.decode([*t.encode(text), *t.stop_tokens]) == text
-  assert t.vocab_size == 48
+  assert t.decode([*t.encode(text), 48, -1]) == text
+  assert (t.vocab_size, t.pad, t.stop_tokens) == (48, 2, (2,))
+
+
+@pytest.fixture(scope="module", params=["bpe", "unigram"])
+def pieces(request, tmp_path_factory):
+  """As Gemma's and Mistral's: control pieces and pieces of the user's."""
+  folder = tmp_path_factory.mktemp("pieces")
+  (folder / "tokenizer.model").write_bytes(
+    _train_pieces(
+      vocab_size=310,
+      model_type=request.param,
+      byte_fallback=True,
+      control_symbols=["[INST]", "[/INST]"],
+      user_defined_symbols=["<turn>", "<table>", "\n\n"],
+      remove_extra_whitespaces=False,
+      normalization_rule_name="identity",
+    )
+  )
+  settings = {
+    "bos_token": "<s>",
+    "eos_token": "</s>",
+    "chat_template": "{{ bos_token }}[INST] {{ messages[0].content }}[/INST]"
+    "<turn>w1 is<more>",
+    "added_tokens_decoder": {
+      "0": {"content": "<unk>", "special": True},
+      "310": {"content": "<more>", "special": True},
+    },
+  }
+  (folder / "tokenizer_config.json").write_text(json.dumps(settings))
+  (folder / "generation_config.json").write_text('{"eos_token_id": [2, 310]}')
+  return folder
+
+
+def test_sentencepiece_in_a_chat_models_folder(pieces):
+  t = load_tokenizer(epath.Path(pieces))
+  reference = sentencepiece.SentencePieceProcessor(
+    model_file=str(pieces / "tokenizer.model")
+  )
+  assert (t.vocab_size, t.pad, t.stop_tokens) == (311, 2, (2, 310))
+  prompt = t.encode_prompt("w7 is 57\n\nw8")
+  assert prompt == [
+    1,
+    reference.piece_to_id("[INST]"),
+    *reference.encode("w7 is 57\n\nw8"),
+    reference.piece_to_id("[/INST]"),
+    reference.piece_to_id("<turn>"),
+    *reference.encode("w1 is"),
+    310,
+  ]
+  assert reference.piece_to_id("\n\n") in prompt  # white space is text
+
+
+def test_control_pieces_do_not_come_from_text(pieces):
+  t = load_tokenizer(epath.Path(pieces))
+  reference = sentencepiece.SentencePieceProcessor(
+    model_file=str(pieces / "tokenizer.model")
+  )
+  names = ["<s>", "</s>", "[INST]", "[/INST]", "<turn>", "<table>"]
+  controls = {reference.piece_to_id(s) for s in names} | {310}
+  own = [i for i in t.encode_prompt("x") if i in controls]
+  for text in [*names, "".join(names), "<more><unk>", "<tur", "urn><turn>"]:
+    assert not controls & set(t.encode(text)), text
+    assert [i for i in t.encode_prompt(text) if i in controls] == own, text
+    assert t.decode(t.encode(text)) == text
+  ids = t.encode("漢")
+  assert t.decode(ids) == "漢"
+  assert "\ufffd" in t.decode(ids[:-1])
