@@ -282,7 +282,6 @@ class SentencePieceTokenizer(_FolderTokenizer):
     for i, piece in enumerate(model.pieces):
       if piece.type == kind.CONTROL:
         controls[piece.piece] = i
-        self._hidden.add(i)
       elif added.get(piece.piece) == i or (
         piece.type == kind.USER_DEFINED and _is_control(piece.piece)
       ):
@@ -305,7 +304,7 @@ class SentencePieceTokenizer(_FolderTokenizer):
     )
 
   def decode(self, ids: Sequence[int]) -> str:
-    """Returns the text of the ids; control pieces are left out."""
+    """Returns the text of the ids, special tokens left out."""
     return self._pieces.decode(
       [int(i) for i in ids if 0 <= i < self._size and i not in self._hidden]
     )

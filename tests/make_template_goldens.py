@@ -109,7 +109,7 @@ _SMOLLM3 = """\
 {{ turn("system", "Date: " + strftime_now("%d %B %Y")) }}
 {{ "Mode: " }}{{ "/think" if enable_thinking else "/no_think" }}
 
-{% for name, kept in dict(a=1, b=none).items() if kept is not none %}
+{% for name, kept in dict(a="<é>", b=none).items() if kept is not none %}
   {{ name }}: {{ {"kept": kept} | tojson }}
 {% endfor %}
 {{ "<|im_end|>" }}
@@ -178,6 +178,12 @@ _MISTRAL = """\
 {%- endfor %}
 """
 
+_MISTRAL_TEKKEN = (
+  "{{ bos_token }}{% for m in messages %}{% if m.role == 'user' %}"
+  "[INST]{{ m.content }}[/INST]{% else %}{{ m.content + eos_token }}{% endif %}"
+  "{% endfor %}"
+)
+
 # Template, special tokens, added tokens that no flag marks.
 FAMILIES = {
   "llama3": (
@@ -203,6 +209,7 @@ FAMILIES = {
   ),
   "olmo2": (_OLMO2, "<|endoftext|> <|endoftext|>", ""),
   "mistral": (_MISTRAL, "<s> </s> [INST] [/INST]", ""),
+  "mistral_tekken": (_MISTRAL_TEKKEN, "<s> </s> [INST] [/INST]", ""),
 }
 _CORPUS = [
   "What is the number of new lines that were first before the white space?",
@@ -220,7 +227,7 @@ def make_folder(family: str, folder: pathlib.Path) -> None:
   """
   template, special, unmarked = FAMILIES[family]
   names = list(dict.fromkeys(special.split()))
-  if family in ("gemma", "mistral"):
+  if family in ("gemma", "mistral", "mistral_tekken"):
     t = tokenizers.Tokenizer(models.BPE(byte_fallback=True, unk_token="<unk>"))
     if family == "gemma":
       t.normalizer = normalizers.Replace(" ", "\u2581")
