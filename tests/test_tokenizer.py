@@ -230,6 +230,15 @@ def test_white_space_around_control_tokens_that_take_it(tmp_path):
     assert t.encode_prompt(text) == expected.ids
 
 
+def test_words_that_were_added_are_spelled_as_if_they_were_not(tmp_path):
+  goldens.make_folder("qwen2", tmp_path)
+  usual = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+  inner = tokenizers.Tokenizer.from_file(str(tmp_path / "tokenizer.json"))
+  inner.add_tokens([tokenizers.AddedToken("space. two", lstrip=True)])
+  t = _save(tmp_path, inner)
+  assert t.encode("a  space. two") == usual.encode("a  space. two").ids
+
+
 def test_a_control_token_among_the_models_own_words(tmp_path):
   """Unigram models and some BPE models can spell one."""
   inner = tokenizers.Tokenizer(
@@ -478,6 +487,7 @@ def pieces(request, tmp_path_factory):
     "<turn>w1 is<more>",
     "added_tokens_decoder": {
       "0": {"content": "<unk>", "special": True},
+      "5": {"content": "<turn>", "special": True},
       "310": {"content": "<more>", "special": True},
     },
   }
@@ -520,3 +530,30 @@ def test_control_pieces_do_not_come_from_text(pieces):
   ids = t.encode("漢")
   assert t.decode(ids) == "漢"
   assert "\ufffd" in t.decode(ids[:-1])
+  assert t.decode([5, *ids, reference.piece_to_id("<table>")]) == "漢<table>"
+
+
+def test_a_piece_that_a_folder_adds_is_a_control_token(tmp_path):
+  """Although it is an ordinary one to sentencepiece."""
+  (tmp_path / "tokenizer.model").write_bytes(_train_pieces(vocab_size=48))
+  usual = load_tokenizer(epath.Path(tmp_path))
+  i = next(i for i in range(3, 48) if len(usual.decode([i])) > 1)
+  assert i in usual.encode(usual.decode([i]) * 2)
+  piece = sentencepiece.SentencePieceProcessor(
+    model_file=str(tmp_path / "tokenizer.model")
+  ).id_to_piece(i)
+  (tmp_path / "added_tokens.json").write_text(json.dumps({piece: i}))
+  t = load_tokenizer(epath.Path(tmp_path))
+  assert i not in t.encode(usual.decode([i]) * 2)
+
+
+@pytest.mark.parametrize(
+  ("said", "opens"), [(None, True), (True, True), (False, False)]
+)
+def test_a_folder_can_say_that_no_token_opens_a_text(tmp_path, said, opens):
+  (tmp_path / "tokenizer.model").write_bytes(_train_pieces(vocab_size=48))
+  (tmp_path / "tokenizer_config.json").write_text(
+    json.dumps({"add_bos_token": said})
+  )
+  t = load_tokenizer(epath.Path(tmp_path))
+  assert t.encode_prompt("w1") == [1] * opens + t.encode("w1")
