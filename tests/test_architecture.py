@@ -12,6 +12,7 @@ _PACKAGE = pathlib.Path(__file__).parents[1] / "prefixrl_jax"
 _TEXT_SIDE = (
   "types.py",
   "tokenizer.py",
+  "chat_template.py",
   "artifacts.py",
   "rewards",
   "problems",
