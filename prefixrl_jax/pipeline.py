@@ -15,9 +15,9 @@ from prefixrl_jax.artifacts import Artifact, read_json, write_json
 from prefixrl_jax.distributed import memory
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.evals import report
+from prefixrl_jax.evals.curves import CurvePoint, RunRecord
 from prefixrl_jax.evals.evaluate import Sample, by_fraction, without_prefix
 from prefixrl_jax.evals.results import read_results, write_results
-from prefixrl_jax.evals.summary import CurvePoint, RunRecord
 from prefixrl_jax.learner.packing import layout_for
 from prefixrl_jax.models import transformer
 from prefixrl_jax.prefixes.cut import cut

@@ -17,6 +17,7 @@ _TEXT_SIDE = (
   "rewards",
   "problems",
   "evals/statistics.py",
+  "evals/curves.py",
   "evals/summary.py",
   "evals/figures.py",
   "evals/report.py",
