@@ -239,7 +239,9 @@ class Pipeline(Workspace):
   # -- collect -----------------------------------------------------------------
 
   def collect(self) -> None:
-    """Rejection-samples the hard training problems until traces are found."""
+    """Rejection-samples the hard problems, unless traces are imported."""
+    if self.config.traces.file:
+      return
     for seed in self.data_seeds:
       artifact = self.data_artifact("collect", seed)
       if not self.done(artifact, f"collect, seed {seed}"):

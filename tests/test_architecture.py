@@ -14,6 +14,8 @@ _TEXT_SIDE = (
   "tokenizer.py",
   "artifacts.py",
   "rewards",
+  "traces/foreign.py",
+  "traces/importing.py",
   "problems",
   "evals/statistics.py",
   "evals/summary.py",

@@ -96,7 +96,11 @@ def read_foreign(
   for i, file in enumerate(files):
     read = _read_parquet if file.suffix == ".parquet" else _read_jsonl
     writer = model or file.name.partition(".")[0]
+    is_first = True
     for place, row, share, names in read(file, fields):
+      if is_first:
+        _check_optional(row, names, place)
+        is_first = False
       traces = list(_foreign_traces(row, names, place, writer))
       yield (i + share) / len(files), traces
 
@@ -170,12 +174,24 @@ def _resolve(place: str, columns: Sequence[str], fields) -> dict[str, str]:
   return names
 
 
+def _check_optional(row, names, place) -> None:
+  """Raises UserError for a name that neither row nor its traces have."""
+  known = {*row, *(key for _, own in _row_texts(row, names) for key in own)}
+  for field in ("model_field", "finish_field", "verdict_field"):
+    if names[field] and names[field] not in known:
+      raise UserError(
+        f"{place}: has no {names[field]!r} (config.traces.{field}); there are"
+        f" {', '.join(sorted(known))}."
+      )
+
+
+def _row_texts(row, names) -> list[tuple[str, dict[str, Any]]]:
+  columns = names["text_field"].split(",")
+  return [found for column in columns for found in _texts(row.get(column))]
+
+
 def _foreign_traces(row, names, place, writer) -> Iterator[ForeignTrace]:
-  texts = [
-    found
-    for column in names["text_field"].split(",")
-    for found in _texts(row.get(column))
-  ]
+  texts = _row_texts(row, names)
   for i, (text, own) in enumerate(texts or [("", {})]):
 
     def field(name, i=i, own=own):
