@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import pathlib
 
 import numpy as np
 import pandas as pd
@@ -9,7 +10,9 @@ import pyarrow as pa
 import pytest
 from etils import epath
 
+from prefixrl_jax.problems.jsonl import read_jsonl
 from prefixrl_jax.rewards import Verdict
+from prefixrl_jax.rewards.math import MathVerifier, extract_answer
 from prefixrl_jax.traces.foreign import (
   GUESSES,
   ForeignTrace,
@@ -19,6 +22,7 @@ from prefixrl_jax.traces.foreign import (
 from prefixrl_jax.traces.importing import import_traces, normalise
 from prefixrl_jax.types import Problem, UserError
 
+_SHARED = pathlib.Path(__file__).parents[3] / "shared" / "data"
 _ASKED = "\n\nThink, then answer."
 _PROBLEMS = [
   Problem("a", "What is $1+1$?" + _ASKED, "2", "", "train", 0),
@@ -32,8 +36,8 @@ class _Letters:
   vocab_size, pad, stop_tokens = 256, 1, (0,)
 
   def encode(self, text):
-    if "#" in text:
-      raise UserError("# is no symbol")
+    if "\x01" in text:
+      raise UserError("padding is no text")
     return list(text.encode())
 
   encode_prompt = encode
@@ -320,14 +324,14 @@ _STREAM = [
   _foreign(""),
   _foreign("so 2", finished=False),
   _foreign("so 2"),
-  _foreign("# 2"),
+  _foreign("\x01 2"),
   _foreign("a very, very long way to 2"),
   _foreign("never 3"),
   _foreign("so what", verdict=False),
   _foreign("so 3", verdict=True),
   _foreign("i say 2", model="n", verdict=False),
   _foreign("too late 2"),
-  _foreign("and #"),
+  _foreign("and \x01"),
   _foreign("it is 4", problem="what is $2 + 2$?"),
 ]
 _COUNTS = {
@@ -414,3 +418,52 @@ def test_a_stop_token_is_not_doubled():
 
   [trace] = _import([(1.0, [_foreign("2")])], tokenizer=_WithStop()).traces
   assert trace.tokens.tolist() == [*b"2", 0]
+
+
+# -- real ones -----------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+  ("problems", "traces", "limit", "disagreements"),
+  [
+    ("gsm8k", "gsm8k_model_traces", 60, []),
+    # 10{,}000 against 10000: see docs/imported_traces.md.
+    (
+      "math100_model_traces",
+      "math100_model_traces",
+      100,
+      ["line 73, trace 8"],
+    ),
+  ],
+)
+def test_our_verdicts_are_those_of_others(
+  problems, traces, limit, disagreements
+):
+  problems, traces = (_SHARED / x / "test.jsonl" for x in (problems, traces))
+  for file in (problems, traces):
+    if not file.exists():
+      pytest.skip(f"{file} is absent")
+  verifier = MathVerifier(num_workers=2, timeout_seconds=20.0)
+  try:
+    made = _import(
+      _read(traces)[:limit],
+      read_jsonl(
+        problems,
+        source="",
+        split="train",
+        problem_field="problem",
+        answer_field="answer",
+        limit=limit,
+      ),
+      verifier=verifier,
+      has_answer=lambda text: extract_answer(text) is not None,
+      max_completion_length=1 << 20,
+      traces_per_problem=8,
+    )
+  finally:
+    verifier.close()
+  assert made.counts["no such problem"] == 0
+  assert made.counts["kept"] > 50
+  assert [d["place"].split(", ", 1)[1] for d in made.disagreements] == (
+    disagreements
+  )
