@@ -15,6 +15,8 @@ _TEXT_SIDE = (
   "chat_template.py",
   "artifacts.py",
   "rewards",
+  "traces/foreign.py",
+  "traces/importing.py",
   "problems",
   "evals/statistics.py",
   "evals/curves.py",
