@@ -207,7 +207,7 @@ def test_real_model_knows_the_capital_of_france(one_device):
       params,
       tokens,
       jnp.broadcast_to(jnp.arange(1024), tokens.shape),
-      lambda q, k, v: attention.dense_attention(q, k, v, mask),
+      lambda q, k, v, _: attention.dense_attention(q, k, v, mask),
     )
     scores = transformer.logits(config, params, hidden[:, :-1])
     return jnp.take_along_axis(
