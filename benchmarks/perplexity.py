@@ -6,7 +6,6 @@ A quick proof that weights were imported right: mixed-up rotary halves alone
 raise a language model's perplexity by an order of magnitude.
 """
 
-import functools
 import json
 
 import jax
@@ -62,14 +61,14 @@ def main(argv) -> None:
 
   @jax.jit
   def score(params, rows):
-    schedule = tree_attention.make_schedule(rows)
+    attend, _ = tree_attention.for_layers(config, rows)
     return action_logprobs(
       config,
       params,
       rows=rows,
       temperature=1.0,
       chunk_length=64,
-      attend=functools.partial(tree_attention.attend, rows, schedule),
+      attend=attend,
     )
 
   total, count = 0.0, 0

@@ -14,6 +14,8 @@ from jax.sharding import Mesh
 
 from prefixrl_jax.distributed import sharding
 from prefixrl_jax.models import attention, transformer, tree_attention
+from prefixrl_jax.models.decoder_config import of_layer
+from prefixrl_jax.models.layers import Block
 from prefixrl_jax.types import UserError
 
 # Rows a device that a micro-batch may have where the config leaves it open.
@@ -107,7 +109,12 @@ def plan(
   )
   micro_rows = -(-rows_per_micro // row_shards)
   tokens = micro_rows * row_length
-  kept = tokens * _bytes_kept(model) / mesh.shape["tensor"]
+  kept = _bytes_kept(model)
+  if model.num_experts:  # a device meets the tokens of all that share experts
+    without = dataclasses.replace(model, num_experts=0, mlp_width=1)
+    of_experts = kept - _bytes_kept(without)
+    kept += (mesh.shape["expert"] - 1) * of_experts
+  kept = tokens * kept / mesh.shape["tensor"]
   residual = tokens * model.width * compute / mesh.shape["tensor"]
   # One layer more is under way; where they are recomputed, that and its own.
   activations = (model.num_layers + 1) * kept
@@ -146,16 +153,24 @@ def _bytes_kept(model: transformer.TransformerConfig) -> float:
     lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), params["layers"]
   )
 
-  def run(layer, x):
+  own = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, of_layer(model, 0)))
+
+  def run(layer, x, own):
     places = attention.trunk_places(*x.shape[:2])
-    schedule = tree_attention.make_schedule(places)
-    attend = functools.partial(tree_attention.attend, places, schedule)
-    block = transformer.Block(model, lambda *qkv: (attend(*qkv), None))
-    return block.apply({"params": layer}, x, places.position)[0]
+    attend, _ = tree_attention.for_layers(model, places)
+    block = Block(model, lambda *args: (attend(*args), None))
+    return block.apply({"params": layer}, x, places.position, own)[0]
 
   def kept(length):
     x = jax.ShapeDtypeStruct((1, length, model.width), model.dtype)
-    pull = jax.eval_shape(lambda *args: jax.vjp(run, *args)[1], layer, x)
+    pull = jax.eval_shape(
+      lambda layer, x, own: jax.vjp(
+        lambda layer, x: run(layer, x, own), layer, x
+      )[1],
+      layer,
+      x,
+      own,
+    )
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(pull))
 
   short, long = 512, 1024  # whole blocks of attention on every backend

@@ -24,7 +24,8 @@ def action_logprobs(config, params, *, rows, temperature, chunk_length, attend):
     rows: TrainBatch without its micro-batch axis, fields [B, T].
     temperature: of the policy.
     chunk_length: tokens of a row whose logits are held at once.
-    attend: (q, k, v) -> out, the attention rule over these rows.
+    attend: (q, k, v, window) -> out, the attention rule over these rows; see
+      `tree_attention.for_layers`.
 
   Returns:
     logprobs, entropy: float32 [B, T], 0 where action_mask is false.
@@ -121,12 +122,13 @@ def _score_in_chunks_bwd(scoring, vocab_axis, kept, cotangents):
     predictors, target, total, pull = (
       _chunk(x, i, size) for x in (hidden, targets, log_total, weight)
     )
-    scores = _scores(scoring, head, predictors)
+    raw = transformer.scores(scoring.config, head, predictors)
+    scores = raw / scoring.temperature
     picked = _own(scores, target, vocab_axis) == jnp.arange(scores.shape[-1])
     of_scores = picked - jnp.exp(scores - total[..., None])
     of_scores *= pull[..., None] / scoring.temperature
     new_head, new_hidden = transformer.scores_gradients(
-      scoring.config, head, predictors, of_scores.astype(hidden.dtype)
+      scoring.config, head, predictors, raw, of_scores
     )
     return (
       of_head + new_head,
@@ -175,7 +177,8 @@ def _chunks(scoring, targets, counts):
 
 def _score(scoring, vocab_axis, head, hidden, targets):
   """[B, C, D], [B, C] -> logprob, entropy, log of the exponentials' sum."""
-  scores = _scores(scoring, head, hidden)
+  scores = transformer.scores(scoring.config, head, hidden)
+  scores = scores / scoring.temperature
   over_vocab = lambda reduce, x: reduce(x, vocab_axis) if vocab_axis else x
   own = _own(scores, targets, vocab_axis)
   picked = jnp.take_along_axis(
@@ -195,12 +198,6 @@ def _score(scoring, vocab_axis, head, hidden, targets):
   picked, total, weighted = over_vocab(jax.lax.psum, (picked, *sums))
   log_total = jnp.log(total) + most
   return picked - log_total, log_total - weighted / total, log_total
-
-
-def _scores(scoring, head, hidden):
-  """Returns the policy's scores of all tokens [B, C, V], unnormalised."""
-  scores = transformer.scores(scoring.config, head, hidden)
-  return scores / scoring.temperature
 
 
 def _own(scores, targets, vocab_axis):

@@ -94,14 +94,14 @@ def make_update(
   """
 
   def loss_sum(params, reference_params, rows):
-    schedule = tree_attention.make_schedule(rows)
+    attend, pairs = tree_attention.for_layers(config, rows)
     logprobs_of = functools.partial(
       action_logprobs,
       config,
       rows=rows,
       temperature=temperature,
       chunk_length=chunk_length,
-      attend=functools.partial(tree_attention.attend, rows, schedule),
+      attend=attend,
     )
     logprobs, entropy = logprobs_of(params)
     mask = rows.action_mask
@@ -114,7 +114,7 @@ def make_update(
       "logprob_gap": jnp.sum(gap),
       "kl": jnp.float32(0),
       "micros": jnp.float32(1),
-      "pairs": tree_attention.num_pairs(schedule),
+      "pairs": pairs,
       "scored": num_scored(rows.action_mask, chunk_length),
     }
     if kl_coefficient:

@@ -91,8 +91,7 @@ def dense_attention(q, k, v, mask, soft_cap=None):
   """
   q = _group(q, k.shape[2])
   scores = _scale(q, jnp.einsum("btkmh,bskh->bkmts", q, k, **_F32))
-  if soft_cap is not None:
-    scores = soft_cap * jnp.tanh(scores / soft_cap)
+  scores = _capped(scores, soft_cap)
   weights = _softmax(jnp.where(mask[:, None, None], scores, NEG_INF))
   out = jnp.einsum("bkmts,bskh->btkmh", weights.astype(v.dtype), v)
   return _ungroup(jnp.where(mask.any(-1)[..., None, None, None], out, 0))
@@ -127,7 +126,9 @@ def num_keys(cache, reach: Reach):
   )
 
 
-def decode_attention(q, cache, reach: Reach, *, fork, length):
+def decode_attention(
+  q, cache, reach: Reach, *, fork, length, window=None, soft_cap=None
+):
   """One new token a lane, whose key is already in the cache.
 
   The trunk's keys are read once for all lanes of a row, and of no cache more
@@ -140,6 +141,8 @@ def decode_attention(q, cache, reach: Reach, *, fork, length):
     fork: int [R, G]; the lane sees trunk tokens before fork - 1, and the one
       at fork - 1 in slot 0 of its own.
     length: int [R, G], the slot of the new token.
+    window: as in `visible`.
+    soft_cap: as in `dense_attention`.
 
   Returns:
     [R, G, N, H].
@@ -161,21 +164,28 @@ def decode_attention(q, cache, reach: Reach, *, fork, length):
     jnp.zeros((*lead, 1), jnp.float32),
     jnp.zeros((*lead, head_dim), jnp.float32),
   )
-  softmax = _add_keys(
+  add_keys = functools.partial(_add_keys, soft_cap=soft_cap)
+  # Of the trunk's tokens and of the lane's slots, the first within reach.
+  first_token = first_slot = None
+  if window is not None:
+    first_token, first_slot = fork + length - window, length + 1 - window
+  softmax = add_keys(
     softmax,
     q,
     cache.trunk_key,
     cache.trunk_value,
     times=times_trunk,
+    first_seen=first_token,
     num_seen=fork - 1,
     num_chunks=reach.trunk,
   )
-  _, total, out = _add_keys(
+  _, total, out = add_keys(
     softmax,
     q,
     cache.lane_key,
     cache.lane_value,
     times=times_lane,
+    first_seen=first_slot,
     num_seen=length + 1,
     num_chunks=reach.lane,
   )
@@ -187,7 +197,9 @@ def _chunk(key) -> int:
   return min(key.shape[-1], DECODE_CHUNKS[platform()])
 
 
-def _add_keys(softmax, q, key, value, *, times, num_seen, num_chunks):
+def _add_keys(
+  softmax, q, key, value, *, times, first_seen, num_seen, num_chunks, soft_cap
+):
   """Adds a cache's keys to a softmax under way.
 
   Args:
@@ -195,8 +207,10 @@ def _add_keys(softmax, q, key, value, *, times, num_seen, num_chunks):
     q: [R, G, K, M, H].
     key, value: [..., H, S], [..., S, H].
     times: multiplies [R, G, K, M, .] with a cache.
-    num_seen: int [R, G], keys that a lane sees.
+    first_seen: int [R, G], keys before it are out of a lane's window; or None.
+    num_seen: int [R, G], keys before it have been written.
     num_chunks: int [], how many to read.
+    soft_cap: as in `dense_attention`.
   """
   size, chunk = key.shape[-1], _chunk(key)
 
@@ -206,12 +220,15 @@ def _add_keys(softmax, q, key, value, *, times, num_seen, num_chunks):
     places = first + jnp.arange(chunk)
     # The last chunk goes back to where it is whole.
     seen = (places >= i * chunk) & (places < num_seen[..., None])
+    if first_seen is not None:
+      seen &= places >= first_seen[..., None]
     part = lambda x, axis: (
       x
       if chunk == size
       else jax.lax.dynamic_slice_in_dim(x, first, chunk, axis)
     )
     scores = _scale(q, times(q, part(key, axis=-1)))
+    scores = _capped(scores, soft_cap)
     scores = jnp.where(seen[:, :, None, None], scores, NEG_INF)
     new_most = jnp.maximum(most, jnp.max(scores, -1, keepdims=True))
     # Where nothing has been seen yet, the next key seen makes this 0.
@@ -241,6 +258,12 @@ def _ungroup(x):
 
 def _scale(q, scores):
   return scores * q.shape[-1] ** -0.5
+
+
+def _capped(scores, soft_cap):
+  if soft_cap is None:
+    return scores
+  return soft_cap * jnp.tanh(scores / soft_cap)
 
 
 def _softmax(scores):

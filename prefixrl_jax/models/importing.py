@@ -1,11 +1,12 @@
 """Weights of other people: Hugging Face folders into our parameter tree.
 
-A family is a row of settings and a table of weight names. Loading is strict:
-a setting we would ignore, a tensor we do not know or do not find is an error.
+Loading is strict: a setting we would ignore, a tensor we do not know or do not
+find is an error.
 """
 
-import dataclasses
+import itertools
 import json
+import math
 from typing import Any
 
 import jax
@@ -14,58 +15,9 @@ import numpy as np
 import safetensors
 from etils import epath
 
-from prefixrl_jax.models import transformer
+from prefixrl_jax.models import families, transformer
+from prefixrl_jax.models.families import FAMILIES, Weight
 from prefixrl_jax.types import UserError
-
-
-@dataclasses.dataclass(frozen=True)
-class _Weight:
-  """Where a parameter of ours comes from.
-
-  Theirs is [outputs, inputs]; ours is [inputs, outputs] with heads apart.
-  `{}` in the name is the layer.
-  """
-
-  name: str
-  transposed: bool = True
-
-
-_LLAMA_WEIGHTS = {
-  "embedding": _Weight("model.embed_tokens.weight", transposed=False),
-  "head": _Weight("lm_head.weight"),
-  "final_norm.scale": _Weight("model.norm.weight", transposed=False),
-  "layers.attention_norm.scale": _Weight(
-    "model.layers.{}.input_layernorm.weight", transposed=False
-  ),
-  "layers.mlp_norm.scale": _Weight(
-    "model.layers.{}.post_attention_layernorm.weight", transposed=False
-  ),
-  "layers.query": _Weight("model.layers.{}.self_attn.q_proj.weight"),
-  "layers.key": _Weight("model.layers.{}.self_attn.k_proj.weight"),
-  "layers.value": _Weight("model.layers.{}.self_attn.v_proj.weight"),
-  "layers.output": _Weight("model.layers.{}.self_attn.o_proj.weight"),
-  "layers.gate": _Weight("model.layers.{}.mlp.gate_proj.weight"),
-  "layers.up": _Weight("model.layers.{}.mlp.up_proj.weight"),
-  "layers.down": _Weight("model.layers.{}.mlp.down_proj.weight"),
-}
-
-# Family (config.json's model_type) -> weight names, and the values that
-# settings must have because the decoder does nothing else.
-_FAMILIES: dict[str, tuple[dict[str, _Weight], dict[str, tuple]]] = {
-  "llama": (
-    _LLAMA_WEIGHTS,
-    {
-      "hidden_act": ("silu",),
-      "attention_bias": (False, None),
-      "mlp_bias": (False, None),
-      "rope_scaling": (None,),
-      "quantization_config": (None,),
-      "sliding_window": (None,),
-      "partial_rotary_factor": (1.0, None),
-      "pretraining_tp": (1, None),
-    },
-  ),
-}
 
 
 def read_config(
@@ -78,51 +30,15 @@ def read_config(
     dtype, param_dtype, remat: see TransformerConfig.
 
   Raises:
-    UserError: no folder, no config.json, an unknown family, or a setting that
-      changes the computation in a way the decoder does not know.
+    UserError: no folder, no config.json, or see `families.read_settings`.
   """
   theirs = _read_json(folder, "config.json")
-  family = theirs.get("model_type")
-  if family not in _FAMILIES:
-    raise UserError(
-      f"{folder}/config.json: model_type {family!r} is not known; known are"
-      f" {', '.join(_FAMILIES)}."
-    )
-  for name, allowed in _FAMILIES[family][1].items():
-    if theirs.get(name) not in allowed:
-      raise UserError(
-        f"{folder}/config.json: {name} = {theirs[name]!r} is not supported for"
-        f" {family}; it must be {allowed[0]!r}."
-      )
-  # Newer transformers keep the base under rope_parameters.
-  rope = theirs.get("rope_parameters") or {}
-  if rope.get("rope_type", "default") != "default":
-    raise UserError(
-      f"{folder}/config.json: rope_type {rope['rope_type']!r} is not"
-      " supported; it must be 'default'."
-    )
-  try:
-    heads = theirs["num_attention_heads"]
-    return transformer.TransformerConfig(
-      num_layers=theirs["num_hidden_layers"],
-      width=theirs["hidden_size"],
-      num_heads=heads,
-      num_kv_heads=theirs.get("num_key_value_heads") or heads,
-      head_dim=theirs.get("head_dim") or theirs["hidden_size"] // heads,
-      mlp_width=theirs["intermediate_size"],
-      vocab_size=theirs["vocab_size"],
-      mlp="gated_silu",
-      rope_base=float(
-        rope.get("rope_theta") or theirs.get("rope_theta") or 10_000.0
-      ),
-      norm_eps=theirs["rms_norm_eps"],
-      tied_head=theirs.get("tie_word_embeddings", False),
-      dtype=dtype,
-      param_dtype=param_dtype,
-      remat=remat,
-    )
-  except KeyError as e:
-    raise UserError(f"{folder}/config.json lacks {e}.") from None
+  return transformer.TransformerConfig(
+    **families.read_settings(theirs, f"{folder}/config.json"),
+    dtype=dtype,
+    param_dtype=param_dtype,
+    remat=remat,
+  )
 
 
 def load_params(
@@ -139,13 +55,9 @@ def load_params(
     UserError: names every missing, unexpected and misshapen tensor.
   """
   family = _read_json(folder, "config.json")["model_type"]
-  weights = _FAMILIES[family][0]
+  weights = FAMILIES[family].weights
   files = _tensor_files(folder)
   abstract = transformer.abstract_params(config, mesh)
-  flat = {
-    ".".join(k.key for k in path): leaf
-    for path, leaf in jax.tree_util.tree_flatten_with_path(abstract)[0]
-  }
   problems: list[str] = []
   wanted: set[str] = set()
   handles: dict[epath.Path, Any] = {}
@@ -156,20 +68,22 @@ def load_params(
       handles[file] = safetensors.safe_open(str(file), framework="numpy")
     return handles[file].get_slice(name)
 
-  for ours, leaf in flat.items():
-    stacked = ours.startswith("layers.")
-    shape = leaf.shape[1:] if stacked else leaf.shape
-    for i in range(config.num_layers if stacked else 1):
-      name = weights[ours].name.format(i)
+  for ours, leaf in _flat(abstract).items():
+    weight = weights[ours]
+    stacked, shape = _stacked(weight, leaf.shape)
+    expected = _their_shape(shape, weight)
+    for place in itertools.product(*map(range, stacked)):
+      name = weight.name.format(*place)
+      if name in wanted:
+        problems.append(f"{name} is used twice")
       wanted.add(name)
       if name not in files:
         problems.append(f"{name} is missing")
         continue
-      expected = _their_shape(ours, shape, weights[ours])
       found = tuple(tensor(name).get_shape())
       if found != expected:
         problems.append(f"{name} has shape {found}, expected {expected}")
-  ignored = {"lm_head.weight"} if config.tied_head else set()
+  ignored = {weights["head"].name} if config.tied_head else set()
   problems += [
     f"{name} is unexpected" for name in sorted(files.keys() - wanted - ignored)
   ]
@@ -179,37 +93,25 @@ def load_params(
       " config.json:\n  " + "\n  ".join(problems)
     )
 
-  def load(ours, leaf):
-    stacked = ours.startswith("layers.")
-    shape = leaf.shape[1:] if stacked else leaf.shape
-    dtype = jnp.dtype(config.param_dtype)
+  def load(path, leaf):
+    weight = weights[_name(path)]
+    stacked, shape = _stacked(weight, leaf.shape)
 
     def read(index):
-      if not stacked:
-        return _read(
-          tensor(weights[ours].name), index, shape, weights[ours], ours
-        ).astype(dtype)
-      layers = range(config.num_layers)[index[0]]
-      return np.stack(
-        [
-          _read(
-            tensor(weights[ours].name.format(i)),
-            index[1:],
-            shape,
-            weights[ours],
-            ours,
-          ).astype(dtype)
-          for i in layers
-        ]
-      )
+      bounds = [range(n)[i] for n, i in zip(leaf.shape, index)]
+      places, bounds = bounds[: len(stacked)], bounds[len(stacked) :]
+      parts = [
+        _read(tensor(weight.name.format(*place)), bounds, shape, weight).astype(
+          jnp.dtype(config.param_dtype), copy=False
+        )
+        for place in itertools.product(*places)
+      ]
+      whole = np.stack(parts) if stacked else parts[0]
+      return whole.reshape([len(b) for b in (*places, *bounds)])
 
     return jax.make_array_from_callback(leaf.shape, leaf.sharding, read)
 
-  loaded = {ours: load(ours, leaf) for ours, leaf in flat.items()}
-  paths, tree = jax.tree_util.tree_flatten_with_path(abstract)
-  return jax.tree.unflatten(
-    tree, [loaded[".".join(k.key for k in path)] for path, _ in paths]
-  )
+  return jax.tree_util.tree_map_with_path(load, abstract)
 
 
 def to_hugging_face(
@@ -222,48 +124,58 @@ def to_hugging_face(
     params: on the host.
     family: a model_type of config.json.
   """
-  weights = _FAMILIES[family][0]
   tensors = {}
-  for path, value in jax.tree_util.tree_flatten_with_path(params)[0]:
-    ours = ".".join(k.key for k in path)
-    stacked = ours.startswith("layers.")
-    for i, one in enumerate(value if stacked else [value]):
-      matrix = np.asarray(one).reshape(_matrix_shape(ours, one.shape))
-      tensors[weights[ours].name.format(i)] = (
-        matrix.T if weights[ours].transposed else matrix
+  for ours, value in _flat(params).items():
+    weight = FAMILIES[family].weights[ours]
+    stacked, shape = _stacked(weight, value.shape)
+    for place in itertools.product(*map(range, stacked)):
+      folded = [math.prod(axes) for axes in _groups(shape, weight)]
+      matrix = np.asarray(value[place]).reshape(folded)
+      tensors[weight.name.format(*place)] = (
+        matrix.T if weight.inputs else matrix
       )
   return tensors
 
 
-def _matrix_shape(ours: str, shape) -> tuple[int, ...]:
-  """Ours with the heads' axes folded: [inputs, outputs]."""
-  if len(shape) < 3:
-    return tuple(shape)
-  if ours == "layers.output":  # [N, H, D]
-    return (shape[0] * shape[1], shape[2])
-  return (shape[0], shape[1] * shape[2])  # [D, N, H]
+def _flat(tree) -> dict[str, Any]:
+  """Returns the leaves by our names."""
+  leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+  return {_name(path): leaf for path, leaf in leaves}
 
 
-def _their_shape(ours, shape, weight) -> tuple[int, ...]:
-  folded = _matrix_shape(ours, shape)
-  return folded[::-1] if weight.transposed else folded
+def _name(path) -> str:
+  return ".".join(k.key for k in path)
 
 
-def _read(tensor, index, shape, weight, ours) -> np.ndarray:
-  """Reads the slice `index` of our array [inputs, outputs, with heads]."""
-  bounds = [range(n)[i] for n, i in zip(shape, index)]
-  if len(shape) == 3:
-    pair = (0, 1) if ours == "layers.output" else (1, 2)
-    heads, dims = bounds[pair[0]], bounds[pair[1]]
-    assert len(dims) == shape[pair[1]], "head_dim is never sharded"
-    folded = range(heads.start * len(dims), heads.stop * len(dims))
-    rest = bounds[3 - sum(pair)]
-    matrix = [folded, rest] if pair == (0, 1) else [rest, folded]
-  else:
-    matrix = bounds
-  slices = tuple(slice(b.start, b.stop) for b in matrix)
-  value = tensor[slices[::-1] if weight.transposed else slices]
-  value = value.T if weight.transposed else value
+def _stacked(weight: Weight, shape) -> tuple[tuple, tuple]:
+  """Returns the axes of layers and experts, and those of one tensor."""
+  n = weight.name.count("{}")
+  return tuple(shape[:n]), tuple(shape[n:])
+
+
+def _groups(shape, weight: Weight) -> list[tuple]:
+  """Returns our axes in groups, each of which is one axis of theirs."""
+  if weight.inputs is None:
+    return [(n,) for n in shape]
+  groups = [tuple(shape[: weight.inputs]), tuple(shape[weight.inputs :])]
+  return [group for group in groups if group]
+
+
+def _their_shape(shape, weight: Weight) -> tuple[int, ...]:
+  folded = tuple(math.prod(axes) for axes in _groups(shape, weight))
+  return folded[::-1] if weight.inputs else folded
+
+
+def _read(tensor, bounds, shape, weight: Weight) -> np.ndarray:
+  """Reads what lies within bounds, one range for each axis of ours."""
+  rest, folded = list(bounds), []
+  for sizes in _groups(shape, weight):
+    first, *inner = (rest.pop(0) for _ in sizes)
+    assert [len(b) for b in inner] == [*sizes[1:]], "head_dim is never sharded"
+    each = math.prod(sizes[1:])
+    folded.append(slice(first.start * each, first.stop * each))
+  value = tensor[tuple(folded[::-1] if weight.inputs else folded)]
+  value = value.T if weight.inputs else value
   return value.reshape([len(b) for b in bounds])
 
 

@@ -17,129 +17,27 @@ import jax.numpy as jnp
 
 from prefixrl_jax.batches import KVCache
 from prefixrl_jax.distributed import sharding
-from prefixrl_jax.models import attention, tree_attention
+from prefixrl_jax.models import attention, experts, tree_attention
+from prefixrl_jax.models.decoder_config import (
+  TransformerConfig,
+  of_layer,
+  of_layers,
+)
+from prefixrl_jax.models.layers import Block, RMSNorm, outputs_first_product
 
-
-@dataclasses.dataclass(frozen=True)
-class TransformerConfig:
-  """The shape of a decoder; a model family is a row of these settings."""
-
-  num_layers: int
-  width: int
-  num_heads: int
-  num_kv_heads: int
-  head_dim: int
-  mlp_width: int
-  vocab_size: int
-  mlp: str = "gated_silu"  # or "gelu"
-  rope_base: float = 10_000.0
-  norm_eps: float = 1e-5
-  tied_head: bool = False
-  dtype: str = "float32"  # of activations
-  param_dtype: str = "float32"
-  # "full": recompute each layer in the backward pass; "auto": if need be.
-  remat: str = "none"
-  # Layers per step of the scan. XLA:CPU keeps what a loop saves for the
-  # backward pass at half the speed of straight code.
-  scan_unroll: int = 1
-
-
-class RMSNorm(nn.Module):
-  """Root-mean-square norm, computed in float32."""
-
-  config: TransformerConfig
-
-  @nn.compact
-  def __call__(self, x):
-    scale: Any = self.param(
-      "scale",
-      nn.with_logical_partitioning(nn.initializers.ones, ("features",)),
-      (x.shape[-1],),
-      jnp.dtype(self.config.param_dtype),
-    )
-    x32 = x.astype(jnp.float32)
-    variance = jnp.mean(jnp.square(x32), axis=-1, keepdims=True)
-    x32 = x32 * jax.lax.rsqrt(variance + self.config.norm_eps)
-    return (x32 * scale.astype(jnp.float32)).astype(x.dtype)
-
-
-def rotate(x, position, base):
-  """Rotary embedding, halves layout. x: [..., N, H]; position: [...]."""
-  half = x.shape[-1] // 2
-  frequency = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
-  angle = position[..., None, None].astype(jnp.float32) * frequency
-  cos, sin = jnp.cos(angle), jnp.sin(angle)
-  x1, x2 = jnp.split(x.astype(jnp.float32), 2, axis=-1)
-  rotated = jnp.concatenate([x1 * cos - x2 * sin, x2 * cos + x1 * sin], -1)
-  return rotated.astype(x.dtype)
-
-
-class Block(nn.Module):
-  """Attention and MLP, each behind a norm and added to the residual.
-
-  `attend(q, k, v) -> (out, kept)` decides what is seen and what is kept of
-  the keys and values (nothing, all of them, or an updated cache). `axes` are
-  those of the residual. With `outputs_first`, weights are `unstack`'s matrices.
-  """
-
-  config: TransformerConfig
-  attend: Callable
-  axes: tuple[str, ...] = ("rows", "residual", "features")
-  outputs_first: bool = False
-
-  def _project(self, name, y, inputs, outputs):
-    """y [..., *inputs] -> [..., *outputs]; both are {logical axis: size}."""
-    c = self.config
-    fan_in = math.prod(inputs.values())
-    shape, axes = (*inputs.values(), *outputs.values()), (*inputs, *outputs)
-    if self.outputs_first:
-      shape, axes = (math.prod(outputs.values()), fan_in), (None, None)
-    weight: Any = self.param(
-      name,
-      nn.with_logical_partitioning(nn.initializers.normal(fan_in**-0.5), axes),
-      shape,
-      jnp.dtype(c.param_dtype),
-    )
-    weight = weight.astype(c.dtype)
-    if not self.outputs_first:
-      out = jnp.tensordot(y, weight, axes=len(inputs))
-    else:
-      lead = y.shape[: y.ndim - len(inputs)]
-      out = _outputs_first_product(weight, y.reshape(-1, fan_in), y.dtype)
-      out = out.reshape(*lead, *outputs.values())
-    if "embed" in outputs:
-      return sharding.constrain(out, *self.axes)
-    return sharding.constrain(out, self.axes[0], None, *outputs)
-
-  @nn.compact
-  def __call__(self, x, position):
-    c = self.config
-    width = {"embed": c.width}
-    heads = {"heads": c.num_heads, "head_dim": c.head_dim}
-    kv_heads = {"kv_heads": c.num_kv_heads, "head_dim": c.head_dim}
-    hidden = {"mlp": c.mlp_width}
-
-    # What is cheap is computed again in the backward pass, not kept for it.
-    norm = nn.remat(RMSNorm, prevent_cse=False)
-    # Gathered once for all heads, where the residual's tokens are shared out.
-    gather = lambda y: sharding.constrain(y, self.axes[0], None, "features")
-    y = gather(norm(c, name="attention_norm")(x))
-    q = self._project("query", y, width, heads)
-    k = self._project("key", y, width, kv_heads)
-    v = self._project("value", y, width, kv_heads)
-    q = rotate(q, position, c.rope_base)
-    k = rotate(k, position, c.rope_base)
-    out, kept = self.attend(q, k, v)
-    x = x + self._project("output", out, heads, width)
-
-    y = gather(norm(c, name="mlp_norm")(x))
-    inner = [self._project("up", y, width, hidden)]
-    activate: Callable = jax.nn.gelu
-    if c.mlp == "gated_silu":
-      inner.append(self._project("gate", y, width, hidden))
-      activate = lambda up, gate: jax.nn.silu(gate) * up
-    inner = jax.checkpoint(activate, prevent_cse=False)(*inner)
-    return x + self._project("down", inner, hidden, width), kept
+# How many of a weight's axes are its inputs'; what is not here is no matrix
+# (and an embedding is looked up).
+_INPUT_AXES = {
+  "query": 1,
+  "key": 1,
+  "value": 1,
+  "output": 2,
+  "up": 1,
+  "gate": 1,
+  "down": 1,
+  "head": 1,
+  "router": 1,
+}
 
 
 class Transformer(nn.Module):
@@ -177,21 +75,28 @@ class Transformer(nn.Module):
     block = Block
     if c.remat == "full":
       block = nn.remat(Block, prevent_cse=False)
+    own_axis: Any = 0
+    own = of_layers(c)
+    if own is None:
+      own, own_axis = of_layer(c, 0), nn.broadcast
     x, kept = nn.scan(
       block,
-      variable_axes={"params": 0},
+      variable_axes={"params": 0, "intermediates": 0},
       split_rngs={"params": True},
-      in_axes=nn.broadcast,
+      in_axes=(nn.broadcast, own_axis),
       length=c.num_layers,
       unroll=c.scan_unroll,
       metadata_params={nn.PARTITION_NAME: "layers"},
-    )(c, self.attend, name="layers")(x, position)
+    )(c, self.attend, name="layers")(x, position, own)
     return RMSNorm(c, name="final_norm")(x), kept
 
 
 def embed(config, params, tokens):
   """Returns the tokens' embeddings, [..., D]."""
-  return params["embedding"][tokens].astype(config.dtype)
+  x = params["embedding"][tokens].astype(config.dtype)
+  if config.embed_scale != 1.0:
+    x *= jnp.asarray(config.embed_scale, config.dtype)
+  return x
 
 
 def head(config: TransformerConfig, params: dict):
@@ -209,7 +114,13 @@ def scores(config: TransformerConfig, head, hidden):
     hidden: [..., D].
   """
   equation = "...d,vd->...v" if config.tied_head else "...d,dv->...v"
-  return jnp.einsum(equation, hidden, head, preferred_element_type=jnp.float32)
+  raw = jnp.einsum(equation, hidden, head, preferred_element_type=jnp.float32)
+  return _soft_cap(config, raw)
+
+
+def _soft_cap(config, raw):
+  cap = config.final_soft_cap
+  return raw if cap is None else cap * jnp.tanh(raw / cap)
 
 
 def logits(config: TransformerConfig, params: dict, hidden):
@@ -217,7 +128,9 @@ def logits(config: TransformerConfig, params: dict, hidden):
   return scores(config, head(config, params), hidden)
 
 
-def scores_gradients(config: TransformerConfig, head, hidden, of_scores):
+def scores_gradients(
+  config: TransformerConfig, head, hidden, scores, of_scores
+):
   """Returns what `scores` pulls back, float32 [D, V] and [..., D].
 
   The head's lies inputs first even if it is tied: the other way round XLA:CPU
@@ -225,8 +138,12 @@ def scores_gradients(config: TransformerConfig, head, hidden, of_scores):
 
   Args:
     config, head, hidden: as `scores` took them.
-    of_scores: [..., V], in hidden's dtype.
+    scores: what it returned, [..., V].
+    of_scores: float32 [..., V].
   """
+  if config.final_soft_cap is not None:
+    of_scores = of_scores * (1 - jnp.square(scores / config.final_soft_cap))
+  of_scores = of_scores.astype(hidden.dtype)
   f32 = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
   equation = "...v,vd->...d" if config.tied_head else "...v,dv->...d"
   return (
@@ -235,27 +152,13 @@ def scores_gradients(config: TransformerConfig, head, hidden, of_scores):
   )
 
 
-def _outputs_first_product(weight, y, dtype):
-  """weight [outputs, inputs], y [tokens, inputs] -> [tokens, outputs].
-
-  XLA:CPU multiplies a few tokens by a large matrix half as fast again this way
-  round, and for TPU it need not move the weights before the decode loop. The
-  barrier keeps the compiler from turning it back.
-  """
-  contract_last = (((1,), (1,)), ((), ()))
-  out = jax.lax.dot_general(
-    weight, y, contract_last, preferred_element_type=jnp.float32
-  )
-  return jax.lax.optimization_barrier(out).T.astype(dtype)
-
-
 def init(config: TransformerConfig, key) -> dict:
   """Returns freshly drawn parameters."""
   return sharding.unbox(_init_boxed(config, key))
 
 
 def _init_boxed(config, key):
-  attend = lambda q, k, v: (q, None)
+  attend = lambda q, k, v, window: (q, None)
   tokens = jnp.zeros((1, 1), jnp.int32)
   return Transformer(config, attend).init(key, tokens, tokens)["params"]
 
@@ -288,6 +191,16 @@ def num_params(config: TransformerConfig) -> int:
   return sum(x.size for x in jax.tree.leaves(shapes))
 
 
+def num_active_params(config: TransformerConfig) -> int:
+  """Returns how many of them a token meets: not those of other experts."""
+  if not config.num_experts:
+    return num_params(config)
+  less = dataclasses.replace(config, num_experts=config.experts_per_token)
+  others = config.num_experts - config.experts_per_token
+  router = config.num_layers * config.width * others  # is met whole
+  return num_params(less) + router
+
+
 def forward(config, params, tokens, position, attend):
   """Returns final hidden states [B, T, D] of packed rows.
 
@@ -296,10 +209,29 @@ def forward(config, params, tokens, position, attend):
     params: as from `init`.
     tokens: int [B, T].
     position: int [B, T].
-    attend: (q, k, v) -> out, what sees what; see `models.attention`.
+    attend: (q, k, v, window) -> out, what sees what; see
+      `tree_attention.for_layers`.
   """
-  model = Transformer(config, lambda q, k, v: (attend(q, k, v), None))
+  model = Transformer(config, lambda *args: (attend(*args), None))
   return model.apply({"params": params}, tokens, position)[0]
+
+
+def load_balance(config, params, tokens, position, attend, valid):
+  """Returns how evenly each layer's experts are used, float [L].
+
+  Args:
+    config, params, tokens, position, attend: as in `forward`.
+    valid: bool [B, T], tokens that count.
+
+  Returns:
+    See `experts.load_balance`; 1 is even.
+  """
+  model = Transformer(config, lambda *args: (attend(*args), None))
+  _, seen = model.apply(
+    {"params": params}, tokens, position, mutable="intermediates"
+  )
+  (routes,) = seen["intermediates"]["layers"]["routes"]
+  return jax.vmap(experts.load_balance, in_axes=(0, None))(routes, valid)
 
 
 def unstack(config: TransformerConfig, params: dict) -> dict:
@@ -349,8 +281,8 @@ def _layer_matrices(config, layers, i):
 
 def _matrices(config, tree):
   def matrix(name, weight):
-    if weight.ndim > 1 and name != "embedding":
-      num_inputs = math.prod(weight.shape[: _num_input_axes(name)])
+    if name in _INPUT_AXES:
+      num_inputs = math.prod(weight.shape[: _INPUT_AXES[name]])
       weight = weight.reshape(num_inputs, -1).T
     return weight.astype(config.dtype)
 
@@ -376,8 +308,8 @@ def unstacked_shardings(config: TransformerConfig, mesh) -> dict:
 
   def place(name, shape, axes):
     axes = [None if axis == "embed" else axis for axis in axes]
-    if name != "embedding" and len(shape) > 1:
-      n = _num_input_axes(name)
+    if name in _INPUT_AXES:
+      n = _INPUT_AXES[name]
       shape = (math.prod(shape[n:]), math.prod(shape[:n]))
       axes = (axes[n], axes[0])  # heads lie together, whatever their size
     return sharding.sharding(mesh, shape, *axes)
@@ -396,11 +328,6 @@ def unstacked_shardings(config: TransformerConfig, mesh) -> dict:
   return dict(each(boxed, 0), layers=(layer,) * config.num_layers)
 
 
-def _num_input_axes(name: str) -> int:
-  """Returns how many of a weight's axes are its inputs'."""
-  return 2 if name == "output" else 1
-
-
 def prefill(config, params, tokens):
   """Runs trunks and returns each layer's keys and values.
 
@@ -413,10 +340,10 @@ def prefill(config, params, tokens):
     key [L, R, K, H, P], value [L, R, K, P, H].
   """
   places = attention.trunk_places(*tokens.shape)
-  schedule = tree_attention.make_schedule(places)
+  see, _ = tree_attention.for_layers(config, places)
 
-  def attend(q, k, v):
-    out = tree_attention.attend(places, schedule, q, k, v)
+  def attend(q, k, v, window):
+    out = see(q, k, v, window)
     return out, (k.transpose(0, 2, 3, 1), v.swapaxes(1, 2))
 
   model = Transformer(config, attend)
@@ -444,26 +371,35 @@ def decode_step(config, params, token, caches, reach, *, fork, length):
   write_value = of_lanes(lambda old, new, i: old.at[:, i].set(new))
   x: Any = embed(config, params, token)
   updated = []
-  for layer, cache in zip(params["layers"], caches):
+  for i, (layer, cache) in enumerate(zip(params["layers"], caches)):
 
-    def attend(q, k, v, cache=cache):
+    def attend(q, k, v, window, cache=cache):
       cache = cache.replace(
         lane_key=write_key(cache.lane_key, k, length),
         lane_value=write_value(cache.lane_value, v, length),
       )
       out = attention.decode_attention(
-        q, cache, reach, fork=fork, length=length
+        q,
+        cache,
+        reach,
+        fork=fork,
+        length=length,
+        window=config.windows[window],
+        soft_cap=config.attention_soft_cap,
       )
       return out, cache
 
     axes = ("rows", "lanes", "features")
     block = Block(config, attend, axes, outputs_first=True)
-    x, cache = block.apply({"params": layer}, x, fork - 1 + length)
+    position = fork - 1 + length
+    own = of_layer(config, i)
+    x, cache = block.apply({"params": layer}, x, position, own)
     updated.append(cache)
   x = RMSNorm(config).apply({"params": params["final_norm"]}, x)
-  logits = _outputs_first_product(
+  logits = outputs_first_product(
     head(config, params), x.reshape(-1, config.width), jnp.float32
   )
+  logits = _soft_cap(config, logits)
   return logits.reshape(*x.shape[:-1], -1), tuple(updated)
 
 

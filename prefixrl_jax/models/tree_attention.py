@@ -71,6 +71,37 @@ def attend(rows, schedule, q, k, v, *, soft_cap=None, implementation=None):
   )(places, schedule, q, k, v)
 
 
+def for_layers(config, rows):
+  """Returns the attention of a decoder's layers over these rows.
+
+  Args:
+    config: TransformerConfig.
+    rows: as in `make_schedule`.
+
+  Returns:
+    attend(q, k, v, window) -> out, where window is an index of config.windows,
+    int []; and the pairs of tokens that its blocks hold in a layer, float [],
+    the mean of all layers.
+  """
+  schedules = [make_schedule(rows, window=w) for w in config.windows]
+  branches = [
+    functools.partial(attend, rows, s, soft_cap=config.attention_soft_cap)
+    for s in schedules
+  ]
+
+  def attend_layer(q, k, v, window):
+    if len(branches) == 1:
+      return branches[0](q, k, v)
+    return jax.lax.switch(window, branches, q, k, v)
+
+  layers = [kind.window for kind in config.kinds]
+  pairs = sum(
+    num_pairs(schedule) * (layers.count(window) / len(layers))
+    for window, schedule in zip(config.windows, schedules)
+  )
+  return attend_layer, pairs
+
+
 def _implementation(schedule, length):
   if platform() == "tpu":
     return attention_kernel.tree_flash_attention

@@ -1,7 +1,5 @@
 """A tree's loss and gradients are those of its separate sequences."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -50,14 +48,14 @@ def _loss(model, params, trees, layout):
     lambda x: x[0],
     pack([Tree(t.trunk, t.lanes, False) for t in trees], layout),
   )
-  schedule = tree_attention.make_schedule(rows)
+  attend, _ = tree_attention.for_layers(model, rows)
   logprobs, entropy = action_logprobs(
     model,
     params,
     rows=rows,
     temperature=0.8,
     chunk_length=3,
-    attend=functools.partial(tree_attention.attend, rows, schedule),
+    attend=attend,
   )
   return losses.policy_loss(logprobs, rows.advantages, rows.action_mask), (
     logprobs,
@@ -79,7 +77,7 @@ def _separate_loss(model, params, trees):
         params,
         sequence[None],
         jnp.arange(n)[None],
-        lambda q, k, v, mask=mask: attention.dense_attention(q, k, v, mask),
+        lambda q, k, v, _, mask=mask: attention.dense_attention(q, k, v, mask),
       )
       scores = transformer.logits(model, params, hidden)[0] / 0.8
       scores = jax.nn.log_softmax(scores)

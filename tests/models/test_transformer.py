@@ -71,7 +71,7 @@ def test_logits_equal_a_float64_reference(model, rng, tied, mlp, remat):
     params,
     tokens[None],
     jnp.arange(11)[None],
-    lambda q, k, v: attention.dense_attention(q, k, v, mask),
+    lambda q, k, v, _: attention.dense_attention(q, k, v, mask),
   )
   logits = transformer.logits(config, params, hidden)[0]
   expected = _reference_logits(config, params, tokens)
@@ -173,7 +173,7 @@ def test_bfloat16_stays_near_float32(model, params, rng):
         params,
         tokens,
         jnp.broadcast_to(jnp.arange(9), (2, 9)),
-        lambda q, k, v: attention.dense_attention(q, k, v, mask),
+        lambda q, k, v, _: attention.dense_attention(q, k, v, mask),
       ),
     )
     for config in (model, dataclasses.replace(model, dtype="bfloat16"))

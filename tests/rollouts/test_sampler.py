@@ -55,7 +55,7 @@ def _teacher_forced(model, params, trunk, completion, temperature=1.0):
     params,
     sequence[None],
     jnp.arange(n)[None],
-    lambda q, k, v: attention.dense_attention(q, k, v, mask),
+    lambda q, k, v, _: attention.dense_attention(q, k, v, mask),
   )
   scores = transformer.logits(model, params, hidden)[0] / temperature
   scores = np.asarray(jax.nn.log_softmax(scores))

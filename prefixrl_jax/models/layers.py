@@ -1,0 +1,219 @@
+"""The layers of the decoder: norm, rotary embedding, attention and MLP."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from prefixrl_jax.distributed import sharding
+from prefixrl_jax.models import experts
+from prefixrl_jax.models.decoder_config import OfLayer, TransformerConfig
+
+
+class RMSNorm(nn.Module):
+  """Root-mean-square norm over the last axes, computed in float32."""
+
+  config: TransformerConfig
+  axes: tuple[str, ...] = ("features",)
+
+  @nn.compact
+  def __call__(self, x):
+    plus_one = self.config.norm_plus_one
+    start = nn.initializers.zeros if plus_one else nn.initializers.ones
+    scale: Any = self.param(
+      "scale",
+      nn.with_logical_partitioning(start, self.axes),
+      x.shape[-len(self.axes) :],
+      jnp.dtype(self.config.param_dtype),
+    )
+    scale = scale.astype(jnp.float32)
+    if plus_one:
+      scale = 1 + scale
+    x32 = x.astype(jnp.float32)
+    over = tuple(range(-len(self.axes), 0))
+    variance = jnp.mean(jnp.square(x32), axis=over, keepdims=True)
+    x32 = x32 * jax.lax.rsqrt(variance + self.config.norm_eps)
+    return (x32 * scale).astype(x.dtype)
+
+
+def rotate(x, position, frequency, scale: float = 1.0):
+  """Rotary embedding, halves layout.
+
+  Args:
+    x: [..., N, H].
+    position: [...].
+    frequency: float32 [H/2].
+    scale: what the result is multiplied by.
+  """
+  angle = position[..., None, None].astype(jnp.float32) * frequency
+  cos, sin = jnp.cos(angle), jnp.sin(angle)
+  x1, x2 = jnp.split(x.astype(jnp.float32), 2, axis=-1)
+  rotated = jnp.concatenate([x1 * cos - x2 * sin, x2 * cos + x1 * sin], -1)
+  if scale != 1.0:
+    rotated *= scale
+  return rotated.astype(x.dtype)
+
+
+class Block(nn.Module):
+  """Attention and MLP, each behind a norm and added to the residual.
+
+  `attend(q, k, v, window) -> (out, kept)` decides what is seen and what is
+  kept of the keys and values (nothing, all of them, or an updated cache);
+  window is an index of config.windows. `axes` are those of the residual. With
+  `outputs_first`, weights are `unstack`'s matrices.
+  """
+
+  config: TransformerConfig
+  attend: Callable
+  axes: tuple[str, ...] = ("rows", "residual", "features")
+  outputs_first: bool = False
+
+  def _project(self, name, y, inputs, outputs):
+    """y [..., *inputs] -> [..., *outputs]; both are {logical axis: size}."""
+    c = self.config
+    fan_in = math.prod(inputs.values())
+    shape, axes = (*inputs.values(), *outputs.values()), (*inputs, *outputs)
+    if self.outputs_first:
+      shape, axes = (math.prod(outputs.values()), fan_in), (None, None)
+    weight: Any = self.param(
+      name,
+      nn.with_logical_partitioning(nn.initializers.normal(fan_in**-0.5), axes),
+      shape,
+      jnp.dtype(c.param_dtype),
+    )
+    weight = weight.astype(c.dtype)
+    if not self.outputs_first:
+      out = jnp.tensordot(y, weight, axes=len(inputs))
+    else:
+      lead = y.shape[: y.ndim - len(inputs)]
+      out = outputs_first_product(weight, y.reshape(-1, fan_in), y.dtype)
+      out = out.reshape(*lead, *outputs.values())
+    if "embed" in outputs:
+      return sharding.constrain(out, *self.axes)
+    return sharding.constrain(out, self.axes[0], None, *outputs)
+
+  def _biased(self, name, y, axes):
+    """Adds a bias of each head."""
+    bias: Any = self.param(
+      name,
+      nn.with_logical_partitioning(nn.initializers.zeros, axes),
+      y.shape[-2:],
+      jnp.dtype(self.config.param_dtype),
+    )
+    return y + bias.astype(y.dtype)
+
+  def _norm(self, name, axes=("features",)):
+    """What is cheap is computed again in the backward pass, not kept for it."""
+    return nn.remat(RMSNorm, prevent_cse=False)(self.config, axes, name=name)
+
+  def _incoming(self, name, x):
+    if self.config.norms != "post":
+      x = self._norm(name)(x)
+    # Gathered once for all heads, where the residual's tokens are shared out.
+    return sharding.constrain(x, self.axes[0], None, "features")
+
+  def _outgoing(self, name, y):
+    return y if self.config.norms == "pre" else self._norm(name)(y)
+
+  @nn.compact
+  def __call__(self, x, position, own: OfLayer):
+    y = self._incoming("attention_norm", x)
+    q, k, v = self._queries_keys_values(y, position, own.frequency)
+    out, kept = self.attend(q, k, v, own.window)
+    c = self.config
+    heads = {"heads": c.num_heads, "head_dim": c.head_dim}
+    y = self._project("output", out, heads, {"embed": c.width})
+    x = x + self._outgoing("attention_post_norm", y)
+    y = self._mlp(self._incoming("mlp_norm", x))
+    return x + self._outgoing("mlp_post_norm", y), kept
+
+  def _queries_keys_values(self, y, position, frequency):
+    c = self.config
+    made = []
+    for name, axis, size in (
+      ("query", "heads", c.num_heads),
+      ("key", "kv_heads", c.num_kv_heads),
+      ("value", "kv_heads", c.num_kv_heads),
+    ):
+      heads = {axis: size, "head_dim": c.head_dim}
+      one = self._project(name, y, {"embed": c.width}, heads)
+      if c.qkv_bias:
+        one = self._biased(f"{name}_bias", one, tuple(heads))
+      if c.qk_norm != "none" and name != "value":
+        axes = tuple(heads) if c.qk_norm == "width" else ("head_dim",)
+        one = self._norm(f"{name}_norm", axes)(one)
+      made.append(one)
+    q, k, v = made
+    # Attention scales by the head's size; the rest is the queries' own.
+    scale = 1.0
+    if c.query_scale is not None:
+      scale = c.query_scale * math.sqrt(c.head_dim)
+    return (
+      rotate(q, position, frequency, scale),
+      rotate(k, position, frequency),
+      v,
+    )
+
+  def _mlp(self, y):
+    c = self.config
+    if c.num_experts:
+      return self._experts(y)
+    width, hidden = {"embed": c.width}, {"mlp": c.mlp_width}
+    inner = [self._project("up", y, width, hidden)]
+    if c.mlp.startswith("gated"):
+      inner.append(self._project("gate", y, width, hidden))
+    inner = jax.checkpoint(activation(c.mlp), prevent_cse=False)(*inner)
+    return self._project("down", inner, hidden, width)
+
+  def _experts(self, y):
+    c = self.config
+    count = {"routes": c.num_experts}
+    scores = self._project("router", y, {"embed": c.width}, count)
+    routes = experts.route(c, scores)
+    self.sow("intermediates", "routes", routes)
+    width, hidden = ("embed", c.width), ("mlp", c.mlp_width)
+    up = [self._expert_weights("expert_up", width, hidden)]
+    if c.mlp.startswith("gated"):
+      up.append(self._expert_weights("expert_gate", width, hidden))
+    down = self._expert_weights("expert_down", hidden, width)
+    out = experts.run(activation(c.mlp), y, routes, tuple(up), down)
+    return sharding.constrain(out, *self.axes)
+
+  def _expert_weights(self, name, inputs, outputs):
+    """Weights [E, inputs, outputs]; both are (logical axis, size)."""
+    c = self.config
+    names = ("experts", inputs[0], outputs[0])
+    sizes = (c.num_experts, inputs[1], outputs[1])
+    start = nn.initializers.normal(inputs[1] ** -0.5)
+    weight: Any = self.param(
+      name,
+      nn.with_logical_partitioning(start, names),
+      sizes,
+      jnp.dtype(c.param_dtype),
+    )
+    return weight.astype(c.dtype)
+
+
+def activation(mlp: str) -> Callable:
+  """Returns (up, gate) or (up,) -> what `down` takes."""
+  if mlp == "gelu":
+    return jax.nn.gelu
+  gelu_or_silu: Callable = jax.nn.silu if mlp == "gated_silu" else jax.nn.gelu
+  return lambda up, gate: gelu_or_silu(gate) * up
+
+
+def outputs_first_product(weight, y, dtype):
+  """weight [outputs, inputs], y [tokens, inputs] -> [tokens, outputs].
+
+  XLA:CPU multiplies a few tokens by a large matrix half as fast again this way
+  round, and for TPU it need not move the weights before the decode loop. The
+  barrier keeps the compiler from turning it back.
+  """
+  contract_last = (((1,), (1,)), ((), ()))
+  out = jax.lax.dot_general(
+    weight, y, contract_last, preferred_element_type=jnp.float32
+  )
+  return jax.lax.optimization_barrier(out).T.astype(dtype)
