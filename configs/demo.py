@@ -142,6 +142,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     flops=2.4e12,
     max_steps=0,  # no limit but the budget
     prompts_per_step=16,
+    rows=0,  # prompts that are sampled at a time; 0: all of a step's
     cuts_together=False,  # True: a step has all cuts of a trace, on one trunk
     completions_per_prompt=8,
     checkpoint_every=50,

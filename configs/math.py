@@ -11,12 +11,15 @@ Values are the paper's unless a comment says otherwise.
 
 import ml_collections
 
+from configs import models
 from prefixrl_jax.config import parse_arg
 
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
-  """Returns the config. arg: arms=a+b, seeds=n, trial=true."""
-  chosen = parse_arg(arg, arms="rl+sft_rl+prefixrl", seeds=1, trial=False)
+  """Returns the config. arg: model=NAME, arms=a+b, seeds=n, trial=true."""
+  chosen = parse_arg(
+    arg, model="", arms="rl+sft_rl+prefixrl", seeds=1, trial=False
+  )
   c = ml_collections.ConfigDict()
   c.run_arms = tuple(chosen.arms.split("+"))
   c.seeds = tuple(range(chosen.seeds))
@@ -101,6 +104,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     flops=2.4e20,
     max_steps=0,  # no limit but the budget; the paper's runs take 400 steps
     prompts_per_step=128,
+    rows=0,  # prompts that are sampled at a time; 0: all of a step's
     cuts_together=False,  # True: a step has all cuts of a trace, on one trunk
     completions_per_prompt=8,
     checkpoint_every=20,
@@ -118,6 +122,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     curve_samples=8,
   )
 
+  if chosen.model:
+    models.apply(c, chosen.model)
   if chosen.trial:
     # XLA:CPU multiplies bfloat16 slower than float32.
     c.model.update(dtype="float32", remat="none")

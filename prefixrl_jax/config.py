@@ -95,6 +95,10 @@ def validate(config: ml_collections.ConfigDict) -> None:
     " has no baseline.",
   )
   check(
+    c.train.rows >= 0,
+    "config.train.rows is negative; 0 samples all prompts of a step at once.",
+  )
+  check(
     min(c.train.checkpoint_every, c.train.log_every) > 0,
     "config.train.checkpoint_every and log_every must be at least 1.",
   )

@@ -114,7 +114,7 @@ class Trainer:
       **rows,
     )
     self.rl_sampler = session.sampler(
-      rows=config.train.prompts_per_step,
+      rows=config.train.rows or config.train.prompts_per_step,
       lanes=n,
       trunk_length=trunk_length,
       temperature=config.rollouts.temperature,

@@ -27,6 +27,7 @@ def fit(
   model: transformer.TransformerConfig,
   mesh: Mesh,
   show: Callable[[str], None],
+  device_bytes: float | None = None,
 ) -> tuple[transformer.TransformerConfig, int]:
   """Settles what the config leaves open so that the plan fits; shows the plan.
 
@@ -36,8 +37,9 @@ def fit(
   Args:
     config: the whole config; learner.rows_per_microbatch may be 0 (open).
     model: its remat may be "auto" (open).
-    mesh: see `plan`.
+    mesh: see `plan`; its devices may be absent if device_bytes is given.
     show: prints a line.
+    device_bytes: that a device has; None: ask it.
 
   Returns:
     The model with its remat, and rows a micro-batch, whole ones a device.
@@ -45,6 +47,7 @@ def fit(
   Raises:
     UserError: nothing fits.
   """
+  have = device_bytes or _device_bytes(mesh)
   shards = sharding.num_row_shards(mesh)
   wished = -(-config.learner.rows_per_microbatch // shards)
   remats = ("none", "full") if model.remat == "auto" else (model.remat,)
@@ -54,9 +57,9 @@ def fit(
     settled = dataclasses.replace(model, remat=remat)
     rows = a_device * shards
     planned = plan(config, settled, mesh, rows)
-    if sum(planned.values()) <= _device_bytes(mesh):
+    if sum(planned.values()) <= have:
       break
-  check(planned, mesh, show)
+  check(planned, have, show)
   if len(remats) > 1 or not wished:
     show(f"remat {remat}, {rows} rows a micro-batch")
   return settled, rows
@@ -96,7 +99,7 @@ def plan(
   (own_heads,) = heads((model.num_kv_heads,))
   kv = 2 * model.num_layers * own_heads * model.head_dim * compute
   rows = max(
-    -(-train.prompts_per_step // row_shards)
+    -(-(train.rows or train.prompts_per_step) // row_shards)
     * (trunk + lanes * rollouts.max_completion_length),
     -(-config.collect.rows // row_shards)
     * (
@@ -178,10 +181,16 @@ def _bytes_kept(model: transformer.TransformerConfig) -> float:
 
 
 def check(
-  plan: dict[str, float], mesh: Mesh, show: Callable[[str], None]
+  plan: dict[str, float], have: float, show: Callable[[str], None]
 ) -> None:
-  """Shows the plan; raises UserError if it cannot fit."""
-  need, have = sum(plan.values()), _device_bytes(mesh)
+  """Shows the plan; raises UserError if it cannot fit.
+
+  Args:
+    plan: from `plan`.
+    have: bytes a device.
+    show: prints a line.
+  """
+  need = sum(plan.values())
   parts = ", ".join(f"{k} {_human(v)}" for k, v in plan.items())
   show(f"memory plan per device: {_human(need)} of {_human(have)} ({parts})")
   if need > have:
