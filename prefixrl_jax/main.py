@@ -15,6 +15,7 @@ from ml_collections import config_flags
 from prefixrl_jax.types import Preempted, UserError
 
 STAGES = "pretrain,screen,collect,cut,train,evaluate,report"
+_ON_DEMAND = "export"
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config",
@@ -27,7 +28,10 @@ _WORKDIR = flags.DEFINE_string(
   "workdir", "", "Folder of the artifacts; default runs/<name of the config>."
 )
 _STAGE = flags.DEFINE_string(
-  "stage", STAGES, "Stages to run, a comma-separated choice."
+  "stage",
+  STAGES,
+  "Stages to run, a comma-separated choice; export, a run's policy as a Hugging"
+  " Face folder (config.export), is run only when it is named.",
 )
 _FRESH = flags.DEFINE_bool(
   "fresh", False, "Remove what earlier runs left in the workdir."
@@ -46,8 +50,10 @@ def _main(argv) -> None:
     raise UserError(f"--config: there is no file {file}.")
   stages = _STAGE.value.split(",")
   for stage in stages:
-    if stage not in STAGES.split(","):
-      raise UserError(f"there is no stage {stage!r}; known are {STAGES}.")
+    if stage not in (*STAGES.split(","), _ON_DEMAND):
+      raise UserError(
+        f"there is no stage {stage!r}; known are {STAGES},{_ON_DEMAND}."
+      )
   # Imported here, so that --help and a mistyped flag answer at once.
   from etils import epath
 
