@@ -21,7 +21,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   c.fresh_data_per_seed = True
   c.wandb_project = ""
 
-  c.mesh = dict(data=-1, fsdp=1, tensor=1)
+  c.mesh = dict(data=-1, fsdp=1, tensor=1, expert=1)
 
   c.model = dict(
     folder="",  # a Hugging Face folder; empty: the shape below

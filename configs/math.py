@@ -3,7 +3,7 @@
   python -m prefixrl_jax.main --config=configs/math.py \
       --config.model.folder=MODEL --config.problems.file=PROBLEMS.jsonl
 
-MODEL is a Hugging Face folder of the Llama architecture. PROBLEMS has one
+MODEL is a Hugging Face folder of a known family. PROBLEMS has one
 JSON object a line, with fields `problem` and `answer` (names are config).
 `:trial=true` shrinks everything to what a CPU does in a quarter of an hour.
 Values are the paper's unless a comment says otherwise.
@@ -24,7 +24,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   c.fresh_data_per_seed = False
   c.wandb_project = ""
 
-  c.mesh = dict(data=1, fsdp=-1, tensor=1)
+  c.mesh = dict(data=1, fsdp=-1, tensor=1, expert=1)
   c.model = dict(
     folder="",  # or ORGANISATION/MODEL[@REVISION]; set it on the command line
     base="",

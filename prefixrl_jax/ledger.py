@@ -10,7 +10,7 @@ padding and idle lanes included.
 import dataclasses
 from collections.abc import Mapping
 
-from prefixrl_jax.models.transformer import TransformerConfig, num_params
+from prefixrl_jax.models.transformer import TransformerConfig, num_active_params
 from prefixrl_jax.rollouts.sampler import Usage
 
 PURPOSES = (
@@ -42,7 +42,7 @@ class Ledger:
 
   def __init__(self, config: TransformerConfig):
     self._config = config
-    self._num_params = num_params(config)
+    self._num_params = num_active_params(config)
     self._entries = {purpose: Entry() for purpose in PURPOSES}
 
   def add_sampling(self, purpose: str, usage: Usage) -> None:
@@ -120,7 +120,9 @@ def flops_per_token(config: TransformerConfig, *, head: bool) -> float:
   c = config
   qkv = c.width * c.head_dim * (c.num_heads + 2 * c.num_kv_heads)
   output = c.num_heads * c.head_dim * c.width
-  mlp = (3 if c.mlp == "gated_silu" else 2) * c.width * c.mlp_width
+  mlp = (3 if c.mlp.startswith("gated") else 2) * c.width * c.mlp_width
+  if c.num_experts:
+    mlp = c.experts_per_token * mlp + c.width * c.num_experts
   last = c.width * c.vocab_size if head else 0
   return 2.0 * (c.num_layers * (qkv + output + mlp) + last)
 

@@ -107,7 +107,12 @@ def plan(
   )
   micro_rows = -(-rows_per_micro // row_shards)
   tokens = micro_rows * row_length
-  kept = tokens * _bytes_kept(model) / mesh.shape["tensor"]
+  kept = _bytes_kept(model)
+  if model.num_experts:  # a device meets the tokens of all that share experts
+    without = dataclasses.replace(model, num_experts=0, mlp_width=1)
+    of_experts = kept - _bytes_kept(without)
+    kept += (mesh.shape["expert"] - 1) * of_experts
+  kept = tokens * kept / mesh.shape["tensor"]
   residual = tokens * model.width * compute / mesh.shape["tensor"]
   # One layer more is under way; where they are recomputed, that and its own.
   activations = (model.num_layers + 1) * kept

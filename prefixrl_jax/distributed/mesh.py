@@ -7,7 +7,7 @@ import numpy as np
 
 from prefixrl_jax.types import UserError
 
-AXES = ("data", "fsdp", "tensor")
+AXES = ("data", "fsdp", "tensor", "expert")
 
 
 def platform() -> str:
@@ -20,21 +20,26 @@ def platform() -> str:
 
 
 def make_mesh(
-  data: int = -1, fsdp: int = 1, tensor: int = 1, devices=None
+  data: int = -1,
+  fsdp: int = 1,
+  tensor: int = 1,
+  expert: int = 1,
+  devices=None,
 ) -> jax.sharding.Mesh:
-  """Returns a mesh with axes data, fsdp and tensor.
+  """Returns a mesh with axes data, fsdp, tensor and expert.
 
   Args:
     data: replicas of the parameters; -1 takes the devices that are left.
     fsdp: shards of the parameters and the batch.
     tensor: shards of heads, MLP width and vocabulary.
+    expert: shards of the experts and the batch.
     devices: defaults to all.
 
   Raises:
     UserError: the sizes do not multiply to the number of devices.
   """
   devices = jax.devices() if devices is None else devices
-  shape = [data, fsdp, tensor]
+  shape = [data, fsdp, tensor, expert]
   if shape.count(-1) > 1 or any(n == 0 or n < -1 for n in shape):
     raise UserError(
       f"config.mesh {dict(zip(AXES, shape))}: sizes must be positive, and at"

@@ -14,13 +14,15 @@ RULES = {
   "kv_heads": "tensor",
   "head_dim": None,
   "mlp": "tensor",
+  "experts": "expert",
   "vocab": "tensor",
   # activations
-  "rows": ("data", "fsdp"),
+  "rows": ("data", "fsdp", "expert"),
   "lanes": None,
   "length": None,
   "residual": "tensor",  # length, where all that is done to tokens is alike
   "features": None,
+  "routes": None,
 }
 
 

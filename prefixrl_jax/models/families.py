@@ -159,11 +159,10 @@ def _rope(theirs, kind="", base=10_000.0) -> dict:
   elif rope_type == "llama3":
     scaling = RopeScaling(
       "llama3",
-      *(
-        float(rope.pop(name))
-        for name in ("factor", "low_freq_factor", "high_freq_factor")
-      ),
-      rope.pop("original_max_position_embeddings"),
+      factor=float(rope.pop("factor")),
+      low_freq_factor=float(rope.pop("low_freq_factor")),
+      high_freq_factor=float(rope.pop("high_freq_factor")),
+      original_length=rope.pop("original_max_position_embeddings"),
     )
   elif rope_type != "default":
     raise _Unsupported(
@@ -229,6 +228,21 @@ def _qwen2(theirs):
 
 def _qwen3(theirs):
   return _qwen2(theirs) | dict(qkv_bias=False, qk_norm="head")
+
+
+def _qwen3_moe(theirs):
+  layers = _alike(theirs, _qwen_window(theirs), lambda i: True)
+  return (
+    _common(theirs)
+    | layers
+    | dict(
+      qk_norm="head",
+      mlp_width=theirs["moe_intermediate_size"],
+      num_experts=theirs.get("num_experts") or theirs["num_local_experts"],
+      experts_per_token=theirs["num_experts_per_tok"],
+      norm_expert_weights=theirs.get("norm_topk_prob", False),
+    )
+  )
 
 
 def _smollm3(theirs):
@@ -313,6 +327,13 @@ _MLP = _per_layer(
     "down": "mlp.down_proj.weight",
   }
 )
+_EXPERTS = _per_layer({"router": "mlp.gate.weight"}) | _per_layer(
+  {
+    "expert_gate": "mlp.experts.{}.gate_proj.weight",
+    "expert_up": "mlp.experts.{}.up_proj.weight",
+    "expert_down": "mlp.experts.{}.down_proj.weight",
+  }
+)
 _BIASES = _per_layer(
   {
     "query_bias": "self_attn.q_proj.bias",
@@ -377,6 +398,12 @@ FAMILIES: dict[str, Family] = {
   "smollm3": Family(_smollm3, _LLAMA, (*_WINDOWS, "no_rope_layers")),
   "qwen2": Family(_qwen2, _LLAMA | _BIASES, _WINDOWS),
   "qwen3": Family(_qwen3, _LLAMA | _QK_NORMS, _WINDOWS),
+  "qwen3_moe": Family(
+    _qwen3_moe,
+    _ENDS | _ATTENTION | _QK_NORMS | _PRE_NORMS | _EXPERTS,
+    (*_WINDOWS, "num_experts", "num_local_experts"),
+    {"decoder_sparse_step": (1, None), "mlp_only_layers": ([], None)},
+  ),
   "gemma2": Family(_gemma2, _PLAIN | _BOTH_NORMS, **_GEMMA),
   "gemma3_text": Family(
     _gemma3,

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from prefixrl_jax.distributed import sharding
+from prefixrl_jax.models import experts
 from prefixrl_jax.models.decoder_config import OfLayer, TransformerConfig
 
 
@@ -158,12 +159,42 @@ class Block(nn.Module):
 
   def _mlp(self, y):
     c = self.config
+    if c.num_experts:
+      return self._experts(y)
     width, hidden = {"embed": c.width}, {"mlp": c.mlp_width}
     inner = [self._project("up", y, width, hidden)]
     if c.mlp.startswith("gated"):
       inner.append(self._project("gate", y, width, hidden))
     inner = jax.checkpoint(activation(c.mlp), prevent_cse=False)(*inner)
     return self._project("down", inner, hidden, width)
+
+  def _experts(self, y):
+    c = self.config
+    count = {"routes": c.num_experts}
+    scores = self._project("router", y, {"embed": c.width}, count)
+    routes = experts.route(c, scores)
+    self.sow("intermediates", "routes", routes)
+    width, hidden = ("embed", c.width), ("mlp", c.mlp_width)
+    up = [self._expert_weights("expert_up", width, hidden)]
+    if c.mlp.startswith("gated"):
+      up.append(self._expert_weights("expert_gate", width, hidden))
+    down = self._expert_weights("expert_down", hidden, width)
+    out = experts.run(activation(c.mlp), y, routes, tuple(up), down)
+    return sharding.constrain(out, *self.axes)
+
+  def _expert_weights(self, name, inputs, outputs):
+    """Weights [E, inputs, outputs]; both are (logical axis, size)."""
+    c = self.config
+    names = ("experts", inputs[0], outputs[0])
+    sizes = (c.num_experts, inputs[1], outputs[1])
+    start = nn.initializers.normal(inputs[1] ** -0.5)
+    weight: Any = self.param(
+      name,
+      nn.with_logical_partitioning(start, names),
+      sizes,
+      jnp.dtype(c.param_dtype),
+    )
+    return weight.astype(c.dtype)
 
 
 def activation(mlp: str) -> Callable:

@@ -5,6 +5,7 @@ scanned for learning; the sampler takes them one by one (`unstack`), so that
 its caches are updated in place.
 """
 
+import dataclasses
 import functools
 import math
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 
 from prefixrl_jax.batches import KVCache
 from prefixrl_jax.distributed import sharding
-from prefixrl_jax.models import attention, tree_attention
+from prefixrl_jax.models import attention, experts, tree_attention
 from prefixrl_jax.models.decoder_config import (
   TransformerConfig,
   of_layer,
@@ -35,6 +36,7 @@ _INPUT_AXES = {
   "gate": 1,
   "down": 1,
   "head": 1,
+  "router": 1,
 }
 
 
@@ -73,12 +75,13 @@ class Transformer(nn.Module):
     block = Block
     if c.remat == "full":
       block = nn.remat(Block, prevent_cse=False)
-    own, own_axis = of_layers(c), 0
+    own_axis: Any = 0
+    own = of_layers(c)
     if own is None:
       own, own_axis = of_layer(c, 0), nn.broadcast
     x, kept = nn.scan(
       block,
-      variable_axes={"params": 0},
+      variable_axes={"params": 0, "intermediates": 0},
       split_rngs={"params": True},
       in_axes=(nn.broadcast, own_axis),
       length=c.num_layers,
@@ -188,6 +191,16 @@ def num_params(config: TransformerConfig) -> int:
   return sum(x.size for x in jax.tree.leaves(shapes))
 
 
+def num_active_params(config: TransformerConfig) -> int:
+  """Returns how many of them a token meets: not those of other experts."""
+  if not config.num_experts:
+    return num_params(config)
+  less = dataclasses.replace(config, num_experts=config.experts_per_token)
+  others = config.num_experts - config.experts_per_token
+  router = config.num_layers * config.width * others  # is met whole
+  return num_params(less) + router
+
+
 def forward(config, params, tokens, position, attend):
   """Returns final hidden states [B, T, D] of packed rows.
 
@@ -201,6 +214,24 @@ def forward(config, params, tokens, position, attend):
   """
   model = Transformer(config, lambda *args: (attend(*args), None))
   return model.apply({"params": params}, tokens, position)[0]
+
+
+def load_balance(config, params, tokens, position, attend, valid):
+  """Returns how evenly each layer's experts are used, float [L].
+
+  Args:
+    config, params, tokens, position, attend: as in `forward`.
+    valid: bool [B, T], tokens that count.
+
+  Returns:
+    See `experts.load_balance`; 1 is even.
+  """
+  model = Transformer(config, lambda *args: (attend(*args), None))
+  _, seen = model.apply(
+    {"params": params}, tokens, position, mutable="intermediates"
+  )
+  (routes,) = seen["intermediates"]["layers"]["routes"]
+  return jax.vmap(experts.load_balance, in_axes=(0, None))(routes, valid)
 
 
 def unstack(config: TransformerConfig, params: dict) -> dict:

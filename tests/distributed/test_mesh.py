@@ -19,7 +19,8 @@ from prefixrl_jax.types import UserError
 
 
 def test_the_rest_of_the_devices():
-  assert dict(make_mesh(-1, 2, 1).shape) == {"data": 4, "fsdp": 2, "tensor": 1}
+  shape = make_mesh(-1, 2, 1).shape
+  assert dict(shape) == {"data": 4, "fsdp": 2, "tensor": 1, "expert": 1}
 
 
 @pytest.mark.parametrize(
@@ -33,7 +34,7 @@ def test_names_a_mesh_that_does_not_fit(shape):
 def test_axes_that_do_not_divide_stay_whole(eight_devices):
   of = lambda shape, *axes: sharding.sharding(eight_devices, shape, *axes).spec
   assert of((8, 6), "rows", "heads") == PartitionSpec(
-    ("data", "fsdp"), "tensor"
+    ("data", "fsdp", "expert"), "tensor"
   )
   assert of((6, 3), "rows", "kv_heads") == PartitionSpec(None, None)
 

@@ -67,6 +67,14 @@ MODELS = {
     tie_word_embeddings=True,
   ),
   "qwen3": _tiny("qwen3", head_dim=10),
+  "qwen3_moe": _tiny(
+    "qwen3_moe",
+    head_dim=10,
+    num_experts=5,
+    num_experts_per_tok=3,
+    moe_intermediate_size=10,
+    norm_topk_prob=True,
+  ),
   "gemma2": _tiny(
     "gemma2",
     num_hidden_layers=3,
@@ -154,6 +162,7 @@ def reference(name: str, folder: pathlib.Path) -> dict:
     folder,
     dtype=torch.float32,
     attn_implementation="eager",
+    experts_implementation="eager",  # others want sizes that 4 divides
     output_loading_info=True,
   )
   wrong = {k: v for k, v in info.items() if v and k != "conversion_errors"}

@@ -127,7 +127,9 @@ def test_names_every_wrong_tensor(tmp_path, params, one_device):
   ("setting", "value"),
   [
     ("model_type", "mamba"),
-    ("rope_scaling", {"rope_type": "llama3"}),
+    ("rope_scaling", {"rope_type": "yarn", "factor": 4.0}),
+    ("final_logit_softcapping", 30.0),
+    ("sliding_window", 4096),
     ("attention_bias", True),
     ("hidden_act", "gelu"),
     ("quantization_config", {"bits": 4}),
@@ -137,6 +139,29 @@ def test_refuses_what_it_would_ignore(tmp_path, params, setting, value):
   folder = _write(tmp_path, _theirs(params), **{setting: value})
   with pytest.raises(UserError, match=setting):
     importing.read_config(folder, **_READ)
+
+
+def test_says_what_to_do_instead(tmp_path, params):
+  def message(**settings):
+    folder = _write(tmp_path, _theirs(params), **settings)
+    with pytest.raises(UserError) as e:
+      importing.read_config(folder, **_READ)
+    assert f"{folder}/config.json" in str(e.value)
+    return str(e.value)
+
+  known = message(model_type="mamba")
+  assert "llama" in known
+  assert "gemma3_text" in known
+  assert "unquantised" in message(quantization_config={"bits": 4})
+  assert "it must be False" in message(mlp_bias=True)
+  assert "lacks 'factor'" in message(rope_scaling={"rope_type": "linear"})
+  assert "beta_fast" in message(
+    rope_parameters={"rope_type": "default", "beta_fast": 32}
+  )
+  assert "one a layer" in message(model_type="qwen2", layer_types=["full"])
+  assert "mlp_only_layers = [0]" in message(
+    model_type="qwen3_moe", mlp_only_layers=[0]
+  )
 
 
 def test_names_what_is_missing(tmp_path, params, one_device):

@@ -1,0 +1,175 @@
+"""Mixture of experts: every token runs through the few experts it is sent to.
+
+No token is ever dropped: what is sent to one expert is brought together, as
+much as it is, and multiplied group by group (`jax.lax.ragged_dot`).
+"""
+
+import functools
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from prefixrl_jax.distributed import sharding
+
+
+class Routes(NamedTuple):
+  """Where tokens are sent."""
+
+  probs: jax.Array  # float32 [..., E]
+  expert: jax.Array  # int32 [..., k], different ones
+  weight: jax.Array  # float32 [..., k], what their outputs count
+
+
+def route(config, scores) -> Routes:
+  """Sends each token to the experts that score highest.
+
+  Args:
+    config: TransformerConfig.
+    scores: [..., E].
+  """
+  probs = jax.nn.softmax(scores.astype(jnp.float32), axis=-1)
+  # One after another: XLA is slow to compile a sort for TPU, and these few
+  # passes take no time beside the experts.
+  left, chosen = probs, []
+  for _ in range(config.experts_per_token):
+    chosen.append(jnp.argmax(left, axis=-1).astype(jnp.int32))
+    is_chosen = jnp.arange(config.num_experts) == chosen[-1][..., None]
+    left = jnp.where(is_chosen, -1.0, left)
+  expert = jnp.stack(chosen, axis=-1)
+  weight = jnp.take_along_axis(probs, expert, axis=-1)
+  if config.norm_expert_weights:
+    weight /= jnp.sum(weight, axis=-1, keepdims=True)
+  return Routes(probs, expert, weight)
+
+
+def load_balance(routes: Routes, valid):
+  """Returns how unevenly experts are used: 1 is evenly, E is one for all.
+
+  E times the sum over experts of their share of what is sent and their mean
+  probability (Switch Transformer, arXiv 2101.03961, equation 4).
+
+  Args:
+    routes: of tokens [...].
+    valid: bool [...], tokens that count.
+  """
+  num_experts = routes.probs.shape[-1]
+  share = lambda x: jnp.sum(x, axis=tuple(range(valid.ndim))) / jnp.sum(valid)
+  sent = jax.nn.one_hot(routes.expert, num_experts).mean(-2)
+  count = lambda x: share(jnp.where(valid[..., None], x, 0.0))
+  return num_experts * jnp.sum(count(sent) * count(routes.probs))
+
+
+def run(activate: Callable, y, routes: Routes, up, down):
+  """Returns the weighted sum of the experts' outputs, [B, ..., D].
+
+  On a mesh each device has its own experts and, with `tensor`, a part of their
+  width. Rows are gathered along `expert`, so that every device sees all tokens
+  that its experts may be asked for.
+
+  Args:
+    activate: (*up products) -> what `down` takes.
+    y: [B, ..., D].
+    routes: of y's tokens.
+    up: weights [E, D, F], one or two.
+    down: [E, F, D].
+  """
+  local = functools.partial(_run, activate)
+  arrays = (y, routes.expert, routes.weight, up, down)
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty:
+    return local(*arrays)
+  rows = sharding.fitted(mesh, y.shape, "rows")
+  of_up = sharding.fitted(mesh, up[0].shape, "experts", None, "mlp")
+  of_down = sharding.fitted(mesh, down.shape, "experts", "mlp", None)
+  expert_axis, width_axis, _ = of_down
+  is_shared_out = rows[0] is not None and expert_axis in rows[0]
+
+  def one_device(y, expert, weight, up, down):
+    if expert_axis and is_shared_out:
+      y, expert, weight = (
+        jax.lax.all_gather(x, expert_axis, tiled=True)
+        for x in (y, expert, weight)
+      )
+    if expert_axis:
+      # Those of other devices become too large, or negative.
+      expert -= jax.lax.axis_index(expert_axis) * down.shape[0]
+    out = local(y, expert, weight, up, down)
+    if width_axis:
+      out = jax.lax.psum(out, width_axis)
+    if expert_axis and is_shared_out:
+      return jax.lax.psum_scatter(out, expert_axis, tiled=True)
+    return jax.lax.psum(out, expert_axis) if expert_axis else out
+
+  return jax.shard_map(
+    one_device,
+    in_specs=(rows, rows, rows, (of_up,) * len(up), of_down),
+    out_specs=rows,
+    check_vma=False,
+  )(*arrays)
+
+
+def _run(activate, y, expert, weight, up, down):
+  """One device's experts; numbers of those that are not here are no index."""
+  per_token, num_experts = expert.shape[-1], down.shape[0]
+  num_sent = math.prod(expert.shape)
+  expert = expert.reshape(-1, per_token)
+  sizes, place, order = _by_expert(expert, num_experts)
+  # Behind the last group lies what is for other devices.
+  is_here = (jnp.arange(num_sent) < jnp.sum(sizes))[:, None]
+  sent = jnp.repeat(y.reshape(-1, y.shape[-1]), per_token, axis=0)
+  sent = jnp.where(is_here, _permuted(sent, order, place), 0)
+  inner = [jax.lax.ragged_dot(sent, w, sizes) for w in up]
+  inner = jax.checkpoint(activate, prevent_cse=False)(*inner)
+  out = jnp.where(is_here, jax.lax.ragged_dot(inner, down, sizes), 0)
+  out = _permuted(out, place, order).reshape(*expert.shape, -1)
+  weight = weight.reshape(*expert.shape, 1).astype(out.dtype)
+  return jnp.sum(out * weight, axis=1).reshape(y.shape)
+
+
+def _by_expert(expert, num_experts):
+  """Brings together what is sent to one expert, in the tokens' order.
+
+  A stable sort, without one: see `block_map.true_first`.
+
+  Args:
+    expert: int [tokens, k]; what is outside [0, num_experts) comes last.
+    num_experts: E.
+
+  Returns:
+    sizes [E], how much each is sent; place, order: int32 [tokens k], each
+    other's inverse.
+  """
+  is_here = (expert >= 0) & (expert < num_experts)
+  known = jnp.where(is_here, expert, num_experts)
+  sent = jax.nn.one_hot(known.ravel(), num_experts + 1, dtype=jnp.int32)
+  sent = sent.reshape(*expert.shape, -1)
+  # Only those of other devices may be several of one token's.
+  of_token = jnp.sum(sent, axis=1)
+  sizes = jnp.sum(of_token, axis=0)
+  first = jnp.cumsum(sizes) - sizes + jnp.cumsum(of_token, axis=0) - of_token
+  within = jnp.sum((jnp.cumsum(sent, axis=1) - sent) * sent, axis=-1)
+  place = jnp.take_along_axis(first, known, axis=1) + within
+  place = place.ravel()
+  index = jnp.arange(place.size, dtype=jnp.int32)
+  order = jnp.zeros_like(place).at[place].set(index, unique_indices=True)
+  return sizes[:-1], place, order
+
+
+@jax.custom_vjp
+def _permuted(x, index, inverse):
+  """x[index]; its gradient is gathered too, which is cheaper than scattered."""
+  return x[index]
+
+
+def _permuted_fwd(x, index, inverse):
+  return x[index], inverse
+
+
+def _permuted_bwd(inverse, of_out):
+  return of_out[inverse], None, None
+
+
+_permuted.defvjp(_permuted_fwd, _permuted_bwd)
