@@ -32,7 +32,8 @@ SIDE_FILES = (
   "chat_template*",
   "vocab*",
   "merges.txt",
-  "*.model",
+  "spiece.model",
+  "sentencepiece.bpe.model",
 )
 # Bytes of one read, so that a shard and what it is made from are never both
 # whole on the host.
