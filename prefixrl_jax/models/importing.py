@@ -10,6 +10,8 @@ import itertools
 import json
 import math
 import re
+import time
+import weakref
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
@@ -185,8 +187,10 @@ def load_params(
       value = read(bounds)
       copies = [jax.device_put(value, device) for device in devices]
       jax.block_until_ready(copies)
-      del value
-      gc.collect(0)  # JAX lets go of it now, not when the next one is there too
+      if value.nbytes > READ_BYTES:
+        alive = weakref.ref(value)
+        del value
+        _wait_for_end(alive)
       return copies
 
     # Devices that hold copies of one slice get it from one reading.
@@ -295,6 +299,19 @@ def _read(tensor, bounds, shape, weight: Weight, out: np.ndarray) -> None:
   for i in range(0, len(out), step):
     rows = theirs[0][i : i + step]
     out[i : i + step] = tensor[(slice(rows.start, rows.stop), *whole)]
+
+
+def _wait_for_end(alive: weakref.ref) -> None:
+  """Waits until JAX has let go of an array that it has copied.
+
+  It does so some time after the copy is ready, and when Python collects
+  garbage; the next shard would be there by then.
+  """
+  for _ in range(1000):
+    gc.collect(0)
+    if alive() is None:
+      return
+    time.sleep(1e-4)
 
 
 def tensor_files(folder: epath.Path) -> dict[str, str]:
