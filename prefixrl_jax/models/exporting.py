@@ -52,11 +52,18 @@ def export(
   itemsize = jnp.dtype(dtype).itemsize
   sizes = {t.name: itemsize * math.prod(t.shape) for t in tensors}
   files = _divide(sizes, tensors, importing.tensor_files(source), max_bytes)
-  read = _reader(params, family, dtype)
+  ours = importing.by_name(params)
+  everywhere = sharding.replicated(next(iter(ours.values())).sharding.mesh)
+
+  def read(tensor):
+    weight = FAMILIES[family].weights[tensor.ours]
+    value = ours[tensor.ours]
+    return _gathered(value, tensor.place, weight, dtype, everywhere)
+
   if jax.process_index():
     for members in files.values():
       for tensor in members:
-        read(tensor)
+        read(tensor).block_until_ready()
     return
   with artifacts.whole_folder(folder) as temporary:
     for path in sorted(source.iterdir()):
@@ -118,19 +125,11 @@ def _divide(
   }
 
 
-def _reader(params: dict, family: str, dtype: str):
-  """Returns a function from a tensor to its values, on every host."""
-  ours = importing.by_name(params)
-  mesh = next(iter(ours.values())).sharding.mesh
-
-  @functools.partial(
-    jax.jit, static_argnames="name", out_shardings=sharding.replicated(mesh)
-  )
-  def gathered(value, place, name):
-    part = value[place] if place else value
-    return importing.folded(part, FAMILIES[family].weights[name]).astype(dtype)
-
-  return lambda t: gathered(ours[t.ours], t.place, t.ours)
+@functools.partial(jax.jit, static_argnames=("weight", "dtype", "everywhere"))
+def _gathered(value, place, weight, dtype, everywhere):
+  """Returns one tensor of theirs, whole on every device."""
+  part = importing.folded(value[place] if place else value, weight)
+  return jax.lax.with_sharding_constraint(part.astype(dtype), everywhere)
 
 
 def _chunks(tensors: list[Tensor], dtype: str, read) -> Iterator:
