@@ -22,7 +22,7 @@ from configs import demo
 from prefixrl_jax import checkpoints
 from prefixrl_jax.batches import TrainState
 from prefixrl_jax.distributed.mesh import make_mesh
-from prefixrl_jax.models import exporting, importing
+from prefixrl_jax.models import exporting, importing, transformer
 from prefixrl_jax.pipeline import Pipeline
 from prefixrl_jax.types import UserError
 
@@ -87,7 +87,12 @@ def source(tmp_path):
 
 @pytest.mark.parametrize(
   ("name", "dtype"),
-  [*((name, "float32") for name in MODELS), ("qwen3_moe", "bfloat16")],
+  [
+    ("smollm2", "float32"),
+    ("qwen2", "float32"),
+    ("gemma3", "float32"),
+    ("qwen3_moe", "bfloat16"),
+  ],
 )
 def test_round_trip_is_the_identity(tmp_path, eight_devices, name, dtype):
   source = tmp_path / "source"
@@ -192,10 +197,9 @@ def test_the_host_holds_one_tensor(tmp_path, eight_devices):
   config = importing.read_config(
     epath.Path(source), dtype="float32", param_dtype="float32", remat="none"
   )
-  params = importing.transformer.put_params(
-    config,
-    eight_devices,
-    importing.transformer.init(config, jax.random.key(0)),
+  params = jax.tree.map(
+    lambda x: jax.device_put(np.zeros(x.shape, x.dtype), x.sharding),
+    transformer.abstract_params(config, eight_devices),
   )
   # No weights are read from the source, only where they lie.
   names = {
@@ -283,7 +287,9 @@ def trained(tmp_path, source, eight_devices):
   directory = epath.Path(tmp_path) / "run/train/prefixrl/seed_1/checkpoints"
   with checkpoints.Checkpointer(directory, keep=2) as checkpointer:
     for step in (4, 8):
-      saved[step] = jax.tree.map(lambda x, step=step: x * step, params)
+      saved[step] = jax.tree.map(
+        lambda x, n=step: jax.device_put(np.asarray(x) * n, x.sharding), params
+      )
       state = TrainState(step, saved[step], (params, {"count": np.zeros(2)}))
       checkpointer.save(step, state, {})
   return tmp_path / "run", saved
@@ -344,10 +350,11 @@ def test_processes_read_their_own_and_write_one_folder(tmp_path, source):
     for i in range(2)
   ]
   try:
-    read = [int(process.communicate(timeout=300)[0]) for process in started]
+    outputs = [process.communicate(timeout=300)[0] for process in started]
   finally:
     for process in started:
       process.kill()
+  read = [int(output.splitlines()[-1]) for output in outputs]
   mesh = make_mesh(1, 1, 1, devices=jax.devices()[:1])
   _assert_same(_load(tmp_path / "out", mesh), _load(source, mesh))
   total = sum(x.nbytes for x in load_file(source / _WEIGHTS).values())
