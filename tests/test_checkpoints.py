@@ -72,7 +72,7 @@ def test_restores_parameters_alone(tmp_path, one_device, eight_devices):
     assert step == given
     np.testing.assert_array_equal(params["x"], _state(one_device, given)["x"])
     assert params["x"].sharding == target["x"].sharding
-  with pytest.raises(UserError, match="of step 3 in .*; there are 1, 2 "):
+  with pytest.raises(UserError, match=r"of step 3 in .*; there are 1, 2 "):
     checkpoints.restore_params(folder, target, 3)
 
 
