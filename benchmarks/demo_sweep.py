@@ -20,8 +20,9 @@ from etils import epath
 
 from configs import demo
 from prefixrl_jax.artifacts import read_json
+from prefixrl_jax.evals.curves import CurvePoint, RunRecord
 from prefixrl_jax.evals.figures import figure_by_hardness
-from prefixrl_jax.evals.summary import CurvePoint, RunRecord, summarize
+from prefixrl_jax.evals.summary import summarize
 from prefixrl_jax.pipeline import Pipeline
 
 _ARMS = flags.DEFINE_list("arms", ["rl", "sft_rl", "prefixrl"], "Arms.")

@@ -128,6 +128,18 @@ def least_seconds(config, trees, roofline: measuring.Roofline) -> float:
   )
 
 
+def _time(config, params, trees: Sequence[Tree]) -> dict[str, list[float]]:
+  """Times a unit by everyone; all that they hold goes with this call."""
+  runs = {"prefixrl_jax": ours.updating(config, params, trees, _ROW.value)}
+  if _SEPARATE.value:
+    runs["separate"] = ours.updating(
+      config, params, separated(trees), _ROW.value
+    )
+  if _PEER.value == "transformers":
+    runs["transformers"] = _transformers(config, params, trees)
+  return measuring.alternate(runs, _REPEATS.value)
+
+
 def main(argv) -> None:
   """Times every unit and prints the table."""
   del argv
@@ -138,15 +150,7 @@ def main(argv) -> None:
   roofline = measuring.measure_roofline()
   seconds = {}
   for name in _UNITS.value:
-    trees = make_trees(config, UNITS[name])
-    runs = {"prefixrl_jax": ours.updating(config, params, trees, _ROW.value)}
-    if _SEPARATE.value:
-      runs["separate"] = ours.updating(
-        config, params, separated(trees), _ROW.value
-      )
-    if _PEER.value == "transformers":
-      runs["transformers"] = _transformers(config, params, trees)
-    seconds[name] = measuring.alternate(runs, _REPEATS.value)
+    seconds[name] = _time(config, params, make_trees(config, UNITS[name]))
     roofline = roofline.best(measuring.measure_roofline())
   peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
   rows = []

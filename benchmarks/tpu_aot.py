@@ -26,8 +26,9 @@ from absl import app, flags
 from jax.experimental import topologies
 
 from benchmarks import measuring, ours
+from configs import math as math_config
 from prefixrl_jax.batches import TrainBatch
-from prefixrl_jax.distributed import sharding
+from prefixrl_jax.distributed import memory, sharding
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.learner.packing import Lane, Layout, Tree, pack
 from prefixrl_jax.ledger import attention_flops, flops_per_token
@@ -124,13 +125,30 @@ def lower_programs(
   return sampler.lower(state.params) | {"update": updating}
 
 
-def cache_bytes(config: TransformerConfig, mesh) -> float:
-  """Returns the bytes of a device's share of the caches of `lower_programs`."""
-  per_token = 2 * config.num_layers * config.num_kv_heads * config.head_dim
-  tensor = mesh.shape["tensor"]
-  heads = tensor if config.num_kv_heads % tensor == 0 else 1
-  dtype = jnp.dtype(config.dtype)
-  return 2 * (TRUNK + LANES * LANE) * per_token * dtype.itemsize / heads
+def memory_plan(config: TransformerConfig, mesh) -> dict[str, float]:
+  """Returns what the memory plan says of a device, by what it is."""
+  shards = sharding.num_row_shards(mesh)
+  whole = math_config.get_config()
+  whole.rollouts.update(max_prompt_length=TRUNK, max_completion_length=LANE)
+  whole.collect.update(rows=2 * shards, lanes=LANES)
+  whole.train.update(prompts_per_step=shards, completions_per_prompt=LANES)
+  whole.learner.update(row_length=ROW_LENGTH)
+  whole.arms = {"rl": whole.arms.rl}  # one kind of trees: one sum of gradients
+  return memory.plan(whole, config, mesh, rows_per_micro=shards)
+
+
+# What of the plan is there while a program runs.
+PLANNED = {
+  "prefill": ("parameters", "kv caches"),
+  "decode": ("sampler's parameters", "kv caches"),
+  "update": (
+    "parameters",
+    "optimizer",
+    "gradients",
+    "activations",
+    "logits",
+  ),
+}
 
 
 def flops_by_program(config: TransformerConfig, mesh) -> dict[str, float]:
@@ -165,6 +183,7 @@ def describe_programs(topology: str, config: TransformerConfig) -> list[dict]:
       + 4 * TREES_A_ROW * LANES * LANE * 2 * config.width * config.vocab_size
     ),
   }
+  planned = memory_plan(config, mesh)
   rows = []
   for name, program in lower_programs(config, mesh).items():
     done, seconds = compiled(program)
@@ -176,8 +195,9 @@ def describe_programs(topology: str, config: TransformerConfig) -> list[dict]:
         "compile s": seconds,
         "arguments GiB": sizes.argument_size_in_bytes / 2**30,
         "temporaries GiB": sizes.temp_size_in_bytes / 2**30,
+        "planned GiB": sum(planned[x] for x in PLANNED[name]) / 2**30,
         "temporaries / caches": (
-          sizes.temp_size_in_bytes / cache_bytes(config, mesh)
+          sizes.temp_size_in_bytes / planned["kv caches"]
         ),
         "TFLOP a device": flops[name] / 1e12,
         "by hand": counted[name] / mesh.size / 1e12,

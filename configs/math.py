@@ -58,6 +58,17 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   c.collect = dict(
     budget=2500, traces_per_problem=1, rows=32, lanes=16, problems_per_part=64
   )
+  c.traces = dict(
+    file="",  # JSONL or Parquet of other people's traces; --traces sets it
+    model="",  # who wrote them, where no column says so
+    # Columns; empty: guessed, see docs/imported_traces.md.
+    problem_field="",
+    id_field="",
+    text_field="",
+    model_field="",
+    finish_field="",
+    verdict_field="",
+  )
   c.prefixes = dict(num_cuts=3, low=0.4, high=0.8)
   c.rollouts = dict(
     max_prompt_length=1024,

@@ -14,7 +14,7 @@ from ml_collections import config_flags
 
 from prefixrl_jax.types import Preempted, UserError
 
-STAGES = "pretrain,screen,collect,cut,train,evaluate,report"
+STAGES = "pretrain,import,screen,collect,cut,train,evaluate,report"
 _ON_DEMAND = "export"
 
 _CONFIG = config_flags.DEFINE_config_file(
@@ -29,9 +29,15 @@ _WORKDIR = flags.DEFINE_string(
 )
 _STAGE = flags.DEFINE_string(
   "stage",
-  STAGES,
-  "Stages to run, a comma-separated choice; export, a run's policy as a Hugging"
-  " Face folder (config.export), is run only when it is named.",
+  "all",
+  f"Stages to run, a comma-separated choice of {STAGES}; {_ON_DEMAND}, a run's"
+  " policy as a Hugging Face folder (config.export), is not among all.",
+)
+_TRACES = flags.DEFINE_string(
+  "traces",
+  "",
+  "JSONL or Parquet file of other people's traces, used in place of collected"
+  " ones; the same as --config.traces.file.",
 )
 _FRESH = flags.DEFINE_bool(
   "fresh", False, "Remove what earlier runs left in the workdir."
@@ -48,12 +54,26 @@ def _main(argv) -> None:
   file = pathlib.Path(name.partition(":")[0])
   if not file.exists():
     raise UserError(f"--config: there is no file {file}.")
-  stages = _STAGE.value.split(",")
+  if _TRACES.value:
+    config.traces.file = _TRACES.value
+  # Traces are imported or collected, never both in one run.
+  unused = "collect" if config.traces.file else "import"
+  if _STAGE.value == "all":
+    stages = [stage for stage in STAGES.split(",") if stage != unused]
+  else:
+    stages = _STAGE.value.split(",")
   for stage in stages:
     if stage not in (*STAGES.split(","), _ON_DEMAND):
       raise UserError(
-        f"there is no stage {stage!r}; known are {STAGES},{_ON_DEMAND}."
+        f"there is no stage {stage!r}; known are {STAGES}, {_ON_DEMAND}, all."
       )
+  if unused in stages:
+    raise UserError(
+      f"--stage=collect: traces are imported from {config.traces.file}, none"
+      " is sampled; leave out --traces or use --stage=import."
+      if config.traces.file
+      else "--stage=import needs --traces=FILE."
+    )
   # Imported here, so that --help and a mistyped flag answer at once.
   from etils import epath
 

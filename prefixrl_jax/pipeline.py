@@ -1,40 +1,48 @@
-"""The stages, top to bottom: from hard problems to a compute-matched report.
+"""The stages, top to bottom: from problems to a compute-matched report.
 
 Every stage leaves an artifact in the workdir. A complete one is not made
 again; one that was cut off goes on where it stopped; one that was made with
 other settings is an error.
 """
 
+import collections
 from collections.abc import Sequence
 from typing import Any
 
 import jax
 from etils import epath
+from rich import box
+from rich.table import Table
 
 from prefixrl_jax import checkpoints, metrics
 from prefixrl_jax.artifacts import Artifact, read_json, write_json
 from prefixrl_jax.distributed import memory
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.evals import report
+from prefixrl_jax.evals.curves import CurvePoint, RunRecord
 from prefixrl_jax.evals.evaluate import Sample, by_fraction, without_prefix
 from prefixrl_jax.evals.results import read_results, write_results
-from prefixrl_jax.evals.summary import CurvePoint, RunRecord
 from prefixrl_jax.learner.packing import layout_for
+from prefixrl_jax.ledger import Ledger
 from prefixrl_jax.models import exporting, importing, transformer
 from prefixrl_jax.prefixes.cut import cut
 from prefixrl_jax.pretrain import pretrain
+from prefixrl_jax.rewards.math import extract_answer
 from prefixrl_jax.session import (
   demo_model,
   demo_tokenizer,
 )
 from prefixrl_jax.traces import store
 from prefixrl_jax.traces.collect import collect
+from prefixrl_jax.traces.foreign import digest, find_files, read_foreign
+from prefixrl_jax.traces.importing import KEPT, Imported, import_traces
 from prefixrl_jax.train import Trainer
 from prefixrl_jax.types import EvalResult, UserError
 from prefixrl_jax.workspace import Workspace
 
 STAGES = (
   "pretrain",
+  "import",
   "screen",
   "collect",
   "cut",
@@ -51,7 +59,8 @@ class Pipeline(Workspace):
     """Runs the stages named, in their order."""
     for stage in (*STAGES, "export"):
       if stage in stages:
-        getattr(self, stage)()
+        # The stage's name is a keyword of Python.
+        getattr(self, "import_" if stage == "import" else stage)()
 
   # -- pretrain ----------------------------------------------------------------
 
@@ -89,6 +98,81 @@ class Pipeline(Workspace):
       )
     checkpoints.save_params(self.base_file(), jax.device_get(params))
     artifact.finish({"weight_hash": checkpoints.weight_hash(params)})
+
+  # -- import ------------------------------------------------------------------
+
+  def import_(self) -> None:
+    """Takes over other people's traces, if there is a file of them.
+
+    It comes before screening, so that a file of no use is known at once, and
+    takes traces of all training problems; `Workspace.traces` has the hard
+    ones.
+    """
+    if not self.config.traces.file:
+      return
+    for seed in self.data_seeds:
+      artifact = self.data_artifact("import", seed)
+      if not self.done(artifact, f"import, seed {seed}"):
+        self._import(artifact, seed)
+
+  def _import(self, artifact: Artifact, seed: int) -> None:
+    c = self.config
+    fields = dict(c.traces)
+    files = find_files(fields.pop("file"))
+    problems = [p for p in self.problems(seed) if p.split == "train"]
+    artifact.begin()
+    with metrics.Progress(f"import, seed {seed}", total=1.0) as progress:
+      imported = import_traces(
+        read_foreign(files, **fields),
+        problems,
+        # The embedded task has none.
+        instruction=c.problems.get("instruction", ""),
+        by_id=bool(c.traces.id_field),
+        verifier=self.session.verifier,
+        tokenizer=self.session.tokenizer,
+        has_answer=lambda text: extract_answer(text) is not None,
+        max_completion_length=c.rollouts.max_completion_length,
+        traces_per_problem=c.collect.traces_per_problem,
+        on_progress=lambda share, counts: progress.update(
+          share, kept=str(counts[KEPT]), read=str(sum(counts.values()))
+        ),
+      )
+    self._show_import(imported, seed)
+    if not imported.traces:
+      counts = ", ".join(f"{k} {n}" for k, n in imported.counts.items() if n)
+      raise UserError(
+        f"{c.traces.file} has no trace that can be used for any of"
+        f" {len(problems)} training problems (seed {seed}): {counts or 'none'}."
+      )
+    store.write_traces(artifact.directory / "traces.parquet", imported.traces)
+    write_json(
+      artifact.directory / "disagreements.json", imported.disagreements
+    )
+    artifact.finish(
+      {
+        "ledger": Ledger(self.session.model).to_dict(),  # it cost us nothing
+        "files": {str(file): digest(file) for file in files},
+        "traces": imported.counts,
+        "problems": [
+          len({t.problem_id for t in imported.traces}),
+          len(problems),
+        ],
+        "policies": collections.Counter(t.policy for t in imported.traces),
+        "agreement": imported.agreement,
+      }
+    )
+
+  def _show_import(self, imported: Imported, seed: int) -> None:
+    """Prints what has become of the traces."""
+    table = Table(box=box.SIMPLE_HEAD)
+    table.add_column(f"import, seed {seed}")
+    table.add_column("traces", justify="right")
+    for counts in (imported.counts, imported.agreement):
+      for name, count in counts.items():
+        if count:
+          table.add_row(name, str(count))
+      table.add_section()
+    self.console.print(table)
 
   # -- screen ------------------------------------------------------------------
 
@@ -156,7 +240,9 @@ class Pipeline(Workspace):
   # -- collect -----------------------------------------------------------------
 
   def collect(self) -> None:
-    """Rejection-samples the hard training problems until traces are found."""
+    """Rejection-samples the hard problems, unless traces are imported."""
+    if self.config.traces.file:
+      return
     for seed in self.data_seeds:
       artifact = self.data_artifact("collect", seed)
       if not self.done(artifact, f"collect, seed {seed}"):
@@ -237,10 +323,16 @@ class Pipeline(Workspace):
       artifact = self.data_artifact("cut", seed)
       if self.done(artifact, f"cut, seed {seed}"):
         continue
-      collected = self.need(self.data_artifact("collect", seed), "collect")
+      traces = self.traces(seed)
+      if not traces:
+        raise UserError(
+          f"{self.config.traces.file} has no trace of a hard problem (seed"
+          f" {seed}): screen less strictly (config.screen.max_correct,"
+          " num_samples) or bring other traces."
+        )
       artifact.begin()
       prefixed = cut(
-        store.read_traces(collected.directory / "traces.parquet"),
+        traces,
         {p.id: p.index for p in self.problems(seed)},
         seed=seed,
         **self.config.prefixes,
@@ -385,10 +477,9 @@ class Pipeline(Workspace):
     notes = {}
     for seed in self.data_seeds:
       hard = self.data_artifact("screen", seed).summary["hard"]
-      solved = self.data_artifact("collect", seed).summary["solved"]
       notes[f"seed {seed}"] = (
         f"{hard['train'][0]} of {hard['train'][1]} training problems hard,"
-        f" {solved[0]} of them solved by rejection sampling;"
+        f" {self._traces_note(seed)};"
         f" {hard['heldout'][0]} of {hard['heldout'][1]} held-out ones hard"
       )
     directory = self.workdir / "report"
@@ -400,7 +491,23 @@ class Pipeline(Workspace):
       trained_band=(self.config.prefixes.low, self.config.prefixes.high),
     )
     report.print_summary(summary)
+    if self.config.traces.file:
+      for name, note in notes.items():
+        self.console.print(f"{name}: {note}")
     self.console.print(f"report: {directory / 'index.html'}")
+
+  def _traces_note(self, seed: int) -> str:
+    """Says where the hard problems' traces come from."""
+    traces = self.traces(seed)
+    solved = len({t.problem_id for t in traces})
+    if not self.config.traces.file:
+      return f"{solved} of them solved by rejection sampling"
+    writers = collections.Counter(t.policy for t in traces)
+    return (
+      f"{solved} of them with {len(traces)} imported traces ("
+      + ", ".join(f"{policy} {n}" for policy, n in writers.most_common())
+      + f") from {self.config.traces.file}, which cost none of this run's FLOPs"
+    )
 
   # -- export ------------------------------------------------------------------
 

@@ -22,6 +22,7 @@ from prefixrl_jax.rollouts.sampler import Sampler
 from prefixrl_jax.tokenizer import (
   SymbolTokenizer,
   Tokenizer,
+  check_vocabulary,
   load_tokenizer,
 )
 
@@ -107,6 +108,7 @@ def open_session(
     )
   else:
     tokenizer, model = demo_tokenizer(), demo_model(c.model)
+  check_vocabulary(tokenizer, model.vocab_size)
   model, rows_per_micro = memory.fit(c, model, mesh, show)
   if folder:
     name = epath.Path(c.model.folder).name

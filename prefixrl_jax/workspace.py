@@ -17,7 +17,7 @@ from prefixrl_jax.problems.loading import load_problems
 from prefixrl_jax.session import Session, open_session
 from prefixrl_jax.traces import store
 from prefixrl_jax.train import TrainData
-from prefixrl_jax.types import EvalResult, Problem, UserError
+from prefixrl_jax.types import EvalResult, Problem, Trace, UserError
 
 # What may change between two runs in one workdir.
 _NOT_INPUTS = ("checkpoint_every", "checkpoints_kept", "log_every")
@@ -52,13 +52,18 @@ class Workspace:
         " --config.model.folder=PATH, or a name on its hub."
       )
     # A workdir of another config is refused before anything is computed.
-    for stage in ("screen", "collect", "cut"):
+    for stage in ("screen", self.traces_stage, "cut"):
       for seed in self.data_seeds:
         self.data_artifact(stage, seed).check()
     for arm in config.run_arms:
       for seed in config.seeds:
         self.run_artifact("train", arm, seed).check()
         self.run_artifact("evaluate", arm, seed).check()
+
+  @property
+  def traces_stage(self) -> str:
+    """The stage that traces come from: other people's take our own's place."""
+    return "import" if self.config.traces.file else "collect"
 
   @property
   def data_seeds(self) -> tuple[int, ...]:
@@ -102,12 +107,16 @@ class Workspace:
     }
 
   def data_artifact(self, stage: str, seed: int) -> Artifact:
-    """screen, collect, cut: what a seed's traces are made of."""
-    depends = self.inputs("model", "problems", "rollouts", "screen")
+    """import, screen, collect, cut: what a seed's traces are made of."""
+    depends = self.inputs("model", "problems", "rollouts")
     if not self.config.model.base and not self.config.model.folder:
       depends |= self.inputs("pretrain")
+    if stage != "import":
+      depends |= self.inputs("screen")
     if stage != "screen":
       depends |= self.inputs("collect")
+    if stage == "import" or (stage == "cut" and self.config.traces.file):
+      depends |= self.inputs("traces")
     if stage == "cut":
       depends |= self.inputs("prefixes")
     return Artifact(self.workdir / "data" / f"seed_{seed}" / stage, depends)
@@ -210,17 +219,27 @@ class Workspace:
       )
     return hard
 
+  def traces(self, seed: int) -> list[Trace]:
+    """Returns a data seed's traces of hard training problems."""
+    stage = self.traces_stage
+    artifact = self.need(self.data_artifact(stage, seed), stage)
+    hard = {p.id for p in self.hard(seed, "train")}
+    traces = store.read_traces(artifact.directory / "traces.parquet")
+    # An import does not know what is hard.
+    return [t for t in traces if t.problem_id in hard]
+
   def train_data(self, seed: int) -> TrainData:
     """Returns what all arms train on: hard problems that have a trace."""
     seed = self.data_seed(seed)
     screened = self.need(self.data_artifact("screen", seed), "screen")
-    collected = self.need(self.data_artifact("collect", seed), "collect")
+    stage = self.traces_stage
+    made = self.need(self.data_artifact(stage, seed), stage)
     cuts = self.need(self.data_artifact("cut", seed), "cut")
-    traces = store.read_traces(collected.directory / "traces.parquet")
+    traces = self.traces(seed)
     solved = {t.problem_id for t in traces}
     cost = Ledger(self.session.model)
     cost.add_entries(screened.summary["ledger"])
-    cost.add_entries(collected.summary["ledger"])
+    cost.add_entries(made.summary["ledger"])
     return TrainData(
       train=[p for p in self.hard(seed, "train") if p.id in solved],
       heldout=self.hard(seed, "heldout"),

@@ -1,5 +1,6 @@
 """From problems to report, through the entry point, on the tiny demo."""
 
+import importlib.resources
 import json
 import os
 import pathlib
@@ -16,6 +17,8 @@ from etils import epath
 from configs import demo
 from prefixrl_jax import checkpoints, pipeline
 from prefixrl_jax.pipeline import Pipeline
+from prefixrl_jax.problems import checksum
+from prefixrl_jax.problems.loading import load_problems
 from prefixrl_jax.types import UserError
 
 _ROOT = pathlib.Path(__file__).parents[1]
@@ -70,7 +73,7 @@ def test_traces_are_readable_with_pandas(done):
   assert len(traces) == traces["problem_id"].nunique()
   assert (traces["reward"] == 1).all()
   assert (traces["tokens"].map(len) > 1).all()
-  base = pipeline.importlib.resources.files("prefixrl_jax") / "data"
+  base = importlib.resources.files("prefixrl_jax") / "data"
   params = checkpoints.load_params(
     epath.Path(str(base / "demo_base.safetensors"))
   )
@@ -174,6 +177,105 @@ def test_pretrains_a_base_model(tmp_path):
   assert not np.allclose(params["final_norm"]["scale"], 1.0, atol=1e-6)
 
 
+# -- other people's traces -----------------------------------------------------
+
+
+def _write_traces(path, seed=0):
+  """Guessed and worked answers to all problems, held-out ones too."""
+  config = _config()
+  with path.open("w") as f:
+    for p in load_problems(config.problems, seed=seed):
+      right = p.answer.replace(" ", "") + checksum.STOP
+      worked = right.replace("a=", "a1:10:10:1=")
+      for model, text in (("lucky", right), ("wrong", "a=0;"), ("m", worked)):
+        f.write(
+          json.dumps({"problem": p.prompt, "text": text, "model": model}) + "\n"
+        )
+  return str(path)
+
+
+@pytest.fixture(scope="module")
+def imported(tmp_path_factory):
+  """A finished workdir that was made from a file of traces."""
+  path = tmp_path_factory.mktemp("imported")
+  config = _config(
+    "tiny=true,arms=prefixrl",
+    **{
+      "traces.file": _write_traces(path / "traces.jsonl"),
+      "collect.traces_per_problem": 2,
+      "train.max_steps": 1,
+    },
+  )
+  workdir = epath.Path(path / "run")
+  Pipeline(config, workdir, fresh=False).run(pipeline.STAGES)
+  return config, workdir
+
+
+def test_imported_traces_are_trained_on(imported):
+  _, workdir = imported
+  data = workdir / "data/seed_0"
+  assert not (data / "collect").exists()
+  traces = pd.read_parquet(data / "import/traces.parquet")
+  assert set(traces["policy"]) == {"imported:lucky", "imported:m"}
+  assert traces["problem_id"].str.contains("/train/").all()
+  cuts = pd.read_parquet(data / "cut/prefixed.parquet")
+  hard = json.loads((data / "screen/manifest.json").read_text())["summary"]
+  assert len(cuts) == 3 * 2 * hard["hard"]["train"][0]
+  assert set(cuts["trace_policy"]) == set(traces["policy"])
+  made = json.loads((data / "import/manifest.json").read_text())["summary"]
+  assert made["traces"]["wrong"] == 6
+  assert made["traces"]["no such problem"] == 3 * 6
+  assert made["problems"] == [6, 6]
+  assert made["policies"] == {"imported:lucky": 6, "imported:m": 6}
+  [(file, digest)] = made["files"].items()
+  assert file.endswith("traces.jsonl")
+  assert len(digest) == 64
+
+
+def test_imported_traces_cost_nothing_and_are_reported(imported):
+  _, workdir = imported
+  summary = json.loads((workdir / "report/summary.json").read_text())
+  costs = summary["arms"]["prefixrl"]["runs"]["0"]["costs"]
+  assert costs["collection"]["flops_paper"] == 0
+  assert costs["sampling"]["flops_paper"] > 0
+  page = (workdir / "report/index.html").read_text()
+  assert "imported traces (imported:lucky" in page
+
+
+def test_a_workdir_of_other_traces_is_refused(imported):
+  config, workdir = imported
+  for file, shown in ((f"{workdir}/other.jsonl", "other"), ("", "")):
+    other = config.copy_and_resolve_references()
+    other.traces.file = file
+    with pytest.raises(UserError, match=r"traces\.file: .*traces\.jsonl") as e:
+      Pipeline(other, workdir, fresh=False)
+    assert shown in str(e.value)
+
+
+def test_an_import_that_was_cut_off_starts_again(tmp_path, monkeypatch):
+  config = _config(**{"traces.file": _write_traces(tmp_path / "t.jsonl")})
+  workdir = epath.Path(tmp_path / "run")
+
+  def interrupt(*_):
+    raise KeyboardInterrupt
+
+  with monkeypatch.context() as m:
+    m.setattr(pipeline.store, "write_traces", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+      Pipeline(config, workdir, fresh=False).run(("import",))
+  assert not (workdir / "data/seed_0/import/manifest.json").exists()
+  Pipeline(config, workdir, fresh=False).run(("import",))
+  traces = pd.read_parquet(workdir / "data/seed_0/import/traces.parquet")
+  assert len(traces) == 6
+
+
+def test_no_usable_trace_shows_the_counts(tmp_path):
+  file = _write_traces(tmp_path / "t.jsonl", seed=5)
+  config = _config(**{"traces.file": file})
+  with pytest.raises(UserError, match=r"6 training problems .*no such problem"):
+    Pipeline(config, epath.Path(tmp_path / "run"), fresh=False).run(("import",))
+
+
 # -- the entry point, as a user starts it --------------------------------------
 
 
@@ -192,6 +294,12 @@ def _command(*flags):
     (("--config=configs/demo.py", "--nonsense=1"), "nonsense"),
     (("--config=configs/demo.py", "train"), "what is 'train'?"),
     (("--config=configs/math.py",), "config.model.folder is empty"),
+    (("--config=configs/demo.py", "--stage=import"), "needs --traces=FILE"),
+    (
+      ("--config=configs/demo.py", "--stage=collect", "--traces=t.jsonl"),
+      "traces are imported from t.jsonl",
+    ),
+    (("--config=configs/demo.py", "--traces=t.jsonl"), "no file t.jsonl"),
   ],
 )
 def test_one_line_for_what_a_user_can_mend(flags, message):

@@ -92,7 +92,9 @@ def plan(
   train, rollouts = config.train, config.rollouts
   lanes = train.completions_per_prompt
   trunk = rollouts.max_prompt_length + rollouts.max_completion_length
-  kv = 2 * model.num_layers * model.num_kv_heads * model.head_dim * compute
+  heads = sharding.sharding(mesh, (model.num_kv_heads,), "kv_heads").shard_shape
+  (own_heads,) = heads((model.num_kv_heads,))
+  kv = 2 * model.num_layers * own_heads * model.head_dim * compute
   rows = max(
     -(-train.prompts_per_step // row_shards)
     * (trunk + lanes * rollouts.max_completion_length),

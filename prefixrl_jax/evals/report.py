@@ -12,13 +12,14 @@ from rich.console import Console
 from rich.table import Table
 
 from prefixrl_jax.artifacts import write_json, write_text
+from prefixrl_jax.evals.curves import RunRecord
 from prefixrl_jax.evals.figures import (
   arm_colours,
   arm_label,
   figure_a,
   figure_c,
 )
-from prefixrl_jax.evals.summary import BASE, RunRecord, summarize
+from prefixrl_jax.evals.summary import BASE, summarize
 
 _SPLITS = {"train": "training", "heldout": "held-out", "easy": "easy"}
 

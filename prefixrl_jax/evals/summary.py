@@ -67,72 +67,35 @@ the arm are defined (no run is before its first point or past its last one).
 Its knots are those of all seeds, which makes it exact.
 """
 
-import dataclasses
 import functools
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from prefixrl_jax.evals.curves import (
+  AXES,
+  COUNTS,
+  PURPOSES,
+  SPLITS,
+  TRAINING,
+  RunRecord,
+  Runs,
+  cost_to_reach,
+  costs_of,
+  curve_splits,
+  in_order,
+  lines_of,
+  mean_line,
+  on_common_costs,
+)
 from prefixrl_jax.evals.statistics import bootstrap_interval, pass_at_k
 from prefixrl_jax.types import EvalResult, UserError
 
-COUNTS = ("flops_paper", "flops_executed", "tokens", "completions")
-AXES = tuple(c + suffix for c in COUNTS for suffix in ("", "_with_screening"))
-# The ledger's purposes, repeated here because this is the text side; a test
-# holds the two together.
-PURPOSES = (
-  "screening",
-  "collection",
-  "sft",
-  "sampling",
-  "update",
-  "evaluation",
-)
-TRAINING = ("collection", "sft", "sampling", "update")
-SPLITS = ("train", "heldout", "easy")
 LEVELS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 BASE = "base"
 # Where the method starts, and a part of the method: no rivals of it.
 NOT_BASELINES = (BASE, "prefixrl_only")
-
-
-@dataclasses.dataclass(frozen=True)
-class CurvePoint:
-  """An arm in the middle of its training.
-
-  Attributes:
-    step: of training.
-    ledger: purpose -> {flops_paper, flops_executed, tokens, completions,
-      seconds}, cumulative; an absent purpose has cost nothing.
-    accuracy: split -> mean accuracy on its problems without prefix.
-  """
-
-  step: int
-  ledger: dict[str, dict[str, float]]
-  accuracy: dict[str, float]
-
-
-@dataclasses.dataclass(frozen=True)
-class RunRecord:
-  """One arm and seed; the base model is the arm "base" with no curve."""
-
-  arm: str
-  seed: int
-  curve: list[CurvePoint]
-  results: list[EvalResult]  # of the evaluation after training
-  uses_traces: bool
-
-
-_Runs = Collection[RunRecord]
-
-
-@dataclasses.dataclass(frozen=True)
-class _Line:
-  """Accuracy over cost; neither may be empty."""
-
-  cost: np.ndarray
-  accuracy: np.ndarray
 
 
 def summarize(
@@ -167,26 +130,12 @@ def summarize(
   }
 
 
-def cost_to_reach(
-  cost: np.ndarray, accuracy: np.ndarray, level: float
-) -> float | None:
-  """Returns the cost at which accuracy first reaches level, None if never."""
-  reached = np.flatnonzero(accuracy >= level)
-  if not reached.size:
-    return None
-  i = reached[0]
-  if i == 0:
-    return float(cost[0])
-  share = (level - accuracy[i - 1]) / (accuracy[i] - accuracy[i - 1])
-  return float(cost[i - 1] + share * (cost[i] - cost[i - 1]))
-
-
 # -- one arm -------------------------------------------------------------------
 
 
 def _summarize_arm(by_seed: Mapping[int, RunRecord]) -> dict[str, Any]:
   runs = {str(s): _summarize_run(by_seed[s]) for s in sorted(by_seed)}
-  splits = _in_order(run["final"] for run in runs.values())
+  splits = in_order(run["final"] for run in runs.values())
   finals = {
     split: [r["final"][split] for r in runs.values() if split in r["final"]]
     for split in splits
@@ -194,8 +143,8 @@ def _summarize_arm(by_seed: Mapping[int, RunRecord]) -> dict[str, Any]:
   mean_curve: dict[str, dict[str, Any]] = {}
   for axis in AXES:
     mean_curve[axis] = {}
-    for split in _curve_splits(by_seed.values()):
-      cost, values = _on_common_costs(_lines(by_seed.values(), axis, split))
+    for split in curve_splits(by_seed.values()):
+      cost, values = on_common_costs(lines_of(by_seed.values(), axis, split))
       mean_curve[axis][split] = {
         "cost": cost.tolist(),
         "mean": values.mean(axis=0).tolist(),
@@ -226,12 +175,12 @@ def _summarize_arm(by_seed: Mapping[int, RunRecord]) -> dict[str, Any]:
 
 
 def _summarize_run(run: RunRecord) -> dict[str, Any]:
-  splits = _curve_splits([run])
+  splits = curve_splits([run])
   unprefixed = [e for e in run.results if e.fraction == 0]
   return {
     "curve": {
       "step": [point.step for point in run.curve],
-      "cost": {axis: _costs(run, axis).tolist() for axis in AXES},
+      "cost": {axis: costs_of(run, axis).tolist() for axis in AXES},
       "accuracy": {s: [p.accuracy[s] for p in run.curve] for s in splits},
     },
     "costs": _last_costs(run),
@@ -247,7 +196,7 @@ def _summarize_run(run: RunRecord) -> dict[str, Any]:
           for level in LEVELS
         }
         for split in splits
-        for line in _lines([run], axis, split)
+        for line in lines_of([run], axis, split)
       }
       for axis in AXES
     },
@@ -319,7 +268,7 @@ def _versus(
 ) -> dict[str, Any]:
   versus = {}
   for split in SPLITS:
-    target = _mean_line(baseline.values(), "flops_paper", split)
+    target = mean_line(baseline.values(), "flops_paper", split)
     if target is None and not _finals(baseline.values(), split):
       continue
     versus[split] = {
@@ -348,7 +297,7 @@ def _versus(
 
 
 def _compare(
-  measure: Callable[[_Runs, _Runs], float | None],
+  measure: Callable[[Runs, Runs], float | None],
   method: Mapping[int, RunRecord],
   baseline: Mapping[int, RunRecord],
 ) -> dict[str, Any]:
@@ -365,8 +314,8 @@ def _compare(
 
 
 def _speed_up(
-  method: _Runs,
-  baseline: _Runs,
+  method: Runs,
+  baseline: Runs,
   *,
   axis: str,
   split: str,
@@ -374,8 +323,8 @@ def _speed_up(
 ) -> float | None:
   """Returns the baseline's cost / the method's; see the module's docstring."""
   fast, slow = (
-    _mean_line(method, axis, split),
-    _mean_line(baseline, axis, split),
+    mean_line(method, axis, split),
+    mean_line(baseline, axis, split),
   )
   if fast is None or slow is None or slow.accuracy[-1] == 0:
     return None
@@ -391,7 +340,7 @@ def _speed_up(
   return 0.0 if needed is None else spent / needed
 
 
-def _final_ratio(method: _Runs, baseline: _Runs, *, split: str) -> float | None:
+def _final_ratio(method: Runs, baseline: Runs, *, split: str) -> float | None:
   """Returns the ratio of mean final accuracies, None if it is undefined."""
   ours, theirs = _finals(method, split), _finals(baseline, split)
   if not ours or not any(theirs):
@@ -399,7 +348,7 @@ def _final_ratio(method: _Runs, baseline: _Runs, *, split: str) -> float | None:
   return float(np.mean(ours) / np.mean(theirs))
 
 
-def _finals(runs: _Runs, split: str) -> list[float]:
+def _finals(runs: Runs, split: str) -> list[float]:
   """Returns the final accuracies of the runs that have this split."""
   shares = [
     [
@@ -410,69 +359,6 @@ def _finals(runs: _Runs, split: str) -> list[float]:
     for run in runs
   ]
   return [float(np.mean(s)) for s in shares if s]
-
-
-# -- curves --------------------------------------------------------------------
-
-
-def _costs(run: RunRecord, axis: str) -> np.ndarray:
-  """Returns the axis' value at each of the run's curve points."""
-  count = axis.removesuffix("_with_screening")
-  purposes = list(TRAINING)
-  if count != axis and run.uses_traces:
-    purposes.append("screening")
-  costs = np.array(
-    [
-      sum(p.ledger[name][count] for name in purposes if name in p.ledger)
-      for p in run.curve
-    ],
-    np.float64,
-  )
-  if np.any(np.diff(costs) < 0):
-    raise ValueError(f"{axis} of {run.arm} seed {run.seed} shrinks")
-  return costs
-
-
-def _lines(runs: _Runs, axis: str, split: str) -> list[_Line]:
-  """Returns the lines of the runs that have a curve of this split."""
-  return [
-    _Line(
-      _costs(run, axis),
-      np.array([p.accuracy[split] for p in run.curve], np.float64),
-    )
-    for run in runs
-    if split in _curve_splits([run])
-  ]
-
-
-def _on_common_costs(lines: Sequence[_Line]) -> tuple[np.ndarray, np.ndarray]:
-  """Interpolates lines onto the costs at which all of them are defined.
-
-  Returns:
-    Costs [points] and accuracies [lines, points].
-  """
-  start = max(line.cost[0] for line in lines)
-  end = min(line.cost[-1] for line in lines)
-  cost = np.unique(np.concatenate([line.cost for line in lines]))
-  cost = cost[(cost >= start) & (cost <= end)]
-  return cost, np.stack([np.interp(cost, x.cost, x.accuracy) for x in lines])
-
-
-def _mean_line(runs: _Runs, axis: str, split: str) -> _Line | None:
-  lines = _lines(runs, axis, split)
-  if not lines:
-    return None
-  cost, values = _on_common_costs(lines)
-  return _Line(cost, values.mean(axis=0)) if cost.size else None
-
-
-def _curve_splits(runs: _Runs) -> list[str]:
-  return _in_order(run.curve[0].accuracy for run in runs if run.curve)
-
-
-def _in_order(keys: Iterable[Iterable[str]]) -> list[str]:
-  present = {key for some in keys for key in some}
-  return [split for split in SPLITS if split in present]
 
 
 def _spread(values: Iterable[float | None]) -> dict[str, Any]:

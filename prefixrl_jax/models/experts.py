@@ -119,12 +119,12 @@ def _run(activate, y, expert, weight, up, down):
   sizes, place, order = _by_expert(expert, num_experts)
   # Behind the last group lies what is for other devices.
   is_here = (jnp.arange(num_sent) < jnp.sum(sizes))[:, None]
-  sent = jnp.repeat(y.reshape(-1, y.shape[-1]), per_token, axis=0)
-  sent = jnp.where(is_here, _permuted(sent, order, place), 0)
+  sent = _ordered(y.reshape(-1, y.shape[-1]), order, place)
+  sent = jnp.where(is_here, sent, 0)
   inner = [jax.lax.ragged_dot(sent, w, sizes) for w in up]
   inner = jax.checkpoint(activate, prevent_cse=False)(*inner)
   out = jnp.where(is_here, jax.lax.ragged_dot(inner, down, sizes), 0)
-  out = _permuted(out, place, order).reshape(*expert.shape, -1)
+  out = _ordered(out, place, order).reshape(*expert.shape, -1)
   weight = weight.reshape(*expert.shape, 1).astype(out.dtype)
   return jnp.sum(out * weight, axis=1).reshape(y.shape)
 
@@ -159,17 +159,27 @@ def _by_expert(expert, num_experts):
 
 
 @jax.custom_vjp
-def _permuted(x, index, inverse):
-  """x[index]; its gradient is gathered too, which is cheaper than scattered."""
-  return x[index]
+def _ordered(x, order, place):
+  """Returns x's rows in an order, every row as often as there is room for.
+
+  The gradient is gathered too: scattered, it would be slower.
+
+  Args:
+    x: [n, D].
+    order: int [n m], of x's rows repeated m times each.
+    place: its inverse.
+  """
+  return x[order // (order.size // x.shape[0])]
 
 
-def _permuted_fwd(x, index, inverse):
-  return x[index], inverse
+def _ordered_fwd(x, order, place):
+  return _ordered(x, order, place), (place, x.shape)
 
 
-def _permuted_bwd(inverse, of_out):
-  return of_out[inverse], None, None
+def _ordered_bwd(kept, of_out):
+  place, shape = kept
+  of_x = of_out[place].reshape(shape[0], -1, shape[1])
+  return jnp.sum(of_x, axis=1), None, None
 
 
-_permuted.defvjp(_permuted_fwd, _permuted_bwd)
+_ordered.defvjp(_ordered_fwd, _ordered_bwd)

@@ -187,6 +187,7 @@ class Sampler:
     place = lambda x, where: jax.ShapeDtypeStruct(
       x.shape, x.dtype, sharding=where
     )
+    where = transformer.unstacked_shardings(self.config, self.mesh)
     with jax.set_mesh(self.mesh):
       state = jax.eval_shape(self._init)
       state = jax.tree.map(
@@ -203,7 +204,7 @@ class Sampler:
           jax.tree.map(
             place,
             jax.eval_shape(self._unstack, params),
-            transformer.unstacked_shardings(self.config, self.mesh),
+            where,
           ),
           state=state,
           patience=np.int32(0),

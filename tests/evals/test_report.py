@@ -9,13 +9,14 @@ import pytest
 from PIL import Image
 
 from prefixrl_jax.evals import report
+from prefixrl_jax.evals.curves import CurvePoint, RunRecord
 from prefixrl_jax.evals.figures import (
   arm_colours,
   figure_a,
   figure_by_hardness,
   figure_c,
 )
-from prefixrl_jax.evals.summary import CurvePoint, RunRecord, summarize
+from prefixrl_jax.evals.summary import summarize
 from prefixrl_jax.types import EvalResult
 
 COLLECTION = 3e11

@@ -1,0 +1,257 @@
+"""Other people's traces: matched, judged by our verifier, tokenised once.
+
+What is kept are correct traces in the current tokenizer's tokens, like those
+that rejection sampling finds. docs/imported_traces.md has the reasons for
+which a trace is dropped.
+"""
+
+import dataclasses
+import hashlib
+import re
+import unicodedata
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+
+from prefixrl_jax.rewards import Verdict, Verifier
+from prefixrl_jax.rewards.judging import judge
+from prefixrl_jax.tokenizer import Tokenizer
+from prefixrl_jax.traces.foreign import ForeignTrace
+from prefixrl_jax.types import Completion, Problem, Trace, UserError
+
+KEPT = "kept"
+DROPPED = (
+  "no such problem",
+  "problem has enough",
+  "empty",
+  "unfinished",  # by its finish reason, or its thinking is never closed
+  "duplicate",
+  "not in the vocabulary",
+  "too long",
+  "timed out",
+  "no final answer",
+  "wrong",
+)
+AGREEMENT = ("both right", "both wrong", "only ours right", "only theirs right")
+_NOTHING = np.zeros(0, np.int32)
+# A sentence with an empty box asks for a format; it is no part of the problem.
+_INSTRUCTION = re.compile(r"[^.!?\n]*\\boxed\s*\{\s*\}[^.!?\n]*[.!?]?")
+_LAYOUT = re.compile(
+  r"\\(?:left|right|displaystyle)(?![a-zA-Z])|\\[,;:! ()\[\]]|\\?\$|[\s~]"
+)
+# Quotation marks, dashes and the minus sign, to those of a keyboard.
+_QUOTES = str.maketrans(
+  "\u2018\u2019\u201c\u201d\u2013\u2014\u2212", "''\"\"---"
+)
+
+
+@dataclasses.dataclass
+class Imported:
+  """What an import has made.
+
+  Attributes:
+    traces: kept ones, in the order of the file.
+    counts: KEPT and the reasons in DROPPED -> traces.
+    agreement: our verdict and the file's own, AGREEMENT -> traces judged.
+    disagreements: where the two differ.
+  """
+
+  traces: list[Trace]
+  counts: dict[str, int]
+  agreement: dict[str, int]
+  disagreements: list[dict[str, Any]]
+
+
+@dataclasses.dataclass
+class _Matched:
+  """A trace of one of our problems, to be decided on."""
+
+  foreign: ForeignTrace
+  problem: Problem
+  attempt: int
+  tokens: np.ndarray
+  reason: str  # to drop it; empty: none yet
+  verdict: Verdict | None = None
+
+
+def normalise(problem: str) -> str:
+  """Returns what two spellings of one problem have in common.
+
+  Left out are white space, the ways to mark and space formulas, case, and
+  sentences that ask for an answer in a box.
+  """
+  text = _INSTRUCTION.sub("", unicodedata.normalize("NFKC", problem))
+  text = _LAYOUT.sub("", text.translate(_QUOTES))
+  text = re.sub(r"\\[dt]frac", r"\\frac", text).replace("\\%", "%")
+  return re.sub(r"\{(\w)\}", r"\1", text).casefold().rstrip(".")
+
+
+def import_traces(
+  rows: Iterable[tuple[float, Sequence[ForeignTrace]]],
+  problems: Sequence[Problem],
+  *,
+  instruction: str,
+  by_id: bool,
+  verifier: Verifier,
+  tokenizer: Tokenizer,
+  has_answer: Callable[[str], bool],
+  max_completion_length: int,
+  traces_per_problem: int,
+  on_progress: Callable[[float, Mapping[str, int]], None],
+  batch_size: int = 256,
+) -> Imported:
+  """Matches, tokenises and judges; keeps the first correct ones of a problem.
+
+  Neither the traces kept nor the counts depend on batch_size.
+
+  Args:
+    rows: as from `read_foreign`; read no further ahead than a batch.
+    problems: that traces are wanted of.
+    instruction: the end of their prompts that is no part of the problem.
+    by_id: match problems by id, not by their text.
+    verifier, tokenizer: of the task.
+    has_answer: whether a wrong text gives a final answer at all.
+    max_completion_length: tokens of a trace at most, the stop token included.
+    traces_per_problem: kept at most, first come, first served.
+    on_progress: called with (share read, counts) now and then.
+    batch_size: traces judged together, and rows between two calls.
+  """
+  known: dict[str, Problem] = {}
+  for p in problems:
+    text = p.prompt.removesuffix(instruction)
+    known.setdefault(p.id if by_id else normalise(text), p)
+  attempts = {p.id: 0 for p in problems}
+  num_kept = {p.id: 0 for p in problems}
+  seen: set[tuple[str, bytes]] = set()
+  made = Imported(
+    [], dict.fromkeys((KEPT, *DROPPED), 0), dict.fromkeys(AGREEMENT, 0), []
+  )
+  is_full = lambda problem: num_kept[problem.id] >= traces_per_problem
+
+  def match(foreign: ForeignTrace) -> _Matched | None:
+    key = foreign.problem_id if by_id else normalise(foreign.problem)
+    problem = known.get(key) if key else None
+    if problem is None:
+      return None
+    attempt = attempts[problem.id]
+    attempts[problem.id] += 1
+    reason, tokens = "", _NOTHING
+    identity = (problem.id, hashlib.sha256(foreign.text.encode()).digest())
+    if not foreign.text:
+      reason = "empty"
+    elif not foreign.finished:
+      reason = "unfinished"
+    elif identity in seen:
+      reason = "duplicate"
+    elif not is_full(problem):
+      seen.add(identity)
+      reason, tokens = _encode(foreign.text, tokenizer, max_completion_length)
+    return _Matched(foreign, problem, attempt, tokens, reason)
+
+  def settle(batch: Sequence[_Matched]) -> None:
+    """Judges a batch; then decides in the order of the file."""
+    _judge(
+      [m for m in batch if not m.reason and not is_full(m.problem)],
+      verifier,
+      tokenizer,
+    )
+    for m in batch:
+      # A trace of the same batch may have been the last that was wanted.
+      if is_full(m.problem):
+        made.counts["problem has enough"] += 1
+        continue
+      if m.verdict is not None:
+        _compare(m, m.verdict.reward == 1, made)
+        if m.verdict.reward == 1:
+          num_kept[m.problem.id] += 1
+          made.traces.append(_trace(m, tokenizer))
+          m.reason = KEPT
+        elif m.verdict.timed_out:
+          m.reason = "timed out"
+        else:
+          answered = has_answer(m.foreign.text)
+          m.reason = "wrong" if answered else "no final answer"
+      made.counts[m.reason] += 1
+
+  waiting: list[_Matched] = []
+  for number, (share, some) in enumerate(rows):
+    for foreign in some:
+      matched = match(foreign)
+      if matched is None:
+        made.counts["no such problem"] += 1
+        continue
+      waiting.append(matched)
+      if len(waiting) == batch_size:
+        settle(waiting)
+        waiting = []
+    if number % batch_size == 0:
+      on_progress(share, made.counts)
+  settle(waiting)
+  on_progress(1.0, made.counts)
+  return made
+
+
+def _encode(
+  text: str, tokenizer: Tokenizer, max_length: int
+) -> tuple[str, np.ndarray]:
+  """Returns the reason to drop a text, if any, and its tokens with the stop."""
+  try:
+    ids = tokenizer.encode(text)
+  except UserError:  # an alphabet of symbols does not have every character
+    return "not in the vocabulary", _NOTHING
+  if not ids or ids[-1] not in tokenizer.stop_tokens:
+    ids = [*ids, tokenizer.stop_tokens[0]]
+  return "too long" if len(ids) > max_length else "", np.array(ids, np.int32)
+
+
+def _judge(
+  batch: Sequence[_Matched], verifier: Verifier, tokenizer: Tokenizer
+) -> None:
+  """Judges what the tokens say, as with traces of our own."""
+  verdicts = judge(
+    verifier,
+    tokenizer,
+    [m.problem for m in batch],
+    [_NOTHING] * len(batch),
+    [
+      Completion(m.tokens, np.zeros(len(m.tokens), np.float32), False)
+      for m in batch
+    ],
+  )
+  for m, verdict in zip(batch, verdicts):
+    m.verdict = verdict
+
+
+def _compare(m: _Matched, right: bool, made: Imported) -> None:
+  """Counts how our verdict and the file's own go together."""
+  theirs = m.foreign.verdict
+  if theirs is None:
+    return
+  if right == theirs:
+    made.agreement["both right" if right else "both wrong"] += 1
+    return
+  made.agreement["only ours right" if right else "only theirs right"] += 1
+  made.disagreements.append(
+    {
+      "place": m.foreign.place,
+      "problem_id": m.problem.id,
+      "answer": m.problem.answer,
+      "ours": right,
+      "theirs": theirs,
+      "end": m.foreign.text[-200:],
+    }
+  )
+
+
+def _trace(m: _Matched, tokenizer: Tokenizer) -> Trace:
+  return Trace(
+    problem_id=m.problem.id,
+    tokens=m.tokens,
+    text=tokenizer.decode(m.tokens.tolist()),
+    reward=1.0,
+    policy=f"imported:{m.foreign.model}",
+    attempt=m.attempt,
+    seed=0,  # nothing of ours was drawn
+    prompt_length=len(tokenizer.encode_prompt(m.problem.prompt)),
+  )
