@@ -160,6 +160,16 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     curve_samples=8,
   )
 
+  # `--stage=export`: a run's policy as a Hugging Face folder.
+  c.export = dict(
+    arm="",  # the first of run_arms
+    seed=-1,  # the first of seeds
+    step=-1,  # the newest checkpoint
+    directory="",  # export/ARM/seed_N/model in the workdir
+    dtype="",  # that of the parameters; or bfloat16, float32
+    shard_gigabytes=5.0,  # of the largest weight file
+  )
+
   if chosen.tiny:
     c.problems.update(
       num_blocks=3, num_train=6, num_heldout=4, num_easy=2, easy_blocks=1

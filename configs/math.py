@@ -29,7 +29,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
 
   c.mesh = dict(data=1, fsdp=-1, tensor=1, expert=1)
   c.model = dict(
-    folder="",  # set it on the command line
+    folder="",  # or ORGANISATION/MODEL[@REVISION]; set it on the command line
     base="",
     dtype="bfloat16",
     param_dtype="float32",
@@ -120,6 +120,16 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     fraction_samples=16,
     curve_points=16,
     curve_samples=8,
+  )
+
+  # `--stage=export`: a run's policy as a Hugging Face folder.
+  c.export = dict(
+    arm="",  # the first of run_arms
+    seed=-1,  # the first of seeds
+    step=-1,  # the newest checkpoint
+    directory="",  # export/ARM/seed_N/model in the workdir
+    dtype="",  # that of the parameters; or bfloat16, float32
+    shard_gigabytes=5.0,  # of the largest weight file
   )
 
   if chosen.model:

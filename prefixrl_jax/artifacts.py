@@ -5,11 +5,12 @@ finished; both name what the artifact depends on. Files appear under their
 final name whole or not at all.
 """
 
+import contextlib
 import datetime
 import importlib.metadata
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -122,14 +123,46 @@ def write_parquet(path: epath.Path, table: pa.Table) -> None:
 
 def write_bytes(path: epath.Path, data: bytes) -> None:
   """Writes a file that is either the old one or whole, never half."""
+  write_chunks(path, (data,))
+
+
+def write_chunks(path: epath.Path, chunks: Iterable[Any]) -> None:
+  """Writes a file atomically, chunk by chunk.
+
+  Args:
+    path: of the file.
+    chunks: bytes, or contiguous arrays of them.
+  """
   path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = path.parent / f".{path.name}.{os.getpid()}.tmp"
+  temporary = _temporary(path)
   with temporary.open("wb") as f:
-    f.write(data)
+    for chunk in chunks:
+      f.write(chunk)
     f.flush()
     if hasattr(f, "fileno") and "://" not in os.fspath(path):
       os.fsync(f.fileno())
   temporary.replace(path)
+
+
+@contextlib.contextmanager
+def whole_folder(path: epath.Path) -> Iterator[epath.Path]:
+  """Gives a folder to fill; it replaces `path` once all has gone well."""
+  temporary = _temporary(path)
+  if temporary.exists():
+    temporary.rmtree()
+  temporary.mkdir(parents=True)
+  try:
+    yield temporary
+  except BaseException:
+    temporary.rmtree()
+    raise
+  if path.exists():
+    path.rmtree()
+  temporary.replace(path)
+
+
+def _temporary(path: epath.Path) -> epath.Path:
+  return path.parent / f".{path.name}.{os.getpid()}.tmp"
 
 
 def _flatten(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:

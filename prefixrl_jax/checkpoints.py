@@ -29,7 +29,7 @@ class Checkpointer:
     self._directory = directory
     directory.mkdir(parents=True, exist_ok=True)
     self._manager = ocp.CheckpointManager(
-      os.path.abspath(directory) if "://" not in str(directory) else directory,
+      _absolute(directory),
       options=ocp.CheckpointManagerOptions(
         max_to_keep=keep, cleanup_tmp_directories=True
       ),
@@ -107,6 +107,64 @@ class Checkpointer:
     """Waits for what is being written."""
     self._manager.wait_until_finished()
     self._manager.close()
+
+
+def restore_params(
+  directory: epath.Path, abstract_params: dict, step: int | None
+) -> tuple[int, dict]:
+  """Restores a training state's parameters alone, and leaves the rest unread.
+
+  Args:
+    directory: of a Checkpointer, which may be at work there.
+    abstract_params: tree of ShapeDtypeStruct with the target shardings.
+    step: None is the newest.
+
+  Returns:
+    (step, parameters).
+
+  Raises:
+    UserError: there is no such checkpoint, or it cannot be read.
+  """
+  none = UserError(
+    f"there is no checkpoint in {directory}; run --stage=train first."
+  )
+  if not directory.exists():
+    raise none
+  wanted = {"params": abstract_params}
+  options = ocp.CheckpointManagerOptions(read_only=True)
+  with ocp.CheckpointManager(_absolute(directory), options=options) as manager:
+    steps = sorted(manager.all_steps())
+    if not steps:
+      raise none
+    step = steps[-1] if step is None else step
+    there = f"there are {', '.join(map(str, steps))}"
+    if step not in steps:
+      raise UserError(
+        f"there is no checkpoint of step {step} in {directory}; {there}"
+        " (config.train.checkpoints_kept says how many are kept)."
+      )
+    try:
+      restored = manager.restore(
+        step,
+        args=ocp.args.Composite(
+          state=ocp.args.PyTreeRestore(
+            wanted,
+            restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
+            partial_restore=True,
+          )
+        ),
+      )
+    except Exception as e:  # whatever a damaged file may cause
+      raise UserError(
+        f"checkpoint {step} in {directory} cannot be read"
+        f" ({type(e).__name__}); {there}."
+      ) from e
+  return step, restored["state"]["params"]
+
+
+def _absolute(directory: epath.Path):
+  remote = "://" in str(directory)
+  return directory if remote else os.path.abspath(directory)
 
 
 class SignalFlag:

@@ -115,6 +115,25 @@ def validate(config: ml_collections.ConfigDict) -> None:
     "config.screen.max_correct must be below num_samples.",
   )
   check(
+    c.export.arm in ("", *c.arms),
+    f"config.export.arm: there is no arm {c.export.arm!r}; config.arms has"
+    f" {', '.join(c.arms)}.",
+  )
+  check(
+    c.export.seed in (-1, *c.seeds),
+    f"config.export.seed = {c.export.seed} is none of config.seeds,"
+    f" {', '.join(map(str, c.seeds))}.",
+  )
+  check(
+    c.export.dtype in ("", "bfloat16", "float32"),
+    f"config.export.dtype = {c.export.dtype!r} is neither bfloat16 nor"
+    " float32.",
+  )
+  check(
+    c.export.shard_gigabytes > 0,
+    "config.export.shard_gigabytes must be above 0.",
+  )
+  check(
     all(0 < f < 1 for f in c.evals.fractions),
     f"config.evals.fractions {tuple(c.evals.fractions)} must be in (0, 1); 0"
     " is always evaluated.",

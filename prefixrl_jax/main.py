@@ -15,6 +15,7 @@ from ml_collections import config_flags
 from prefixrl_jax.types import Preempted, UserError
 
 STAGES = "pretrain,import,screen,collect,cut,train,evaluate,report"
+_ON_DEMAND = "export"
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config",
@@ -27,7 +28,10 @@ _WORKDIR = flags.DEFINE_string(
   "workdir", "", "Folder of the artifacts; default runs/<name of the config>."
 )
 _STAGE = flags.DEFINE_string(
-  "stage", "all", f"Stages to run, a comma-separated choice of {STAGES}."
+  "stage",
+  "all",
+  f"Stages to run, a comma-separated choice of {STAGES}; {_ON_DEMAND}, a run's"
+  " policy as a Hugging Face folder (config.export), is not among all.",
 )
 _TRACES = flags.DEFINE_string(
   "traces",
@@ -59,8 +63,10 @@ def _main(argv) -> None:
   else:
     stages = _STAGE.value.split(",")
   for stage in stages:
-    if stage not in STAGES.split(","):
-      raise UserError(f"there is no stage {stage!r}; known are {STAGES}, all.")
+    if stage not in (*STAGES.split(","), _ON_DEMAND):
+      raise UserError(
+        f"there is no stage {stage!r}; known are {STAGES}, {_ON_DEMAND}, all."
+      )
   if unused in stages:
     raise UserError(
       f"--stage=collect: traces are imported from {config.traces.file}, none"

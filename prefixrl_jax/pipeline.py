@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+from etils import epath
 from rich import box
 from rich.table import Table
 
@@ -23,7 +24,7 @@ from prefixrl_jax.evals.evaluate import Sample, by_fraction, without_prefix
 from prefixrl_jax.evals.results import read_results, write_results
 from prefixrl_jax.learner.packing import layout_for
 from prefixrl_jax.ledger import Ledger
-from prefixrl_jax.models import transformer
+from prefixrl_jax.models import exporting, importing, transformer
 from prefixrl_jax.prefixes.cut import cut
 from prefixrl_jax.pretrain import pretrain
 from prefixrl_jax.rewards.math import extract_answer
@@ -56,7 +57,7 @@ class Pipeline(Workspace):
 
   def run(self, stages: Sequence[str]) -> None:
     """Runs the stages named, in their order."""
-    for stage in STAGES:
+    for stage in (*STAGES, "export"):
       if stage in stages:
         # The stage's name is a keyword of Python.
         getattr(self, "import_" if stage == "import" else stage)()
@@ -507,3 +508,46 @@ class Pipeline(Workspace):
       + ", ".join(f"{policy} {n}" for policy, n in writers.most_common())
       + f") from {self.config.traces.file}, which cost none of this run's FLOPs"
     )
+
+  # -- export ------------------------------------------------------------------
+
+  def export(self) -> None:
+    """Writes a run's policy as a Hugging Face folder; only when asked to."""
+    c, settings = self.config, self.config.export
+    source = self.model_folder
+    if source is None:
+      raise UserError(
+        "--stage=export: the embedded task's model is of no Hugging Face"
+        " family; only what began as a Hugging Face folder"
+        " (config.model.folder) can be exported."
+      )
+    arm = settings.arm or c.run_arms[0]
+    seed = settings.seed if settings.seed >= 0 else c.seeds[0]
+    artifact = self.run_artifact("export", arm, seed)
+    train = self.run_artifact("train", arm, seed)
+    train.check()
+    folder = epath.Path(settings.directory or artifact.directory / "model")
+    again = artifact.complete and artifact.summary["folder"] == str(folder)
+    if settings.directory and not again:
+      exporting.check_empty(folder)
+    model = importing.read_config(
+      source,
+      dtype=c.model.dtype,
+      param_dtype=c.model.param_dtype,
+      remat="none",
+    )
+    step, params = checkpoints.restore_params(
+      train.directory / "checkpoints",
+      transformer.abstract_params(model, make_mesh(**c.mesh)),
+      settings.step if settings.step >= 0 else None,
+    )
+    artifact.begin()
+    exporting.export(
+      folder,
+      source,
+      params,
+      dtype=settings.dtype or c.model.param_dtype,
+      max_bytes=int(settings.shard_gigabytes * 1e9),
+    )
+    artifact.finish({"folder": str(folder), "step": step})
+    self.console.print(f"export: {arm} seed {seed}, step {step}: {folder}")

@@ -79,6 +79,7 @@ class Session:
 def open_session(
   config: ml_collections.ConfigDict,
   *,
+  folder: epath.Path | None,
   base: epath.Path,
   show: Callable[[str], None],
 ) -> Session:
@@ -86,15 +87,14 @@ def open_session(
 
   Args:
     config: the whole config.
-    base: the embedded task's base model; not read if config.model.folder is
-      set.
+    folder: of a Hugging Face model, if config.model.folder names one.
+    base: the embedded task's base model; not read if there is a folder.
     show: prints a line.
 
   Raises:
     UserError: the plan does not fit, or a file is missing or not right.
   """
   c = config
-  folder = epath.Path(c.model.folder) if c.model.folder else None
   mesh = make_mesh(**c.mesh)
   tokenizer: Tokenizer
   verifier: Verifier
@@ -111,7 +111,8 @@ def open_session(
   check_vocabulary(tokenizer, model.vocab_size)
   model, rows_per_micro = memory.fit(c, model, mesh, show)
   if folder:
-    name, params = folder.name, importing.load_params(folder, model, mesh)
+    name = epath.Path(c.model.folder).name
+    params = importing.load_params(folder, model, mesh)
     verifier = MathVerifier(
       num_workers=c.rewards.num_workers,
       timeout_seconds=c.rewards.timeout_seconds,

@@ -12,6 +12,7 @@ from rich.console import Console
 from prefixrl_jax.artifacts import Artifact, read_json, write_json
 from prefixrl_jax.evals.results import read_results
 from prefixrl_jax.ledger import Ledger
+from prefixrl_jax.models import importing
 from prefixrl_jax.problems.loading import load_problems
 from prefixrl_jax.session import Session, open_session
 from prefixrl_jax.traces import store
@@ -44,12 +45,11 @@ class Workspace:
     if fresh and workdir.exists():
       workdir.rmtree()
     folder = config.model.folder
-    if folder and not epath.Path(folder).is_dir():
-      raise UserError(f"config.model.folder: there is no folder {folder}.")
+    self.model_folder = importing.find_folder(folder) if folder else None
     if not folder and config.problems.task != "checksum":
       raise UserError(
         "config.model.folder is empty; give a Hugging Face model folder,"
-        " --config.model.folder=PATH."
+        " --config.model.folder=PATH, or a name on its hub."
       )
     # A workdir of another config is refused before anything is computed.
     for stage in ("screen", self.traces_stage, "cut"):
@@ -79,7 +79,10 @@ class Workspace:
   def session(self) -> Session:
     """Loads the base policy, once; prints and checks the memory plan."""
     return open_session(
-      self.config, base=self.base_file(), show=self.console.print
+      self.config,
+      folder=self.model_folder,
+      base=self.base_file(),
+      show=self.console.print,
     )
 
   def base_file(self) -> epath.Path:

@@ -55,6 +55,27 @@ def test_restores_the_newest_onto_another_mesh(
   assert kept == {"2", "3"}
 
 
+def test_restores_parameters_alone(tmp_path, one_device, eight_devices):
+  folder = epath.Path(tmp_path) / "c"
+  with pytest.raises(UserError, match="run --stage=train first"):
+    checkpoints.restore_params(folder, {}, None)
+  with Checkpointer(folder, keep=2) as checkpointer:
+    for step in (1, 2):
+      state = {
+        "params": _state(eight_devices, step),
+        "rest": _state(eight_devices, 0),
+      }
+      checkpointer.save(step, state, {})
+  target = _abstract(_state(one_device, 0))
+  for asked, given in ((None, 2), (1, 1)):
+    step, params = checkpoints.restore_params(folder, target, asked)
+    assert step == given
+    np.testing.assert_array_equal(params["x"], _state(one_device, given)["x"])
+    assert params["x"].sharding == target["x"].sharding
+  with pytest.raises(UserError, match=r"of step 3 in .*; there are 1, 2 "):
+    checkpoints.restore_params(folder, target, 3)
+
+
 def test_nothing_saved_is_none(tmp_path, one_device):
   with Checkpointer(epath.Path(tmp_path), keep=2) as checkpointer:
     assert checkpointer.restore_latest(_state(one_device, 0)) is None

@@ -37,6 +37,14 @@ def test_names_a_wrong_argument(arg, message):
 @pytest.mark.parametrize(
   ("field", "value", "message"),
   [
+    (
+      "export.arm",
+      "ppo",
+      r"export\.arm: there is no arm 'ppo'; .* has rl, sft",
+    ),
+    ("export.seed", 3, r"export\.seed = 3 is none of config\.seeds, 0\."),
+    ("export.dtype", "int4", "'int4' is neither bfloat16 nor float32"),
+    ("export.shard_gigabytes", 0.0, "shard_gigabytes must be above 0"),
     ("arms.rl.prefixed_share", 1.5, r"rl\.prefixed_share = 1\.5"),
     ("arms.sft_rl.sft_epochs", -1, "negative"),
     ("prefixes.low", 0.9, "low=0.9, high=0.8"),

@@ -4,13 +4,18 @@ Loading is strict: a setting we would ignore, a tensor we do not know or do not
 find is an error.
 """
 
+import collections
+import gc
 import itertools
 import json
 import math
-from typing import Any
+import re
+import time
+import weakref
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 import safetensors
 from etils import epath
@@ -18,6 +23,82 @@ from etils import epath
 from prefixrl_jax.models import families, transformer
 from prefixrl_jax.models.families import FAMILIES, Weight
 from prefixrl_jax.types import UserError
+
+# What a model's folder has beside its weights, as far as anybody needs it.
+SIDE_FILES = (
+  "config.json",
+  "generation_config.json",
+  "tokenizer*",
+  "special_tokens_map.json",
+  "added_tokens.json",
+  "chat_template*",
+  "vocab*",
+  "merges.txt",
+  "spiece.model",
+  "sentencepiece.bpe.model",
+)
+# Bytes of one read, so that a shard and what it is made from are never both
+# whole on the host.
+READ_BYTES = 1 << 23
+INDEX = "model.safetensors.index.json"
+_DTYPES = ("F64", "F32", "F16", "BF16")
+
+
+class Tensor(NamedTuple):
+  """One of their tensors: all of a parameter, or one layer or expert of it.
+
+  Attributes:
+    name: theirs.
+    ours: the parameter's.
+    place: its index among the layers and experts.
+    shape: theirs.
+  """
+
+  name: str
+  ours: str
+  place: tuple[int, ...]
+  shape: tuple[int, ...]
+
+
+def find_folder(name: str) -> epath.Path:
+  """Returns a model's folder, fetched from the Hugging Face hub if need be.
+
+  Args:
+    name: a folder, or "organisation/model", or "organisation/model@revision".
+
+  Raises:
+    UserError: there is no such folder, and the hub has none or is not reached.
+  """
+  if epath.Path(name).is_dir():
+    return epath.Path(name)
+  missing = f"config.model.folder: there is no folder {name}"
+  if not re.fullmatch(r"\w[\w.-]*/\w[\w.-]*(@[\w./-]+)?", name):
+    raise UserError(f"{missing}.")
+  import huggingface_hub  # only those who need it wait for it
+
+  repository, _, revision = name.partition("@")
+  at = f" --revision {revision}" if revision else ""
+  try:
+    return epath.Path(
+      huggingface_hub.snapshot_download(
+        repository,
+        revision=revision or None,
+        allow_patterns=[
+          *SIDE_FILES,
+          "model*.safetensors",
+          "model.safetensors.index.json",
+        ],
+      )
+    )
+  except Exception as e:  # whatever the network and the hub may cause
+    reason = " ".join([type(e).__name__, *str(e).split()])
+    raise UserError(
+      f"{missing}, and the Hugging Face hub did not give {name} ({reason})."
+      " Where the hub can be reached run"
+      f" `hf download {repository}{at} --local-dir FOLDER`"
+      " (after `hf auth login` if the model is gated), bring the folder here"
+      " and set --config.model.folder=FOLDER."
+    ) from None
 
 
 def read_config(
@@ -46,46 +127,42 @@ def load_params(
 ) -> dict:
   """Loads the weights onto the mesh, each process its own slices.
 
+  The host holds one device's shard of one parameter at a time.
+
   Args:
     folder: of a Hugging Face model, safetensors in one file or several.
     config: from `read_config`.
     mesh: where the rules table puts them.
 
   Raises:
-    UserError: names every missing, unexpected and misshapen tensor.
+    UserError: names every tensor that is missing, unexpected, there twice,
+      wanted twice, misshapen or of a type that is not read.
   """
-  family = _read_json(folder, "config.json")["model_type"]
+  family = read_family(folder)
   weights = FAMILIES[family].weights
-  files = _tensor_files(folder)
   abstract = transformer.abstract_params(config, mesh)
-  problems: list[str] = []
-  wanted: set[str] = set()
-  handles: dict[epath.Path, Any] = {}
-
-  def tensor(name):
-    file = files[name]
-    if file not in handles:
-      handles[file] = safetensors.safe_open(str(file), framework="numpy")
-    return handles[file].get_slice(name)
-
-  for ours, leaf in _flat(abstract).items():
-    weight = weights[ours]
-    stacked, shape = _stacked(weight, leaf.shape)
-    expected = _their_shape(shape, weight)
-    for place in itertools.product(*map(range, stacked)):
-      name = weight.name.format(*place)
-      if name in wanted:
-        problems.append(f"{name} is used twice")
-      wanted.add(name)
-      if name not in files:
-        problems.append(f"{name} is missing")
-        continue
-      found = tuple(tensor(name).get_shape())
-      if found != expected:
-        problems.append(f"{name} has shape {found}, expected {expected}")
+  files, problems = _open_files(folder)
+  wanted: dict[str, str] = {}
+  for name, ours, _, shape in tensors(abstract, family):
+    if name in wanted:
+      problems.append(f"{name} is used twice, for {wanted[name]} and {ours}")
+    wanted[name] = ours
+    if name not in files:
+      problems.append(f"{name} is missing")
+      continue
+    tensor = files[name].get_slice(name)
+    found = tuple(tensor.get_shape())
+    if found != shape:
+      problems.append(f"{name} has shape {found}, expected {shape}")
+    if tensor.get_dtype() not in _DTYPES:
+      problems.append(
+        f"{name} is of type {tensor.get_dtype()}, which is none of"
+        f" {', '.join(_DTYPES)}"
+      )
   ignored = {weights["head"].name} if config.tied_head else set()
   problems += [
-    f"{name} is unexpected" for name in sorted(files.keys() - wanted - ignored)
+    f"{name} is unexpected"
+    for name in sorted(files.keys() - wanted.keys() - ignored)
   ]
   if problems:
     raise UserError(
@@ -97,19 +174,36 @@ def load_params(
     weight = weights[_name(path)]
     stacked, shape = _stacked(weight, leaf.shape)
 
-    def read(index):
-      bounds = [range(n)[i] for n, i in zip(leaf.shape, index)]
-      places, bounds = bounds[: len(stacked)], bounds[len(stacked) :]
-      parts = [
-        _read(tensor(weight.name.format(*place)), bounds, shape, weight).astype(
-          jnp.dtype(config.param_dtype), copy=False
-        )
-        for place in itertools.product(*places)
-      ]
-      whole = np.stack(parts) if stacked else parts[0]
-      return whole.reshape([len(b) for b in (*places, *bounds)])
+    def read(bounds):
+      value = np.empty([len(b) for b in bounds], leaf.dtype)
+      places, inner = bounds[: len(stacked)], bounds[len(stacked) :]
+      for place in itertools.product(*places):
+        name = weight.name.format(*place)
+        at = tuple(i - b.start for i, b in zip(place, places))
+        _read(files[name].get_slice(name), inner, shape, weight, value[at])
+      return value
 
-    return jax.make_array_from_callback(leaf.shape, leaf.sharding, read)
+    def put(bounds, devices):
+      value = read(bounds)
+      copies = [jax.device_put(value, device) for device in devices]
+      jax.block_until_ready(copies)
+      if value.nbytes > READ_BYTES:
+        alive = weakref.ref(value)
+        del value
+        _wait_for_end(alive)
+      return copies
+
+    # Devices that hold copies of one slice get it from one reading.
+    slices = collections.defaultdict(list)
+    where = leaf.sharding.addressable_devices_indices_map(leaf.shape)
+    for device, index in where.items():
+      bounds = tuple(range(n)[i] for n, i in zip(leaf.shape, index))
+      slices[bounds].append(device)
+    return jax.make_array_from_single_device_arrays(
+      leaf.shape,
+      leaf.sharding,
+      [shard for item in slices.items() for shard in put(*item)],
+    )
 
   return jax.tree_util.tree_map_with_path(load, abstract)
 
@@ -124,21 +218,41 @@ def to_hugging_face(
     params: on the host.
     family: a model_type of config.json.
   """
-  tensors = {}
-  for ours, value in _flat(params).items():
+  del config
+  ours = by_name(params)
+  return {
+    t.name: folded(
+      np.asarray(ours[t.ours][t.place]), FAMILIES[family].weights[t.ours]
+    )
+    for t in tensors(params, family)
+  }
+
+
+def tensors(params: dict, family: str) -> Iterator[Tensor]:
+  """Yields the family's tensors, parameter by parameter.
+
+  Args:
+    params: arrays or shapes.
+    family: a model_type of config.json.
+  """
+  for ours, leaf in by_name(params).items():
     weight = FAMILIES[family].weights[ours]
-    stacked, shape = _stacked(weight, value.shape)
+    stacked, shape = _stacked(weight, leaf.shape)
+    theirs = _their_shape(shape, weight)
     for place in itertools.product(*map(range, stacked)):
-      folded = [math.prod(axes) for axes in _groups(shape, weight)]
-      matrix = np.asarray(value[place]).reshape(folded)
-      tensors[weight.name.format(*place)] = (
-        matrix.T if weight.inputs else matrix
-      )
-  return tensors
+      yield Tensor(weight.name.format(*place), ours, place, theirs)
 
 
-def _flat(tree) -> dict[str, Any]:
-  """Returns the leaves by our names."""
+def folded(value, weight: Weight):
+  """Returns one layer's or expert's part of ours as their tensor."""
+  value = value.reshape(
+    [math.prod(axes) for axes in _groups(value.shape, weight)]
+  )
+  return value.T if weight.inputs else value
+
+
+def by_name(tree: dict) -> dict[str, Any]:
+  """Returns the leaves by our names, with dots."""
   leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
   return {_name(path): leaf for path, leaf in leaves}
 
@@ -166,35 +280,54 @@ def _their_shape(shape, weight: Weight) -> tuple[int, ...]:
   return folded[::-1] if weight.inputs else folded
 
 
-def _read(tensor, bounds, shape, weight: Weight) -> np.ndarray:
-  """Reads what lies within bounds, one range for each axis of ours."""
-  rest, folded = list(bounds), []
+def _read(tensor, bounds, shape, weight: Weight, out: np.ndarray) -> None:
+  """Reads what lies within bounds, one range for each axis of ours, into out.
+
+  Converts to out's dtype on the way.
+  """
+  rest, theirs = list(bounds), []
   for sizes in _groups(shape, weight):
     first, *inner = (rest.pop(0) for _ in sizes)
     assert [len(b) for b in inner] == [*sizes[1:]], "head_dim is never sharded"
     each = math.prod(sizes[1:])
-    folded.append(slice(first.start * each, first.stop * each))
-  value = tensor[tuple(folded[::-1] if weight.inputs else folded)]
-  value = value.T if weight.inputs else value
-  return value.reshape([len(b) for b in bounds])
+    theirs.append(range(first.start * each, first.stop * each))
+  out = out.reshape([len(b) for b in theirs])
+  if weight.inputs:
+    out, theirs = out.T, theirs[::-1]
+  whole = [slice(b.start, b.stop) for b in theirs[1:]]
+  step = max(1, READ_BYTES // max(1, out[:1].nbytes))
+  for i in range(0, len(out), step):
+    rows = theirs[0][i : i + step]
+    out[i : i + step] = tensor[(slice(rows.start, rows.stop), *whole)]
 
 
-def _tensor_files(folder: epath.Path) -> dict[str, epath.Path]:
-  """Returns tensor name -> file."""
+def _wait_for_end(alive: weakref.ref) -> None:
+  """Waits until JAX has let go of an array that it has copied.
+
+  It does so some time after the copy is ready, and when Python collects
+  garbage; the next shard would be there by then. On a CPU it keeps an array
+  that happens to be aligned, instead of a copy.
+  """
+  for _ in range(20):
+    gc.collect(0)
+    if alive() is None:
+      return
+    time.sleep(1e-3)
+
+
+def tensor_files(folder: epath.Path) -> dict[str, str]:
+  """Returns tensor name -> file, as the index says if there is one."""
   single = folder / "model.safetensors"
-  if (folder / "model.safetensors.index.json").exists():
-    index = _read_json(folder, "model.safetensors.index.json")["weight_map"]
-    files = {name: folder / file for name, file in index.items()}
-    absent = sorted({str(f) for f in files.values() if not f.exists()})
+  if (folder / INDEX).exists():
+    index = _read_json(folder, INDEX)["weight_map"]
+    absent = sorted({f for f in index.values() if not (folder / f).exists()})
     if absent:
       raise UserError(
-        f"{folder}/model.safetensors.index.json names files that are not"
-        f" there: {', '.join(absent)}."
+        f"{folder / INDEX} names files that are not there: {', '.join(absent)}."
       )
-    return files
+    return index
   if single.exists():
-    with safetensors.safe_open(str(single), framework="numpy") as f:
-      return dict.fromkeys(f.keys(), single)
+    return dict.fromkeys(_open(single).keys(), single.name)
   hint = ""
   if list(folder.glob("*.bin")):
     hint = (
@@ -202,6 +335,40 @@ def _tensor_files(folder: epath.Path) -> dict[str, epath.Path]:
       " again with safe_serialization=True."
     )
   raise UserError(f"{folder} has no model.safetensors.{hint}")
+
+
+def _open_files(folder: epath.Path) -> tuple[dict[str, Any], list[str]]:
+  """Returns tensor name -> open file, and where files and index disagree."""
+  index = tensor_files(folder)
+  opened = {file: _open(folder / file) for file in sorted({*index.values()})}
+  found = collections.defaultdict(list)
+  for file, tensors_there in opened.items():
+    for name in tensors_there.keys():  # noqa: SIM118 - it is no dict
+      found[name].append(file)
+  problems = [
+    f"{name} is there twice, in {' and '.join(files)}"
+    for name, files in found.items()
+    if len(files) > 1
+  ]
+  problems += [
+    f"{name} is not in {file}, where {INDEX} has it"
+    for name, file in index.items()
+    if file not in found[name]
+  ]
+  files = {name: opened[f[0]] for name, f in found.items() if f}
+  return files, problems
+
+
+def _open(file: epath.Path):
+  try:
+    return safetensors.safe_open(str(file), framework="numpy")
+  except safetensors.SafetensorError as e:
+    raise UserError(f"{file} is not a whole safetensors file: {e}.") from None
+
+
+def read_family(folder: epath.Path) -> str:
+  """Returns config.json's model_type."""
+  return _read_json(folder, "config.json")["model_type"]
 
 
 def _read_json(folder: epath.Path, name: str) -> dict[str, Any]:

@@ -3,7 +3,9 @@
 import json
 import os
 import pathlib
+import tracemalloc
 
+import huggingface_hub
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,6 +14,7 @@ from etils import epath
 from safetensors.numpy import save_file
 
 from prefixrl_jax.models import attention, importing, transformer
+from prefixrl_jax.models.families import FAMILIES, Family
 from prefixrl_jax.types import UserError
 
 _SETTINGS = dict(
@@ -62,7 +65,7 @@ def _write(folder, tensors, num_files=1, **settings):
   (folder / "config.json").write_text(json.dumps(_SETTINGS | settings))
   names = sorted(tensors)
   if num_files == 1:
-    save_file(tensors, folder / "model.safetensors")
+    save_file(tensors, folder / "model.safetensors", {"format": "pt"})
   else:
     index = {
       n: f"part-{i % num_files}.safetensors" for i, n in enumerate(names)
@@ -116,11 +119,234 @@ def test_names_every_wrong_tensor(tmp_path, params, one_device):
   with pytest.raises(UserError) as e:
     importing.load_params(folder, config, one_device)
   for part in (
+    "a llama model",
     "model.norm.weight is missing",
     "extra is unexpected",
     "lm_head.weight has shape (17, 23), expected (17, 24)",
   ):
     assert part in str(e.value)
+
+
+def test_names_tensors_that_are_there_twice(tmp_path, params, one_device):
+  tensors = _theirs(params)
+  folder = _write(tmp_path, tensors, 2)
+  path = folder / "model.safetensors.index.json"
+  index = json.loads(path.read_text())
+  moved = "model.layers.0.mlp.up_proj.weight"
+  [other] = {*index["weight_map"].values()} - {index["weight_map"][moved]}
+  index["weight_map"][moved] = other
+  path.write_text(json.dumps(index))
+  twice = {"model.norm.weight": tensors["model.norm.weight"]}
+  save_file(twice, tmp_path / "part-9.safetensors")
+  index["weight_map"]["more"] = "part-9.safetensors"
+  path.write_text(json.dumps(index))
+  with pytest.raises(UserError) as e:
+    importing.load_params(
+      folder, importing.read_config(folder, **_READ), one_device
+    )
+  first = index["weight_map"]["model.norm.weight"]
+  for part in (
+    f"{moved} is not in {other}, where model.safetensors.index.json has it",
+    f"model.norm.weight is there twice, in {first} and part-9.safetensors",
+    "more is not in part-9.safetensors",
+  ):
+    assert part in str(e.value)
+
+
+def test_names_a_tensor_of_two_parameters(
+  tmp_path, params, one_device, monkeypatch
+):
+  llama = FAMILIES["llama"]
+  up = "layers.up"
+  weights = dict(llama.weights) | {up: llama.weights["layers.gate"]}
+  monkeypatch.setitem(FAMILIES, "llama", Family(llama.settings, weights))
+  folder = _write(tmp_path, _theirs(params))
+  with pytest.raises(UserError) as e:
+    importing.load_params(
+      folder, importing.read_config(folder, **_READ), one_device
+    )
+  assert (
+    "model.layers.1.mlp.gate_proj.weight is used twice, for layers.gate and"
+    " layers.up"
+  ) in str(e.value)
+  assert "model.layers.1.mlp.up_proj.weight is unexpected" in str(e.value)
+
+
+def test_refuses_files_that_are_no_weights(tmp_path, params, one_device):
+  tensors = _theirs(params)
+  name = "model.layers.0.mlp.up_proj.weight"
+  tensors[name] = tensors[name].astype(np.int8)
+  folder = _write(tmp_path, tensors)
+  config = importing.read_config(folder, **_READ)
+  with pytest.raises(UserError, match=f"{name} is of type I8, which is none"):
+    importing.load_params(folder, config, one_device)
+  file = tmp_path / "model.safetensors"
+  file.write_bytes(file.read_bytes()[:-1])
+  with pytest.raises(UserError, match="not a whole safetensors file"):
+    importing.load_params(folder, config, one_device)
+  file.rename(tmp_path / "pytorch_model.bin")
+  with pytest.raises(UserError, match="pickles"):
+    importing.load_params(folder, config, one_device)
+
+
+@pytest.mark.parametrize(
+  ("stored", "kept"), [("bfloat16", "float32"), ("float32", "bfloat16")]
+)
+def test_converts_on_the_way(tmp_path, params, eight_devices, stored, kept):
+  cast = lambda x: np.asarray(x).astype(jnp.dtype(stored))
+  tensors = {name: cast(x) for name, x in _theirs(params).items()}
+  folder = _write(tmp_path, tensors)
+  config = importing.read_config(folder, **_READ | {"param_dtype": kept})
+  loaded = importing.load_params(folder, config, eight_devices)
+  for x, y in zip(jax.tree.leaves(loaded), jax.tree.leaves(params)):
+    assert x.dtype == kept
+    np.testing.assert_array_equal(x, cast(y).astype(jnp.dtype(kept)))
+
+
+class _Recorder:
+  """Stands for an open file; counts the bytes that are read."""
+
+  def __init__(self, opened, reads):
+    self._opened, self._reads = opened, reads
+
+  def keys(self):
+    return self._opened.keys()
+
+  def get_slice(self, name):
+    reads, tensor = self._reads, self._opened.get_slice(name)
+
+    class Slice:
+      get_shape, get_dtype = tensor.get_shape, tensor.get_dtype
+
+      def __getitem__(self, index):
+        value = tensor[index]
+        reads.append(value.nbytes)
+        return value
+
+    return Slice()
+
+
+def _unaligned(shape, dtype=float, plain=np.empty, **settings):
+  """Memory that JAX has to copy; what is aligned it may keep, on a CPU."""
+  size = int(np.prod(shape)) * np.dtype(dtype).itemsize
+  if size < 2**16:
+    return plain(shape, dtype, **settings)
+  memory = plain(size + 64, np.uint8)
+  start = (16 - memory.ctypes.data) % 64
+  return memory[start : start + size].view(dtype).reshape(shape)
+
+
+@pytest.mark.parametrize("stored", ["float32", "bfloat16"])
+def test_reads_every_byte_once_and_holds_one_shard(
+  tmp_path, eight_devices, monkeypatch, stored
+):
+  settings = dict(
+    num_hidden_layers=8,
+    hidden_size=256,
+    intermediate_size=1024,
+    vocab_size=16_000,
+  )
+  (tmp_path / "config.json").write_text(json.dumps(_SETTINGS | settings))
+  config = importing.read_config(epath.Path(tmp_path), **_READ)
+  abstract = transformer.abstract_params(config, eight_devices)
+  zeros = jax.tree.map(lambda x: np.zeros(x.shape, stored), abstract)
+  tensors = importing.to_hugging_face(config, zeros)
+  tensors = {name: np.ascontiguousarray(x) for name, x in tensors.items()}
+  folder = _write(tmp_path, tensors, 5, **settings)
+  shard = max(
+    4 * np.prod(x.sharding.shard_shape(x.shape))
+    for x in jax.tree.leaves(abstract)
+  )
+  assert shard > 4e6
+
+  reads: list[int] = []
+  plain = importing._open
+  monkeypatch.setattr(
+    importing, "_open", lambda file: _Recorder(plain(file), reads)
+  )
+  monkeypatch.setattr(importing, "READ_BYTES", int(shard) // 8)
+  monkeypatch.setattr(np, "empty", _unaligned)
+  tracemalloc.start()
+  params = importing.load_params(folder, config, eight_devices)
+  _, peak = tracemalloc.get_traced_memory()
+  tracemalloc.stop()
+  assert params["embedding"].shape == (16_000, 256)
+  # Copies on the data axis come of one reading.
+  assert sum(reads) == sum(x.nbytes for x in tensors.values())
+  assert max(reads) <= shard // 8
+  # What lies on devices is no memory of Python's.
+  assert peak <= 1.5 * shard, peak / shard
+
+
+def test_fetches_a_model_by_its_name(tmp_path, monkeypatch):
+  asked = []
+
+  def fetch(*names, **settings):
+    asked.append((*names, settings))
+    return str(tmp_path)
+
+  monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+  assert importing.find_folder(str(tmp_path)) == epath.Path(tmp_path)
+  assert not asked
+  found = importing.find_folder("some-org/Model-1.5B")
+  assert found == epath.Path(tmp_path)
+  importing.find_folder("some-org/Model-1.5B@refs/pr/1")
+  assert [(name, s["revision"]) for name, s in asked] == [
+    ("some-org/Model-1.5B", None),
+    ("some-org/Model-1.5B", "refs/pr/1"),
+  ]
+  wanted = huggingface_hub.utils.filter_repo_objects(
+    [
+      "README.md",
+      "chat_template.jinja",
+      "config.json",
+      "consolidated.safetensors",
+      "generation_config.json",
+      "merges.txt",
+      "model-00001-of-00002.safetensors",
+      "model.safetensors.index.json",
+      "original/tokenizer.model",
+      "pytorch_model.bin",
+      "special_tokens_map.json",
+      "tokenizer.json",
+      "tokenizer.model",
+      "tokenizer_config.json",
+      "vocab.json",
+    ],
+    allow_patterns=asked[0][1]["allow_patterns"],
+  )
+  assert list(wanted) == [
+    "chat_template.jinja",
+    "config.json",
+    "generation_config.json",
+    "merges.txt",
+    "model-00001-of-00002.safetensors",
+    "model.safetensors.index.json",
+    "special_tokens_map.json",
+    "tokenizer.json",
+    "tokenizer.model",
+    "tokenizer_config.json",
+    "vocab.json",
+  ]
+
+
+def test_says_what_to_do_without_the_hub(monkeypatch):
+  def fetch(*_, **__):
+    raise ConnectionError("Name or service\n not known")
+
+  monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
+  with pytest.raises(UserError) as e:
+    importing.find_folder("some-org/model@v2")
+  for part in (
+    "there is no folder some-org/model@v2",
+    "ConnectionError Name or service not known",
+    "hf download some-org/model --revision v2 --local-dir FOLDER",
+    "--config.model.folder=FOLDER",
+  ):
+    assert part in str(e.value)
+  for name in ("./model", "/a/b", "a/b/c", "model"):
+    with pytest.raises(UserError, match=r"there is no folder \S+\.$"):
+      importing.find_folder(name)
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,157 @@
+"""Weights for other people: our parameter tree into a Hugging Face folder.
+
+What is written has the names, files and settings that the source had, so that
+whatever opens the source opens it.
+"""
+
+import collections
+import fnmatch
+import functools
+import json
+import math
+from collections.abc import Iterator
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from etils import epath
+
+from prefixrl_jax import artifacts
+from prefixrl_jax.distributed import sharding
+from prefixrl_jax.models import importing
+from prefixrl_jax.models.families import FAMILIES
+from prefixrl_jax.models.importing import Tensor
+from prefixrl_jax.types import UserError
+
+_NAMES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}
+
+
+def export(
+  folder: epath.Path,
+  source: epath.Path,
+  params: dict,
+  *,
+  dtype: str,
+  max_bytes: int,
+) -> None:
+  """Writes the parameters as a Hugging Face folder, which is whole or absent.
+
+  The host holds one tensor at a time. All processes take part, the first one
+  writes.
+
+  Args:
+    folder: is replaced.
+    source: the folder that the model came from; tokenizer and settings are
+      taken from there.
+    params: on the mesh.
+    dtype: of what is written.
+    max_bytes: of a weight file; a tensor that is larger has one to itself.
+  """
+  family = importing.read_family(source)
+  tensors = list(importing.tensors(params, family))
+  itemsize = jnp.dtype(dtype).itemsize
+  sizes = {t.name: itemsize * math.prod(t.shape) for t in tensors}
+  files = _divide(sizes, tensors, importing.tensor_files(source), max_bytes)
+  ours = importing.by_name(params)
+  everywhere = sharding.replicated(next(iter(ours.values())).sharding.mesh)
+
+  def read(tensor):
+    weight = FAMILIES[family].weights[tensor.ours]
+    value = ours[tensor.ours]
+    return _gathered(value, tensor.place, weight, dtype, everywhere)
+
+  if jax.process_index():
+    for members in files.values():
+      for tensor in members:
+        read(tensor).block_until_ready()
+    return
+  with artifacts.whole_folder(folder) as temporary:
+    for path in sorted(source.iterdir()):
+      wanted = (fnmatch.fnmatch(path.name, p) for p in importing.SIDE_FILES)
+      if path.is_file() and any(wanted):
+        artifacts.write_bytes(temporary / path.name, path.read_bytes())
+    settings = artifacts.read_json(source / "config.json")
+    # Older readers know the one, newer ones write the other.
+    key = "dtype" if "dtype" in settings else "torch_dtype"
+    _write_json(temporary / "config.json", settings | {key: dtype})
+    for file, members in files.items():
+      artifacts.write_chunks(temporary / file, _chunks(members, dtype, read))
+    if len(files) > 1:
+      where = {t.name: file for file, members in files.items() for t in members}
+      _write_json(
+        temporary / importing.INDEX,
+        {
+          "metadata": {"total_size": sum(sizes.values())},
+          "weight_map": dict(sorted(where.items())),
+        },
+      )
+
+
+def check_empty(folder: epath.Path) -> None:
+  """Raises UserError if there is something where the folder is to be."""
+  if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+    raise UserError(
+      f"config.export.directory: {folder} exists, is not empty and is no"
+      " earlier export of this run; name another folder or remove it."
+    )
+
+
+def _divide(
+  sizes: dict[str, int],
+  tensors: list[Tensor],
+  source: dict[str, str],
+  max_bytes: int,
+) -> dict[str, list[Tensor]]:
+  """Returns file -> tensors: one file, the source's, or as few as will do."""
+  if sum(sizes.values()) <= max_bytes:
+    return {"model.safetensors": tensors}
+  as_before = collections.defaultdict(list)
+  for tensor in tensors:
+    as_before[source[tensor.name]].append(tensor)
+  total_of = lambda members: sum(sizes[t.name] for t in members)
+  if max(map(total_of, as_before.values())) <= max_bytes:
+    return dict(sorted(as_before.items()))
+  parts: list[list[Tensor]] = []
+  room = 0
+  for tensor in sorted(tensors, key=lambda t: t.place):  # layer by layer
+    if sizes[tensor.name] > room:
+      parts.append([])
+      room = max_bytes
+    parts[-1].append(tensor)
+    room -= sizes[tensor.name]
+  return {
+    f"model-{i:05d}-of-{len(parts):05d}.safetensors": part
+    for i, part in enumerate(parts, 1)
+  }
+
+
+@functools.partial(jax.jit, static_argnames=("weight", "dtype", "everywhere"))
+def _gathered(value, place, weight, dtype, everywhere):
+  """Returns one tensor of theirs, whole on every device."""
+  part = importing.folded(value[place] if place else value, weight)
+  return jax.lax.with_sharding_constraint(part.astype(dtype), everywhere)
+
+
+def _chunks(tensors: list[Tensor], dtype: str, read) -> Iterator:
+  """Yields a safetensors file: length of the header, header, tensors."""
+  header: dict[str, dict] = {"__metadata__": {"format": "pt"}}
+  end = 0
+  for tensor in tensors:
+    start, end = end, end + jnp.dtype(dtype).itemsize * math.prod(tensor.shape)
+    header[tensor.name] = {
+      "dtype": _NAMES[dtype],
+      "shape": tensor.shape,
+      "data_offsets": (start, end),
+    }
+  text = json.dumps(header, separators=(",", ":")).encode()
+  text += b" " * (-len(text) % 8)
+  yield len(text).to_bytes(8, "little") + text
+  for tensor in tensors:
+    value = np.asarray(read(tensor).addressable_data(0))
+    # On the host, bfloat16 is no type that a file takes.
+    yield np.ascontiguousarray(value).reshape(-1).view(np.uint8)
+
+
+def _write_json(path: epath.Path, value: dict) -> None:
+  text = json.dumps(value, indent=2, ensure_ascii=False)
+  artifacts.write_text(path, text + "\n")
