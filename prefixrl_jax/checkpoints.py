@@ -131,7 +131,7 @@ def restore_params(
   if not directory.exists():
     raise none
   wanted = {"params": abstract_params}
-  options = ocp.CheckpointManagerOptions(read_only=True)
+  options = ocp.CheckpointManagerOptions(create=False)
   with ocp.CheckpointManager(_absolute(directory), options=options) as manager:
     steps = sorted(manager.all_steps())
     if not steps:

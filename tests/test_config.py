@@ -40,7 +40,7 @@ def test_names_a_wrong_argument(arg, message):
     (
       "export.arm",
       "ppo",
-      r"export\.arm: there is no arm 'ppo'; .* has rl, sft",
+      r"export\.arm: there is no arm 'ppo'; config\.arms has",
     ),
     ("export.seed", 3, r"export\.seed = 3 is none of config\.seeds, 0\."),
     ("export.dtype", "int4", "'int4' is neither bfloat16 nor float32"),

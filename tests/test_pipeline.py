@@ -288,6 +288,7 @@ def _command(*flags):
   [
     ((), "--config is missing"),
     (("--config=configs/none.py",), "no file configs/none.py"),
+    (("--config=configs/demo.py", "--stage=export"), "no Hugging Face family"),
     (("--config=configs/demo.py:armz=rl",), "no argument 'armz'"),
     (("--config=configs/demo.py", "--stage=trian"), "no stage 'trian'"),
     (("--config=configs/demo.py", "--config.train.flopz=1"), "flopz"),
