@@ -32,6 +32,7 @@ def test_tokenizer_of_another_model_is_an_error(tmp_path):
     )
   )
   config = math.get_config("trial=true")
-  config.model.folder = str(tmp_path)
   with pytest.raises(UserError, match=r"40 ids, .* embedding for 39"):
-    open_session(config, base=epath.Path("none"), show=print)
+    open_session(
+      config, folder=epath.Path(tmp_path), base=epath.Path("none"), show=print
+    )
