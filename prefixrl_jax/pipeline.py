@@ -479,7 +479,7 @@ class Pipeline(Workspace):
       hard = self.data_artifact("screen", seed).summary["hard"]
       notes[f"seed {seed}"] = (
         f"{hard['train'][0]} of {hard['train'][1]} training problems hard,"
-        f" {self._traces_note(seed)};"
+        f" {self.traces_note(seed)};"
         f" {hard['heldout'][0]} of {hard['heldout'][1]} held-out ones hard"
       )
     directory = self.workdir / "report"
@@ -496,7 +496,7 @@ class Pipeline(Workspace):
         self.console.print(f"{name}: {note}")
     self.console.print(f"report: {directory / 'index.html'}")
 
-  def _traces_note(self, seed: int) -> str:
+  def traces_note(self, seed: int) -> str:
     """Says where the hard problems' traces come from."""
     traces = self.traces(seed)
     solved = len({t.problem_id for t in traces})
