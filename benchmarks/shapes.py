@@ -50,7 +50,7 @@ def transformers_twin(config: TransformerConfig, params: dict):
       tie_word_embeddings=config.tied_head,
     )
   ).eval()
-  tensors = importing.to_hugging_face(config, jax.device_get(params))
+  tensors = importing.to_hugging_face(jax.device_get(params))
   missing, unexpected = theirs.load_state_dict(
     {k: torch.from_numpy(np.array(v)) for k, v in tensors.items()},
     strict=False,

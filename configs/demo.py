@@ -8,6 +8,7 @@ Values are the paper's unless a comment says otherwise.
 
 import ml_collections
 
+from configs import sections
 from prefixrl_jax.config import parse_arg
 
 
@@ -89,17 +90,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   c.collect = dict(
     budget=2048, traces_per_problem=1, rows=16, lanes=8, problems_per_part=64
   )
-  c.traces = dict(
-    file="",  # JSONL or Parquet of other people's traces; --traces sets it
-    model="",  # who wrote them, where no column says so
-    # Columns; empty: guessed, see docs/imported_traces.md.
-    problem_field="",
-    id_field="",
-    text_field="",
-    model_field="",
-    finish_field="",
-    verdict_field="",
-  )
+  c.traces = sections.traces()
   c.prefixes = dict(num_cuts=3, low=0.4, high=0.8)
 
   c.rollouts = dict(
@@ -160,15 +151,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     curve_samples=8,
   )
 
-  # `--stage=export`: a run's policy as a Hugging Face folder.
-  c.export = dict(
-    arm="",  # the first of run_arms
-    seed=-1,  # the first of seeds
-    step=-1,  # the newest checkpoint
-    directory="",  # export/ARM/seed_N/model in the workdir
-    dtype="",  # that of the parameters; or bfloat16, float32
-    shard_gigabytes=5.0,  # of the largest weight file
-  )
+  c.export = sections.export()
 
   if chosen.tiny:
     c.problems.update(

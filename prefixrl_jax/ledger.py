@@ -12,18 +12,7 @@ from collections.abc import Mapping
 
 from prefixrl_jax.models.transformer import TransformerConfig, num_active_params
 from prefixrl_jax.rollouts.sampler import Usage
-
-PURPOSES = (
-  "screening",
-  "collection",
-  "sft",
-  "sampling",
-  "update",
-  "evaluation",
-)
-# What an arm's place on the x axis consists of; screening is shown apart,
-# since the paper leaves it out, and evaluation is nobody's training cost.
-TRAINING = ("collection", "sft", "sampling", "update")
+from prefixrl_jax.types import PURPOSES, TRAINING
 
 
 @dataclasses.dataclass

@@ -5,6 +5,19 @@ from typing import Any
 
 import numpy as np
 
+# What FLOPs and tokens are spent on, for the ledger.
+PURPOSES = (
+  "screening",
+  "collection",
+  "sft",
+  "sampling",
+  "update",
+  "evaluation",
+)
+# What an arm's place on the x axis consists of; screening is shown apart,
+# since the paper leaves it out, and evaluation is nobody's training cost.
+TRAINING = ("collection", "sft", "sampling", "update")
+
 
 class Preempted(Exception):
   """SIGTERM came; what was computed is saved."""

@@ -5,21 +5,10 @@ from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
-from prefixrl_jax.types import EvalResult
+from prefixrl_jax.types import TRAINING, EvalResult
 
 COUNTS = ("flops_paper", "flops_executed", "tokens", "completions")
 AXES = tuple(c + suffix for c in COUNTS for suffix in ("", "_with_screening"))
-# The ledger's purposes, repeated here because this is the text side; a test
-# holds the two together.
-PURPOSES = (
-  "screening",
-  "collection",
-  "sft",
-  "sampling",
-  "update",
-  "evaluation",
-)
-TRAINING = ("collection", "sft", "sampling", "update")
 SPLITS = ("train", "heldout", "easy")
 
 

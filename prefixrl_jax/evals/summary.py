@@ -76,9 +76,7 @@ import numpy as np
 from prefixrl_jax.evals.curves import (
   AXES,
   COUNTS,
-  PURPOSES,
   SPLITS,
-  TRAINING,
   RunRecord,
   Runs,
   cost_to_reach,
@@ -90,7 +88,7 @@ from prefixrl_jax.evals.curves import (
   on_common_costs,
 )
 from prefixrl_jax.evals.statistics import bootstrap_interval, pass_at_k
-from prefixrl_jax.types import EvalResult, UserError
+from prefixrl_jax.types import PURPOSES, TRAINING, EvalResult, UserError
 
 LEVELS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 BASE = "base"

@@ -86,7 +86,7 @@ def find_folder(name: str) -> epath.Path:
         allow_patterns=[
           *SIDE_FILES,
           "model*.safetensors",
-          "model.safetensors.index.json",
+          INDEX,
         ],
       )
     )
@@ -209,16 +209,14 @@ def load_params(
 
 
 def to_hugging_face(
-  config: transformer.TransformerConfig, params: dict, family: str = "llama"
+  params: dict, family: str = "llama"
 ) -> dict[str, np.ndarray]:
   """Returns the weights under the family's names: what `load_params` reads.
 
   Args:
-    config: TransformerConfig.
     params: on the host.
     family: a model_type of config.json.
   """
-  del config
   ours = by_name(params)
   return {
     t.name: folded(

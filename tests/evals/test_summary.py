@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from prefixrl_jax import ledger as ledger_lib
-from prefixrl_jax.evals import curves
+from prefixrl_jax.evals import summary as summary_lib
 from prefixrl_jax.evals.curves import (
   AXES,
   CurvePoint,
@@ -80,8 +80,8 @@ def versus(summary, baseline="rl", split="train"):
 
 
 def test_purposes_are_those_of_the_ledger():
-  assert curves.PURPOSES == ledger_lib.PURPOSES
-  assert curves.TRAINING == ledger_lib.TRAINING
+  assert summary_lib.PURPOSES == ledger_lib.PURPOSES
+  assert summary_lib.TRAINING == ledger_lib.TRAINING
 
 
 def test_cost_to_reach_is_the_first_crossing():

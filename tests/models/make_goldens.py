@@ -132,7 +132,7 @@ def write_model(name: str, folder: pathlib.Path) -> dict[str, np.ndarray]:
     lambda x: np.zeros(x.shape, x.dtype),
     jax.eval_shape(lambda: transformer.init(config, jax.random.key(0))),
   )
-  tensors = importing.to_hugging_face(config, zeros, settings["model_type"])
+  tensors = importing.to_hugging_face(zeros, settings["model_type"])
   is_gemma = settings["model_type"].startswith("gemma")
   for tensor, zero in tensors.items():
     x = seeded(name + tensor).normal(size=zero.shape)

@@ -89,7 +89,7 @@ def _learned(name):
       jax.value_and_grad(mean_logprob, has_aux=True)
     )(params)
   grads = importing.to_hugging_face(
-    config, jax.device_get(grads), MODELS[name]["model_type"]
+    jax.device_get(grads), MODELS[name]["model_type"]
   )
   return np.asarray(logits), np.asarray(logprobs), grads
 
@@ -186,7 +186,7 @@ def test_weights_make_the_round_trip(name, eight_devices):
   path = epath.Path(folder.name)
   params = importing.load_params(path, config, eight_devices)
   ours = importing.to_hugging_face(
-    config, jax.device_get(params), MODELS[name]["model_type"]
+    jax.device_get(params), MODELS[name]["model_type"]
   )
   stored = load_file(path / "model.safetensors")
   assert ours.keys() == stored.keys() == tensors.keys()

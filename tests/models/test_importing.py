@@ -94,7 +94,7 @@ def test_loads_exactly_on_one_and_on_eight_devices(
 
 
 def test_gives_weights_their_names(model, params):
-  ours = importing.to_hugging_face(model, jax.device_get(params))
+  ours = importing.to_hugging_face(jax.device_get(params))
   theirs = _theirs(params)
   assert ours.keys() == theirs.keys()
   for name, value in theirs.items():
@@ -250,7 +250,7 @@ def test_reads_every_byte_once_and_holds_one_shard(
   config = importing.read_config(epath.Path(tmp_path), **_READ)
   abstract = transformer.abstract_params(config, eight_devices)
   zeros = jax.tree.map(lambda x: np.zeros(x.shape, stored), abstract)
-  tensors = importing.to_hugging_face(config, zeros)
+  tensors = importing.to_hugging_face(zeros)
   tensors = {name: np.ascontiguousarray(x) for name, x in tensors.items()}
   folder = _write(tmp_path, tensors, 5, **settings)
   shard = max(
