@@ -54,14 +54,15 @@ class KVCache:
   """Keys and values of one layer, rotated, for R trunks and R x G lanes.
 
   Slot 0 of a lane holds the last trunk token before its fork: a lane starts
-  by decoding that token again, so that it needs no prefill of its own. The
-  axes are in the order in which XLA:CPU multiplies without copying.
+  by decoding that token again, so that it needs no prefill of its own. P and C
+  lie in blocks, (P) is a block's size (`attention.key_blocks`); the axes are in
+  the order in which XLA:CPU multiplies without copying.
   """
 
-  trunk_key: Array  # [R, K, H, P]
-  trunk_value: Array  # [R, K, P, H]
-  lane_key: Array  # [R, G, K, H, C]
-  lane_value: Array  # [R, G, K, C, H]
+  trunk_key: Array  # [R, K, P / (P), H, (P)]
+  trunk_value: Array  # [R, K, P / (P), (P), H]
+  lane_key: Array  # [R, G, K, C / (C), H, (C)]
+  lane_value: Array  # [R, G, K, C / (C), (C), H]
 
 
 @flax.struct.dataclass

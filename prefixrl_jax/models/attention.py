@@ -14,8 +14,9 @@ from prefixrl_jax.distributed.mesh import platform
 
 NEG_INF = -1e30
 
-# Keys of a cache that decoding reads at a time; a shorter cache is read whole.
-DECODE_CHUNKS = {"cpu": 128, "gpu": 256, "tpu": 512}
+# A cache lies in blocks of at most so many keys, and decoding reads it block by
+# block. (XLA:CPU copies what it reads of a cache, unless it is all of it.)
+KEY_BLOCKS = {"cpu": 256, "gpu": 256, "tpu": 512}
 
 
 class Places(NamedTuple):
@@ -97,8 +98,14 @@ def dense_attention(q, k, v, mask, soft_cap=None):
   return _ungroup(jnp.where(mask.any(-1)[..., None, None, None], out, 0))
 
 
+def key_blocks(length: int) -> tuple[int, int]:
+  """Returns how many blocks a cache of this length has, and their size."""
+  count = -(-length // KEY_BLOCKS[platform()])
+  return count, -(-length // count)
+
+
 class Reach(NamedTuple):
-  """How many chunks of its caches a decode step reads; both int []."""
+  """How many blocks of its caches a decode step reads; both int []."""
 
   trunk: jax.Array
   lane: jax.Array
@@ -114,15 +121,56 @@ def decode_reach(cache, *, fork, length, active) -> Reach:
   """
   furthest = lambda seen: jnp.max(jnp.where(active, seen, 1))
   return Reach(
-    trunk=-(-furthest(fork - 1) // _chunk(cache.trunk_key)),
-    lane=-(-furthest(length + 1) // _chunk(cache.lane_key)),
+    trunk=-(-furthest(fork - 1) // cache.trunk_key.shape[-1]),
+    lane=-(-furthest(length + 1) // cache.lane_key.shape[-1]),
   )
 
 
 def num_keys(cache, reach: Reach):
   """Returns how many keys each lane's query meets: int []."""
-  return reach.trunk * _chunk(cache.trunk_key) + reach.lane * _chunk(
-    cache.lane_key
+  block_sizes = cache.trunk_key.shape[-1], cache.lane_key.shape[-1]
+  return reach.trunk * block_sizes[0] + reach.lane * block_sizes[1]
+
+
+def write_trunks(cache, row_ids, k, v):
+  """Returns the cache with trunks' keys and values in its rows.
+
+  Args:
+    cache: KVCache.
+    row_ids: int [r]; a number beyond the rows is ignored.
+    k, v: [r, P, K, H].
+  """
+
+  def blocks(x):
+    """[r, P, K, H] -> [r, K, blocks, size, H]."""
+    count, size = key_blocks(x.shape[1])
+    padding = ((0, 0), (0, count * size - x.shape[1]), (0, 0), (0, 0))
+    x = jnp.pad(x, padding).swapaxes(1, 2)
+    return x.reshape(*x.shape[:2], count, size, -1)
+
+  return cache.replace(
+    trunk_key=cache.trunk_key.at[row_ids].set(blocks(k).swapaxes(-1, -2)),
+    trunk_value=cache.trunk_value.at[row_ids].set(blocks(v)),
+  )
+
+
+def write_lanes(cache, slot, k, v):
+  """Returns the cache with one more key and value in every lane.
+
+  Args:
+    cache: KVCache.
+    slot: int [R, G]; one beyond the last is ignored.
+    k, v: [R, G, K, H].
+  """
+  size = cache.lane_key.shape[-1]
+  # A lane's own write, so that no device asks another for it.
+  of_lanes = lambda write: jax.vmap(jax.vmap(write))
+  write_key = of_lanes(lambda old, new, b, i: old.at[:, b, :, i].set(new))
+  write_value = of_lanes(lambda old, new, b, i: old.at[:, b, i].set(new))
+  place = slot // size, slot % size
+  return cache.replace(
+    lane_key=write_key(cache.lane_key, k, *place),
+    lane_value=write_value(cache.lane_value, v, *place),
   )
 
 
@@ -177,7 +225,7 @@ def decode_attention(
     times=times_trunk,
     first_seen=first_token,
     num_seen=fork - 1,
-    num_chunks=reach.trunk,
+    num_blocks=reach.trunk,
   )
   _, total, out = add_keys(
     softmax,
@@ -187,59 +235,47 @@ def decode_attention(
     times=times_lane,
     first_seen=first_slot,
     num_seen=length + 1,
-    num_chunks=reach.lane,
+    num_blocks=reach.lane,
   )
   return _ungroup((out / total).astype(q.dtype))
 
 
-def _chunk(key) -> int:
-  """Keys of a cache [..., H, S] that are read at a time."""
-  return min(key.shape[-1], DECODE_CHUNKS[platform()])
-
-
 def _add_keys(
-  softmax, q, key, value, *, times, first_seen, num_seen, num_chunks, soft_cap
+  softmax, q, key, value, *, times, first_seen, num_seen, num_blocks, soft_cap
 ):
   """Adds a cache's keys to a softmax under way.
 
   Args:
     softmax: float32 [R, G, K, M, 1] twice, [R, G, K, M, H].
     q: [R, G, K, M, H].
-    key, value: [..., H, S], [..., S, H].
-    times: multiplies [R, G, K, M, .] with a cache.
+    key, value: [..., blocks, H, size], [..., blocks, size, H].
+    times: multiplies [R, G, K, M, .] with a block of a cache.
     first_seen: int [R, G], keys before it are out of a lane's window; or None.
     num_seen: int [R, G], keys before it have been written.
-    num_chunks: int [], how many to read.
+    num_blocks: int [], how many to read.
     soft_cap: as in `dense_attention`.
   """
-  size, chunk = key.shape[-1], _chunk(key)
+  blocks, size = key.shape[-3], key.shape[-1]
 
   def add(i, softmax):
     most, total, out = softmax
-    first = jnp.minimum(i * chunk, size - chunk)
-    places = first + jnp.arange(chunk)
-    # The last chunk goes back to where it is whole.
-    seen = (places >= i * chunk) & (places < num_seen[..., None])
+    places = i * size + jnp.arange(size)
+    seen = places < num_seen[..., None]
     if first_seen is not None:
       seen &= places >= first_seen[..., None]
-    part = lambda x, axis: (
-      x
-      if chunk == size
-      else jax.lax.dynamic_slice_in_dim(x, first, chunk, axis)
-    )
-    scores = _scale(q, times(q, part(key, axis=-1)))
-    scores = _capped(scores, soft_cap)
+    block = lambda x: jax.lax.dynamic_index_in_dim(x, i, -3, keepdims=False)
+    scores = _capped(_scale(q, times(q, block(key))), soft_cap)
     scores = jnp.where(seen[:, :, None, None], scores, NEG_INF)
     new_most = jnp.maximum(most, jnp.max(scores, -1, keepdims=True))
     # Where nothing has been seen yet, the next key seen makes this 0.
     kept, powers = jnp.exp(most - new_most), jnp.exp(scores - new_most)
     total = kept * total + jnp.sum(powers, -1, keepdims=True)
-    new = times(powers.astype(value.dtype), part(value, axis=-2))
+    new = times(powers.astype(value.dtype), block(value))
     return new_most, total, kept * out + new
 
-  if chunk == size:
+  if blocks == 1:
     return add(0, softmax)
-  return jax.lax.fori_loop(0, num_chunks, add, softmax)
+  return jax.lax.fori_loop(0, num_blocks, add, softmax)
 
 
 _F32 = dict(preferred_element_type=jnp.float32)

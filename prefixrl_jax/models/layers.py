@@ -1,5 +1,6 @@
 """The layers of the decoder: norm, rotary embedding, attention and MLP."""
 
+import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -11,6 +12,9 @@ import jax.numpy as jnp
 from prefixrl_jax.distributed import sharding
 from prefixrl_jax.models import experts
 from prefixrl_jax.models.decoder_config import OfLayer, TransformerConfig
+
+# Up to here, turning a product costs less than what it gains.
+_FEW_TOKENS = 128
 
 
 class RMSNorm(nn.Module):
@@ -39,17 +43,27 @@ class RMSNorm(nn.Module):
     return (x32 * scale).astype(x.dtype)
 
 
-def rotate(x, position, frequency, scale: float = 1.0):
+def rotation(position, frequency):
+  """Returns the cosine and sine of every token's angles, [..., 1, H/2].
+
+  Args:
+    position: [...].
+    frequency: float32 [H/2].
+  """
+  angle = position[..., None, None].astype(jnp.float32) * frequency
+  # Else XLA would compute them again for every head.
+  return jax.lax.optimization_barrier((jnp.cos(angle), jnp.sin(angle)))
+
+
+def rotate(x, rotation, scale: float = 1.0):
   """Rotary embedding, halves layout.
 
   Args:
     x: [..., N, H].
-    position: [...].
-    frequency: float32 [H/2].
+    rotation: of its tokens, from the function of that name.
     scale: what the result is multiplied by.
   """
-  angle = position[..., None, None].astype(jnp.float32) * frequency
-  cos, sin = jnp.cos(angle), jnp.sin(angle)
+  cos, sin = rotation
   x1, x2 = jnp.split(x.astype(jnp.float32), 2, axis=-1)
   rotated = jnp.concatenate([x1 * cos - x2 * sin, x2 * cos + x1 * sin], -1)
   if scale != 1.0:
@@ -151,11 +165,8 @@ class Block(nn.Module):
     scale = 1.0
     if c.query_scale is not None:
       scale = c.query_scale * math.sqrt(c.head_dim)
-    return (
-      rotate(q, position, frequency, scale),
-      rotate(k, position, frequency),
-      v,
-    )
+    turned = rotation(position, frequency)
+    return rotate(q, turned, scale), rotate(k, turned), v
 
   def _mlp(self, y):
     c = self.config
@@ -208,12 +219,16 @@ def activation(mlp: str) -> Callable:
 def outputs_first_product(weight, y, dtype):
   """weight [outputs, inputs], y [tokens, inputs] -> [tokens, outputs].
 
-  XLA:CPU multiplies a few tokens by a large matrix half as fast again this way
-  round, and for TPU it need not move the weights before the decode loop. The
-  barrier keeps the compiler from turning it back.
+  XLA:CPU multiplies a few tokens by a large matrix half as fast again with the
+  weight first, and for TPU it need not move the weights before the decode
+  loop. The barrier keeps the compiler from turning it back.
   """
   contract_last = (((1,), (1,)), ((), ()))
-  out = jax.lax.dot_general(
-    weight, y, contract_last, preferred_element_type=jnp.float32
+  product = functools.partial(
+    jax.lax.dot_general,
+    dimension_numbers=contract_last,
+    preferred_element_type=jnp.float32,
   )
-  return jax.lax.optimization_barrier(out).T.astype(dtype)
+  if len(y) > _FEW_TOKENS:
+    return product(y, weight).astype(dtype)
+  return jax.lax.optimization_barrier(product(weight, y)).T.astype(dtype)

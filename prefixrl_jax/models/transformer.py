@@ -1,7 +1,7 @@
 """One configurable decoder, as pure functions of a plain dict of parameters.
 
-`init`, `forward`, `prefill`, `decode_step`. Layers are stacked [L, ...] and
-scanned for learning; the sampler takes them one by one (`unstack`), so that
+`init`, `forward`, `prefill_layer`, `decode_step`. Layers are stacked [L, ...]
+and scanned for learning; the sampler takes them one by one (`unstack`), so that
 its caches are updated in place.
 """
 
@@ -328,26 +328,40 @@ def unstacked_shardings(config: TransformerConfig, mesh) -> dict:
   return dict(each(boxed, 0), layers=(layer,) * config.num_layers)
 
 
-def prefill(config, params, tokens):
-  """Runs trunks and returns each layer's keys and values.
+def embed_trunks(config, params, trunks):
+  """Returns the residual that `prefill_layer` begins with, [r, P, D].
 
   Args:
     config: TransformerConfig.
-    params: as from `init`.
-    tokens: int [R, P], trunks from position 0, padded at the end.
+    params: unstacked parameters; of them, the embedding.
+    trunks: int [r, P], from position 0, padded at the end.
+  """
+  return sharding.constrain(embed(config, params, trunks), *Block.axes)
+
+
+def prefill_layer(config, params, x, cache, row_ids, own):
+  """Runs a layer over trunks; their keys and values go into rows of its cache.
+
+  Args:
+    config: TransformerConfig.
+    params: one of the layers of unstacked parameters.
+    x: [r, P, D], the residual before the layer.
+    cache: KVCache of the layer.
+    row_ids: int [r], rows to fill; a number beyond the rows is ignored.
+    own: from `of_layer`.
 
   Returns:
-    key [L, R, K, H, P], value [L, R, K, P, H].
+    The residual behind the layer, and the updated cache.
   """
-  places = attention.trunk_places(*tokens.shape)
+  places = attention.trunk_places(*x.shape[:2])
   see, _ = tree_attention.for_layers(config, places)
 
   def attend(q, k, v, window):
     out = see(q, k, v, window)
-    return out, (k.transpose(0, 2, 3, 1), v.swapaxes(1, 2))
+    return out, attention.write_trunks(cache, row_ids, k, v)
 
-  model = Transformer(config, attend)
-  return model.apply({"params": params}, tokens, places.position)[1]
+  block = Block(config, attend, outputs_first=True)
+  return block.apply({"params": params}, x, places.position, own)
 
 
 def decode_step(config, params, token, caches, reach, *, fork, length):
@@ -365,19 +379,12 @@ def decode_step(config, params, token, caches, reach, *, fork, length):
   Returns:
     Logits of the next token [R, G, V] float32, and the updated caches.
   """
-  # A lane's own write, so that no device asks another for it.
-  of_lanes = lambda write: jax.vmap(jax.vmap(write))
-  write_key = of_lanes(lambda old, new, i: old.at[:, :, i].set(new))
-  write_value = of_lanes(lambda old, new, i: old.at[:, i].set(new))
   x: Any = embed(config, params, token)
   updated = []
   for i, (layer, cache) in enumerate(zip(params["layers"], caches)):
 
     def attend(q, k, v, window, cache=cache):
-      cache = cache.replace(
-        lane_key=write_key(cache.lane_key, k, length),
-        lane_value=write_value(cache.lane_value, v, length),
-      )
+      cache = attention.write_lanes(cache, length, k, v)
       out = attention.decode_attention(
         q,
         cache,
@@ -406,13 +413,15 @@ def decode_step(config, params, token, caches, reach, *, fork, length):
 def init_caches(config, *, rows, lanes, trunk_length, completion_length):
   """Returns empty caches, one per layer."""
   dtype = jnp.dtype(config.dtype)
-  trunk = (rows, config.num_kv_heads)
-  lane = (rows, lanes, config.num_kv_heads)
+  trunk_blocks, trunk_size = attention.key_blocks(trunk_length)
+  lane_blocks, lane_size = attention.key_blocks(completion_length)
+  trunk = (rows, config.num_kv_heads, trunk_blocks)
+  lane = (rows, lanes, config.num_kv_heads, lane_blocks)
   head_dim = config.head_dim
   one = lambda _: KVCache(
-    trunk_key=jnp.zeros((*trunk, head_dim, trunk_length), dtype),
-    trunk_value=jnp.zeros((*trunk, trunk_length, head_dim), dtype),
-    lane_key=jnp.zeros((*lane, head_dim, completion_length), dtype),
-    lane_value=jnp.zeros((*lane, completion_length, head_dim), dtype),
+    trunk_key=jnp.zeros((*trunk, head_dim, trunk_size), dtype),
+    trunk_value=jnp.zeros((*trunk, trunk_size, head_dim), dtype),
+    lane_key=jnp.zeros((*lane, head_dim, lane_size), dtype),
+    lane_value=jnp.zeros((*lane, lane_size, head_dim), dtype),
   )
   return tuple(one(i) for i in range(config.num_layers))

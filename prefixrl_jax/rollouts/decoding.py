@@ -1,14 +1,17 @@
 """The device side of the sampler: jitted functions of SamplerState."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.experimental.layout import Format, Layout
 
 from prefixrl_jax.batches import KVCache, SamplerState
 from prefixrl_jax.distributed import sharding
 from prefixrl_jax.models import attention, transformer
+from prefixrl_jax.models.decoder_config import of_layer
 
 
 def init_state(
@@ -48,14 +51,14 @@ def state_shardings(mesh, abstract: SamplerState) -> SamplerState:
   )
   shardings = jax.tree.map(rows_only, abstract)
   of_cache = {
-    "trunk_key": ("rows", "kv_heads", "head_dim", "length"),
-    "trunk_value": ("rows", "kv_heads", "length", "head_dim"),
-    "lane_key": ("rows", "lanes", "kv_heads", "head_dim", "length"),
-    "lane_value": ("rows", "lanes", "kv_heads", "length", "head_dim"),
+    "trunk_key": ("rows", "kv_heads", None, "head_dim", "length"),
+    "trunk_value": ("rows", "kv_heads", None, "length", "head_dim"),
+    "lane_key": ("rows", "lanes", "kv_heads", None, "head_dim", "length"),
+    "lane_value": ("rows", "lanes", "kv_heads", None, "length", "head_dim"),
   }
   # How a token's keys and values lie together, as the loop on a TPU wants it;
   # else it would copy all of them on its way in and out.
-  of_tpu = {"lane_key": (0, 1, 4, 2, 3), "lane_value": (0, 1, 3, 2, 4)}
+  of_tpu = {"lane_key": (0, 1, 3, 5, 2, 4), "lane_value": (0, 1, 3, 4, 2, 5)}
   is_tpu = mesh.devices.flat[0].platform == "tpu"
 
   def place(name, cache):
@@ -73,29 +76,53 @@ def state_shardings(mesh, abstract: SamplerState) -> SamplerState:
   )
 
 
-def admit(config, params, state: SamplerState, row_ids, trunks):
-  """Prefills new trunks into rows.
+def make_admit(config, shardings: SamplerState):
+  """Returns what prefills new trunks into rows; one compiled layer serves all.
+
+  It is (params, state, row_ids, trunks) -> state, with unstacked parameters,
+  int [r] rows to fill, of which numbers beyond the rows are ignored, and
+  int [r, P] trunks; the state given is used up.
 
   Args:
     config: TransformerConfig.
-    params: as from `transformer.init`.
-    state: SamplerState.
-    row_ids: int [r], rows to fill; a number beyond the rows is ignored.
-    trunks: int [r, P].
+    shardings: of a SamplerState.
   """
-  keys, values = transformer.prefill(config, params, trunks)
-  caches = [
-    dataclasses.replace(
-      cache,
-      trunk_key=cache.trunk_key.at[row_ids].set(key),
-      trunk_value=cache.trunk_value.at[row_ids].set(value),
-    )
-    for cache, key, value in zip(state.caches, keys, values)
+
+  @functools.partial(
+    jax.jit, donate_argnums=0, out_shardings=(shardings.trunk_tokens, None)
+  )
+  def begin(trunk_tokens, embedding, row_ids, trunks):
+    x = transformer.embed_trunks(config, {"embedding": embedding}, trunks)
+    return trunk_tokens.at[row_ids].set(trunks), x
+
+  go_on = jit_prefill_layer(config, shardings)
+  # On the host, where every process has them.
+  own = [
+    jax.tree.map(np.asarray, of_layer(config, i))
+    for i in range(config.num_layers)
   ]
-  return dataclasses.replace(
-    state,
-    caches=tuple(caches),
-    trunk_tokens=state.trunk_tokens.at[row_ids].set(trunks),
+
+  def admit(params, state, row_ids, trunks):
+    trunk_tokens, x = begin(
+      state.trunk_tokens, params["embedding"], row_ids, trunks
+    )
+    caches = []
+    for layer, cache, told in zip(params["layers"], state.caches, own):
+      x, cache = go_on(layer, x, cache, row_ids, told)
+      caches.append(cache)
+    return dataclasses.replace(
+      state, caches=tuple(caches), trunk_tokens=trunk_tokens
+    )
+
+  return admit
+
+
+def jit_prefill_layer(config, shardings: SamplerState):
+  """Returns `transformer.prefill_layer`, compiled; its cache is used up."""
+  return jax.jit(
+    functools.partial(transformer.prefill_layer, config),
+    donate_argnames="cache",
+    out_shardings=(None, shardings.caches[0]),
   )
 
 

@@ -18,6 +18,8 @@ import numpy as np
 
 from prefixrl_jax.distributed import sharding
 from prefixrl_jax.models import transformer
+from prefixrl_jax.models.decoder_config import of_layer
+from prefixrl_jax.models.layers import Block
 from prefixrl_jax.rollouts import decoding
 from prefixrl_jax.rollouts.requests import Request, bundle, spread
 from prefixrl_jax.types import Completion, UserError
@@ -112,9 +114,7 @@ class Sampler:
     donate = functools.partial(jax.jit, donate_argnames="state")
     self._init = jax.jit(init, out_shardings=shardings)
     self._unstack = transformer.make_unstack(config, mesh)
-    self._admit = donate(
-      functools.partial(decoding.admit, config), out_shardings=shardings
-    )
+    self._admit = decoding.make_admit(config, shardings)
     self._start = donate(decoding.start, out_shardings=shardings)
     self._decode = donate(
       functools.partial(
@@ -134,8 +134,7 @@ class Sampler:
     # a fresh start.
     self._admit_widths = sorted({1, -(-rows // 4), rows})
     self._pick_widths = sorted({-(-rows * lanes // 8), rows * lanes})
-    self._params: Any = None  # as loaded, for prefilling
-    self._decoder_params: Any = None
+    self._params: Any = None  # unstacked
     self._state: Any = None  # SamplerState, made at the first run
     self._is_running = False
     self._trunks = [_NO_TRUNK] * rows  # in the rows' caches
@@ -145,10 +144,9 @@ class Sampler:
 
   def load(self, params: dict) -> None:
     """Takes the policy to sample from; caches of another one are dropped."""
-    self._params = params
     self._trunks = [_NO_TRUNK] * self.rows
     with jax.set_mesh(self.mesh):
-      self._decoder_params = self._unstack(params)
+      self._params = self._unstack(params)
 
   def warm_up(self, params: dict) -> None:
     """Compiles every program and runs it once; later calls compile nothing."""
@@ -159,7 +157,7 @@ class Sampler:
       for width in self._admit_widths:
         self._state = self._admit(
           self._params,
-          state=self._state,
+          self._state,
           row_ids=np.full(width, self.rows, np.int32),  # beyond the last
           trunks=np.zeros((width, self.trunk_length), np.int32),
         )
@@ -172,7 +170,7 @@ class Sampler:
         key_ids=np.zeros((*grid, 4), np.uint32),
       )
       self._state, _ = self._decode(
-        self._decoder_params, state=self._state, patience=np.int32(0)
+        self._params, state=self._state, patience=np.int32(0)
       )
       for width in self._pick_widths:
         self._pick(self._state, np.zeros((2, width), np.int32))
@@ -183,32 +181,32 @@ class Sampler:
     Args:
       params: shapes with shardings.
     """
-    width = max(self._admit_widths)
+    config, mesh, width = self.config, self.mesh, max(self._admit_widths)
     place = lambda x, where: jax.ShapeDtypeStruct(
       x.shape, x.dtype, sharding=where
     )
-    where = transformer.unstacked_shardings(self.config, self.mesh)
-    with jax.set_mesh(self.mesh):
+    with jax.set_mesh(mesh):
       state = jax.eval_shape(self._init)
-      state = jax.tree.map(
-        place, state, decoding.state_shardings(self.mesh, state)
+      shardings = decoding.state_shardings(mesh, state)
+      state = jax.tree.map(place, state, shardings)
+      params = jax.tree.map(
+        place,
+        jax.eval_shape(self._unstack, params),
+        transformer.unstacked_shardings(config, mesh),
       )
+      residual = jax.ShapeDtypeStruct(
+        (width, self.trunk_length, config.width), config.dtype
+      )
+      where = sharding.sharding(mesh, residual.shape, *Block.axes)
       return {
-        "prefill": self._admit.lower(
-          params,
-          state=state,
-          row_ids=np.zeros(width, np.int32),
-          trunks=np.zeros((width, self.trunk_length), np.int32),
+        "prefill layer": decoding.jit_prefill_layer(config, shardings).lower(
+          params["layers"][0],
+          place(residual, where),
+          state.caches[0],
+          np.zeros(width, np.int32),
+          of_layer(config, 0),
         ),
-        "decode": self._decode.lower(
-          jax.tree.map(
-            place,
-            jax.eval_shape(self._unstack, params),
-            where,
-          ),
-          state=state,
-          patience=np.int32(0),
-        ),
+        "decode": self._decode.lower(params, state=state, patience=np.int32(0)),
       }
 
   def pop_usage(self) -> Usage:
@@ -263,7 +261,7 @@ class Sampler:
           # A look costs about a step; so may the lanes that wait for it.
           patience = self.rows * self.lanes if owes else np.iinfo(np.int32).max
           self._state, status = self._decode(
-            self._decoder_params,
+            self._params,
             state=self._state,
             patience=np.int32(patience),
           )
@@ -404,7 +402,7 @@ class Sampler:
         trunks[i, : len(trunk)] = trunk
       self._state = self._admit(
         self._params,
-        state=self._state,
+        self._state,
         row_ids=np.array([r for r, _ in now], np.int32),
         trunks=trunks,
       )

@@ -174,8 +174,8 @@ def _sampled(name):
 @_each_family
 def test_greedy_decoding(name, source, monkeypatch):
   if _loaded(name)[0].windows != (None,):
-    # They cut through several chunks of trunk and of lane.
-    monkeypatch.setitem(attention.DECODE_CHUNKS, "cpu", 16)
+    # They cut through several blocks of trunk and of lane.
+    monkeypatch.setitem(attention.KEY_BLOCKS, "cpu", 16)
   np.testing.assert_array_equal(_sampled(name), source(name)["greedy"])
 
 

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from prefixrl_jax.models import attention, transformer
+from prefixrl_jax.models.decoder_config import of_layer
 
 
 def _norm(x, scale, eps):
@@ -122,35 +123,37 @@ def test_dense_attention_caps_scores_and_is_zero_where_nothing_is_seen(rng):
   assert not out[0, 3].any()
 
 
-@pytest.mark.parametrize("chunk", [128, 3])
+@pytest.mark.parametrize("block", [128, 3])
 def test_decoding_equals_the_forward_pass(
-  model, params, rng, monkeypatch, chunk
+  model, params, rng, monkeypatch, block
 ):
   """Lanes with different forks on one trunk, teacher-forced.
 
-  Caches are read whole, or three keys at a time, of which the last overlap.
+  Caches are one block, or blocks of three keys, the last with room to spare.
   """
-  monkeypatch.setitem(attention.DECODE_CHUNKS, "cpu", chunk)
-  trunk = rng.integers(0, model.vocab_size, (1, 7))
-  forks, steps = np.array([[7, 3, 1]]), 4
+  monkeypatch.setitem(attention.KEY_BLOCKS, "cpu", block)
+  trunk = rng.integers(0, model.vocab_size, (1, 8))
+  forks, steps = np.array([[8, 3, 1]]), 4
   lanes = rng.integers(0, model.vocab_size, (1, 3, steps))
   unstacked = transformer.unstack(model, params)
-  caches = tuple(
-    cache.replace(trunk_key=key, trunk_value=value)
-    for cache, key, value in zip(
-      transformer.init_caches(
-        model, rows=1, lanes=3, trunk_length=7, completion_length=steps
-      ),
-      *transformer.prefill(model, params, trunk),
-    )
+  x = transformer.embed_trunks(model, unstacked, trunk)
+  empty = transformer.init_caches(
+    model, rows=1, lanes=3, trunk_length=8, completion_length=steps
   )
+  caches = ()
+  for i, cache in enumerate(empty):
+    x, cache = transformer.prefill_layer(
+      model, unstacked["layers"][i], x, cache, np.array([0]), of_layer(model, i)
+    )
+    caches += (cache,)
   token = np.take_along_axis(trunk, forks - 1, 1)
   for step in range(steps):
     length = np.full((1, 3), step)
     reach = attention.decode_reach(
       caches[0], fork=forks, length=length, active=forks > 1
     )
-    assert reach == (1 + (chunk == 3), 1 + (chunk == step == 3))
+    # Of 7 keys of the trunk, and two a block of the lanes' four.
+    assert reach == ((3, 1 + step // 2) if block == 3 else (1, 1))
     logits, caches = transformer.decode_step(
       model, unstacked, token, caches, reach, fork=forks, length=length
     )

@@ -95,12 +95,12 @@ def test_results_do_not_depend_on_the_schedule(
   expected = _sampler(model, one_device, params).sample(
     requests, purpose="sampling", seed=1
   )
-  for order, rows, lanes, steps, chunk in (
+  for order, rows, lanes, steps, block in (
     ([4, 2, 0, 3, 1], 2, 3, 1, 128),
     ([1, 0, 3, 2, 4], 5, 7, 6, 4),
     ([2, 0, 1, 4, 3], 1, 4, 3, 1),
   ):
-    monkeypatch.setitem(attention.DECODE_CHUNKS, "cpu", chunk)
+    monkeypatch.setitem(attention.KEY_BLOCKS, "cpu", block)
     sampler = _sampler(
       model,
       one_device,
@@ -307,4 +307,4 @@ def test_a_pod_s_decode_step_gathers_nothing(model, eight_devices):
   ]
   assert collectives
   assert all("all-reduce" in line for line in collectives), collectives
-  assert "all-to-all" not in programs["prefill"].compile().as_text()
+  assert "all-to-all" not in programs["prefill layer"].compile().as_text()
