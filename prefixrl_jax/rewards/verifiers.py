@@ -1,0 +1,104 @@
+"""Which verifier a task has."""
+
+from collections.abc import Callable, Sequence
+
+import ml_collections
+
+from prefixrl_jax.rewards import Verifier
+from prefixrl_jax.types import Problem
+
+VERIFIERS = ("math", "code", "logic", "countdown", "gym", "checksum")
+
+
+def make_verifier(name: str, config: ml_collections.ConfigDict) -> Verifier:
+  """Returns a verifier.
+
+  Args:
+    name: one of VERIFIERS.
+    config: section `rewards`.
+  """
+  return {
+    "math": _math,
+    "code": _code,
+    "logic": _logic,
+    "countdown": _countdown,
+    "gym": _gym,
+    "checksum": _checksum,
+  }[name](config)
+
+
+def answer_finder(name: str) -> Callable[[str], bool]:
+  """Returns what says whether a wrong text gives a final answer at all."""
+  if name == "code":
+    return lambda text: "```" in text
+  if name in ("checksum", "gym"):  # what is an answer is the task's to say
+    return lambda text: bool(text.strip())
+  from prefixrl_jax.rewards.math import extract_answer
+
+  return lambda text: extract_answer(text) is not None
+
+
+def unreadable(
+  name: str, verifier: Verifier, problems: Sequence[Problem]
+) -> list[Problem]:
+  """Returns the problems whose own answer their verifier does not take.
+
+  Answers that are empty are not looked at: there are many, or tests judge.
+  """
+  if name in ("checksum", "code"):  # by rule; by tests
+    return []
+  asked = [p for p in problems if p.answer]
+  form = "Answer: {}" if name == "logic" else "\\boxed{{{}}}"
+  verdicts = verifier.judge(asked, [form.format(p.answer) for p in asked])
+  wrong = {i for i, v in enumerate(verdicts) if v.reward != 1}
+  return [asked[i] for i in sorted(wrong)]
+
+
+# Imported where they are used: a run has one, and some are slow to import.
+
+
+def _math(config):
+  from prefixrl_jax.rewards.math import MathVerifier
+
+  return MathVerifier(
+    num_workers=config.num_workers, timeout_seconds=config.timeout_seconds
+  )
+
+
+def _code(config):
+  from prefixrl_jax.rewards.code import CodeVerifier
+
+  return CodeVerifier(
+    num_workers=config.num_workers,
+    timeout_seconds=config.timeout_seconds,
+    total_seconds=config.total_seconds,
+    memory_mb=config.memory_mb,
+    sandbox=config.sandbox,
+    partial=config.partial,
+  )
+
+
+def _logic(config):
+  from prefixrl_jax.rewards.logic import LogicVerifier
+
+  return LogicVerifier()
+
+
+def _countdown(config):
+  from prefixrl_jax.rewards.countdown import CountdownVerifier
+
+  return CountdownVerifier()
+
+
+def _gym(config):
+  from prefixrl_jax.rewards.gym import GymVerifier
+
+  return GymVerifier(
+    num_workers=config.num_workers, timeout_seconds=config.timeout_seconds
+  )
+
+
+def _checksum(config):
+  from prefixrl_jax.rewards.checksum import ChecksumVerifier
+
+  return ChecksumVerifier()
