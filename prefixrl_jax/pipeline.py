@@ -29,11 +29,7 @@ from prefixrl_jax.prefixes.cut import cut
 from prefixrl_jax.pretrain import pretrain
 from prefixrl_jax.problems.loading import problem_text
 from prefixrl_jax.problems.showing import show_parts
-from prefixrl_jax.rewards.verifiers import (
-  answer_finder,
-  make_verifier,
-  unreadable,
-)
+from prefixrl_jax.rewards.verifiers import answer_finder, unreadable
 from prefixrl_jax.rows import find_files
 from prefixrl_jax.session import (
   demo_model,
@@ -532,23 +528,19 @@ class Pipeline(Workspace):
 
   def show_problems(self) -> None:
     """Prints what would be trained on; loads no weights, leaves nothing."""
-    name = verifier_name(self.config)
-    verifier = make_verifier(name, self.config.rewards)
-    try:
-      for seed in self.data_seeds:
-        parts = self.problem_parts(seed)
-        show_parts(
-          self.console,
-          parts,
-          self.tokenizer,
-          seed=seed,
-          max_prompt_length=self.config.rollouts.max_prompt_length,
-          unreadable=unreadable(
-            name, verifier, [p for part in parts for p in part.problems]
-          ),
-        )
-    finally:
-      verifier.close()
+    c = self.config
+    for seed in self.data_seeds:
+      parts = self.problem_parts(seed)
+      show_parts(
+        self.console,
+        parts,
+        self.tokenizer,
+        seed=seed,
+        max_prompt_length=c.rollouts.max_prompt_length,
+        unreadable=unreadable(
+          verifier_name(c), c.rewards, [p for x in parts for p in x.problems]
+        ),
+      )
 
   # -- export ------------------------------------------------------------------
 

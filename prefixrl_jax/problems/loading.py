@@ -280,7 +280,7 @@ class _Stream:
       return c.file, origins.from_files(c.file, source.columns, c.field)
     if source.generate is None:
       label = f"{c.task}/{c.split}"
-      return label, origins.from_source(c.task, source, c.split)
+      return label, origins.from_source(c.task, source, c.split, c.field)
     draw = Draw(
       config.name,
       c.level,

@@ -3,7 +3,6 @@
 import re
 
 from prefixrl_jax.problems.reading import Getter, Parts, Skip
-from prefixrl_jax.rewards.math import extract_answer
 
 # DAPO's rows come with these words around the problem.
 _WRAPPED = re.compile(
@@ -30,6 +29,13 @@ def read(get: Getter) -> Parts:
   return Parts(problem, answer, {})
 
 
-def _boxed(solution: str) -> str | None:
+def _boxed(solution: str) -> str:
+  """Returns what is in a solution's last box; empty if there is none."""
   text = _BARE.sub(r"\\boxed{\1}", solution).replace("\\fbox{", "\\boxed{")
-  return extract_answer(text) if "\\boxed{" in text else None
+  content = text.rpartition("\\boxed{")[2] if "\\boxed{" in text else ""
+  depth = 1
+  for end, character in enumerate(content):
+    depth += {"{": 1, "}": -1}.get(character, 0)
+    if not depth:
+      return content[:end].strip()
+  return ""

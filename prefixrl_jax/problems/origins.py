@@ -6,9 +6,10 @@ network.
 """
 
 import fnmatch
+import json
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from etils import epath
 
@@ -18,6 +19,8 @@ from prefixrl_jax.types import UserError
 
 # The builder of problems/tfds_builder.py, by the name tfds makes of its class.
 TFDS_NAME = "prefixrl_problems"
+# What its examples have before a value that is not text.
+JSON = "json:"
 
 
 class Origin(NamedTuple):
@@ -64,27 +67,35 @@ def from_tfds(name: str, split: str, data_dir: str | None = None) -> Origin:
 
   def rows() -> Iterator[Row]:
     for i in range(len(data)):
-      # tfds cannot leave a field out: empty is what it has in its place.
-      yield Row(f"tfds {name}, row {i}", i, dict(data[i]))
+      example = {key: _value(value) for key, value in data[i].items()}
+      yield Row(f"tfds {name}, row {i}", i, example)
 
   return Origin(f"tfds {name}", rows())
 
 
-def from_source(task: str, source: Source, split: str) -> Origin:
+def _value(value: Any) -> Any:
+  text = value.decode() if isinstance(value, bytes) else value
+  if isinstance(text, str) and text.startswith(JSON):
+    return json.loads(text.removeprefix(JSON))
+  return text
+
+
+def from_source(task: str, source: Source, split: str, field: str) -> Origin:
   """Returns a known source's rows from tfds or the hub.
 
   Args:
     task: its name.
     source: its row; one that has a hub id.
     split: one of its splits.
+    field: of the config that names a file in its place.
 
   Raises:
     UserError: it has no such split, or is not to be had here.
   """
   if not source.hub:
     raise UserError(
-      f"config.problems.task = {task!r} is on no hub: bring its file and set"
-      " --config.problems.file=FILE."
+      f"config.problems: {task} is on no hub; bring its file and set"
+      f" --{field}=FILE."
     )
   if split not in source.splits:
     raise UserError(
@@ -94,12 +105,12 @@ def from_source(task: str, source: Source, split: str) -> Origin:
   prepared = os.environ.get("TFDS_DATA_DIR", "")
   if prepared and (epath.Path(prepared) / TFDS_NAME / task).exists():
     return from_tfds(f"{TFDS_NAME}/{task}", split, prepared)
-  files, revision = download(task, source, split)
+  files, revision = download(task, source, split, field)
   return Origin(f"{source.hub}@{revision[:12]}", _chain(files, source.columns))
 
 
 def download(
-  task: str, source: Source, split: str
+  task: str, source: Source, split: str, field: str
 ) -> tuple[list[epath.Path], str]:
   """Returns a split's files from the hub, and the revision they are of."""
   import huggingface_hub  # only those who need it wait for it
@@ -111,7 +122,9 @@ def download(
     )
   except Exception as e:  # whatever the network and the hub may cause
     reason = " ".join([type(e).__name__, *str(e).split()])
-    raise UserError(_how_to_bring(task, source, split, f"({reason})")) from None
+    raise UserError(
+      _how_to_bring(task, source, split, field, f"({reason})")
+    ) from None
   root = epath.Path(folder)
   files = sorted(
     path
@@ -122,19 +135,23 @@ def download(
     )
   )
   if not files:
-    raise UserError(_how_to_bring(task, source, split, "(it has no such file)"))
+    raise UserError(
+      _how_to_bring(task, source, split, field, "(it has no such file)")
+    )
   return files, root.name
 
 
-def _how_to_bring(task: str, source: Source, split: str, reason: str) -> str:
+def _how_to_bring(
+  task: str, source: Source, split: str, field: str, reason: str
+) -> str:
   patterns = source.splits[split].split(",")
   include = " ".join(f"--include '{p}'" for p in patterns)
   return (
-    f"config.problems.task = {task!r}: the Hugging Face hub did not give"
-    f" {source.hub}, split {split} {reason}. Where the hub can be reached run"
+    f"config.problems: the Hugging Face hub did not give {source.hub}, split"
+    f" {split} of {task} {reason}. Where the hub can be reached run"
     f" `hf download {source.hub} --repo-type dataset {include} --local-dir"
     " FOLDER` (after `hf auth login` if it is gated), bring"
-    f" FOLDER/{patterns[0]} here and set --config.problems.file to it."
+    f" FOLDER/{patterns[0]} here and set --{field} to it."
   )
 
 

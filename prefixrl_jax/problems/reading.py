@@ -76,8 +76,7 @@ class Getter:
           break
         value = value[part]
       else:
-        # tfds has bytes for text.
-        yield value.decode() if isinstance(value, bytes) else value
+        yield value
 
   def __call__(self, name: str) -> Any:
     """Returns a value; the row is skipped if there is none."""

@@ -16,7 +16,7 @@ import tensorflow_datasets as tfds
 from absl import app, flags
 from etils import epath
 
-from prefixrl_jax.problems.origins import download
+from prefixrl_jax.problems.origins import JSON, download
 from prefixrl_jax.problems.sources import SOURCES
 from prefixrl_jax.rows import Row, find_files, read_rows
 from prefixrl_jax.types import UserError
@@ -33,7 +33,7 @@ _FILE = flags.DEFINE_multi_string(
 class PrefixrlProblems(tfds.core.GeneratorBasedBuilder):
   """One config a source; an example is a row, its columns as text.
 
-  What is no text in a row is JSON in the example, and read as such.
+  What is no text in a row is JSON behind a mark in the example.
   """
 
   VERSION = tfds.core.Version("1.0.0")
@@ -76,7 +76,9 @@ class PrefixrlProblems(tfds.core.GeneratorBasedBuilder):
         for split, file in self._files.items()
       }
     return {
-      split: self._generate_examples(download(task, SOURCES[task], split)[0])
+      split: self._generate_examples(
+        download(task, SOURCES[task], split, "file")[0]
+      )
       for split in SOURCES[task].splits
     }
 
@@ -90,9 +92,14 @@ class PrefixrlProblems(tfds.core.GeneratorBasedBuilder):
         number += 1
 
   def _example(self, row: Row) -> dict[str, str]:
-    value = lambda name: row.fields[name] if name in row.fields else ""
-    text = lambda v: v if isinstance(v, str) else json.dumps(v)
-    return {name: text(value(name)) for name in self.info.features}
+    there = lambda name: row.fields[name] if name in row.fields else None
+    return {name: _text(there(name)) for name in self.info.features}
+
+
+def _text(value: Any) -> str:
+  if isinstance(value, str) and not value.startswith(JSON):
+    return value
+  return JSON + json.dumps(value)
 
 
 def _main(argv) -> None:

@@ -39,19 +39,32 @@ def answer_finder(name: str) -> Callable[[str], bool]:
 
 
 def unreadable(
-  name: str, verifier: Verifier, problems: Sequence[Problem]
+  name: str, config: ml_collections.ConfigDict, problems: Sequence[Problem]
 ) -> list[Problem]:
   """Returns the problems whose own answer their verifier does not take.
 
   Answers that are empty are not looked at: there are many, or tests judge.
+
+  Args:
+    name, config: see `make_verifier`.
+    problems: any of the task.
   """
-  if name in ("checksum", "code"):  # by rule; by tests
+  forms = {
+    "math": "\\boxed{{{}}}",
+    "logic": "Answer: {}",
+    "countdown": "\\boxed{{{}}}",
+    "gym": "<answer>{}</answer>",
+  }
+  if name not in forms:
     return []
   asked = [p for p in problems if p.answer]
-  form = "Answer: {}" if name == "logic" else "\\boxed{{{}}}"
-  verdicts = verifier.judge(asked, [form.format(p.answer) for p in asked])
-  wrong = {i for i, v in enumerate(verdicts) if v.reward != 1}
-  return [asked[i] for i in sorted(wrong)]
+  verifier = make_verifier(name, config)
+  try:
+    texts = [forms[name].format(p.answer) for p in asked]
+    verdicts = verifier.judge(asked, texts)
+  finally:
+    verifier.close()
+  return [p for p, verdict in zip(asked, verdicts) if verdict.reward != 1]
 
 
 # Imported where they are used: a run has one, and some are slow to import.
