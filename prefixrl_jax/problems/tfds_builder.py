@@ -10,7 +10,7 @@ tfds itself has: its own builders need TensorFlow to prepare.
 
 import json
 from collections.abc import Iterator, Mapping
-from typing import Any
+from typing import Any, ClassVar
 
 import tensorflow_datasets as tfds
 from absl import app, flags
@@ -37,14 +37,14 @@ class PrefixrlProblems(tfds.core.GeneratorBasedBuilder):
   """
 
   VERSION = tfds.core.Version("1.0.0")
-  BUILDER_CONFIGS = [
+  BUILDER_CONFIGS: ClassVar[list] = [
     tfds.core.BuilderConfig(name=name, description=source.hub)
     for name, source in SOURCES.items()
     if source.hub
   ]
 
   def __init__(self, *, files: Mapping[str, str] | None = None, **kwargs: Any):
-    """See the base class; files: split -> a local file in place of the hub's."""
+    """Takes files, split -> local file, in place of the hub's."""
     self._files = files
     super().__init__(**kwargs)
 
@@ -92,8 +92,7 @@ class PrefixrlProblems(tfds.core.GeneratorBasedBuilder):
         number += 1
 
   def _example(self, row: Row) -> dict[str, str]:
-    there = lambda name: row.fields[name] if name in row.fields else None
-    return {name: _text(there(name)) for name in self.info.features}
+    return {name: _text(row.fields.get(name)) for name in self.info.features}
 
 
 def _text(value: Any) -> str:
