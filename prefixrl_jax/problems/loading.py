@@ -344,8 +344,9 @@ class _Stream:
 
   def _check_schema(self, row: Row, get: Getter) -> None:
     self._fields = list(row.fields)
+    optional = (*self._source.optional, "level")
     for name, columns in self._source.columns.items():
-      if columns and name not in self._source.optional and not get.has(name):
+      if columns and name not in optional and not get.has(name):
         raise UserError(
           f"{row.place}: has the fields {', '.join(self._fields)}; none is the"
           f" {name} of task {self._chosen.task!r} (looked for: {columns})."

@@ -20,7 +20,7 @@ def read(get: Getter) -> Parts:
   if wrapped := _WRAPPED.match(problem):
     problem = wrapped[1].strip()
   if get.maybe("answer") is None:
-    answer = _boxed(get.text("solution"))
+    answer = _boxed(str(get.maybe("solution") or ""))
   else:
     # GSM8K's answers are solutions with the number behind the marks.
     answer = get.text("answer").rpartition("####")[2].strip()

@@ -5,7 +5,6 @@ TFDS_DATA_DIR; then the Hugging Face hub, or its cache where there is no
 network.
 """
 
-import fnmatch
 import json
 import os
 from collections.abc import Collection, Iterator, Mapping, Sequence
@@ -127,12 +126,9 @@ def download(
     ) from None
   root = epath.Path(folder)
   files = sorted(
-    path
-    for path in root.rglob("*")
-    if any(
-      fnmatch.fnmatch(str(path.relative_to(root)), pattern)
-      for pattern in patterns
-    )
+    file
+    for pattern in patterns
+    for file in (root / pattern).parent.glob(epath.Path(pattern).name)
   )
   if not files:
     raise UserError(

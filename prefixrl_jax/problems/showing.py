@@ -30,8 +30,10 @@ def answer_type(problem: Problem) -> str:
   """Returns what kind of answer a problem has."""
   if "format" in problem.metadata:
     return f"{problem.metadata['format']} tests"
+  if "target" in problem.metadata:
+    return "expression, one of many"
   if not problem.answer:
-    return "many"
+    return "judged by rule"
   if "labels" in problem.metadata:
     return problem.answer
   for name, pattern in _TYPES.items():

@@ -21,8 +21,8 @@ class Source:
     read: makes a problem of a row.
     verifier: a name in rewards/verifiers.py.
     columns: what `read` asks for -> columns that may hold it (see `Getter`),
-      empty if none does. "level", where there is one, is what
-      config.problems.level chooses by.
+      empty if none does. "level" is what config.problems.level chooses by;
+      rows may do without unless it does.
     optional: names in `columns` that rows may do without.
     hub: data set on the Hugging Face hub.
     splits: split -> its files there, with commas between; * for any text.
@@ -101,7 +101,7 @@ SOURCES: dict[str, Source] = {
     math.read,
     "math",
     _MATH | {"solution": "solution", "level": "level"},
-    optional=("answer", "solution", "level"),
+    optional=("answer", "solution"),
     hub="EleutherAI/hendrycks_math",
     splits={
       split: ",".join(f"{s}/{split}-*.parquet" for s in _SUBJECTS)
@@ -186,7 +186,7 @@ SOURCES: dict[str, Source] = {
     code.read_apps,
     "code",
     _APPS,
-    optional=("tests", "starter_code", "level"),
+    optional=("tests", "starter_code"),
     hub="codeparrot/apps",
     splits={"train": "train.jsonl", "test": "test.jsonl"},
     heldout="test",
@@ -277,7 +277,6 @@ SOURCES: dict[str, Source] = {
     countdown.read,
     "countdown",
     _NUMBERS | {"level": "rank"},
-    optional=("level",),
     heldout="test",
     split_of=_game24_split,
     generate=countdown.generate_24,

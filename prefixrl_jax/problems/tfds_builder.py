@@ -36,6 +36,7 @@ class PrefixrlProblems(tfds.core.GeneratorBasedBuilder):
   What is no text in a row is JSON behind a mark in the example.
   """
 
+  code_path = None  # it has no files of its own beside the code
   VERSION = tfds.core.Version("1.0.0")
   BUILDER_CONFIGS: ClassVar[list] = [
     tfds.core.BuilderConfig(name=name, description=source.hub)

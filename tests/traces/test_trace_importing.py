@@ -1,6 +1,7 @@
 """Other people's traces: files, columns, matching, and what is dropped."""
 
 import gzip
+import itertools
 import json
 import pathlib
 
@@ -12,7 +13,7 @@ from etils import epath
 
 from prefixrl_jax.rewards import Verdict
 from prefixrl_jax.rewards.math import MathVerifier, extract_answer
-from prefixrl_jax.rows import find_files
+from prefixrl_jax.rows import find_files, read_rows
 from prefixrl_jax.traces.foreign import (
   GUESSES,
   ForeignTrace,
@@ -420,14 +421,12 @@ def test_our_verdicts_are_those_of_others(
   try:
     made = _import(
       _read(traces)[:limit],
-      read_jsonl(
-        problems,
-        source="",
-        split="train",
-        problem_field="problem",
-        answer_field="answer",
-        limit=limit,
-      ),
+      [
+        Problem(str(n), row["problem"], row["answer"], "", "train", n)
+        for _, n, row, _ in itertools.islice(
+          read_rows(epath.Path(problems)), limit
+        )
+      ],
       verifier=verifier,
       has_answer=lambda text: extract_answer(text) is not None,
       max_completion_length=1 << 20,
