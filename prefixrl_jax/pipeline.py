@@ -518,8 +518,10 @@ class Pipeline(Workspace):
     if not self.config.traces.file:
       return f"{solved} of them solved by rejection sampling"
     writers = collections.Counter(t.policy for t in traces)
+    by_rule = self.config.traces.file.startswith(RULES)
+    kind = "traces by rule" if by_rule else "imported traces"
     return (
-      f"{solved} of them with {len(traces)} imported traces ("
+      f"{solved} of them with {len(traces)} {kind} ("
       + ", ".join(f"{policy} {n}" for policy, n in writers.most_common())
       + f") from {self.config.traces.file}, which cost none of this run's FLOPs"
     )
