@@ -22,7 +22,9 @@ _MARK = re.compile(
 _SENTENCE_END = re.compile(r"[.!?](?=[\s*_]|$)")  # and no decimal point
 _IS = re.compile(r"\b(?:is|it's)\b:?")
 # What a chat template or a well-known prompt puts after an answer.
-_TAIL = re.compile(r"\s*(?:<\|[a-z_]+\|>.*|I hope it is correct\W*)\Z", re.DOTALL)
+_TAIL = re.compile(
+  r"\s*(?:<\|[a-z_]+\|>.*|I hope it is correct\W*)\Z", re.DOTALL
+)
 _DISPLAY = re.compile(r"\$\$[^$]*\$\$|\\\[.*?\\\]", re.DOTALL)
 _LONGEST_SENTENCE = 2000
 _JOINT = re.compile(r"\b(?:and|or)\b|[,;&]")

@@ -10,19 +10,18 @@ is counted.
 import functools
 import logging
 import re
-import resource
 from collections.abc import Sequence
 from typing import Any
 
 from prefixrl_jax.rewards import Verdict, answers, numbers
-from prefixrl_jax.rewards.workers import DIED, TIMED_OUT, WorkerPool
+from prefixrl_jax.rewards.workers import TIMED_OUT, WorkerPool
 from prefixrl_jax.types import Problem
 
 # Longer answers, and more of them, are wrong unless equal as text.
 _LONGEST = 1000
 _MOST_ANSWERS = 4
 # What a worker may allocate, so that 10^{10^{10}} does not take the machine.
-_WORKER_BYTES = 4 * 2**30
+_MEMORY_BYTES = 4 * 2**30
 # Floats amid a formula are equal up to rounding errors.
 _FLOAT_PLACES = 12
 
@@ -30,7 +29,9 @@ _DELIMITER = re.compile(r"\\?\$|\\[()\[\]]|\\displaystyle(?![a-zA-Z])")
 _FORMULA = re.compile(
   r"\$\$([^$]+)\$\$|(?<!\\)\$([^$]+)\$|\\\[(.+?)\\\]|\\\((.+?)\\\)", re.DOTALL
 )
-_NOTHING = re.compile(r"\\!\s*|(?<=\d)\\,(?=\d{3})|\\(?:left|right)(?![a-zA-Z])")
+_NOTHING = re.compile(
+  r"\\!\s*|(?<=\d)\\,(?=\d{3})|\\(?:left|right)(?![a-zA-Z])"
+)
 _SPACE = re.compile(r"\\[,;: ]|~|\\q?quad(?![a-zA-Z])|\s+")
 _COMMA = re.compile(r"\s*\{\s*,\s*\}\s*")
 _WRAPPED = re.compile(
@@ -75,6 +76,7 @@ class MathVerifier:
       prepare=_prepare,
       num_workers=num_workers,
       timeout_seconds=timeout_seconds,
+      memory_bytes=_MEMORY_BYTES,
     )
 
   def judge(
@@ -175,11 +177,16 @@ def equivalent(
     known = at_a_glance(gold, answer)
     if known is not None:
       return known
+  answer = _with_argument_of(gold, answer)
+  read, other = _parse(gold), _parse(answer)
+  if decimals is None and strict and "%" not in gold + answer:
+    if _differ(read, other):
+      return False
   import math_verify
 
   return math_verify.verify(
-    _parse(gold),
-    _parse(_with_argument_of(gold, answer)),
+    list(read),
+    list(other),
     float_rounding=_FLOAT_PLACES if decimals is None else decimals,
     strict=strict,
     allow_set_relation_comp=allow_set_relation_comp,
@@ -193,7 +200,9 @@ def clean(answer: str) -> str:
     given = answers.given(answer)
     answer = given[-1] if given else _OPEN_BOX.sub("", answer)
   answer = _SPACE.sub(" ", _NOTHING.sub("", _DELIMITER.sub("", answer)))
-  answer = _OR.sub(r" \1 ", _COMMA.sub(",", answer)).lstrip(" :,;").rstrip(" .:,;")
+  answer = (
+    _OR.sub(r" \1 ", _COMMA.sub(",", answer)).lstrip(" :,;").rstrip(" .:,;")
+  )
   return numbers.without_unit(answer)
 
 
@@ -217,12 +226,11 @@ def _with_argument_of(gold: str, answer: str) -> str:
   theirs, ours = _DEFINED.search(gold), _DEFINED.search(answer)
   if not (theirs and ours) or theirs[1] != ours[1] or theirs[2] in answer:
     return answer
-  return re.sub(
-    rf"(?<![\\A-Za-z]){ours[2]}(?![A-Za-z])", theirs[2], answer
-  )
+  return re.sub(rf"(?<![\\A-Za-z]){ours[2]}(?![A-Za-z])", theirs[2], answer)
 
 
-def _parse(answer: str) -> list:
+@functools.lru_cache(maxsize=4096)  # a gold answer is compared with many
+def _parse(answer: str) -> tuple:
   """Returns the sympy object that the whole answer is, if it is one.
 
   math-verify searches a text for what it can read; an answer must be read
@@ -230,15 +238,41 @@ def _parse(answer: str) -> list:
   """
   answer = clean(answer)
   if len(answer) > _LONGEST or _UNREADABLE.search(answer):
-    return []
+    return ()
   import math_verify
 
-  return math_verify.parse(
-    f"$${answer}$$",
-    [_latex()],
-    parsing_timeout=None,
-    fallback_mode="no_fallback",
+  return tuple(
+    math_verify.parse(
+      f"$${answer}$$",
+      [_latex()],
+      parsing_timeout=None,
+      fallback_mode="no_fallback",
+    )
   )
+
+
+def _differ(gold: tuple, answer: tuple) -> bool:
+  """Says that two formulas differ if they do, clearly, at some values.
+
+  Nearly all wrong answers end here, before sympy tries to simplify them away.
+  """
+  import sympy
+
+  both = [*gold, *answer]
+  if len(both) != 2 or not all(
+    isinstance(x, sympy.Expr)
+    and not isinstance(x, sympy.Symbol)
+    and not x.has(sympy.Integral, sympy.Sum, sympy.Product, sympy.Limit)
+    for x in both
+  ):
+    return False
+  symbols = sorted(set.union(*(x.free_symbols for x in both)), key=str)
+  at = {symbol: 0.37 + 0.11 * i for i, symbol in enumerate(symbols)}
+  try:
+    ours, theirs = (complex(x.evalf(15, subs=at)) for x in both)
+  except (TypeError, ValueError, OverflowError, ArithmeticError):
+    return False
+  return abs(ours - theirs) > 1e-6 * (1 + abs(ours))
 
 
 @functools.cache
@@ -275,9 +309,6 @@ def _prepare() -> None:
 
   # It warns at every call that its time-outs are off; the pool's are better.
   logging.getLogger("math_verify").setLevel(logging.ERROR)
-  _, hard = resource.getrlimit(resource.RLIMIT_AS)
-  if hard == resource.RLIM_INFINITY or hard > _WORKER_BYTES:
-    resource.setrlimit(resource.RLIMIT_AS, (_WORKER_BYTES, hard))
 
 
 def _work(pair: tuple[str, str | None]) -> bool:

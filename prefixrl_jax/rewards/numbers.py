@@ -116,7 +116,5 @@ def _decimal(text: str) -> Fraction:
   value = Fraction(f"{whole or 0}.{fixed or 0}")
   if repeated:
     period = repeated.strip("{}")
-    value += Fraction(
-      int(period), 10 ** len(fixed) * (10 ** len(period) - 1)
-    )
+    value += Fraction(int(period), 10 ** len(fixed) * (10 ** len(period) - 1))
   return value
