@@ -27,7 +27,7 @@ from prefixrl_jax.ledger import Ledger
 from prefixrl_jax.models import exporting, importing, transformer
 from prefixrl_jax.prefixes.cut import cut
 from prefixrl_jax.pretrain import pretrain
-from prefixrl_jax.rewards.math import extract_answer
+from prefixrl_jax.rewards.math import has_answer
 from prefixrl_jax.session import (
   demo_model,
   demo_tokenizer,
@@ -130,7 +130,7 @@ class Pipeline(Workspace):
         by_id=bool(c.traces.id_field),
         verifier=self.session.verifier,
         tokenizer=self.session.tokenizer,
-        has_answer=lambda text: extract_answer(text) is not None,
+        has_answer=has_answer,
         max_completion_length=c.rollouts.max_completion_length,
         traces_per_problem=c.collect.traces_per_problem,
         on_progress=lambda share, counts: progress.update(

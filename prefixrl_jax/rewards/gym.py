@@ -8,10 +8,11 @@ check of our own or refused, and tests look into the installed package for more.
 
 import functools
 import re
+import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from prefixrl_jax.rewards import Verdict, answers
+from prefixrl_jax.rewards import Verdict, answers, numbers
 from prefixrl_jax.rewards.countdown import is_solution
 from prefixrl_jax.rewards.workers import DIED, TIMED_OUT, WorkerPool
 from prefixrl_jax.types import Problem, UserError
@@ -29,6 +30,7 @@ _TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 _LONGEST = 20_000  # characters; the largest grids have a few thousand
 _MEMORY_BYTES = 4 * 2**30
 # A scorer that accepts this accepts anything, and its 1.0 says nothing.
+_ROUNDING = 1e-6
 _NONSENSE = "\N{REPLACEMENT CHARACTER}"
 
 
@@ -120,7 +122,18 @@ def _is_listed(answer: str, entry: Mapping[str, Any]) -> bool:
   return answer in entry["metadata"]["valid_answers"]
 
 
-# Their scorers pass the answer to eval or parse_expr; these do not.
+def _number(answer: str, entry: Mapping[str, Any]) -> bool:
+  number, gold = (
+    numbers.read(answer.strip("$. ")),
+    numbers.read(entry["answer"]),
+  )
+  if number is None or gold is None:
+    return False
+  return abs(number.value - gold.value) <= _ROUNDING
+
+
+# Most of their scorers pass the answer to eval or parse_expr; coin_flip's calls
+# "0" right where 0.25 is, gsm_symbolic's looks at the first number alone.
 CHECKED_HERE: dict[str, Callable[[str, Mapping[str, Any]], bool]] = {
   "countdown": _countdown,
   "puzzle24": _countdown,
@@ -128,12 +141,16 @@ CHECKED_HERE: dict[str, Callable[[str, Mapping[str, Any]], bool]] = {
   "spiral_matrix": _is_gold,
   "string_insertion": _is_gold,
   "n_queens": _is_listed,
+  "coin_flip": _number,
+  "gsm_symbolic": _number,
 }
 
 
 def _prepare() -> None:
   """Runs in a worker before its first job: the package takes seconds."""
   import reasoning_gym  # noqa: F401
+
+  warnings.simplefilter("ignore")  # scorers' complaints about an answer
 
 
 @functools.cache

@@ -57,7 +57,8 @@ _POWER_OF_TEN = re.compile(
 _OPERATION = re.compile(r"[\w})|\]]\s*(?:[-+*!×÷^]|\()")
 _COMMAND = re.compile(r"\\([a-zA-Z]+)")
 _VALUES = frozenset(
-  "frac dfrac tfrac cfrac text mbox mathrm circ approx overline pm in".split()
+  {"frac", "dfrac", "tfrac", "cfrac", "overline", "circ", "approx", "pm", "in"}
+  | {"text", "mbox", "mathrm"}
 )
 
 
@@ -179,9 +180,9 @@ def equivalent(
       return known
   answer = _with_argument_of(gold, answer)
   read, other = _parse(gold), _parse(answer)
-  if decimals is None and strict and "%" not in gold + answer:
-    if _differ(read, other):
-      return False
+  is_exact = decimals is None and strict and "%" not in gold + answer
+  if is_exact and _differ(read, other):
+    return False
   import math_verify
 
   return math_verify.verify(
@@ -222,7 +223,7 @@ def _is_worked_out(answer: str) -> bool:
 
 
 def _with_argument_of(gold: str, answer: str) -> str:
-  """Renames the argument of a function that both define: f(x) = x is f(t) = t."""
+  """Renames the argument of what both define: f(x) = x is f(t) = t."""
   theirs, ours = _DEFINED.search(gold), _DEFINED.search(answer)
   if not (theirs and ours) or theirs[1] != ours[1] or theirs[2] in answer:
     return answer

@@ -53,7 +53,7 @@ class Number(NamedTuple):
   is_percent: bool
 
   def equals(self, other: "Number") -> bool:
-    """28% is 28 (the question asks for percent) and 0.28; nothing is rounded."""
+    """28% is 0.28, and 28 if percent was asked for; nothing is rounded."""
     if self.is_percent == other.is_percent:
       return self.value == other.value
     percent, plain = (self, other) if self.is_percent else (other, self)

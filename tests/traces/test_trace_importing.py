@@ -12,7 +12,7 @@ from etils import epath
 
 from prefixrl_jax.problems.jsonl import read_jsonl
 from prefixrl_jax.rewards import Verdict
-from prefixrl_jax.rewards.math import MathVerifier, extract_answer
+from prefixrl_jax.rewards.math import MathVerifier, has_answer
 from prefixrl_jax.traces.foreign import (
   GUESSES,
   ForeignTrace,
@@ -456,7 +456,7 @@ def test_our_verdicts_are_those_of_others(
         limit=limit,
       ),
       verifier=verifier,
-      has_answer=lambda text: extract_answer(text) is not None,
+      has_answer=has_answer,
       max_completion_length=1 << 20,
       traces_per_problem=8,
     )
