@@ -40,8 +40,9 @@ def judge(
   late, dead = sum(v.timed_out for v in verdicts), sum(v.died for v in verdicts)
   if late or dead:
     logging.warning(
-      "Of %d answers %d ran out of the verifier's time and %d ended its process;"
-      " they count as wrong. config.rewards.timeout_seconds is the limit.",
+      "Of %d answers %d ran out of the verifier's time and %d ended its"
+      " process; they count as wrong. The limit is"
+      " config.rewards.timeout_seconds.",
       *(len(verdicts), late, dead),
     )
   return verdicts

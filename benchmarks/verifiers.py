@@ -1,0 +1,143 @@
+"""How the math verifier agrees with other graders' tests, and its speed.
+
+  python -m benchmarks.verifiers --folder=GRADER_CASES --problems=MATH.jsonl
+
+GRADER_CASES has equivalence.jsonl and model_answers.jsonl: rows of gold,
+candidate, expected, origin and options; docs/verifiers.md has what it prints.
+"""
+
+import json
+import pathlib
+import re
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from absl import app, flags
+from rich.console import Console
+from rich.table import Table
+
+from prefixrl_jax.rewards import math
+from prefixrl_jax.types import Problem
+
+_FOLDER = flags.DEFINE_string("folder", None, "Of grader cases.")
+_PROBLEMS = flags.DEFINE_string("problems", None, "JSONL with `answer`.")
+_WORKERS = flags.DEFINE_integer("workers", 2, "Worker processes.")
+_SECONDS = flags.DEFINE_float("seconds", 15.0, "Limit of a comparison.")
+
+# A candidate is a whole response if it has a box or prose; else an answer.
+_RESPONSE = re.compile(r"boxed|\b(?:[A-Z][a-z]{2,}|the|it's)\b.*\s")
+
+
+def read_cases(path: pathlib.Path) -> list[dict[str, Any]]:
+  """Returns the rows of a file, each with its origin's short name."""
+  cases = [json.loads(line) for line in path.read_text().splitlines()]
+  for case in cases:
+    case["group"] = case["origin"].partition("@")[0].rpartition("/")[2]
+  return cases
+
+
+def agreements(
+  verifier: math.MathVerifier, cases: Sequence[dict[str, Any]]
+) -> list[bool]:
+  """Returns for each case whether the verdict is the expected one.
+
+  Cases that set an option of equality are asked of `equivalent`, with it.
+  """
+  verdicts = verifier.judge(
+    [_problem(case["gold"]) for case in cases],
+    [_response(case) for case in cases],
+  )
+  agree = []
+  for case, verdict in zip(cases, verdicts):
+    options = {
+      ours: case["options"][theirs]
+      for theirs, ours in (
+        ("strict", "strict"),
+        ("allow_set_relation_comp", "allow_set_relation_comp"),
+        ("precision", "decimals"),
+      )
+      if theirs in case["options"]
+    }
+    is_right = (
+      math.equivalent(case["gold"], case["candidate"], **options)
+      if options
+      else verdict.reward == 1
+    )
+    agree.append(is_right == case["expected"])
+  return agree
+
+
+def _problem(gold: str) -> Problem:
+  return Problem("", "", gold, "", "train", 0)
+
+
+def _response(case: dict[str, Any]) -> str:
+  candidate = case["candidate"]
+  if "full_response" in case["options"] or _RESPONSE.search(candidate):
+    return candidate
+  return rf"\boxed{{{candidate}}}"
+
+
+def _show_agreement(verifier: math.MathVerifier, folder: pathlib.Path) -> None:
+  cases = [c for file in sorted(folder.glob("*.jsonl")) for c in read_cases(file)]
+  cases = [c for c in cases if "candidate" in c]
+  agree = agreements(verifier, cases)
+  table = Table(title="agreement with other graders' tests")
+  for name in ("origin", "cases", "agree"):
+    table.add_column(name)
+  for group in sorted({c["group"] for c in cases}):
+    ours = [a for c, a in zip(cases, agree) if c["group"] == group]
+    table.add_row(group, str(len(ours)), str(sum(ours)))
+  console = Console()
+  console.print(table)
+  for case, is_same in zip(cases, agree):
+    if not is_same:
+      console.print(
+        f"{case['group']}: {case['gold']!r} {case['candidate']!r}"
+        f" wanted {case['expected']}",
+        markup=False,
+      )
+
+
+def _show_speed(verifier: math.MathVerifier, path: pathlib.Path) -> None:
+  """Every gold answer against those of the eight problems after it."""
+  golds = [json.loads(line)["answer"] for line in path.read_text().splitlines()]
+  pairs = [
+    (gold, golds[(i + k) % len(golds)])
+    for i, gold in enumerate(golds)
+    for k in range(1, 9)
+  ]
+  hard = [p for p in dict.fromkeys(pairs) if math.at_a_glance(*p) is None]
+  verifier.judge([_problem("x")] * 2, [r"\boxed{2x}", r"\boxed{3x}"])
+  for name, some in (("all", pairs), ("math-verify's", hard)):
+    started = time.monotonic()
+    verdicts = verifier.judge(
+      [_problem(gold) for gold, _ in some],
+      [rf"\boxed{{{answer}}}" for _, answer in some],
+    )
+    seconds = time.monotonic() - started
+    print(
+      f"{name}: {len(some)} verdicts in {seconds:.1f} s,"
+      f" {len(some) / seconds:.0f}/s;"
+      f" {sum(v.timed_out for v in verdicts)} timed out"
+    )
+
+
+def main(argv) -> None:
+  """Prints the tables that the flags ask for."""
+  del argv
+  verifier = math.MathVerifier(
+    num_workers=_WORKERS.value, timeout_seconds=_SECONDS.value
+  )
+  try:
+    if _FOLDER.value:
+      _show_agreement(verifier, pathlib.Path(_FOLDER.value))
+    if _PROBLEMS.value:
+      _show_speed(verifier, pathlib.Path(_PROBLEMS.value))
+  finally:
+    verifier.close()
+
+
+if __name__ == "__main__":
+  app.run(main)
