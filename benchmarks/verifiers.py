@@ -2,8 +2,9 @@
 
   python -m benchmarks.verifiers --folder=GRADER_CASES --problems=MATH.jsonl
 
-GRADER_CASES has equivalence.jsonl and model_answers.jsonl: rows of gold,
-candidate, expected, origin and options; docs/verifiers.md has what it prints.
+GRADER_CASES is a folder of JSONL files with rows of gold, candidate, expected,
+origin and options, or (extraction*, normalise*) of text, expected and origin.
+docs/verifiers.md has what it prints.
 """
 
 import json
@@ -26,7 +27,7 @@ _WORKERS = flags.DEFINE_integer("workers", 2, "Worker processes.")
 _SECONDS = flags.DEFINE_float("seconds", 15.0, "Limit of a comparison.")
 
 # A candidate is a whole response if it has a box or prose; else an answer.
-_RESPONSE = re.compile(r"boxed|\b(?:[A-Z][a-z]{2,}|the|it's)\b.*\s")
+_RESPONSE = re.compile(r"boxed|Answer|(?<!\\)\b[a-zA-Z]{2,}\s+[a-zA-Z]{2,}\b")
 
 
 def read_cases(path: pathlib.Path) -> list[dict[str, Any]]:
@@ -79,24 +80,46 @@ def _response(case: dict[str, Any]) -> str:
   return rf"\boxed{{{candidate}}}"
 
 
+def _agrees_as_text(case: dict[str, Any]) -> bool:
+  """Of rows without gold: what is taken from a text, or a text's normal form.
+
+  A text need not be written like its normal form, but must be equal to it.
+  """
+  text, expected = case["text"], case["expected"]
+  if case["file"].startswith("extraction"):
+    found = math.final_answers(text)
+    return (found[-1] if found else None) == (expected and str(expected))
+  return math.equivalent(text, expected)
+
+
 def _show_agreement(verifier: math.MathVerifier, folder: pathlib.Path) -> None:
-  cases = [c for file in sorted(folder.glob("*.jsonl")) for c in read_cases(file)]
-  cases = [c for c in cases if "candidate" in c]
-  agree = agreements(verifier, cases)
+  graded, others = [], []
+  for file in sorted(folder.glob("*.jsonl")):
+    for case in read_cases(file):
+      case["file"] = file.name
+      (graded if "candidate" in case else others).append(case)
+  agree = agreements(verifier, graded) + [_agrees_as_text(c) for c in others]
+  cases = graded + others
   table = Table(title="agreement with other graders' tests")
-  for name in ("origin", "cases", "agree"):
+  for name in ("file", "origin", "cases", "agree"):
     table.add_column(name)
-  for group in sorted({c["group"] for c in cases}):
-    ours = [a for c, a in zip(cases, agree) if c["group"] == group]
-    table.add_row(group, str(len(ours)), str(sum(ours)))
+  for file, group in sorted({(c["file"], c["group"]) for c in cases}):
+    ours = [
+      a
+      for c, a in zip(cases, agree)
+      if (c["file"], c["group"]) == (file, group)
+    ]
+    table.add_row(file, group, str(len(ours)), str(sum(ours)))
   console = Console()
   console.print(table)
   for case, is_same in zip(cases, agree):
     if not is_same:
+      texts = [case[k] for k in ("gold", "candidate", "text") if k in case]
       console.print(
-        f"{case['group']}: {case['gold']!r} {case['candidate']!r}"
-        f" wanted {case['expected']}",
+        f"{case['group']}: {' | '.join(map(repr, texts))}"
+        f" wanted {case['expected']!r}",
         markup=False,
+        soft_wrap=True,
       )
 
 

@@ -26,6 +26,7 @@ _MEMORY_BYTES = 4 * 2**30
 _FLOAT_PLACES = 12
 
 _DELIMITER = re.compile(r"\\?\$|\\[()\[\]]|\\displaystyle(?![a-zA-Z])")
+_DOUBLED = re.compile(r"\\\\(?=[a-zA-Z])")
 _FORMULA = re.compile(
   r"\$\$([^$]+)\$\$|(?<!\\)\$([^$]+)\$|\\\[(.+?)\\\]|\\\((.+?)\\\)", re.DOTALL
 )
@@ -54,7 +55,7 @@ _UNREADABLE = re.compile(
 _POWER_OF_TEN = re.compile(
   r"(?:(?:\\times|\\cdot|\*|×)\s*)?(?<!\d)10\s*\^\s*(?:\{\s*-?\d+\s*\}|\d)"
 )
-_OPERATION = re.compile(r"[\w})|\]]\s*(?:[-+*!×÷^]|\()")
+_OPERATION = re.compile(r"[\w})|\]]\s*(?:[-+*!×÷^]|\()|\|")
 _COMMAND = re.compile(r"\\([a-zA-Z]+)")
 _VALUES = frozenset(
   {"frac", "dfrac", "tfrac", "cfrac", "overline", "circ", "approx", "pm", "in"}
@@ -145,8 +146,10 @@ def at_a_glance(gold: str, answer: str) -> bool | None:
     return False
   bases = _BASE.fullmatch(gold), _BASE.fullmatch(answer)
   if any(bases):
-    digits = [b[1] if b else x for b, x in zip(bases, (gold, answer))]
-    return not all(bases) and digits[0] == digits[1]
+    ours, theirs = (
+      (b[1], b[2]) if b else (x, None) for b, x in zip(bases, (gold, answer))
+    )
+    return ours[0] == theirs[0] and (not all(bases) or ours == theirs)
   number = numbers.read(gold)
   if number is None:
     return None
@@ -200,6 +203,8 @@ def clean(answer: str) -> str:
   if "\\boxed" in answer or "\\fbox" in answer:
     given = answers.given(answer)
     answer = given[-1] if given else _OPEN_BOX.sub("", answer)
+  if "\\begin" not in answer:  # there, two backslashes end a row
+    answer = _DOUBLED.sub(r"\\", answer)
   answer = _SPACE.sub(" ", _NOTHING.sub("", _DELIMITER.sub("", answer)))
   answer = (
     _OR.sub(r" \1 ", _COMMA.sub(",", answer)).lstrip(" :,;").rstrip(" .:,;")

@@ -31,7 +31,7 @@ _UNIT = re.compile(
   r"(?:\s*\^?\{?[23²³]\}?)?"
 )
 _TEXT_UNIT = re.compile(
-  r"(?<=[\d})])\s*\\(?:text|mbox|mathrm)\s*\{[^{}\d]*\}(?:\^\{?[23]\}?)?$"
+  r"(?:(?<=[\d})])|(?<=\\pi))\s*\\(?:text|mbox|mathrm)\s*\{[^{}\d]*\}(?:\^\{?[23]\}?)?$"
 )
 _NOT_A_UNIT = re.compile(
   r"\b(?:and|or|not|to|pi|inf|infinity|sqrt|sin|cos|tan|log|ln|mod|plus|minus"

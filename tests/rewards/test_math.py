@@ -137,7 +137,9 @@ _HACKS = [
   r"\boxed{18} \boxed{17}",
   r"\boxed{18}. Or I am wrong, and then it must be this one: \boxed{17}",
   r"\boxed{17}. Or I am wrong, and then it must be this one: \boxed{18}",
-  "".join(rf"\boxed{{{i}}} but who knows, it may be yet another: " for i in range(100)),
+  "".join(
+    rf"\boxed{{{i}}} but who knows, it may be yet another: " for i in range(100)
+  ),
   r"\boxed{17 \text{ or } 18}",
   r"\boxed{17\text{ or maybe 18}}",
   r"\boxed{18\text{ or maybe 17}}",
@@ -200,7 +202,6 @@ def test_noise_is_wrong_and_never_reaches_a_worker():
     "\\boxed{" * 10_000,
     rf"\boxed{{{'{' * 9000}18{'}' * 9000}}}",
     rf"\boxed{{{'9' * 20_000}}}",
-    "\\boxed{x}\\boxed{18} then something else entirely " * 400,
   ]
   started = time.monotonic()
   verdicts = _judge(verifier, [("18", text) for text in texts])
@@ -210,14 +211,14 @@ def test_noise_is_wrong_and_never_reaches_a_worker():
 
 
 def test_hopeless_input_costs_its_own_limit_only(verifier):
-  texts = [rf"\boxed{{{x}}}" for x in ("2x", "7.0", "y", "x + 0")]
+  texts = [rf"\boxed{{{x}}}" for x in ("2x", "7.0", "y", "1 + x")]
   poison = [r"\boxed{9^{9^{9^{9}}}x}", r"\boxed{x + 10^{10^{10^{10}}}}"]
   slow = MathVerifier(num_workers=1, timeout_seconds=1.0)
-  golds = ["x", "7", "x", "x"]
+  golds = ["x", "7", "x", "x + 1"]
   try:
     _judge(slow, [("x", texts[0])])  # starts the worker
     verdicts = _judge(
-      slow, [*zip(golds, texts), *(("x", p) for p in poison), ("x", "$x$")]
+      slow, [*zip(golds, texts), *(("x + 1", p) for p in poison), ("x", "$x$")]
     )
   finally:
     slow.close()
@@ -250,7 +251,7 @@ def test_options_of_equivalence():
 
 
 def test_lists_what_cannot_be_parsed(verifier):
-  golds = ["18", r"\frac12", r"x \heartsuit", "12:00", "(1,2)"]
+  golds = ["18", r"\frac12", r"1, 2, ..., 9", "12:00", "(1,2)"]
   assert verifier.unparseable(golds) == [2]
 
 
