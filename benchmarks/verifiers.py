@@ -10,6 +10,7 @@ docs/verifiers.md has what it prints.
 import json
 import pathlib
 import re
+import resource
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -123,7 +124,7 @@ def _show_agreement(verifier: math.MathVerifier, folder: pathlib.Path) -> None:
       )
 
 
-def _show_speed(verifier: math.MathVerifier, path: pathlib.Path) -> None:
+def _show_speed(path: pathlib.Path) -> None:
   """Every gold answer against those of the eight problems after it."""
   golds = [json.loads(line)["answer"] for line in path.read_text().splitlines()]
   pairs = [
@@ -132,34 +133,57 @@ def _show_speed(verifier: math.MathVerifier, path: pathlib.Path) -> None:
     for k in range(1, 9)
   ]
   hard = [p for p in dict.fromkeys(pairs) if math.at_a_glance(*p) is None]
-  verifier.judge([_problem("x")] * 2, [r"\boxed{2x}", r"\boxed{3x}"])
+  _, start, _ = _timed([])
   for name, some in (("all", pairs), ("math-verify's", hard)):
-    started = time.monotonic()
-    verdicts = verifier.judge(
-      [_problem(gold) for gold, _ in some],
-      [rf"\boxed{{{answer}}}" for _, answer in some],
-    )
-    seconds = time.monotonic() - started
+    seconds, cpu, timeouts = _timed(some)
     print(
-      f"{name}: {len(some)} verdicts in {seconds:.1f} s,"
-      f" {len(some) / seconds:.0f}/s;"
-      f" {sum(v.timed_out for v in verdicts)} timed out"
+      f"{name}: {len(some)} verdicts in {seconds:.1f} s and"
+      f" {cpu - start:.1f} CPU seconds: {len(some) / seconds:.0f}/s,"
+      f" {_WORKERS.value * len(some) / (cpu - start):.0f}/s on"
+      f" {_WORKERS.value} cores of their own; {timeouts} timed out"
     )
+
+
+def _timed(pairs: Sequence[tuple[str, str]]) -> tuple[float, float, int]:
+  """Returns wall-clock and CPU seconds, and time-outs, of new workers.
+
+  The CPU seconds are those of the workers, their start included.
+  """
+  before = resource.getrusage(resource.RUSAGE_CHILDREN)
+  verifier = _verifier()
+  verifier.judge(
+    [_problem("x")] * _WORKERS.value,
+    [rf"\boxed{{{i}x}}" for i in range(2, 2 + _WORKERS.value)],
+  )
+  started = time.monotonic()
+  verdicts = verifier.judge(
+    [_problem(gold) for gold, _ in pairs],
+    [rf"\boxed{{{answer}}}" for _, answer in pairs],
+  )
+  seconds = time.monotonic() - started
+  verifier.close()
+  after = resource.getrusage(resource.RUSAGE_CHILDREN)
+  cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+  return seconds, cpu, sum(v.timed_out for v in verdicts)
+
+
+def _verifier() -> math.MathVerifier:
+  return math.MathVerifier(
+    num_workers=_WORKERS.value, timeout_seconds=_SECONDS.value
+  )
 
 
 def main(argv) -> None:
   """Prints the tables that the flags ask for."""
   del argv
-  verifier = math.MathVerifier(
-    num_workers=_WORKERS.value, timeout_seconds=_SECONDS.value
-  )
-  try:
-    if _FOLDER.value:
+  if _FOLDER.value:
+    verifier = _verifier()
+    try:
       _show_agreement(verifier, pathlib.Path(_FOLDER.value))
-    if _PROBLEMS.value:
-      _show_speed(verifier, pathlib.Path(_PROBLEMS.value))
-  finally:
-    verifier.close()
+    finally:
+      verifier.close()
+  if _PROBLEMS.value:
+    _show_speed(pathlib.Path(_PROBLEMS.value))
 
 
 if __name__ == "__main__":
