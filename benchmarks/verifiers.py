@@ -94,7 +94,8 @@ def _agrees_as_text(case: dict[str, Any]) -> bool:
 
 
 def _show_agreement(verifier: math.MathVerifier, folder: pathlib.Path) -> None:
-  graded, others = [], []
+  graded: list[dict[str, Any]] = []
+  others: list[dict[str, Any]] = []
   for file in sorted(folder.glob("*.jsonl")):
     for case in read_cases(file):
       case["file"] = file.name

@@ -15,6 +15,10 @@ _TOKEN = re.compile(
   re.DOTALL,
 )
 _BOX = re.compile(r"\\{1,2}(?:boxed|fbox)(?![a-zA-Z])")
+# A box to be filled in, as questions have them.
+_BLANK = re.compile(
+  r"(?:\\[hv]?phantom\s*\{[^{}]*\}|\\q?quad|\\l?dots|\\[,;: ]|[\s_?.…])*"
+)
 _MARK = re.compile(
   r"####|\banswer\b[ \t*_]*(?::|\bis\b)[ \t*_:]*|^[ \t*_]*A:",
   re.IGNORECASE | re.MULTILINE,
@@ -100,7 +104,7 @@ def _boxes(text: str) -> list[tuple[int, int, str]]:
   last = found[-1][0] if found else -1
   if any(box and box[0] > last for box in pending):
     return []
-  return [box for box in found if box[2]]
+  return [box for box in found if not _BLANK.fullmatch(box[2])]
 
 
 def _is_list(between: str) -> bool:

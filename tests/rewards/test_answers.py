@@ -18,6 +18,7 @@ from prefixrl_jax.rewards import answers
     (r"\boxed 7", ["7"]),
     (r"\boxed{\boxed{4}}", ["{4}"]),
     (r"a box \boxed{} says \boxed{4}", ["4"]),
+    (r"fill in \boxed{\phantom{2}} or \boxed{?}: \boxed{4}", ["4"]),
     (r"\boxed{4", []),
     (r"\boxed{4} or \boxed{5", []),
     (r"\boxed{}", []),
