@@ -1,17 +1,17 @@
 """Which verifier a task has."""
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import ml_collections
 
-from prefixrl_jax.rewards import Verifier
 from prefixrl_jax.types import Problem
 
 VERIFIERS = ("math", "code", "logic", "countdown", "gym", "checksum")
 
 
-def make_verifier(name: str, config: ml_collections.ConfigDict) -> Verifier:
-  """Returns a verifier.
+def make_verifier(name: str, config: ml_collections.ConfigDict) -> Any:
+  """Returns a `Verifier`.
 
   Args:
     name: one of VERIFIERS.
@@ -33,9 +33,13 @@ def answer_finder(name: str) -> Callable[[str], bool]:
     return lambda text: "```" in text
   if name in ("checksum", "gym"):  # what is an answer is the task's to say
     return lambda text: bool(text.strip())
-  from prefixrl_jax.rewards.math import extract_answer
+  if name == "math":
+    from prefixrl_jax.rewards.math import has_answer
 
-  return lambda text: extract_answer(text) is not None
+    return has_answer
+  from prefixrl_jax.rewards import answers
+
+  return lambda text: bool(answers.given(text))
 
 
 def unreadable(
@@ -62,9 +66,12 @@ def unreadable(
   try:
     texts = [forms[name].format(p.answer) for p in asked]
     verdicts = verifier.judge(asked, texts)
+    bad = {i for i, verdict in enumerate(verdicts) if verdict.reward != 1}
+    if name == "math":  # equal as text is not yet read
+      bad |= set(verifier.unparseable([p.answer for p in asked]))
   finally:
     verifier.close()
-  return [p for p, verdict in zip(asked, verdicts) if verdict.reward != 1]
+  return [asked[i] for i in sorted(bad)]
 
 
 # Imported where they are used: a run has one, and some are slow to import.

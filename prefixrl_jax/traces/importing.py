@@ -146,7 +146,7 @@ def import_traces(
           num_kept[m.problem.id] += 1
           made.traces.append(_trace(m, tokenizer, origin))
           m.reason = KEPT
-        elif m.verdict.timed_out:
+        elif m.verdict.timed_out or m.verdict.died:
           m.reason = "timed out"
         else:
           answered = has_answer(m.foreign.text)

@@ -12,7 +12,7 @@ import pytest
 from etils import epath
 
 from prefixrl_jax.rewards import Verdict
-from prefixrl_jax.rewards.math import MathVerifier, extract_answer
+from prefixrl_jax.rewards.math import MathVerifier, has_answer
 from prefixrl_jax.rows import find_files, read_rows
 from prefixrl_jax.traces.foreign import (
   GUESSES,
@@ -428,7 +428,7 @@ def test_our_verdicts_are_those_of_others(
         )
       ],
       verifier=verifier,
-      has_answer=lambda text: extract_answer(text) is not None,
+      has_answer=has_answer,
       max_completion_length=1 << 20,
       traces_per_problem=8,
     )
