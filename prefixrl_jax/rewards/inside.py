@@ -307,9 +307,15 @@ def _serve(job):
     return numbers[id(value)]
 
   namespace = {"__name__": "solution"}
+
+  def find(name):
+    """A function, or a method of a new `Solution`."""
+    if name in namespace or "Solution" not in namespace:
+      return namespace[name]
+    return getattr(namespace["Solution"](), name)
+
   operations = {
-    "get": lambda name: namespace[name],
-    "method": lambda name: getattr(namespace["Solution"](), name),
+    "find": find,
     "call": lambda f, args, named: f(*args, **named),
     "getattr": getattr,
     "setattr": setattr,
@@ -434,11 +440,11 @@ def _check(job):
     for name in sorted(read - defined - namespace.keys()):
       # Never the solution's `math` or `sorted`, which may be anything.
       if name == job["entry_point"]:
-        namespace[name] = ask("get", name)
+        namespace[name] = ask("find", name)
       elif name in sys.stdlib_module_names:
         namespace[name] = __import__(name)
       elif not hasattr(builtins, name):
-        namespace[name] = ask("get", name)
+        namespace[name] = ask("find", name)
     for text in (job["setup"], source):
       exec(compile(text, "test.py", "exec"), namespace)
 

@@ -161,7 +161,8 @@ def _root():
     links |= {name: os.path.basename(path) for name in names}
   options = []
   # bwrap makes those that are missing for its own user alone.
-  for folder in sorted({str(p) for t in shown.values() for p in _parents(t)}):
+  targets = [*shown.values(), "/dev/null"]
+  for folder in sorted({str(p) for t in targets for p in _parents(t)}):
     options += ["--perms", "0755", "--dir", folder]
   for source, target in shown.items():
     options += ["--ro-bind", source, target]

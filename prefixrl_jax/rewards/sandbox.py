@@ -106,7 +106,7 @@ class Sandbox:
     Raises:
       Died, OutOfTime: see there.
     """
-    data = memoryview(message if isinstance(message, bytes) else _pack(message))
+    data = memoryview(message if isinstance(message, bytes) else inside.frame(message))
     pipe = self._process.stdin.fileno()
     while data:
       self._wait(pipe, select.POLLOUT, deadline)
@@ -328,10 +328,6 @@ def unpack(message: bytes) -> dict[str, Any]:
   if not isinstance(value, dict):
     raise Died("a message that is not an object")
   return value
-
-
-def _pack(message):
-  return inside.frame(message)
 
 
 def _child_pid(info) -> int:
