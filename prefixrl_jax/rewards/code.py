@@ -16,7 +16,8 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from prefixrl_jax.rewards import Verdict, inside
+from prefixrl_jax.rewards import Verdict
+from prefixrl_jax.rewards.inside import plain
 from prefixrl_jax.rewards.sandbox import (
   Died,
   OutOfTime,
@@ -208,7 +209,7 @@ class _Solution:
       )
       if "value" not in found:
         return "error"
-      arguments = inside.encode(list(test["input"]))
+      arguments = plain.encode(list(test["input"]))
       reply = unpack(
         self._forward(
           {"do": "call", "with": [found["value"], arguments, {"dict": []}]}
@@ -216,7 +217,7 @@ class _Solution:
       )
       if "value" not in reply:
         return _why(reply)
-      value = inside.decode(reply["value"])
+      value = plain.decode(reply["value"])
     except _Gone as e:
       return str(e)
     except (Died, ValueError, TypeError, AttributeError, RecursionError):
@@ -280,7 +281,9 @@ def find_code(text: str, whole: bool) -> tuple[str | None, str]:
     found = _FENCE.match(line)
     if not fence and found:
       fence, language, lines = found[1], found[2].lower(), []
-    elif fence and line.strip() == fence[0] * max(len(fence), len(line.strip())):
+    elif fence and line.strip() == fence[0] * max(
+      len(fence), len(line.strip())
+    ):
       block, fence = (language, "\n".join(lines)), ""
     elif fence:
       lines.append(line)
@@ -290,7 +293,9 @@ def find_code(text: str, whole: bool) -> tuple[str | None, str]:
     return (text, "") if whole and text.strip() else (None, "no code")
   if block[0] not in _PYTHON:
     return None, "not python"
-  return (textwrap.dedent(block[1]), "") if block[1].strip() else (None, "no code")
+  return (
+    (textwrap.dedent(block[1]), "") if block[1].strip() else (None, "no code")
+  )
 
 
 def _complete(code, prompt_code, entry_point):

@@ -1,5 +1,6 @@
 """The bubblewrap command: what an isolated interpreter can see and do."""
 
+import compileall
 import itertools
 import os
 import pathlib
@@ -15,12 +16,16 @@ from prefixrl_jax.rewards import seccomp
 from prefixrl_jax.types import UserError
 
 TMP_MB = 64
-_INSIDE = pathlib.Path(__file__).with_name("inside.py")
+_INSIDE = pathlib.Path(__file__).with_name("inside")
 _HOME = "/python"  # of the interpreter, in the sandbox
 # Compiled modules that need libraries of their own. hashlib and ssl's
 # libraries are left out; hashlib has built-in implementations.
 _MODULES = ("math", "zlib", "bz2", "lzma", "_ctypes", "pyexpat", "_decimal")
-_OPTIONS = ("-S", "-s", "-P", "-X", "utf8")
+_OPTIONS = ("-S", "-s", "-P", "-X", "utf8", "-c")
+# Behind the standard library: beside it here there is a `math` of our own.
+_START = (
+  "import sys; sys.path.append({!r}); import inside.running as r; r.main()"
+)
 _ENVIRONMENT = {"PYTHONHASHSEED": "0", "HOME": "/tmp", "TMPDIR": "/tmp"}
 _INSTALL = (
   "Install bubblewrap 0.7 or newer (apt-get install bubblewrap; dnf install"
@@ -58,6 +63,7 @@ class Bubblewrap:
         "config.rewards.sandbox = 'bubblewrap' knows the system calls of"
         f" x86_64 and aarch64, not of {platform.machine()}.{_ELSE}"
       )
+    compileall.compile_dir(_INSIDE, quiet=2)  # it is read-only in there
     self.never, self.filters = never, [inner.hex()]
     self._as_root = as_root
     # From 5.14 on processes are counted by user namespace, before that by
@@ -86,7 +92,7 @@ class Bubblewrap:
     return [
       *self._command,
       *("--info-fd", str(info), "--seccomp", str(filter_from)),
-      *(f"{_HOME}/bin/python3", *_OPTIONS, "/inside.py", str(user)),
+      *(f"{_HOME}/bin/python3", *_OPTIONS, _START.format("/"), str(user)),
     ]
 
 
@@ -101,7 +107,7 @@ class Subprocess:
     programs = [seccomp.filter_program(for_solutions=s) for s in (False, True)]
     self.filters = [p.hex() for p in programs if p is not None]
     python = sys._base_executable  # type: ignore[attr-defined]
-    self.command = [python, *_OPTIONS, str(_INSIDE), "0"]
+    self.command = [python, *_OPTIONS, _START.format(str(_INSIDE.parent)), "0"]
 
   def environment(self, tmp: str) -> dict[str, str]:
     """Returns the process's whole environment; `tmp` is its folder."""
@@ -153,7 +159,7 @@ def _root():
     python: f"{_HOME}/bin/python3",
     library: place,
     loader: loader,
-    str(_INSIDE): "/inside.py",
+    str(_INSIDE): "/inside",
   }
   links = {}
   for path, names in _shared_libraries(python).items():

@@ -22,13 +22,15 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from prefixrl_jax.rewards import inside, isolation
+from prefixrl_jax.rewards import isolation
+from prefixrl_jax.rewards.inside import plain
 from prefixrl_jax.types import UserError
 
 OUTPUT_BYTES = 4 * 2**20
 _MAX_MESSAGE = 8 * OUTPUT_BYTES  # JSON writes some characters as six
 _MAX_PROCESSES = 64  # threads count; a solution starts no process
 _PATIENCE = 5  # wall-clock limit of a test, in its CPU limits
+_START_SECONDS = 30.0
 _GRACE_SECONDS = 5.0  # for what is not the program's: starting, sending
 
 
@@ -106,7 +108,9 @@ class Sandbox:
     Raises:
       Died, OutOfTime: see there.
     """
-    data = memoryview(message if isinstance(message, bytes) else inside.frame(message))
+    data = memoryview(
+      message if isinstance(message, bytes) else plain.frame(message)
+    )
     pipe = self._process.stdin.fileno()
     while data:
       self._wait(pipe, select.POLLOUT, deadline)
@@ -224,12 +228,25 @@ class SandboxPool:
     self._spare: collections.deque[Sandbox] = collections.deque()
     self._lock = threading.Lock()
     self._threads: concurrent.futures.ThreadPoolExecutor | None = None
-    kinds = {"bubblewrap": _bubblewrap, "unsafe_subprocess": _subprocess}
+    kinds = {"bubblewrap": _bubblewraps, "unsafe_subprocess": _subprocess}
     if sandbox not in kinds:
       raise UserError(
         f"config.rewards.sandbox = {sandbox!r} is none of {', '.join(kinds)}."
       )
-    self._how = kinds[sandbox]()
+    self._how: isolation.Bubblewrap | isolation.Subprocess
+    self._first_that_works(kinds[sandbox]())
+
+  def _first_that_works(self, ways):
+    for self._how in ways:
+      with Sandbox(self._how) as sandbox:
+        try:
+          sandbox.ask(self.job("hello"), time.monotonic() + _START_SECONDS)
+          return
+        except Died as e:
+          said = str(e)
+        except OutOfTime:
+          said = f"it did not start within {_START_SECONDS:.0f} seconds"
+    raise isolation.failure(said)
 
   def map(self, function: Callable, *arguments: Sequence) -> list[Any]:
     """Returns function(...) of the arguments, `num_workers` at a time."""
@@ -338,27 +355,16 @@ def _child_pid(info) -> int:
   return json.loads(text)["child-pid"] if text else 0
 
 
-def _bubblewrap() -> isolation.Bubblewrap:
-  said = ""
-  ways = (True, False) if isolation.is_root_of_the_machine() else (False,)
-  for as_root in ways:
-    how = isolation.Bubblewrap(as_root=as_root)
-    with Sandbox(how) as sandbox:
-      try:
-        sandbox.send({"kind": "hello"}, time.monotonic() + 30)
-        sandbox.receive(time.monotonic() + 30)
-        return how
-      except Died as e:
-        said = str(e)
-      except OutOfTime:
-        said = "it did not start within 30 seconds"
-  raise isolation.failure(said)
+def _bubblewraps() -> Iterator[isolation.Bubblewrap]:
+  if isolation.is_root_of_the_machine():
+    yield isolation.Bubblewrap(as_root=True)
+  yield isolation.Bubblewrap(as_root=False)
 
 
-def _subprocess() -> isolation.Subprocess:
+def _subprocess() -> Iterator[isolation.Subprocess]:
   logging.getLogger(__name__).warning(
     "config.rewards.sandbox = 'unsafe_subprocess': model-written code can read"
     " every file that this process can, and is kept from the network and from"
     " other processes by a filter of system calls alone."
   )
-  return isolation.Subprocess()
+  yield isolation.Subprocess()
