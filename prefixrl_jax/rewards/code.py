@@ -228,7 +228,7 @@ class _Solution:
   def check(self, checker: Sandbox, source: str) -> str:
     """Has a test run in `checker`, and answers its calls from here."""
     self._until = self._pool.patience(self._deadline)
-    message = {"source": source}
+    message: Any = {"source": source}
     try:
       while True:
         reply = checker.ask(message, self._until)

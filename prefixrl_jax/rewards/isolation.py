@@ -161,7 +161,7 @@ def _root():
     loader: loader,
     str(_INSIDE): "/inside",
   }
-  links = {}
+  links: dict[str, str] = {}
   for path, names in _shared_libraries(python).items():
     shown[path] = f"{_HOME}/lib/{os.path.basename(path)}"
     links |= {name: os.path.basename(path) for name in names}

@@ -55,6 +55,8 @@ class OutOfTime(Exception):
 class Sandbox:
   """One isolated process; send a job, then messages, then close."""
 
+  _process: Any  # a Popen whose pipes are there
+
   def __init__(self, how: isolation.Bubblewrap | isolation.Subprocess):
     """Starts the process, which then waits."""
     self._how, self._pid, self._tmp = how, 0, ""
@@ -91,8 +93,8 @@ class Sandbox:
       start_new_session=True,  # Ctrl-C is the host's to handle
       **options,
     )
-    for stream in (self._process.stdin, self._process.stdout):
-      os.set_blocking(stream.fileno(), False)
+    os.set_blocking(self._process.stdin.fileno(), False)
+    os.set_blocking(self._process.stdout.fileno(), False)
 
   def is_alive(self) -> bool:
     """Whether the process is still there."""

@@ -4,14 +4,19 @@ Names that the tests do not define stand for what lives in the solution's
 sandbox: a call goes out as plain data, and plain data comes back.
 """
 
+from __future__ import annotations  # typing is slow to import
+
 import builtins
 import importlib
 import symtable
 import sys
-from collections.abc import Callable
-from typing import Any
 
 from .plain import decode, encode
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+  from collections.abc import Callable
+  from typing import Any
 
 
 class SolutionError(Exception):

@@ -10,10 +10,19 @@ import struct
 
 _MAX_INT = 2**63
 _FLAT = {bool, float, str, type(None)}
+_SEQUENCES = {"tuple": tuple, "set": set, "frozenset": frozenset}
 # Types are passed by name: tests have arguments such as `int`.
-_TYPES = {
-  kind.__name__: kind
-  for kind in (bool, bytes, complex, dict, float, int, list, set, str, tuple)
+_TYPES: dict[str, type] = {
+  "bool": bool,
+  "bytes": bytes,
+  "complex": complex,
+  "dict": dict,
+  "float": float,
+  "int": int,
+  "list": list,
+  "set": set,
+  "str": str,
+  "tuple": tuple,
 }
 
 
@@ -43,9 +52,9 @@ def encode(value, refer=None):
     return list(value) if flat else [inner(v) for v in value]
   if isinstance(value, dict):
     return {"dict": [[inner(k), inner(v)] for k, v in value.items()]}
-  for kind in (tuple, set, frozenset):
+  for name, kind in _SEQUENCES.items():
     if isinstance(value, kind):
-      return {kind.__name__: [inner(v) for v in value]}
+      return {name: [inner(v) for v in value]}
   if isinstance(value, (bytes, bytearray)):
     return {"bytes": bytes(value).hex()}
   if isinstance(value, complex):
@@ -69,9 +78,8 @@ def decode(value, resolve=None):
     return int(content, 16)
   if kind == "dict":
     return {inner(k): inner(v) for k, v in content}
-  if kind in ("tuple", "set", "frozenset"):
-    make = {"tuple": tuple, "set": set, "frozenset": frozenset}[kind]
-    return make(inner(v) for v in content)
+  if kind in _SEQUENCES:
+    return _SEQUENCES[kind](inner(v) for v in content)
   if kind == "bytes":
     return bytes.fromhex(content)
   if kind == "complex":

@@ -12,13 +12,13 @@ import signal
 import sys
 import time
 
-from . import checking, serving
 from .plain import receive, send
 
 _STDERR_TAIL = 2000
 _MAX_FILES = 1000  # in /tmp; each takes kernel memory that no rlimit counts
 
 _prctl = ctypes.CDLL(None, use_errno=True).prctl
+_prctl.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
 
 
 def _lower_limits(job):
@@ -57,11 +57,13 @@ def _lock(program):
   class Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("steps", ctypes.c_char_p))
 
-  _prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG
+  _prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
   _prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
   steps = bytes.fromhex(program)
   description = Program(len(steps) // 8, steps)
-  if _prctl(22, 2, ctypes.byref(description), 0, 0):  # PR_SET_SECCOMP, filter
+  if _prctl(
+    22, 2, ctypes.addressof(description), 0, 0
+  ):  # PR_SET_SECCOMP, filter
     raise OSError(ctypes.get_errno(), "seccomp")
 
 
@@ -182,6 +184,8 @@ def _programs(job):
 
 def _serve(job):
   """Loads the code in a child, and does there what comes in."""
+  from . import serving  # not needed by programs
+
   channel_in, channel_out = os.dup(0), os.dup(1)
   pid = os.fork()
   if pid:
@@ -200,6 +204,8 @@ def _serve(job):
 
 def _check(job):
   """Runs the tests that come in; their prints go nowhere."""
+  from . import checking
+
   channel_in, channel_out = os.dup(0), os.dup(1)
   _silence(channel_out)
   _become_solution(job, int(job["total_seconds"]) + 2)
@@ -235,7 +241,7 @@ def main() -> None:
     os.setgroups([])
     os.setresgid(user, user, user)
     os.setresuid(user, user, user)
-  _prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG, which setresuid clears
+  _prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG, which setresuid clears
   os.umask(0o077)
   kinds = {"hello": _hello, "check": _check}
   kinds |= {"programs": _programs, "serve": _serve}

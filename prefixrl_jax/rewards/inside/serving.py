@@ -4,10 +4,14 @@ The code runs in this very process. So whatever it wants to reply, it can; all
 that is ever taken from here is plain data.
 """
 
-from collections.abc import Callable
-from typing import Any
+from __future__ import annotations  # typing is slow to import
 
 from .plain import decode, encode
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+  from collections.abc import Callable
+  from typing import Any
 
 
 def serve(
@@ -30,7 +34,7 @@ def serve(
       objects.append(value)
     return numbers[id(value)]
 
-  namespace = {"__name__": "solution"}
+  namespace: dict[str, Any] = {"__name__": "solution"}
 
   def find(name):
     """A function, or a method of a new `Solution`."""
@@ -38,7 +42,7 @@ def serve(
       return namespace[name]
     return getattr(namespace["Solution"](), name)
 
-  operations = {
+  operations: dict[str, Callable[..., Any]] = {
     "find": find,
     "call": lambda f, args, named: f(*args, **named),
     "getattr": getattr,
@@ -48,8 +52,12 @@ def serve(
     "iter": iter,
     "next": next,
   }
-  load = lambda: exec(compile(code, "solution.py", "exec"), namespace)
-  perform, parameters = load, []
+
+  def load():
+    exec(compile(code, "solution.py", "exec"), namespace)
+
+  perform: Callable[..., Any] = load
+  parameters: list[Any] = []
   while True:
     reply = {}
     try:
