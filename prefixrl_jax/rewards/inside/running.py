@@ -91,6 +91,7 @@ def _supervise(pid, job, *, until, pipes):
   process = os.pidfd_open(pid)
   for fd in (process, *pipes):
     watched.register(fd, select.POLLIN)
+  watched.register(0, 0)  # tells when the host is gone, who holds its end
   status, ended, limit = None, False, job["output_bytes"]
   stdout = next(iter(pipes), None)
   while not ended:
@@ -98,6 +99,8 @@ def _supervise(pid, job, *, until, pipes):
     for fd, _ in watched.poll(50):
       if fd == process:
         ended = True
+      elif fd == 0:
+        status = "abandoned"
       else:
         part = os.read(fd, 1 << 16)
         if not part:
@@ -248,6 +251,9 @@ def main() -> None:
   job = receive(0)
   code = kinds[job["kind"]](job)
   if code is None:
+    # The host kills it all; bwrap alone would not wait for what is left.
+    while os.read(0, 1 << 16):
+      pass
     return
   # In a child of `_programs`: the interpreter ends as it does for any program.
   sys.argv[:] = ["solution.py"]
