@@ -1,7 +1,7 @@
 """Model-written code in interpreters of its own, each for one run.
 
 A sandbox is an isolated Python process (see isolation.py) that waits for a
-job (see inside.py). It serves one job and is destroyed; the pool starts the
+job (see inside/). It serves one job and is destroyed; the pool starts the
 next ones meanwhile, so that nobody waits for a start.
 """
 

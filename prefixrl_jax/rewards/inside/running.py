@@ -187,7 +187,7 @@ def _programs(job):
 
 def _serve(job):
   """Loads the code in a child, and does there what comes in."""
-  from . import serving  # not needed by programs
+  from .serving import serve  # not needed by programs
 
   channel_in, channel_out = os.dup(0), os.dup(1)
   pid = os.fork()
@@ -202,19 +202,19 @@ def _serve(job):
     _limit_cpu(job["timeout_seconds"], int(job["total_seconds"]) + 2)
     return message
 
-  serving.serve(job["code"], next_message, lambda m: send(channel_out, m))
+  serve(job["code"], next_message, lambda m: send(channel_out, m))
 
 
 def _check(job):
   """Runs the tests that come in; their prints go nowhere."""
-  from . import checking
+  from .checking import run_test
 
   channel_in, channel_out = os.dup(0), os.dup(1)
   _silence(channel_out)
   _become_solution(job, int(job["total_seconds"]) + 2)
   names = ("setup", "prompt_code", "entry_point")
   while True:
-    status, text = checking.run_test(
+    status, text = run_test(
       receive(channel_in)["source"],
       **{name: job[name] for name in names},
       receive=lambda: receive(channel_in),
