@@ -10,6 +10,7 @@ A program that takes too long, too much memory or prints too much is wrong.
 down twice, before any test had failed.
 """
 
+import ast
 import re
 import textwrap
 import time
@@ -175,8 +176,12 @@ class CodeVerifier:
         if failed:
           yield from [failed] * (len(tests) - done)
           return
-        fields = ("setup", "prompt_code", "entry_point")
-        job = self._pool.job("check", **{k: metadata[k] for k in fields})
+        job = self._pool.job(
+          "check",
+          setup=metadata["setup"],
+          prompt_code=_stand_alone(metadata["prompt_code"]),
+          entry_point=metadata["entry_point"],
+        )
         checker.send(job, deadline)
         while done < len(tests) and not solution.is_gone:
           test, done = tests[done], done + 1
@@ -303,10 +308,19 @@ def _complete(code, prompt_code, entry_point):
     return code
   name = re.escape(entry_point)
   if re.search(rf"^(?:async\s+def|def|class)\s+{name}\b", code, re.MULTILINE):
-    # Whole functions are often written without the prompt's imports.
-    imports = re.findall(r"^(?:import|from)\s.*$", prompt_code, re.MULTILINE)
-    return "\n".join([*imports, code])
+    # Often without the imports and functions that the prompt has given.
+    return f"{_stand_alone(prompt_code)}\n{code}"
   return prompt_code + code
+
+
+def _stand_alone(prompt_code):
+  """What a prompt defines, its imports alone if it stops in mid-function."""
+  try:
+    ast.parse(prompt_code)
+  except SyntaxError:
+    imports = re.findall(r"^(?:import|from)\s.*$", prompt_code, re.MULTILINE)
+    return "\n".join(imports)
+  return prompt_code
 
 
 def _why(reply):

@@ -451,7 +451,20 @@ def test_prompts_are_completed_or_replaced(verifier):
   )
   for text in ("  return sum(x)\n", prompt + "  return sum(x)\n"):
     assert _examine(verifier, problem, text) == ["passed"]
+  # Its functions and imports are there for one that begins anew.
+  helped = "from typing import List\ndef add(x): return sum(x)\n" + prompt[25:]
+  whole = "def f(x: List[int]) -> int:\n  return add(x)\n"
+  given = _problem("asserts", problem.metadata["tests"], prompt_code=helped)
+  assert _examine(verifier, given, whole) == ["passed"]
+  # A prompt may end where the body is to begin.
+  headless = _problem(
+    "asserts",
+    problem.metadata["tests"],
+    prompt_code=prompt.partition("  'Sum")[0],
+  )
+  assert _examine(verifier, headless, "  return sum(x)\n") == ["passed"]
   whole = "def f(x: List[int]) -> int:\n  return sum(x)\n"
+  assert _examine(verifier, headless, whole) == ["passed"]
   assert _examine(verifier, problem, f"So:\n```python\n{whole}```") == [
     "passed"
   ]
