@@ -19,6 +19,7 @@ import time
 from absl import app, flags
 
 from benchmarks import measuring
+from prefixrl_jax.rewards.isolation import INSIDE
 from prefixrl_jax.rewards.sandbox import OutOfTime, Run, SandboxPool
 
 _RUNS = flags.DEFINE_integer("runs", 10_000, "Programs to run.", 1)
@@ -127,7 +128,7 @@ def _state():
   with open("/proc/self/mounts") as f:
     mounts = len(f.readlines())
   return {
-    "processes": sum("inside.running" in c for c in commands),
+    "processes": sum(str(INSIDE.parent) in c for c in commands),
     "open files": len(os.listdir("/proc/self/fd")),
     "temporary files": sum(
       "unsafe_subprocess" in n for n in os.listdir(tempfile.gettempdir())

@@ -20,16 +20,19 @@ from typing import Any, NamedTuple
 from prefixrl_jax.rewards import Verdict
 from prefixrl_jax.rewards.inside import plain
 from prefixrl_jax.rewards.sandbox import (
+  OUTPUT_BYTES,
   Died,
   OutOfTime,
   Sandbox,
   SandboxPool,
+  TooLong,
   unpack,
 )
 from prefixrl_jax.types import Problem, UserError
 
 _FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([^\s`]*)[^`]*$")
 _PYTHON = ("", "python", "py", "python3")
+_ENDINGS = ("crash", "time limit", "memory limit", "file limit")
 _UNFINISHED = ("out of time", "sandbox broke down")
 
 
@@ -223,12 +226,12 @@ class _Solution:
       if "value" not in reply:
         return _why(reply)
       value = plain.decode(reply["value"])
+      same = _same_value(value, test["output"], metadata["tolerance"])
+      return "passed" if same else "wrong"
     except _Gone as e:
       return str(e)
     except (Died, ValueError, TypeError, AttributeError, RecursionError):
       return "error"  # not plain data
-    same = _same_value(value, test["output"], metadata["tolerance"])
-    return "passed" if same else "wrong"
 
   def check(self, checker: Sandbox, source: str) -> str:
     """Has a test run in `checker`, and answers its calls from here."""
@@ -251,18 +254,23 @@ class _Solution:
     """Sends a message and returns the reply; _Gone if there is none."""
     try:
       self._sandbox.send(message, self._until)
-      reply = self._sandbox.receive(self._until)
-      ended = unpack(reply).get("ended")
+      reply = self._sandbox.receive(self._until, max_bytes=OUTPUT_BYTES)
+      message = unpack(reply)
+      if "ended" not in message:
+        return reply
+      # The solution may say so too; and if its process ended well, it left
+      # while it was called, which is no way to end a test.
+      ended = message["ended"]
+      why = ended if ended in _ENDINGS else "error"
     except OutOfTime:
       self._out_of_time()
-      ended = "time limit"
+      why = "time limit"
+    except TooLong:
+      why = "output limit"
     except Died:
-      ended = "crash"
-    if ended is None:
-      return reply
+      why = "crash"
     self.is_gone = True
-    # It left while it was called: no way to end a test.
-    raise _Gone("error" if ended == "ok" else str(ended))
+    raise _Gone(why)
 
   def _out_of_time(self):
     if time.monotonic() >= self._deadline:

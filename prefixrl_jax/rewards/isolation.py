@@ -16,7 +16,7 @@ from prefixrl_jax.rewards import seccomp
 from prefixrl_jax.types import UserError
 
 TMP_MB = 64
-_INSIDE = pathlib.Path(__file__).with_name("inside")
+INSIDE = pathlib.Path(__file__).with_name("inside")
 _HOME = "/python"  # of the interpreter, in the sandbox
 # Compiled modules that need libraries of their own. hashlib and ssl's
 # libraries are left out; hashlib has built-in implementations.
@@ -63,7 +63,7 @@ class Bubblewrap:
         "config.rewards.sandbox = 'bubblewrap' knows the system calls of"
         f" x86_64 and aarch64, not of {platform.machine()}.{_ELSE}"
       )
-    compileall.compile_dir(_INSIDE, quiet=2)  # it is read-only in there
+    compileall.compile_dir(INSIDE, quiet=2)  # it is read-only in there
     self.never, self.filters = never, [inner.hex()]
     self._as_root = as_root
     # From 5.14 on processes are counted by user namespace, before that by
@@ -107,7 +107,7 @@ class Subprocess:
     programs = [seccomp.filter_program(for_solutions=s) for s in (False, True)]
     self.filters = [p.hex() for p in programs if p is not None]
     python = sys._base_executable  # type: ignore[attr-defined]
-    self.command = [python, *_OPTIONS, _START.format(str(_INSIDE.parent)), "0"]
+    self.command = [python, *_OPTIONS, _START.format(str(INSIDE.parent)), "0"]
 
   def environment(self, tmp: str) -> dict[str, str]:
     """Returns the process's whole environment; `tmp` is its folder."""
@@ -159,7 +159,7 @@ def _root():
     python: f"{_HOME}/bin/python3",
     library: place,
     loader: loader,
-    str(_INSIDE): "/inside",
+    str(INSIDE): "/inside",
   }
   links: dict[str, str] = {}
   for path, names in _shared_libraries(python).items():

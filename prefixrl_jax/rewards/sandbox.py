@@ -48,6 +48,10 @@ class Died(Exception):
   """The sandbox is gone, or says what makes no sense."""
 
 
+class TooLong(Died):
+  """A message is longer than it may be."""
+
+
 class OutOfTime(Exception):
   """The time given to a sandbox is over."""
 
@@ -121,22 +125,22 @@ class Sandbox:
       except BrokenPipeError:
         raise Died(self.stderr()) from None
 
-  def receive(self, deadline: float) -> bytes:
+  def receive(self, deadline: float, *, max_bytes: int) -> bytes:
     """Returns the next message, its length included.
 
     Raises:
-      Died, OutOfTime: see there.
+      Died, TooLong, OutOfTime: see there.
     """
     data = self._read(4, deadline)
     (length,) = struct.unpack(">I", data)
-    if length > _MAX_MESSAGE:
-      raise Died(f"a message of {length} bytes")
+    if length > max_bytes:
+      raise TooLong(f"a message of {length} bytes")
     return data + self._read(length, deadline)
 
   def ask(self, message: Any, deadline: float) -> dict[str, Any]:
     """Sends a message and returns the reply, as the JSON object it is."""
     self.send(message, deadline)
-    return unpack(self.receive(deadline))
+    return unpack(self.receive(deadline, max_bytes=_MAX_MESSAGE))
 
   def _read(self, count, deadline):
     parts = []

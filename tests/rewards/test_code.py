@@ -180,6 +180,7 @@ def test_calls_and_asserts(verifier, code, status):
     ("{1: 'a', None: True}", {"1": "a", "null": True}, True),
     ("{1: 'a'}", {"1": "b"}, False),
     ("{1}", [1], False),
+    ("{10**5000: 1}", {"1": 1}, None),
     ("0.1 + 0.2", 0.3, False),
     ("True", 1, True),
     ("10**400", 10**400, True),
@@ -192,7 +193,7 @@ def test_calls_and_asserts(verifier, code, status):
 )
 def test_values_are_compared_as_json(verifier, returned, expected, same):
   problem = _problem("call", [{"input": [], "output": expected}])
-  status = "passed" if same else "wrong"
+  status = {True: "passed", False: "wrong", None: "error"}[same]
   assert _examine(verifier, problem, f"def f(): return {returned}") == [status]
 
 
@@ -333,6 +334,13 @@ def speak(*messages):
     _SPEAK + "speak(*[{'value': True}] * 9)\ndef f(n): pass",
     _SPEAK + "def f(n): speak({'status': 'passed'}, {'ended': 'passed'})",
     _SPEAK + "def f(n): speak({'do': 'call'}, {'source': ''})",
+    _SPEAK + "speak({'ended': 'passed'})",
+    _SPEAK + "speak({'value': 1})\ndef f(n): pass\nspeak({'ended': 'passed'})",
+    _SPEAK + "speak({'value': 1}, {'value': 1}, {'ended': ['passed']})",
+    _SPEAK + "speak({'value': 1}, {'value': 1}, {'value': {'int': 'x'}})",
+    _SPEAK + "speak({'value': 1}, {'value': 1}, {'value': {'int': 1, 'a': 2}})",
+    "def f(n): return {10**5000: 1, 2: {}}",
+    "def f(n): return 'x' * 10**7",
     "import os\nfor fd in range(64):\n  try: os.write(fd, b'\\xff' * 99)\n"
     "  except OSError: pass",
     "import os\nos.closerange(0, 64)\ndef f(n): return n * n",
@@ -543,6 +551,12 @@ def _converse(code, source, **settings):
     ("def f(g): return g(1)", "assert f(lambda x: x) == 1", "error"),
     ("f = 1", "assert g == 1", "error"),
     ("f = 1", "raise SystemExit", "error"),
+    ("def f(x): raise StopIteration", "assert all(map(f, [0, 1]))", "error"),
+    (
+      "f = iter([1])",
+      "next(f)\ntry: next(f)\nexcept StopIteration: 1",
+      "passed",
+    ),
     ("f = sum = lambda x: 3", "assert sum([1]) == 1 == f(0) - 2", "passed"),
   ],
 )

@@ -120,8 +120,11 @@ def _ask(what, parameters, receive, send):
     # The nearest built-in kind, so that `except ValueError` works.
     for name in map(str, reply["names"]):
       kind = getattr(builtins, name, None)
-      if isinstance(kind, type) and issubclass(kind, Exception):
-        raise kind(str(reply["text"]))
+      if not isinstance(kind, type) or not issubclass(kind, Exception):
+        continue
+      if kind is StopIteration and what != "next":
+        break  # `all(map(f, cases))` would take it for the end of its cases
+      raise kind(str(reply["text"]))
     raise SolutionError(f"{reply['raised']}: {reply['text']}")
   if what == "call" and "arguments" in reply:
     _change(parameters[1], decode(reply["arguments"], make))
