@@ -633,12 +633,10 @@ def test_replies_that_make_no_sense(reply, match, tmp_path, monkeypatch):
   (tmp_path / "reply").write_bytes(reply)
   how = isolation.Subprocess()
   how.command = ["cat", str(tmp_path / "reply")]
-  with (
-    sandbox.Sandbox(how) as process,
-    pytest.raises(sandbox.Died, match=match),
-  ):
-    soon = time.monotonic() + 20
-    sandbox.unpack(process.receive(soon, max_bytes=2**24))
+  with sandbox.Sandbox(how) as process:
+    receive = functools.partial(process.receive, time.monotonic() + 20)
+    with pytest.raises(sandbox.Died, match=match):
+      sandbox.unpack(receive(max_bytes=2**24))
 
 
 def test_without_bubblewrap(monkeypatch, tmp_path):
