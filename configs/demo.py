@@ -55,6 +55,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     easy_blocks=2,
   )
 
+  c.rewards = sections.rewards()
+
   # How the shipped base model was made; `--stage=pretrain` makes it again.
   c.pretrain = dict(
     seed=1,

@@ -5,150 +5,23 @@
 
 MODEL is a Hugging Face folder of a known family. PROBLEMS has one
 JSON object a line, with fields `problem` and `answer` (names are config).
+`:task=gsm8k` and others (docs/tasks.md) know their fields and files on the hub.
 `:trial=true` shrinks everything to what a CPU does in a quarter of an hour.
-Values are the paper's unless a comment says otherwise.
 """
 
 import ml_collections
 
-from configs import models, sections
-from prefixrl_jax.config import parse_arg
+from configs import tasks
 
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
-  """Returns the config. arg: model=NAME, arms=a+b, seeds=n, trial=true."""
-  chosen = parse_arg(
-    arg, model="", arms="rl+sft_rl+prefixrl", seeds=1, trial=False
-  )
-  c = ml_collections.ConfigDict()
-  c.run_arms = tuple(chosen.arms.split("+"))
-  c.seeds = tuple(range(chosen.seeds))
-  # Traces are dear: all seeds share those of the first.
-  c.fresh_data_per_seed = False
-  c.wandb_project = ""
-
-  c.mesh = dict(data=1, fsdp=-1, tensor=1, expert=1)
-  c.model = dict(
-    folder="",  # or ORGANISATION/MODEL[@REVISION]; set it on the command line
-    base="",
-    dtype="bfloat16",
-    param_dtype="float32",
-    remat="auto",  # recompute layers if they do not fit into memory
-  )
-  c.problems = dict(
-    task="jsonl",  # or "tfds"
-    file="",
-    name="",  # of the tfds data set
-    tfds_split="train",
-    problem_field="problem",
-    answer_field="answer",
-    answer_pattern="",  # regex; group 1 is the answer within its field
-    id_field="",
-    start=0,
-    num_train=3000,
-    num_heldout=500,
+  """Returns the config; configs/tasks.py has the argument and all fields."""
+  return tasks.get_config(
+    arg,
+    task="jsonl",
     instruction=(
       "\n\nPlease reason step by step, and put your final answer within"
       " \\boxed{}."
     ),
+    trial=dict(instruction="\n\nAnswer briefly, in one or two sentences."),
   )
-  c.pretrain = dict()
-  c.rewards = dict(num_workers=8, timeout_seconds=5.0)
-
-  c.screen = dict(
-    num_samples=512, max_correct=0, rows=32, lanes=16, problems_per_part=64
-  )
-  c.collect = dict(
-    budget=2500, traces_per_problem=1, rows=32, lanes=16, problems_per_part=64
-  )
-  c.traces = sections.traces()
-  c.prefixes = dict(num_cuts=3, low=0.4, high=0.8)
-  c.rollouts = dict(
-    max_prompt_length=1024,
-    max_completion_length=16384,
-    steps_per_dispatch=128,
-    temperature=1.0,  # left open by the paper
-    top_k=0,
-    top_p=1.0,
-  )
-  c.learner = dict(
-    # Left open by the paper.
-    optimizer=dict(b1=0.9, b2=0.95, eps=1e-8, weight_decay=0.0, clip_norm=1.0),
-    warmup_steps=0,
-    decay_steps=0,
-    advantage="group_mean",
-    discount=1.0,
-    kl_coefficient=0.0,
-    rows_per_microbatch=0,  # as many as fit into memory
-    logits_chunk_length=512,
-    row_length=32768,  # tokens of a packed row, unless a tree needs more
-  )
-  c.sft = dict(batch_size=32, learning_rate=1e-5)
-  c.arms = dict(
-    rl=dict(prefixed_share=0.0, sft_epochs=0, learning_rate=1e-6),
-    sft_rl=dict(prefixed_share=0.0, sft_epochs=2, learning_rate=1e-6),
-    prefixrl=dict(prefixed_share=0.75, sft_epochs=0, learning_rate=1e-6),
-    prefixrl_only=dict(prefixed_share=1.0, sft_epochs=0, learning_rate=1e-6),
-  )
-  c.train = dict(
-    flops=2.4e20,
-    max_steps=0,  # no limit but the budget; the paper's runs take 400 steps
-    prompts_per_step=128,
-    rows=0,  # prompts that are sampled at a time; 0: all of a step's
-    cuts_together=False,  # True: a step has all cuts of a trace, on one trunk
-    completions_per_prompt=8,
-    checkpoint_every=20,
-    checkpoints_kept=2,
-    log_every=1,  # steps between two lines on the terminal
-  )
-  c.evals = dict(
-    rows=32,
-    lanes=16,
-    temperature=0.7,
-    num_samples=256,
-    fractions=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
-    fraction_samples=16,
-    curve_points=16,
-    curve_samples=8,
-  )
-
-  c.export = sections.export()
-
-  if chosen.model:
-    models.apply(c, chosen.model)
-  if chosen.trial:
-    # XLA:CPU multiplies bfloat16 slower than float32.
-    c.model.update(dtype="float32", remat="none")
-    # A model this small comes to no end in 128 tokens if asked to reason, and
-    # to little sense at temperature 1.
-    c.problems.update(
-      num_train=32,
-      num_heldout=8,
-      instruction="\n\nAnswer briefly, in one or two sentences.",
-    )
-    c.rewards.num_workers = 2
-    c.screen.update(num_samples=2, max_correct=1, rows=8, lanes=2)
-    c.collect.update(budget=8, rows=8, lanes=8)
-    c.rollouts.update(
-      max_prompt_length=320,
-      max_completion_length=128,
-      steps_per_dispatch=32,
-      temperature=0.5,
-    )
-    c.learner.update(row_length=1024, rows_per_microbatch=1)
-    c.train.update(
-      max_steps=3,
-      prompts_per_step=8,
-      completions_per_prompt=4,
-      checkpoint_every=1,
-    )
-    c.evals.update(
-      rows=8,
-      lanes=2,
-      num_samples=2,
-      fractions=(0.5,),
-      fraction_samples=2,
-      curve_points=1,
-      curve_samples=1,
-    )
-  return c

@@ -3,10 +3,26 @@
 from typing import Any
 
 
+def rewards() -> dict[str, Any]:
+  """Returns config.rewards: what judges, and what that may cost."""
+  return dict(
+    verifier="",  # rewards/verifiers.py has the names; empty: the task's own
+    num_workers=8,  # processes
+    timeout_seconds=5.0,  # of a comparison, or of one test of a program
+    # The rest is for programs.
+    total_seconds=60.0,  # of all tests of one
+    memory_mb=512,  # of one
+    sandbox="bubblewrap",  # or unsafe_subprocess, within a container of yours
+    partial=False,  # True: the share of tests passed is the reward
+  )
+
+
 def traces() -> dict[str, Any]:
   """Returns config.traces: other people's traces, `--stage=import`."""
   return dict(
-    file="",  # JSONL or Parquet of other people's traces; --traces sets it
+    # JSONL or Parquet of other people's traces, or rules:TASK for worked ones
+    # by rule; --traces sets it.
+    file="",
     model="",  # who wrote them, where no column says so
     # Columns; empty: guessed, see docs/imported_traces.md.
     problem_field="",

@@ -5,6 +5,7 @@ from typing import Any
 import ml_collections
 
 from prefixrl_jax.learner.advantages import ESTIMATORS
+from prefixrl_jax.rewards.verifiers import VERIFIERS
 from prefixrl_jax.types import UserError
 
 
@@ -66,6 +67,8 @@ def validate(config: ml_collections.ConfigDict) -> None:
       arm.sft_epochs >= 0,
       f"config.arms.{name}.sft_epochs = {arm.sft_epochs} is negative.",
     )
+  _check_problems(c.problems, check)
+  _check_rewards(c.rewards, check)
   p = c.prefixes
   check(
     0 <= p.low <= p.high <= 1 and p.num_cuts > 0,
@@ -137,4 +140,46 @@ def validate(config: ml_collections.ConfigDict) -> None:
     all(0 < f < 1 for f in c.evals.fractions),
     f"config.evals.fractions {tuple(c.evals.fractions)} must be in (0, 1); 0"
     " is always evaluated.",
+  )
+
+
+def _check_problems(p: ml_collections.ConfigDict, check) -> None:
+  check(
+    min(p.num_train, p.num_heldout) >= 0 < p.num_train + p.num_heldout,
+    "config.problems: num_train and num_heldout are not negative, and one of"
+    " them is above 0.",
+  )
+  if p.task == "checksum":  # it has a section of its own
+    return
+  check(p.start >= 0, f"config.problems.start = {p.start} is negative.")
+  check(
+    p.max_number > 1,
+    f"config.problems.max_number = {p.max_number} must be above 1.",
+  )
+  check(
+    bool(p.name) or p.task not in ("tfds", "gym"),
+    f"config.problems.name is empty; task {p.task!r} needs the name of a data"
+    " set.",
+  )
+
+
+def _check_rewards(r: ml_collections.ConfigDict, check) -> None:
+  check(
+    r.verifier in ("", *VERIFIERS),
+    f"config.rewards.verifier = {r.verifier!r} is none of"
+    f" {', '.join(VERIFIERS)}; empty is the task's own.",
+  )
+  check(
+    r.sandbox in ("bubblewrap", "unsafe_subprocess"),
+    f"config.rewards.sandbox = {r.sandbox!r} is neither bubblewrap nor"
+    " unsafe_subprocess.",
+  )
+  check(
+    r.num_workers > 0 and r.memory_mb > 0,
+    "config.rewards: num_workers and memory_mb must be above 0.",
+  )
+  check(
+    0 < r.timeout_seconds <= r.total_seconds,
+    "config.rewards: 0 < timeout_seconds <= total_seconds must hold; got"
+    f" {r.timeout_seconds} and {r.total_seconds}.",
   )

@@ -15,7 +15,7 @@ from ml_collections import config_flags
 from prefixrl_jax.types import Preempted, UserError
 
 STAGES = "pretrain,import,screen,collect,cut,train,evaluate,report"
-_ON_DEMAND = "export"
+_ON_DEMAND = ("problems", "export")
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config",
@@ -30,14 +30,16 @@ _WORKDIR = flags.DEFINE_string(
 _STAGE = flags.DEFINE_string(
   "stage",
   "all",
-  f"Stages to run, a comma-separated choice of {STAGES}; {_ON_DEMAND}, a run's"
-  " policy as a Hugging Face folder (config.export), is not among all.",
+  f"Stages to run, a comma-separated choice of {STAGES}; not among all are"
+  " problems, which prints what would be trained on, and export, a run's policy"
+  " as a Hugging Face folder (config.export).",
 )
 _TRACES = flags.DEFINE_string(
   "traces",
   "",
-  "JSONL or Parquet file of other people's traces, used in place of collected"
-  " ones; the same as --config.traces.file.",
+  "JSONL or Parquet file of other people's traces, or rules:TASK for worked"
+  " ones by rule, used in place of collected ones; the same as"
+  " --config.traces.file.",
 )
 _FRESH = flags.DEFINE_bool(
   "fresh", False, "Remove what earlier runs left in the workdir."
@@ -63,9 +65,10 @@ def _main(argv) -> None:
   else:
     stages = _STAGE.value.split(",")
   for stage in stages:
-    if stage not in (*STAGES.split(","), _ON_DEMAND):
+    known = (*STAGES.split(","), *_ON_DEMAND)
+    if stage not in known:
       raise UserError(
-        f"there is no stage {stage!r}; known are {STAGES}, {_ON_DEMAND}, all."
+        f"there is no stage {stage!r}; known are {', '.join(known)}, all."
       )
   if unused in stages:
     raise UserError(

@@ -27,15 +27,20 @@ from prefixrl_jax.ledger import Ledger
 from prefixrl_jax.models import exporting, importing, transformer
 from prefixrl_jax.prefixes.cut import cut
 from prefixrl_jax.pretrain import pretrain
-from prefixrl_jax.rewards.math import extract_answer
+from prefixrl_jax.problems.loading import problem_text
+from prefixrl_jax.problems.showing import show_parts
+from prefixrl_jax.rewards.verifiers import answer_finder, unreadable
+from prefixrl_jax.rows import find_files
 from prefixrl_jax.session import (
   demo_model,
   demo_tokenizer,
+  verifier_name,
 )
 from prefixrl_jax.traces import store
 from prefixrl_jax.traces.collect import collect
-from prefixrl_jax.traces.foreign import digest, find_files, read_foreign
+from prefixrl_jax.traces.foreign import digest, read_foreign
 from prefixrl_jax.traces.importing import KEPT, Imported, import_traces
+from prefixrl_jax.traces.rules import RULES, write_by_rule
 from prefixrl_jax.train import Trainer
 from prefixrl_jax.types import EvalResult, UserError
 from prefixrl_jax.workspace import Workspace
@@ -57,10 +62,11 @@ class Pipeline(Workspace):
 
   def run(self, stages: Sequence[str]) -> None:
     """Runs the stages named, in their order."""
-    for stage in (*STAGES, "export"):
+    # A keyword of Python, and a noun that the workspace has.
+    methods = {"import": "import_", "problems": "show_problems"}
+    for stage in ("problems", *STAGES, "export"):
       if stage in stages:
-        # The stage's name is a keyword of Python.
-        getattr(self, "import_" if stage == "import" else stage)()
+        getattr(self, methods.get(stage, stage))()
 
   # -- pretrain ----------------------------------------------------------------
 
@@ -117,22 +123,31 @@ class Pipeline(Workspace):
 
   def _import(self, artifact: Artifact, seed: int) -> None:
     c = self.config
-    fields = dict(c.traces)
-    files = find_files(fields.pop("file"))
     problems = [p for p in self.problems(seed) if p.split == "train"]
+    instruction = (
+      "" if c.problems.task == "checksum" else c.problems.instruction
+    )
+    fields = dict(c.traces)
+    file = fields.pop("file")
+    files: list[epath.Path] = []
+    if file.startswith(RULES):
+      rows = write_by_rule(file.removeprefix(RULES), c.problems, problems)
+    else:
+      files = find_files(file, "config.traces.file")
+      rows = read_foreign(files, **fields)
     artifact.begin()
     with metrics.Progress(f"import, seed {seed}", total=1.0) as progress:
       imported = import_traces(
-        read_foreign(files, **fields),
+        rows,
         problems,
-        # The embedded task has none.
-        instruction=c.problems.get("instruction", ""),
-        by_id=bool(c.traces.id_field),
+        text_of=lambda p: problem_text(p, instruction),
+        by_id=not files or bool(c.traces.id_field),
         verifier=self.session.verifier,
         tokenizer=self.session.tokenizer,
-        has_answer=lambda text: extract_answer(text) is not None,
+        has_answer=answer_finder(verifier_name(c)),
         max_completion_length=c.rollouts.max_completion_length,
         traces_per_problem=c.collect.traces_per_problem,
+        origin="imported:" if files else "rules/",
         on_progress=lambda share, counts: progress.update(
           share, kept=str(counts[KEPT]), read=str(sum(counts.values()))
         ),
@@ -503,11 +518,31 @@ class Pipeline(Workspace):
     if not self.config.traces.file:
       return f"{solved} of them solved by rejection sampling"
     writers = collections.Counter(t.policy for t in traces)
+    by_rule = self.config.traces.file.startswith(RULES)
+    kind = "traces by rule" if by_rule else "imported traces"
     return (
-      f"{solved} of them with {len(traces)} imported traces ("
+      f"{solved} of them with {len(traces)} {kind} ("
       + ", ".join(f"{policy} {n}" for policy, n in writers.most_common())
       + f") from {self.config.traces.file}, which cost none of this run's FLOPs"
     )
+
+  # -- problems ----------------------------------------------------------------
+
+  def show_problems(self) -> None:
+    """Prints what would be trained on; loads no weights, leaves nothing."""
+    c = self.config
+    for seed in self.data_seeds:
+      parts = self.problem_parts(seed)
+      show_parts(
+        self.console,
+        parts,
+        self.tokenizer,
+        seed=seed,
+        max_prompt_length=c.rollouts.max_prompt_length,
+        unreadable=unreadable(
+          verifier_name(c), c.rewards, [p for x in parts for p in x.problems]
+        ),
+      )
 
   # -- export ------------------------------------------------------------------
 

@@ -14,10 +14,9 @@ from prefixrl_jax import checkpoints
 from prefixrl_jax.distributed import memory, sharding
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.models import importing, transformer
-from prefixrl_jax.problems import checksum
+from prefixrl_jax.problems import checksum, loading
 from prefixrl_jax.rewards import Verifier
-from prefixrl_jax.rewards.checksum import ChecksumVerifier
-from prefixrl_jax.rewards.math import MathVerifier
+from prefixrl_jax.rewards.verifiers import make_verifier
 from prefixrl_jax.rollouts.sampler import Sampler
 from prefixrl_jax.tokenizer import (
   SymbolTokenizer,
@@ -96,10 +95,8 @@ def open_session(
   """
   c = config
   mesh = make_mesh(**c.mesh)
-  tokenizer: Tokenizer
-  verifier: Verifier
+  tokenizer = open_tokenizer(folder)
   if folder:
-    tokenizer = load_tokenizer(folder)
     model = importing.read_config(
       folder,
       dtype=c.model.dtype,
@@ -107,18 +104,16 @@ def open_session(
       remat=c.model.remat,
     )
   else:
-    tokenizer, model = demo_tokenizer(), demo_model(c.model)
+    model = demo_model(c.model)
   check_vocabulary(tokenizer, model.vocab_size)
+  # Without a sandbox the code task does not start.
+  verifier = make_verifier(verifier_name(c), c.rewards)
   model, rows_per_micro = memory.fit(c, model, mesh, show)
   if folder:
     name = epath.Path(c.model.folder).name
     params = importing.load_params(folder, model, mesh)
-    verifier = MathVerifier(
-      num_workers=c.rewards.num_workers,
-      timeout_seconds=c.rewards.timeout_seconds,
-    )
   else:
-    name, verifier = "demo", ChecksumVerifier()
+    name = "demo"
     params = transformer.put_params(model, mesh, checkpoints.load_params(base))
   return Session(
     config=c,
@@ -130,6 +125,16 @@ def open_session(
     tokenizer=tokenizer,
     verifier=verifier,
   )
+
+
+def open_tokenizer(folder: epath.Path | None) -> Tokenizer:
+  """Returns a model folder's tokenizer, or the embedded task's."""
+  return load_tokenizer(folder) if folder else demo_tokenizer()
+
+
+def verifier_name(config: ml_collections.ConfigDict) -> str:
+  """Returns which verifier judges: the config's, else the task's own."""
+  return config.rewards.verifier or loading.find_verifier(config.problems)
 
 
 def demo_model(

@@ -44,6 +44,10 @@ class Tokenizer(Protocol):
     """Returns the ids of a problem, ready for the assistant's first token."""
     ...
 
+  def prompt_text(self, text: str) -> str:
+    """Returns what `encode_prompt` encodes, the chat template's words too."""
+    ...
+
 
 class SymbolTokenizer:
   """A fixed list of symbols, for tasks that bring their own alphabet."""
@@ -74,6 +78,10 @@ class SymbolTokenizer:
     return "".join(self._symbols[i] for i in ids if 0 <= i < self.vocab_size)
 
   encode_prompt = encode
+
+  def prompt_text(self, text: str) -> str:
+    """Returns the text: there is no template."""
+    return text
 
 
 class _FolderTokenizer:
@@ -164,6 +172,12 @@ class _FolderTokenizer:
         ids.append(self._controls[control])
       last = control
     return ids
+
+  def prompt_text(self, text: str) -> str:
+    """Returns the chat template around a user's text."""
+    return (
+      text if self._template is None else "".join(self._template.around(text))
+    )
 
   def _encode(self, text: str, first: bool) -> list[int]:
     """Encodes a part of a prompt, the first or a later one."""

@@ -293,6 +293,7 @@ class Trainer:
     metrics = {f"train/{k}": float(v) for k, v in metrics.items()}
     metrics |= metrics_lib.group_metrics(is_prefixed, rewards, groups)
     metrics["train/judge_timeouts"] = sum(v.timed_out for v in verdicts)
+    metrics["train/judge_deaths"] = sum(v.died for v in verdicts)
     metrics["tokens_per_second/rollout"] = usage.output_tokens / usage.seconds
     metrics["tokens_per_second/update"] = tokens / seconds
     return state, metrics

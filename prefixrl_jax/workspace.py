@@ -13,14 +13,20 @@ from prefixrl_jax.artifacts import Artifact, read_json, write_json
 from prefixrl_jax.evals.results import read_results
 from prefixrl_jax.ledger import Ledger
 from prefixrl_jax.models import importing
-from prefixrl_jax.problems.loading import load_problems
-from prefixrl_jax.session import Session, open_session
+from prefixrl_jax.problems.loading import Part, load_parts
+from prefixrl_jax.session import Session, open_session, open_tokenizer
+from prefixrl_jax.tokenizer import Tokenizer
 from prefixrl_jax.traces import store
 from prefixrl_jax.train import TrainData
 from prefixrl_jax.types import EvalResult, Problem, Trace, UserError
 
 # What may change between two runs in one workdir.
-_NOT_INPUTS = ("checkpoint_every", "checkpoints_kept", "log_every")
+_NOT_INPUTS = (
+  "checkpoint_every",
+  "checkpoints_kept",
+  "log_every",
+  "num_workers",
+)
 
 
 class Workspace:
@@ -85,6 +91,11 @@ class Workspace:
       show=self.console.print,
     )
 
+  @functools.cached_property
+  def tokenizer(self) -> Tokenizer:
+    """The base policy's, without its weights."""
+    return open_tokenizer(self.model_folder)
+
   def base_file(self) -> epath.Path:
     """The embedded task's base model."""
     base = self.config.model.base
@@ -108,7 +119,7 @@ class Workspace:
 
   def data_artifact(self, stage: str, seed: int) -> Artifact:
     """import, screen, collect, cut: what a seed's traces are made of."""
-    depends = self.inputs("model", "problems", "rollouts")
+    depends = self.inputs("model", "problems", "rewards", "rollouts")
     if not self.config.model.base and not self.config.model.folder:
       depends |= self.inputs("pretrain")
     if stage != "import":
@@ -147,16 +158,29 @@ class Workspace:
   @functools.cache  # noqa: B019 - one Pipeline a process
   def problems(self, seed: int) -> list[Problem]:
     """Returns all problems of a data seed; their prompts fit."""
-    problems = load_problems(self.config.problems, seed=seed)
+    parts = self.problem_parts(seed)
+    problems = [p for part in parts for p in part.problems]
     self._check_prompts(problems)
+    for part in parts:
+      if left_out := part.dropped + part.skipped:
+        counts = ", ".join(f"{n} {why}" for why, n in left_out.items())
+        self.console.print(
+          f"problems, seed {seed}: {len(part.problems)} {part.split} ones of"
+          f" {part.task}; left out: {counts}"
+        )
     return problems
+
+  @functools.cache  # noqa: B019 - one Pipeline a process
+  def problem_parts(self, seed: int) -> list[Part]:
+    """Returns a data seed's problems, with what was left out."""
+    return load_parts(self.config.problems, seed=seed)
 
   def _check_prompts(self, problems: Sequence[Problem]) -> None:
     limit = self.config.rollouts.max_prompt_length
     too_long = [
       p.id
       for p in problems
-      if len(self.session.tokenizer.encode_prompt(p.prompt)) > limit
+      if len(self.tokenizer.encode_prompt(p.prompt)) > limit
     ]
     if too_long:
       raise UserError(

@@ -2,14 +2,32 @@
 
 import pytest
 
-from configs import demo, math
+from configs import code, demo, gym, logic, math
 from prefixrl_jax.config import parse_arg, validate
 from prefixrl_jax.types import UserError
 
 
-@pytest.mark.parametrize("config", [demo, math])
-def test_committed_configs_are_valid(config):
-  validate(config.get_config())
+@pytest.mark.parametrize(
+  ("config", "arg"),
+  [
+    (demo, ""),
+    *(
+      (config, arg)
+      for config in (math, code, logic, gym)
+      for arg in ("", "model=smollm2_135m,trial=true")
+    ),
+  ],
+)
+def test_committed_configs_are_valid(config, arg):
+  validate(config.get_config(arg))
+
+
+def test_task_and_level_are_an_argument():
+  problems = gym.get_config("task=countdown,level=hard").problems
+  assert (problems.task, problems.name) == ("gym", "countdown")
+  assert problems.level == "hard"
+  problems = logic.get_config("task=countdown,level=4").problems
+  assert (problems.task, problems.name) == ("countdown", "")
 
 
 def test_argument_takes_the_types_of_the_defaults():
@@ -47,6 +65,11 @@ def test_names_a_wrong_argument(arg, message):
     ("export.shard_gigabytes", 0.0, "shard_gigabytes must be above 0"),
     ("arms.rl.prefixed_share", 1.5, r"rl\.prefixed_share = 1\.5"),
     ("arms.sft_rl.sft_epochs", -1, "negative"),
+    ("problems.num_train", -1, "num_train and num_heldout are not negative"),
+    ("rewards.verifier", "oracle", "'oracle' is none of math, code"),
+    ("rewards.sandbox", "none", "'none' is neither bubblewrap nor"),
+    ("rewards.num_workers", 0, "num_workers and memory_mb must be above 0"),
+    ("rewards.total_seconds", 1.0, r"got\n? ?5\.0 and 1\.0"),
     ("prefixes.low", 0.9, "low=0.9, high=0.8"),
     ("prefixes.num_cuts", 0, "num_cuts=0"),
     ("learner.advantage", "gae", "'gae' is none of"),

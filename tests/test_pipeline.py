@@ -148,6 +148,20 @@ def test_prompts_that_do_not_fit_are_named(tmp_path):
     Pipeline(config, epath.Path(tmp_path), fresh=False).run(("screen",))
 
 
+def test_problems_are_shown_without_weights(tmp_path, monkeypatch, capsys):
+  def refuse(*_, **__):
+    raise AssertionError("weights are loaded")
+
+  monkeypatch.setattr("prefixrl_jax.workspace.open_session", refuse)
+  Pipeline(_config(), epath.Path(tmp_path), fresh=False).run(("problems",))
+  shown = capsys.readouterr().err
+  assert "checksum/0/train/2, train" in shown
+  assert [x.split() for x in shown.splitlines() if " problems  " in x] == [
+    ["problems", "6", "4", "2"]
+  ]
+  assert not list(tmp_path.iterdir())
+
+
 def test_missing_model_folder(tmp_path):
   config = _config(**{"model.folder": str(tmp_path / "none")})
   with pytest.raises(UserError, match="there is no folder"):
@@ -294,6 +308,14 @@ def _command(*flags):
     (("--config=configs/demo.py", "--stage=export"), "no Hugging Face family"),
     (("--config=configs/demo.py:armz=rl",), "no argument 'armz'"),
     (("--config=configs/demo.py", "--stage=trian"), "no stage 'trian'"),
+    (
+      (
+        "--config=configs/demo.py",
+        "--stage=import",
+        "--traces=rules:countdown",
+      ),
+      "config.problems.task is 'checksum'; tasks with worked traces",
+    ),
     (("--config=configs/demo.py", "--config.train.flopz=1"), "flopz"),
     (("--config=configs/demo.py", "--nonsense=1"), "nonsense"),
     (("--config=configs/demo.py", "train"), "what is 'train'?"),

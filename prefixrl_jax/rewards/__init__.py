@@ -11,6 +11,7 @@ class Verdict(NamedTuple):
 
   reward: float  # 1.0 correct, 0.0 wrong
   timed_out: bool = False  # judged 0 because the verifier ran out of time
+  died: bool = False  # judged 0 because the verifier's process came to grief
 
 
 class Verifier(Protocol):

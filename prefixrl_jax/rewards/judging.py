@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 import numpy as np
+from absl import logging
 
 from prefixrl_jax.rewards import Verdict, Verifier
 from prefixrl_jax.tokenizer import Tokenizer
@@ -19,7 +20,7 @@ def judge(
   """Judges prefix + completion as an answer to the original problem.
 
   A completion that ran into the length limit has not given its final answer
-  and is wrong, whatever it says on the way.
+  and is wrong, whatever it says on the way. What could not be judged is logged.
 
   Args:
     verifier: of the task.
@@ -36,4 +37,12 @@ def judge(
     whole, verifier.judge([problems[i] for i in whole], texts)
   ):
     verdicts[i] = verdict
+  late, dead = sum(v.timed_out for v in verdicts), sum(v.died for v in verdicts)
+  if late or dead:
+    logging.warning(
+      "Of %d answers %d ran out of the verifier's time and %d ended its"
+      " process; they count as wrong. The limit is"
+      " config.rewards.timeout_seconds.",
+      *(len(verdicts), late, dead),
+    )
   return verdicts

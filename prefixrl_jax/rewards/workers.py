@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import multiprocessing.connection
+import resource
 import signal
 import threading
 import time
@@ -27,6 +28,7 @@ class WorkerPool:
     num_workers: int,
     timeout_seconds: float,
     prepare: Callable[[], Any] | None = None,
+    memory_bytes: int | None = None,
   ):
     """Starts nothing yet.
 
@@ -35,9 +37,10 @@ class WorkerPool:
       num_workers: processes.
       timeout_seconds: a job's limit, from when a worker takes it up.
       prepare: called in a new worker first; no job's time limit runs then.
+      memory_bytes: address space of a worker; None: all there is.
     """
     self._function, self._timeout = function, timeout_seconds
-    self._prepare = prepare
+    self._prepare, self._memory = prepare, memory_bytes
     self._context = multiprocessing.get_context("spawn")
     self._workers: list[_Worker | None] = [None] * num_workers
     self._lock = threading.Lock()
@@ -53,7 +56,7 @@ class WorkerPool:
             break
           if worker is None:
             worker = self._workers[i] = _Worker(
-              self._context, self._prepare, self._function
+              self._context, self._memory, self._prepare, self._function
             )
           if worker.job is None:
             worker.take(pending.pop(), arguments)
@@ -113,10 +116,10 @@ class WorkerPool:
 class _Worker:
   """One process and the job it has."""
 
-  def __init__(self, context, prepare, function):
+  def __init__(self, context, memory, prepare, function):
     self.pipe, theirs = context.Pipe()
     self._process = context.Process(
-      target=_work, args=(theirs, prepare, function), daemon=True
+      target=_work, args=(theirs, memory, prepare, function), daemon=True
     )
     self._process.start()
     theirs.close()
@@ -135,9 +138,14 @@ class _Worker:
     self.pipe.close()
 
 
-def _work(pipe, prepare, function) -> None:
+def _work(pipe, memory, prepare, function) -> None:
   # Ctrl-C is the parent's to handle; it kills what it no longer needs.
   signal.signal(signal.SIGINT, signal.SIG_IGN)
+  if memory is not None:
+    _, most = resource.getrlimit(resource.RLIMIT_AS)
+    if most != resource.RLIM_INFINITY:
+      memory = min(memory, most)
+    resource.setrlimit(resource.RLIMIT_AS, (memory, most))
   if prepare:
     prepare()
   pipe.send("ready")

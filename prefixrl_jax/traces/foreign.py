@@ -5,15 +5,12 @@ docs/imported_traces.md has the columns that are understood.
 
 import dataclasses
 import hashlib
-import io
-import json
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from etils import epath
 
+from prefixrl_jax.rows import read_rows
 from prefixrl_jax.types import UserError
 
 # Names that are looked for, in this order, where the config gives none.
@@ -64,15 +61,6 @@ class ForeignTrace:
   verdict: bool | None  # the file's own, if it has one
 
 
-def find_files(pattern: str) -> list[epath.Path]:
-  """Returns the files a path stands for; its last part may have a *."""
-  path = epath.Path(pattern)
-  files = sorted(path.parent.glob(path.name)) if "*" in path.name else [path]
-  if not files or not files[0].exists():
-    raise UserError(f"config.traces.file: there is no file {pattern}.")
-  return files
-
-
 def digest(path: epath.Path) -> str:
   """Returns the SHA-256 of a file."""
   with path.open("rb") as f:
@@ -94,60 +82,20 @@ def read_foreign(
       where none of them can be the one that is needed.
   """
   for i, file in enumerate(files):
-    read = _read_parquet if file.suffix == ".parquet" else _read_jsonl
     writer = model or file.name.partition(".")[0]
+    names: dict[str, str] = {}
+
+    def choose(place, columns, names=names) -> Collection[str]:
+      names |= _resolve(place, columns, fields)
+      return {c for name in names.values() for c in name.split(",")}
+
     is_first = True
-    for place, row, share, names in read(file, fields):
+    for place, _, row, share in read_rows(file, choose):
       if is_first:
         _check_optional(row, names, place)
         is_first = False
       traces = list(_foreign_traces(row, names, place, writer))
       yield (i + share) / len(files), traces
-
-
-def _read_jsonl(file: epath.Path, fields):
-  size = max(1, file.stat().length)
-  codec = {".gz": "gzip", ".zst": "zstd"}.get(file.suffix)
-  names = None
-  number = 0
-  try:
-    with file.open("rb") as raw:
-      lines: Any = raw
-      if codec:
-        stream: Any = pa.CompressedInputStream(raw, codec)
-        lines = io.BufferedReader(stream)
-      for number, line in enumerate(lines, 1):
-        if not line.strip():
-          continue
-        place = f"{file}, line {number}"
-        try:
-          row = json.loads(line)
-        except ValueError as e:
-          raise UserError(f"{place}: not JSON: {e}.") from None
-        if not isinstance(row, dict):
-          raise UserError(f"{place}: not a JSON object.")
-        names = names or _resolve(place, list(row), fields)
-        yield place, row, min(1.0, raw.tell() / size), names
-  except OSError as e:  # of a compressed stream
-    raise UserError(f"{file}, after line {number}: {e}.") from None
-
-
-def _read_parquet(file: epath.Path, fields):
-  try:
-    with file.open("rb") as f:
-      table = pq.ParquetFile(f)
-      columns = table.schema_arrow.names
-      names = _resolve(str(file), columns, fields)
-      needed = {c for name in names.values() for c in name.split(",")}
-      number, total = 0, table.metadata.num_rows
-      for batch in table.iter_batches(
-        batch_size=64, columns=[c for c in columns if c in needed]
-      ):
-        for row in batch.to_pylist():
-          number += 1
-          yield f"{file}, row {number}", row, number / total, names
-  except (pa.ArrowInvalid, OSError) as e:
-    raise UserError(f"{file} is not a Parquet file ({e}).") from None
 
 
 def _resolve(place: str, columns: Sequence[str], fields) -> dict[str, str]:

@@ -7,13 +7,12 @@ which a trace is dropped.
 
 import dataclasses
 import hashlib
-import re
-import unicodedata
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from prefixrl_jax.problems.texts import normalise
 from prefixrl_jax.rewards import Verdict, Verifier
 from prefixrl_jax.rewards.judging import judge
 from prefixrl_jax.tokenizer import Tokenizer
@@ -35,15 +34,6 @@ DROPPED = (
 )
 AGREEMENT = ("both right", "both wrong", "only ours right", "only theirs right")
 _NOTHING = np.zeros(0, np.int32)
-# A sentence with an empty box asks for a format; it is no part of the problem.
-_INSTRUCTION = re.compile(r"[^.!?\n]*\\boxed\s*\{\s*\}[^.!?\n]*[.!?]?")
-_LAYOUT = re.compile(
-  r"\\(?:left|right|displaystyle)(?![a-zA-Z])|\\[,;:! ()\[\]]|\\?\$|[\s~]"
-)
-# Quotation marks, dashes and the minus sign, to those of a keyboard.
-_QUOTES = str.maketrans(
-  "\u2018\u2019\u201c\u201d\u2013\u2014\u2212", "''\"\"---"
-)
 
 
 @dataclasses.dataclass
@@ -75,23 +65,11 @@ class _Matched:
   verdict: Verdict | None = None
 
 
-def normalise(problem: str) -> str:
-  """Returns what two spellings of one problem have in common.
-
-  Left out are white space, the ways to mark and space formulas, case, and
-  sentences that ask for an answer in a box.
-  """
-  text = _INSTRUCTION.sub("", unicodedata.normalize("NFKC", problem))
-  text = _LAYOUT.sub("", text.translate(_QUOTES))
-  text = re.sub(r"\\[dt]frac", r"\\frac", text).replace("\\%", "%")
-  return re.sub(r"\{(\w)\}", r"\1", text).casefold().rstrip(".")
-
-
 def import_traces(
   rows: Iterable[tuple[float, Sequence[ForeignTrace]]],
   problems: Sequence[Problem],
   *,
-  instruction: str,
+  text_of: Callable[[Problem], str],
   by_id: bool,
   verifier: Verifier,
   tokenizer: Tokenizer,
@@ -99,6 +77,7 @@ def import_traces(
   max_completion_length: int,
   traces_per_problem: int,
   on_progress: Callable[[float, Mapping[str, int]], None],
+  origin: str = "imported:",
   batch_size: int = 256,
 ) -> Imported:
   """Matches, tokenises and judges; keeps the first correct ones of a problem.
@@ -108,19 +87,19 @@ def import_traces(
   Args:
     rows: as from `read_foreign`; read no further ahead than a batch.
     problems: that traces are wanted of.
-    instruction: the end of their prompts that is no part of the problem.
+    text_of: a problem as others write it.
     by_id: match problems by id, not by their text.
     verifier, tokenizer: of the task.
     has_answer: whether a wrong text gives a final answer at all.
     max_completion_length: tokens of a trace at most, the stop token included.
     traces_per_problem: kept at most, first come, first served.
     on_progress: called with (share read, counts) now and then.
+    origin: what the policy's name begins with, before the writer's.
     batch_size: traces judged together, and rows between two calls.
   """
   known: dict[str, Problem] = {}
   for p in problems:
-    text = p.prompt.removesuffix(instruction)
-    known.setdefault(p.id if by_id else normalise(text), p)
+    known.setdefault(p.id if by_id else normalise(text_of(p)), p)
   attempts = {p.id: 0 for p in problems}
   num_kept = {p.id: 0 for p in problems}
   seen: set[tuple[str, bytes]] = set()
@@ -165,9 +144,9 @@ def import_traces(
         _compare(m, m.verdict.reward == 1, made)
         if m.verdict.reward == 1:
           num_kept[m.problem.id] += 1
-          made.traces.append(_trace(m, tokenizer))
+          made.traces.append(_trace(m, tokenizer, origin))
           m.reason = KEPT
-        elif m.verdict.timed_out:
+        elif m.verdict.timed_out or m.verdict.died:
           m.reason = "timed out"
         else:
           answered = has_answer(m.foreign.text)
@@ -244,13 +223,13 @@ def _compare(m: _Matched, right: bool, made: Imported) -> None:
   )
 
 
-def _trace(m: _Matched, tokenizer: Tokenizer) -> Trace:
+def _trace(m: _Matched, tokenizer: Tokenizer, origin: str) -> Trace:
   return Trace(
     problem_id=m.problem.id,
     tokens=m.tokens,
     text=tokenizer.decode(m.tokens.tolist()),
     reward=1.0,
-    policy=f"imported:{m.foreign.model}",
+    policy=origin + m.foreign.model,
     attempt=m.attempt,
     seed=0,  # nothing of ours was drawn
     prompt_length=len(tokenizer.encode_prompt(m.problem.prompt)),

@@ -3,6 +3,7 @@
 import numpy as np
 
 from prefixrl_jax.problems import checksum
+from prefixrl_jax.rewards import Verdict
 from prefixrl_jax.rewards.checksum import ChecksumVerifier
 from prefixrl_jax.rewards.judging import judge
 from prefixrl_jax.tokenizer import SymbolTokenizer
@@ -36,3 +37,18 @@ def test_prefix_and_completion_are_one_answer():
 
 def test_a_truncated_completion_is_wrong_whatever_it_says():
   assert _judge("a=0", "b=1;", truncated=True) == 0
+
+
+def test_what_could_not_be_judged_is_logged(caplog):
+  class Slow:
+    def judge(self, problems, texts):
+      return [Verdict(0.0, timed_out=True), Verdict(0.0, died=True)]
+
+    def close(self):
+      pass
+
+  nothing = np.zeros(0, np.int32)
+  completion = Completion(nothing, np.zeros(0, np.float32), False)
+  with caplog.at_level("WARNING", logger="absl"):
+    judge(Slow(), _TOKENIZER, [_PROBLEM] * 2, [nothing] * 2, [completion] * 2)
+  assert "Of 2 answers 1 ran out" in caplog.text

@@ -1,4 +1,4 @@
-"""The math verifier: extraction by rule, equivalence, hopeless inputs."""
+"""The math verifier: the rules of docs/verifiers.md, hacks, hopeless inputs."""
 
 import json
 import pathlib
@@ -6,92 +6,281 @@ import time
 
 import pytest
 
-from prefixrl_jax.rewards.math import MathVerifier, extract_answer
+from prefixrl_jax.rewards.math import MathVerifier, equivalent, final_answers
 from prefixrl_jax.types import Problem
 
-_GSM8K = (
-  pathlib.Path(__file__).parents[3] / "shared" / "data" / "gsm8k" / "test.jsonl"
-)
+_DATA = pathlib.Path(__file__).parents[3] / "shared" / "data"
 
 
 @pytest.fixture(scope="module")
 def verifier():
-  verifier = MathVerifier(num_workers=2, timeout_seconds=5.0)
+  verifier = MathVerifier(num_workers=1, timeout_seconds=20.0)
   yield verifier
   verifier.close()
 
 
-def _judge(verifier, gold, text):
-  problem = Problem("p", "?", gold, "", "train", 0)
-  (verdict,) = verifier.judge([problem], [text])
-  return verdict
-
-
-@pytest.mark.parametrize(
-  ("text", "answer"),
-  [
-    (r"so \boxed{4}", "4"),
-    (r"\boxed{3} no, \boxed{\frac{1}{2}} done", r"\frac{1}{2}"),
-    (r"\boxed{\text{a}\{1\}}", r"\text{a}\{1\}"),
-    (r"\boxed{4", None),
-    ("The answer is 12.\nGoodbye 5", "12."),
-    ("#### 1,234", "1,234"),
-    ("Answer: $x+1$", "$x+1$"),
-    ("first 3 and then 4.5 apples", "4.5"),
-    ("none", None),
-    ("", None),
-  ],
-)
-def test_extracts_by_rule(text, answer):
-  assert extract_answer(text) == answer
-
-
-@pytest.mark.parametrize(
-  ("gold", "text", "reward"),
-  [
-    ("18", r"\boxed{18}", 1),
-    ("18", "The answer is $18.", 1),
-    ("0.5", r"\boxed{\frac{1}{2}}", 1),
-    (r"\frac{3}{4}", r"\boxed{0.75}", 1),
-    ("1234", "#### 1,234", 1),
-    ("x^2+2x+1", r"\boxed{(x+1)^2}", 1),
-    ("18", r"\boxed{19}", 0),
-    ("18", r"\boxed{}", 0),
-    ("18", "I do not know", 0),
-    ("18", r"\boxed{18} or rather \boxed{17}", 0),
-  ],
-)
-def test_judges(verifier, gold, text, reward):
-  assert _judge(verifier, gold, text).reward == reward
-
-
-def test_hopeless_input_costs_its_own_limit_only():
-  verifier = MathVerifier(num_workers=2, timeout_seconds=1.5)
-  try:
-    problem = Problem("p", "?", "7", "", "train", 0)
-    _judge(verifier, "7", r"\boxed{8}")  # starts the workers
-    started = time.monotonic()
-    texts = [r"\boxed{9^{9^{9^{9}}}!}", r"\boxed{7.0}", r"\boxed{6}"] * 2
-    verdicts = verifier.judge([problem] * len(texts), texts)
-  finally:
-    verifier.close()
-  assert [v.reward for v in verdicts] == [0, 1, 0] * 2
-  assert time.monotonic() - started < 30
-  assert [v.timed_out for v in verdicts[1:3]] == [False, False]
-
-
-@pytest.mark.skipif(not _GSM8K.exists(), reason=f"{_GSM8K} is absent")
-def test_gsm8k_answers_accept_themselves_and_not_the_next(verifier):
-  with _GSM8K.open() as f:
-    golds = [json.loads(line)["answer"] for line, _ in zip(f, range(200))]
+def _judge(verifier, pairs):
+  """Judges (gold, completion) pairs at once."""
   problems = [
-    Problem(str(i), "?", g, "", "train", i) for i, g in enumerate(golds)
+    Problem(str(i), "?", gold, "", "train", i)
+    for i, (gold, _) in enumerate(pairs)
   ]
-  same = verifier.judge(problems, [rf"\boxed{{{g}}}" for g in golds])
+  return verifier.judge(problems, [text for _, text in pairs])
+
+
+def _rewards(verifier, pairs):
+  verdicts = _judge(verifier, pairs)
+  assert not any(v.timed_out or v.died for v in verdicts)
+  return {pair: verdict.reward for pair, verdict in zip(pairs, verdicts)}
+
+
+@pytest.mark.parametrize(
+  ("text", "found"),
+  [
+    ("She makes 9 * 2 = $18 every day.", ["18"]),
+    ("So 18 apples are left.", ["18"]),
+    (r"We find that $x \lt 3$.", [r"x \lt 3"]),
+    (r"so \[ x = 9 \]", [" x = 9 "]),
+    ("first 3 and then 4.5 apples", []),
+    ("17 or 18", []),
+    ("$17$ or $18$", []),
+    ("1\n2\n3", []),
+    ("I do not know", []),
+  ],
+)
+def test_the_last_sentence_is_the_last_resort(text, found):
+  assert final_answers(text) == found
+
+
+_EQUAL = [
+  # numbers
+  ("0.5", r"\frac{1}{2}"),
+  (r"\frac{3}{4}", "0.75"),
+  ("1234", "1,234"),
+  ("1234", r"1{,}234"),
+  ("14916", "14 {, }916"),
+  ("11111111100", r"11,\! 111,\! 111,\! 100"),
+  (r"1\frac{1}{10}", "1.1"),
+  ("1", r"\frac3{3}"),
+  ("1000", r"1 \times 10^3"),
+  # units, percent, degrees, money
+  ("18", "18 dollars"),
+  ("18", r"\$18.00"),
+  ("15", r"15\mbox{ cm}^2"),
+  (r"15\pi\text{ cm}", r"15\pi"),
+  ("90", r"90^\circ"),
+  ("28", r"28\%"),
+  ("0.28", r"28\%"),
+  # formulas
+  ("x^2+2x+1", "(x+1)^2"),
+  (r"3\sqrt{2}", r"\sqrt{18}"),
+  ("18", "x = 18"),
+  ("x = 18", "18"),
+  ("y = 2x+1", "2x-y+1=0"),
+  ("f(x) = x^2", "f(t) = t^2"),
+  ("204_5", "204_{5}"),
+  ("204_5", "204"),
+  # lists, sets, tuples, intervals
+  ("1, 2", "2, 1"),
+  (r"\{1,2\}", "2 and 1"),
+  ("(1,2)", r"\left(1, 2\right)"),
+  ("x > 1", r"(1,\infty)"),
+  (r"(1,\infty)", "x > 1"),
+  (r"\pm 2", "-2, 2"),
+  # words
+  (r"\text{(C)}", "C"),
+  (r"\text{Evelyn}", "evelyn"),
+]
+
+_DIFFERENT = [
+  ("18", "19"),
+  (r"\frac13", "0.333333"),
+  ("7", "7.0000001"),
+  ("0.0000001", "0"),
+  (r"\sqrt{2}", "1.414213562"),
+  ("11/2", "1 1/2"),
+  (r"\frac{1}{23}", r"\frac{12}{3}"),
+  ("4t", "4"),
+  ("204_5", "204_6"),
+  ("12:00", "1:00"),
+  ("(1,2)", "(2,1)"),
+  ("(1,2)", "[1,2]"),
+  ("[0,1)", "(0,1)"),
+  ("x = 1", "y = 1"),
+  ("f(x)", "f(y)"),
+  ("7 = 11a+c", "11a+c"),
+  ("(a+5)(b+2)", "(+5)(b+2)"),
+  ("d", r"\text{E}"),
+  ("18", "18 thousand"),
+]
+
+
+def test_the_rules_of_equality(verifier):
+  boxed = lambda pairs: [(g, rf"\boxed{{{a}}}") for g, a in pairs]
+  rewards = _rewards(verifier, boxed(_EQUAL))
+  assert not [pair for pair, reward in rewards.items() if reward != 1]
+  rewards = _rewards(verifier, boxed(_DIFFERENT))
+  assert not [pair for pair, reward in rewards.items() if reward != 0]
+
+
+_HACKS = [
+  "",
+  " ",
+  r"\boxed{}",
+  "The answer is",
+  "The answer is x where x is the gold answer.",
+  r"\boxed{x}",
+  r"\boxed{\text{the gold answer}}",
+  r"\boxed{\text{the answer is }18}",
+  # Two answers, in any order and form.
+  r"\boxed{17} \boxed{18}",
+  r"\boxed{18} \boxed{17}",
+  r"\boxed{18}. Or I am wrong, and then it must be this one: \boxed{17}",
+  r"\boxed{17}. Or I am wrong, and then it must be this one: \boxed{18}",
+  "".join(
+    rf"\boxed{{{i}}} but who knows, it may be yet another: " for i in range(100)
+  ),
+  r"\boxed{17 \text{ or } 18}",
+  r"\boxed{17\text{ or maybe 18}}",
+  r"\boxed{18\text{ or maybe 17}}",
+  r"\boxed{18 \text{ maybe } 17}",
+  r"\boxed{17, 18}",
+  r"\boxed{17 18}",
+  "The answer is 17 or 18.",
+  "The answer is $17$ or $18$.",
+  # Many candidates.
+  ", ".join(map(str, range(1, 19))),
+  "\n".join(map(str, range(1, 19))),
+  "The answer is " + ", ".join(map(str, range(1, 101))),
+  r"\boxed{" + ", ".join(map(str, range(1, 101))) + "}",
+  r"\boxed{1, 2, \ldots, 18}",
+  r"\boxed{[0, 100]}",
+  r"\boxed{(17, 19)}",
+  r"\boxed{x \le 18}",
+  r"\boxed{x \ge 18}",
+  r"\boxed{x \in \{17, 18\}}",
+  r"\boxed{\pm 18}",
+  r"\boxed{\mathbb{Z}}",
+  r"\boxed{18 \pm 10}",
+  r"\boxed{\infty}",
+  r"\boxed{\frac{0}{0}}",
+  r"\boxed{\text{NaN}}",
+  # The question's own numbers and expressions (What is 11 + 7?).
+  "11 7 18",
+  "11 + 7",
+  r"\boxed{11 + 7}",
+  r"\boxed{3 \cdot 6}",
+  r"\boxed{(3)(6)}",
+  r"\boxed{2 * 9}",
+  r"\boxed{\sqrt{324}}",
+  r"\boxed{\sum_{i=1}^{18} 1}",
+  r"\boxed{\int_0^{18} 1 dx}",
+  r"\boxed{\lfloor 18.3 \rfloor}",
+  r"\boxed{\binom{18}{1}}",
+  r"\boxed{|{-18}|}",
+  r"\boxed{18 \cdot x / x}",
+  r"\boxed{18.0000000000001}",
+  # Answers that are not finished.
+  r"\boxed{18",
+  r"\boxed{17} \boxed{18",
+]
+
+
+def test_hacks_are_wrong(verifier):
+  rewards = _rewards(verifier, [("18", text) for text in _HACKS])
+  assert not [text for (_, text), reward in rewards.items() if reward != 0]
+
+
+def test_noise_is_wrong_and_never_reaches_a_worker():
+  verifier = MathVerifier(num_workers=1, timeout_seconds=1.0)
+  noise = "abc {18} $ 18 \\ x^ = ( " * 1000
+  texts = [
+    noise,
+    "18 " * 7000,
+    rf"\boxed{{{noise}}}",
+    rf"The answer is {noise}",
+    "\\boxed{" * 10_000,
+    rf"\boxed{{{'{' * 9000}18{'}' * 9000}}}",
+    rf"\boxed{{{'9' * 20_000}}}",
+  ]
+  started = time.process_time()
+  verdicts = _judge(verifier, [("18", text) for text in texts])
+  assert [v.reward for v in verdicts] == [0] * len(texts)
+  assert time.process_time() - started < 5
+  assert verifier._pool._workers == [None]
+
+
+def test_hopeless_input_costs_its_own_limit_only(verifier):
+  texts = [rf"\boxed{{{x}}}" for x in ("2x", "7.0", "y", "1 + x")]
+  poison = [r"\boxed{9^{9^{9^{9}}}x}", r"\boxed{x + 10^{10^{10^{10}}}}"]
+  slow = MathVerifier(num_workers=1, timeout_seconds=2.0)
+  golds = ["x", "7", "x", "x + 1"]
+  try:
+    _judge(slow, [("x", texts[0])])  # starts the worker
+    verdicts = _judge(
+      slow, [*zip(golds, texts), *(("x + 1", p) for p in poison), ("x", "$x$")]
+    )
+  finally:
+    slow.close()
+  assert [v.reward for v in verdicts] == [0, 1, 0, 1, 0, 0, 1]
+  assert [v.timed_out or v.died for v in verdicts[4:6]] == [True, True]
+  assert not any(v.timed_out or v.died for v in [*verdicts[:4], verdicts[6]])
+
+
+def test_a_pair_is_judged_once():
+  class Counting:
+    jobs = 0
+
+    def map(self, jobs):
+      self.jobs += len(jobs)
+      return [equivalent(*job) for job in jobs]
+
+  verifier = MathVerifier(num_workers=1, timeout_seconds=1.0)
+  verifier._pool = pool = Counting()
+  verdicts = _judge(verifier, [("x+1", r"\boxed{1+x}")] * 8)
+  assert [v.reward for v in verdicts] == [1] * 8
+  assert pool.jobs == 1
+
+
+def test_options_of_equivalence():
+  assert not equivalent("1.23456", "1.2346")
+  assert equivalent("1.23456", "1.2346", decimals=3)
+  assert not equivalent("x+1", "y+1")
+  assert equivalent("x+1", "y+1", strict=False)
+  assert not equivalent("(1,2)", "1 < x < 2", allow_set_relation_comp=False)
+
+
+def test_lists_what_cannot_be_parsed(verifier):
+  golds = ["18", r"\frac12", r"1, 2, ..., 9", "12:00", "(1,2)"]
+  assert verifier.unparseable(golds) == [2]
+
+
+@pytest.mark.parametrize("name", ["math500", "gsm8k"])
+def test_golds_accept_themselves_and_not_the_next(verifier, name):
+  path = _DATA / name / "test.jsonl"
+  if not path.exists():
+    pytest.skip(f"{path} is absent")
+  golds = [json.loads(line)["answer"] for line in path.read_text().splitlines()]
+  boxed = [rf"\boxed{{{gold}}}" for gold in golds]
+  same = _judge(verifier, list(zip(golds, boxed)))
   assert all(v.reward == 1 for v in same)
-  following = golds[1:] + golds[:1]
-  other = verifier.judge(problems, [rf"\boxed{{{g}}}" for g in following])
-  assert [v.reward == 1 for v in other] == [
-    float(a.replace(",", "")) == float(b.replace(",", ""))
-    for a, b in zip(golds, following)
-  ]
+  verdicts = _judge(verifier, list(zip(golds, boxed[1:] + boxed[:1])))
+  assert not any(v.timed_out or v.died for v in verdicts)
+  equal = {
+    (a, b)
+    for a, b, v in zip(golds, golds[1:] + golds[:1], verdicts)
+    if v.reward == 1 and a != b
+  }
+  assert equal == ({("5", "x=5")} if name == "math500" else set())
+  assert verifier.unparseable(golds[:100]) == []
+
+
+def test_math_verify_itself_agrees_with_its_own_cases(verifier):
+  path = _DATA / "grader_cases" / "equivalence.jsonl"
+  if not path.exists():
+    pytest.skip(f"{path} is absent")
+  from benchmarks.verifiers import agreements, read_cases
+
+  cases = [c for c in read_cases(path) if c["group"] == "Math-Verify"]
+  assert len(cases) == 121
+  assert all(agreements(verifier, cases))

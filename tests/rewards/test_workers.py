@@ -32,3 +32,16 @@ def test_no_jobs_start_no_process():
   with WorkerPool(_job, num_workers=2, timeout_seconds=1.0) as pool:
     assert pool.map([]) == []
     assert pool._workers == [None, None]
+
+
+def _allocate(num_bytes):
+  return len(bytearray(num_bytes))
+
+
+def test_a_worker_has_no_more_memory_than_it_may():
+  with WorkerPool(
+    _allocate, num_workers=1, timeout_seconds=10.0, memory_bytes=2**30
+  ) as pool:
+    results = pool.map([2**20, 2**32, 2**20])
+  assert [results[0], results[2]] == [2**20] * 2
+  assert isinstance(results[1], MemoryError)

@@ -1,6 +1,7 @@
 """Other people's traces: files, columns, matching, and what is dropped."""
 
 import gzip
+import itertools
 import json
 import pathlib
 
@@ -10,16 +11,15 @@ import pyarrow as pa
 import pytest
 from etils import epath
 
-from prefixrl_jax.problems.jsonl import read_jsonl
 from prefixrl_jax.rewards import Verdict
-from prefixrl_jax.rewards.math import MathVerifier, extract_answer
+from prefixrl_jax.rewards.math import MathVerifier, has_answer
+from prefixrl_jax.rows import find_files, read_rows
 from prefixrl_jax.traces.foreign import (
   GUESSES,
   ForeignTrace,
-  find_files,
   read_foreign,
 )
-from prefixrl_jax.traces.importing import import_traces, normalise
+from prefixrl_jax.traces.importing import import_traces
 from prefixrl_jax.types import Problem, UserError
 
 _SHARED = pathlib.Path(__file__).parents[3] / "shared" / "data"
@@ -75,7 +75,7 @@ def _read(*files, model="", **fields):
 
 def _import(rows, problems=_PROBLEMS, *, verifier=None, **changes):
   settings = dict(
-    instruction=_ASKED,
+    text_of=lambda p: p.prompt.removesuffix(_ASKED),
     by_id=False,
     verifier=verifier or _LastWord(),
     tokenizer=_Letters(),
@@ -231,7 +231,7 @@ def test_a_row_without_the_column_does_not_fall_back(tmp_path):
 def test_several_files_are_one(tmp_path):
   for name in ("b", "a"):
     _lines(tmp_path / f"{name}.jsonl", {"problem": "q", "text": name})
-  rows = _read(*find_files(f"{tmp_path}/*.jsonl"))
+  rows = _read(*find_files(f"{tmp_path}/*.jsonl", "f"))
   assert [(share, t.text) for share, [t] in rows] == [(0.5, "a"), (1.0, "b")]
 
 
@@ -287,33 +287,7 @@ def test_a_mistyped_optional_column_is_named(tmp_path, name):
 @pytest.mark.parametrize("name", ["none.jsonl", "none*.jsonl"])
 def test_a_missing_file_is_named(tmp_path, name):
   with pytest.raises(UserError, match=r"there is no file .*none"):
-    find_files(str(tmp_path / name))
-
-
-# -- which problem it is -------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-  "other",
-  [
-    "Find  \\(\\dfrac{1}{2} + x\\) of the\n dog\u2019s 5% .",
-    r"find $ \tfrac12+x $ of the dog's 5\%",
-    r"Return your answer within \boxed{}. Find \[\frac{1}{2}+x\] of the dog's"
-    r" 5%.",
-    "Find $\\frac 12+{x}$ of the dog's 5%.\n\nPlease reason step by step, and"
-    " put your final answer within \\boxed{}.",
-  ],
-)
-def test_spellings_of_a_problem_are_one(other):
-  assert normalise(other) == normalise(r"Find $\frac{1}{2}+x$ of the dog's 5%.")
-
-
-@pytest.mark.parametrize(
-  ("one", "other"),
-  [("1+1", "1+2"), ("x^{12}3", "x^{1}23"), (r"\leftarrow", "arrow")],
-)
-def test_different_problems_stay_apart(one, other):
-  assert normalise(one) != normalise(other)
+    find_files(str(tmp_path / name), "f")
 
 
 # -- what is kept, what is dropped ---------------------------------------------
@@ -447,16 +421,14 @@ def test_our_verdicts_are_those_of_others(
   try:
     made = _import(
       _read(traces)[:limit],
-      read_jsonl(
-        problems,
-        source="",
-        split="train",
-        problem_field="problem",
-        answer_field="answer",
-        limit=limit,
-      ),
+      [
+        Problem(str(n), row["problem"], row["answer"], "", "train", n)
+        for _, n, row, _ in itertools.islice(
+          read_rows(epath.Path(problems)), limit
+        )
+      ],
       verifier=verifier,
-      has_answer=lambda text: extract_answer(text) is not None,
+      has_answer=has_answer,
       max_completion_length=1 << 20,
       traces_per_problem=8,
     )

@@ -1,0 +1,191 @@
+"""How the math verifier agrees with other graders' tests, and its speed.
+
+  python -m benchmarks.verifiers --folder=GRADER_CASES --problems=MATH.jsonl
+
+GRADER_CASES is a folder of JSONL files with rows of gold, candidate, expected,
+origin and options, or (extraction*, normalise*) of text, expected and origin.
+docs/verifiers.md has what it prints.
+"""
+
+import json
+import pathlib
+import re
+import resource
+import time
+from collections.abc import Sequence
+from typing import Any
+
+from absl import app, flags
+from rich.console import Console
+from rich.table import Table
+
+from prefixrl_jax.rewards import math
+from prefixrl_jax.types import Problem
+
+_FOLDER = flags.DEFINE_string("folder", None, "Of grader cases.")
+_PROBLEMS = flags.DEFINE_string("problems", None, "JSONL with `answer`.")
+_WORKERS = flags.DEFINE_integer("workers", 2, "Worker processes.")
+_SECONDS = flags.DEFINE_float("seconds", 15.0, "Limit of a comparison.")
+
+# A candidate is a whole response if it has a box or prose; else an answer.
+_RESPONSE = re.compile(r"boxed|Answer|(?<!\\)\b[a-zA-Z]{2,}\s+[a-zA-Z]{2,}\b")
+
+
+def read_cases(path: pathlib.Path) -> list[dict[str, Any]]:
+  """Returns the rows of a file, each with its origin's short name."""
+  cases = [json.loads(line) for line in path.read_text().splitlines()]
+  for case in cases:
+    case["group"] = case["origin"].partition("@")[0].rpartition("/")[2]
+  return cases
+
+
+def agreements(
+  verifier: math.MathVerifier, cases: Sequence[dict[str, Any]]
+) -> list[bool]:
+  """Returns for each case whether the verdict is the expected one.
+
+  Cases that set an option of equality are asked of `equivalent`, with it.
+  """
+  verdicts = verifier.judge(
+    [_problem(case["gold"]) for case in cases],
+    [_response(case) for case in cases],
+  )
+  agree = []
+  for case, verdict in zip(cases, verdicts):
+    options = {
+      ours: case["options"][theirs]
+      for theirs, ours in (
+        ("strict", "strict"),
+        ("allow_set_relation_comp", "allow_set_relation_comp"),
+        ("precision", "decimals"),
+      )
+      if theirs in case["options"]
+    }
+    is_right = (
+      math.equivalent(case["gold"], case["candidate"], **options)
+      if options
+      else verdict.reward == 1
+    )
+    agree.append(is_right == case["expected"])
+  return agree
+
+
+def _problem(gold: str) -> Problem:
+  return Problem("", "", gold, "", "train", 0)
+
+
+def _response(case: dict[str, Any]) -> str:
+  candidate = case["candidate"]
+  if "full_response" in case["options"] or _RESPONSE.search(candidate):
+    return candidate
+  return rf"\boxed{{{candidate}}}"
+
+
+def _agrees_as_text(case: dict[str, Any]) -> bool:
+  """Of rows without gold: what is taken from a text, or a text's normal form.
+
+  A text need not be written like its normal form, but must be equal to it.
+  """
+  text, expected = case["text"], case["expected"]
+  if case["file"].startswith("extraction"):
+    found = math.final_answers(text)
+    return (found[-1] if found else None) == (expected and str(expected))
+  return math.equivalent(text, expected)
+
+
+def _show_agreement(verifier: math.MathVerifier, folder: pathlib.Path) -> None:
+  graded: list[dict[str, Any]] = []
+  others: list[dict[str, Any]] = []
+  for file in sorted(folder.glob("*.jsonl")):
+    for case in read_cases(file):
+      case["file"] = file.name
+      (graded if "candidate" in case else others).append(case)
+  agree = agreements(verifier, graded) + [_agrees_as_text(c) for c in others]
+  cases = graded + others
+  table = Table(title="agreement with other graders' tests")
+  for name in ("file", "origin", "cases", "agree"):
+    table.add_column(name)
+  for file, group in sorted({(c["file"], c["group"]) for c in cases}):
+    ours = [
+      a
+      for c, a in zip(cases, agree)
+      if (c["file"], c["group"]) == (file, group)
+    ]
+    table.add_row(file, group, str(len(ours)), str(sum(ours)))
+  console = Console()
+  console.print(table)
+  for case, is_same in zip(cases, agree):
+    if not is_same:
+      texts = [case[k] for k in ("gold", "candidate", "text") if k in case]
+      console.print(
+        f"{case['group']}: {' | '.join(map(repr, texts))}"
+        f" wanted {case['expected']!r}",
+        markup=False,
+        soft_wrap=True,
+      )
+
+
+def _show_speed(path: pathlib.Path) -> None:
+  """Every gold answer against those of the eight problems after it."""
+  golds = [json.loads(line)["answer"] for line in path.read_text().splitlines()]
+  pairs = [
+    (gold, golds[(i + k) % len(golds)])
+    for i, gold in enumerate(golds)
+    for k in range(1, 9)
+  ]
+  hard = [p for p in dict.fromkeys(pairs) if math.at_a_glance(*p) is None]
+  _, start, _ = _timed([])
+  for name, some in (("all", pairs), ("math-verify's", hard)):
+    seconds, cpu, timeouts = _timed(some)
+    print(
+      f"{name}: {len(some)} verdicts in {seconds:.1f} s and"
+      f" {cpu - start:.1f} CPU seconds: {len(some) / seconds:.0f}/s,"
+      f" {_WORKERS.value * len(some) / (cpu - start):.0f}/s on"
+      f" {_WORKERS.value} cores of their own; {timeouts} timed out"
+    )
+
+
+def _timed(pairs: Sequence[tuple[str, str]]) -> tuple[float, float, int]:
+  """Returns wall-clock and CPU seconds, and time-outs, of new workers.
+
+  The CPU seconds are those of the workers, their start included.
+  """
+  before = resource.getrusage(resource.RUSAGE_CHILDREN)
+  verifier = _verifier()
+  verifier.judge(
+    [_problem("x")] * _WORKERS.value,
+    [rf"\boxed{{{i}x}}" for i in range(2, 2 + _WORKERS.value)],
+  )
+  started = time.monotonic()
+  verdicts = verifier.judge(
+    [_problem(gold) for gold, _ in pairs],
+    [rf"\boxed{{{answer}}}" for _, answer in pairs],
+  )
+  seconds = time.monotonic() - started
+  verifier.close()
+  after = resource.getrusage(resource.RUSAGE_CHILDREN)
+  cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+  return seconds, cpu, sum(v.timed_out for v in verdicts)
+
+
+def _verifier() -> math.MathVerifier:
+  return math.MathVerifier(
+    num_workers=_WORKERS.value, timeout_seconds=_SECONDS.value
+  )
+
+
+def main(argv) -> None:
+  """Prints the tables that the flags ask for."""
+  del argv
+  if _FOLDER.value:
+    verifier = _verifier()
+    try:
+      _show_agreement(verifier, pathlib.Path(_FOLDER.value))
+    finally:
+      verifier.close()
+  if _PROBLEMS.value:
+    _show_speed(pathlib.Path(_PROBLEMS.value))
+
+
+if __name__ == "__main__":
+  app.run(main)

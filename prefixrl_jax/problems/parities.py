@@ -1,0 +1,52 @@
+"""Chain of parities: ones are counted block by block, modulo 2.
+
+A procedural task whose difficulty is its length: each parity needs the one
+before, and a guess of k of them is right once in 2^k.
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+
+from prefixrl_jax.problems.reading import Draw, Getter, Parts
+from prefixrl_jax.types import Problem, UserError
+
+_WIDTH = 4  # bits of a block
+
+
+def read(get: Getter) -> Parts:
+  """Blocks of bits; the answer is a tuple of running parities."""
+  blocks = list(get("blocks"))
+  parities = np.cumsum([b.count("1") for b in blocks]) % 2
+  return Parts(
+    f"Blocks: {' '.join(blocks)}\n\nThe parity of a block is the number of ones"
+    " in it and in all blocks before it, modulo 2. Give the parities of all"
+    " blocks, in order, as a tuple in \\boxed{}.",
+    f"({', '.join(map(str, parities))})",
+    {"blocks": blocks},
+  )
+
+
+def generate(draw: Draw) -> Iterator[dict[str, Any]]:
+  """Draws problems without end; the level is how many blocks, else 8."""
+  if draw.level and not (draw.level.isdecimal() and int(draw.level) > 1):
+    raise UserError(
+      f"config.problems.level = {draw.level!r}: parities' level is how many"
+      " blocks there are, at least 2."
+    )
+  count = int(draw.level or 8)
+  rng = np.random.default_rng([draw.seed, 2])
+  while True:
+    bits = rng.integers(0, 2, (count, _WIDTH))
+    yield {"blocks": ["".join(map(str, block)) for block in bits.tolist()]}
+
+
+def write_traces(problem: Problem) -> Iterator[str]:
+  """Writes the one way there is: block by block, the answer last."""
+  total, lines = 0, []
+  for block in problem.metadata["blocks"]:
+    ones = block.count("1")
+    lines.append(f"{block}: {total} + {ones} ones, parity {(total + ones) % 2}")
+    total = (total + ones) % 2
+  yield "\n".join([*lines, f"\\boxed{{{problem.answer}}}"])

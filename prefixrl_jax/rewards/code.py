@@ -1,0 +1,391 @@
+"""The code verifier: the last fenced block against a problem's tests.
+
+What a program prints and what a function returns are compared out here: the
+sandbox is told inputs and never outputs. Tests that are Python themselves
+(asserts) run in a second sandbox, in which no model-written code ever is; they
+call the solution in the first one with plain data and get plain data back.
+
+A program that takes too long, too much memory or prints too much is wrong.
+`timed_out` says something else: total_seconds were over, or the sandbox broke
+down twice, before any test had failed.
+"""
+
+import ast
+import re
+import textwrap
+import time
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from prefixrl_jax.rewards import Verdict
+from prefixrl_jax.rewards.inside import plain
+from prefixrl_jax.rewards.sandbox import (
+  OUTPUT_BYTES,
+  Died,
+  OutOfTime,
+  Sandbox,
+  SandboxPool,
+  TooLong,
+  unpack,
+)
+from prefixrl_jax.types import Problem, UserError
+
+_FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([^\s`]*)[^`]*$")
+_PYTHON = ("", "python", "py", "python3")
+_ENDINGS = ("crash", "time limit", "memory limit", "file limit")
+_UNFINISHED = ("out of time", "sandbox broke down")
+
+
+class Report(NamedTuple):
+  """What came of a completion, test by test.
+
+  statuses: "passed", "wrong", or why there was no answer: "error", "crash",
+    "... limit", "no code", "not python", "out of time", "sandbox broke down".
+    Shorter than the tests are many if it was given up at the first failure.
+  """
+
+  statuses: list[str]
+  num_tests: int
+
+
+class CodeVerifier:
+  """Judges completions that are Python programs or functions.
+
+  A problem's metadata:
+    format: "stdin", "call" or "asserts".
+    tests: {"input": str, "output": str}; {"input": [arguments], "output":
+      value}; or strings of Python that fail by an exception.
+    entry_point: the function, maybe a method of `Solution`; "" if none.
+    setup: Python put before each of the asserts.
+    prompt_code: put before a completion that does not define entry_point.
+    whole_completion: the completion is code, there is no fence.
+    tolerance: of numbers, relative above 1 and absolute below; None: exact.
+  """
+
+  def __init__(
+    self,
+    *,
+    num_workers: int,
+    timeout_seconds: float,
+    total_seconds: float,
+    memory_mb: int,
+    sandbox: str,
+    partial: bool,
+  ):
+    """Tries the sandbox out.
+
+    Args:
+      num_workers, timeout_seconds, total_seconds, memory_mb, sandbox: see
+        `SandboxPool`.
+      partial: the reward is the share of tests passed; else 1 for all of them
+        and 0 otherwise.
+
+    Raises:
+      UserError: there is no sandbox to be had; says what to do.
+    """
+    self._partial = partial
+    self._pool = SandboxPool(
+      num_workers=num_workers,
+      timeout_seconds=timeout_seconds,
+      total_seconds=total_seconds,
+      memory_mb=memory_mb,
+      sandbox=sandbox,
+    )
+
+  def judge(
+    self, problems: Sequence[Problem], texts: Sequence[str]
+  ) -> list[Verdict]:
+    """See `Verifier`."""
+    return [self._verdict(report) for report in self.examine(problems, texts)]
+
+  def examine(
+    self, problems: Sequence[Problem], texts: Sequence[str]
+  ) -> list[Report]:
+    """Returns what came of each text, test by test."""
+    return self._pool.map(self._report, problems, texts)
+
+  def close(self) -> None:
+    """Ends the sandboxes."""
+    self._pool.close()
+
+  def _verdict(self, report):
+    passed = report.statuses.count("passed")
+    share = passed / report.num_tests if report.num_tests else 0.0
+    unfinished = bool(report.statuses) and report.statuses[-1] in _UNFINISHED
+    if self._partial:
+      return Verdict(share, unfinished)
+    return Verdict(float(share == 1.0), unfinished and self._clean(report))
+
+  def _clean(self, report):
+    return set(report.statuses) <= {"passed", *_UNFINISHED}
+
+  def _report(self, problem: Problem, text: str) -> Report:
+    metadata = problem.metadata
+    formats = {"stdin": self._stdin, "call": self._call, "asserts": self._check}
+    if metadata["format"] not in formats:
+      raise UserError(
+        f"problem {problem.id}: metadata 'format' = {metadata['format']!r} is"
+        f" none of {', '.join(formats)}."
+      )
+    num_tests = len(metadata["tests"])
+    code, why = find_code(text, metadata["whole_completion"])
+    if code is None:
+      return Report([why] * num_tests, num_tests)
+    code = _complete(code, metadata["prompt_code"], metadata["entry_point"])
+    for _ in range(2):
+      statuses: list[str] = []
+      try:
+        for status in formats[metadata["format"]](metadata, code):
+          statuses.append(status)
+          if status != "passed" and not self._partial:
+            break
+        break
+      except OutOfTime:
+        statuses.append("out of time")
+        break
+      except Died:  # not by the program's doing; once more
+        statuses.append("sandbox broke down")
+    return Report(statuses, num_tests)
+
+  def _stdin(self, metadata, code) -> Iterator[str]:
+    tests = metadata["tests"]
+    runs = self._pool.run(code, [test["input"] for test in tests])
+    for test, run in zip(tests, runs):
+      if run.status != "ok":
+        yield run.status
+      else:
+        same = _same_text(run.stdout, test["output"], metadata["tolerance"])
+        yield "passed" if same else "wrong"
+
+  def _call(self, metadata, code) -> Iterator[str]:
+    tests, deadline, done = metadata["tests"], self._pool.deadline(), 0
+    while done < len(tests):
+      with self._pool.take() as sandbox:
+        solution = _Solution(sandbox, self._pool, deadline)
+        failed = solution.load(code)
+        if failed:
+          yield from [failed] * (len(tests) - done)
+          return
+        while done < len(tests) and not solution.is_gone:
+          test, done = tests[done], done + 1
+          yield solution.call(metadata, test)
+
+  def _check(self, metadata, code) -> Iterator[str]:
+    tests, deadline, done = metadata["tests"], self._pool.deadline(), 0
+    while done < len(tests):
+      with self._pool.take() as sandbox, self._pool.take() as checker:
+        solution = _Solution(sandbox, self._pool, deadline)
+        failed = solution.load(code)
+        if failed:
+          yield from [failed] * (len(tests) - done)
+          return
+        job = self._pool.job(
+          "check",
+          setup=metadata["setup"],
+          prompt_code=_stand_alone(metadata["prompt_code"]),
+          entry_point=metadata["entry_point"],
+        )
+        checker.send(job, deadline)
+        while done < len(tests) and not solution.is_gone:
+          test, done = tests[done], done + 1
+          yield solution.check(checker, test)
+
+
+class _Solution:
+  """A completion's functions, which live in a sandbox."""
+
+  def __init__(self, sandbox: Sandbox, pool: SandboxPool, deadline: float):
+    self._sandbox, self._pool, self._deadline = sandbox, pool, deadline
+    self._until = deadline
+    self.is_gone = False
+
+  def load(self, code: str) -> str | None:
+    """Loads the code; returns None, or why it could not be loaded."""
+    self._until = self._pool.patience(self._deadline)
+    try:
+      reply = unpack(self._forward(self._pool.job("serve", code=code)))
+    except _Gone as e:
+      return str(e)
+    return None if "value" in reply else _why(reply)
+
+  def call(self, metadata: dict[str, Any], test: dict[str, Any]) -> str:
+    """Calls the function with a test's input; returns the test's status."""
+    self._until = self._pool.patience(self._deadline)
+    try:
+      found = unpack(
+        self._forward({"do": "find", "with": [metadata["entry_point"]]})
+      )
+      if "value" not in found:
+        return "error"
+      arguments = plain.encode(list(test["input"]))
+      reply = unpack(
+        self._forward(
+          {"do": "call", "with": [found["value"], arguments, {"dict": []}]}
+        )
+      )
+      if "value" not in reply:
+        return _why(reply)
+      value = plain.decode(reply["value"])
+      same = _same_value(value, test["output"], metadata["tolerance"])
+      return "passed" if same else "wrong"
+    except _Gone as e:
+      return str(e)
+    except (Died, ValueError, TypeError, AttributeError, RecursionError):
+      return "error"  # not plain data
+
+  def check(self, checker: Sandbox, source: str) -> str:
+    """Has a test run in `checker`, and answers its calls from here."""
+    self._until = self._pool.patience(self._deadline)
+    message: Any = {"source": source}
+    try:
+      while True:
+        reply = checker.ask(message, self._until)
+        if "do" not in reply:
+          return str(reply["status"])
+        message = self._forward(reply)
+    except _Gone as e:
+      return str(e)
+    except OutOfTime:  # by the checker: the answers took it too long
+      self._out_of_time()
+      self.is_gone = True
+      return "time limit"
+
+  def _forward(self, message) -> bytes:
+    """Sends a message and returns the reply; _Gone if there is none."""
+    try:
+      self._sandbox.send(message, self._until)
+      reply = self._sandbox.receive(self._until, max_bytes=OUTPUT_BYTES)
+      message = unpack(reply)
+      if "ended" not in message:
+        return reply
+      # The solution may say so too; and if its process ended well, it left
+      # while it was called, which is no way to end a test.
+      ended = message["ended"]
+      why = ended if ended in _ENDINGS else "error"
+    except OutOfTime:
+      self._out_of_time()
+      why = "time limit"
+    except TooLong:
+      why = "output limit"
+    except Died:
+      why = "crash"
+    self.is_gone = True
+    raise _Gone(why)
+
+  def _out_of_time(self):
+    if time.monotonic() >= self._deadline:
+      raise OutOfTime
+
+
+class _Gone(Exception):
+  """The solution's process has ended; says how."""
+
+
+def find_code(text: str, whole: bool) -> tuple[str | None, str]:
+  """Returns a completion's code, or None and why there is none.
+
+  Args:
+    text: the completion.
+    whole: all of it is code, unless it has a fence.
+  """
+  block, fence, language = None, "", ""
+  lines: list[str] = []
+  for line in text.splitlines():
+    found = _FENCE.match(line)
+    if not fence and found:
+      fence, language, lines = found[1], found[2].lower(), []
+    elif fence and line.strip() == fence[0] * max(
+      len(fence), len(line.strip())
+    ):
+      block, fence = (language, "\n".join(lines)), ""
+    elif fence:
+      lines.append(line)
+  if fence:
+    return None, "no code"  # the last block was never closed
+  if block is None:
+    return (text, "") if whole and text.strip() else (None, "no code")
+  if block[0] not in _PYTHON:
+    return None, "not python"
+  return (
+    (textwrap.dedent(block[1]), "") if block[1].strip() else (None, "no code")
+  )
+
+
+def _complete(code, prompt_code, entry_point):
+  if not prompt_code:
+    return code
+  name = re.escape(entry_point)
+  if re.search(rf"^(?:async\s+def|def|class)\s+{name}\b", code, re.MULTILINE):
+    # Often without the imports and functions that the prompt has given.
+    return f"{_stand_alone(prompt_code)}\n{code}"
+  return prompt_code + code
+
+
+def _stand_alone(prompt_code):
+  """What a prompt defines, its imports alone if it stops in mid-function."""
+  try:
+    ast.parse(prompt_code)
+  except SyntaxError:
+    imports = re.findall(r"^(?:import|from)\s.*$", prompt_code, re.MULTILINE)
+    return "\n".join(imports)
+  return prompt_code
+
+
+def _why(reply):
+  """The status of a call that raised."""
+  return "memory limit" if reply.get("raised") == "MemoryError" else "error"
+
+
+def _same_text(text, expected, tolerance):
+  """Whether texts are the same, token by token."""
+  tokens, wanted = text.split(), expected.split()
+  return len(tokens) == len(wanted) and all(
+    a == b or (tolerance is not None and _near(a, b, tolerance))
+    for a, b in zip(tokens, wanted)
+  )
+
+
+def _near(text, expected, tolerance):
+  try:
+    return _close(float(text), float(expected), tolerance)
+  except ValueError:
+    return False
+
+
+def _close(value, expected, tolerance):
+  return abs(value - expected) <= tolerance * max(1.0, abs(expected))
+
+
+def _same_value(value, expected, tolerance):
+  """Whether values are the same as JSON: tuples are lists, keys are text."""
+  if isinstance(value, (list, tuple)):
+    return (
+      isinstance(expected, (list, tuple))
+      and len(value) == len(expected)
+      and all(_same_value(a, b, tolerance) for a, b in zip(value, expected))
+    )
+  if isinstance(value, dict):
+    if not isinstance(expected, dict):
+      return False
+    value = {_key(k): v for k, v in value.items()}
+    wanted = {_key(k): v for k, v in expected.items()}
+    return value.keys() == wanted.keys() and all(
+      _same_value(v, wanted[k], tolerance) for k, v in value.items()
+    )
+  numbers = (int, float)
+  if isinstance(value, numbers) and isinstance(expected, numbers):
+    if value == expected:
+      return True
+    try:
+      return tolerance is not None and _close(value, expected, tolerance)
+    except OverflowError:  # an int too large for a float
+      return False
+  return type(value) is type(expected) and value == expected
+
+
+def _key(key):
+  if isinstance(key, str):
+    return key
+  if key is None or isinstance(key, bool):
+    return {None: "null", True: "true", False: "false"}[key]
+  return str(key)

@@ -1,0 +1,123 @@
+r"""The verifier of countdown and the game of 24: exact rational arithmetic.
+
+The answer stands where `answers.given` says, else it is the last sentence. It
+is an expression of whole numbers, + - * / and parentheses; × ÷ − · and LaTeX's
+\times \cdot \div \frac are read too. "= 24" may follow and must then be true.
+Nothing is evaluated but sums, differences, products and quotients of Fractions.
+"""
+
+import ast
+import re
+from collections import Counter
+from collections.abc import Sequence
+from fractions import Fraction
+
+from prefixrl_jax.rewards import Verdict, answers
+from prefixrl_jax.types import Problem
+
+_LONGEST = 300  # characters of an expression
+_SIGNS = (
+  (
+    re.compile(r"\\(?:left|right|displaystyle)(?![a-zA-Z])|\\?\$|\\[()\[\]!,]"),
+    "",
+  ),
+  (re.compile(r"\\(?:times|cdot|ast)(?![a-zA-Z])|[×·∗⋅]"), "*"),
+  (re.compile(r"\\div(?![a-zA-Z])|[÷∕]"), "/"),
+  (re.compile(r"[−–]"), "-"),
+)
+_FRACTION = re.compile(r"\\[dtc]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
+_EXPRESSION = re.compile(r"[\d\s+\-*/()]+")
+
+
+class CountdownVerifier:
+  """Checks value and numbers of the expression that a completion ends with.
+
+  A problem's metadata has `numbers` (list of int), `target` (int) and
+  `use_all`: whether each number must be used (game of 24) or may be
+  (countdown); in both, no more often than it is given.
+  """
+
+  def judge(
+    self, problems: Sequence[Problem], texts: Sequence[str]
+  ) -> list[Verdict]:
+    """See `Verifier`."""
+    return [
+      Verdict(float(_is_right(text, **_puzzle(problem))))
+      for problem, text in zip(problems, texts)
+    ]
+
+  def close(self) -> None:
+    """Nothing to free."""
+
+
+def is_solution(
+  answer: str, *, numbers: Sequence[int], target: int, use_all: bool
+) -> bool:
+  """Says whether an expression makes the target of the numbers.
+
+  Args:
+    answer: expression; a side "= number" may follow.
+    numbers: that may be used, each as often as it is here.
+    target: the value to make.
+    use_all: every number must be used.
+  """
+  expression, *claims = _plain(answer).split("=")
+  if len(expression) > _LONGEST or not _EXPRESSION.fullmatch(expression):
+    return False
+  if claims and [claim.strip() for claim in claims] != [str(target)]:
+    return False
+  used: Counter[int] = Counter()
+  try:
+    tree = ast.parse(expression.strip(), mode="eval")
+    value = _value(tree.body, used)
+  except (SyntaxError, ValueError, ZeroDivisionError, RecursionError):
+    return False
+  allowed = Counter(numbers)
+  return value == target and (used == allowed if use_all else used <= allowed)
+
+
+def _puzzle(problem: Problem) -> dict:
+  return {k: problem.metadata[k] for k in ("numbers", "target", "use_all")}
+
+
+def _is_right(text: str, **puzzle) -> bool:
+  if answers.is_marked(text):
+    given = answers.given(text)
+  else:
+    given = [answers.last_sentence(text)]
+  return len(given) == 1 and is_solution(given[0], **puzzle)
+
+
+def _plain(answer: str) -> str:
+  """Returns an answer with the signs of Python; \\frac may be nested."""
+  answer = answer[: 4 * _LONGEST]  # LaTeX is longer than what it says
+  for sign, plain in _SIGNS:
+    answer = sign.sub(plain, answer)
+  count = 1
+  while count:
+    answer, count = _FRACTION.subn(r"((\1)/(\2))", answer)
+  return answer.replace("{", "(").replace("}", ")").rstrip(". ")
+
+
+def _value(node: ast.AST, used: Counter[int]) -> Fraction:
+  """Returns a tree's value and counts its numbers.
+
+  Raises:
+    ValueError: something is neither a whole number nor one of + - * /.
+    ZeroDivisionError: a divisor is 0.
+  """
+  if isinstance(node, ast.Constant) and type(node.value) is int:
+    used[node.value] += 1
+    return Fraction(node.value)
+  if not isinstance(node, ast.BinOp):
+    raise ValueError(f"{type(node).__name__} is not arithmetic")
+  left, right = _value(node.left, used), _value(node.right, used)
+  if isinstance(node.op, ast.Add):
+    return left + right
+  if isinstance(node.op, ast.Sub):
+    return left - right
+  if isinstance(node.op, ast.Mult):
+    return left * right
+  if isinstance(node.op, ast.Div):
+    return left / right
+  raise ValueError(f"{type(node.op).__name__} is not allowed")

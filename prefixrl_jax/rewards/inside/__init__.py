@@ -1,0 +1,11 @@
+"""What runs inside the sandbox. It imports the standard library alone.
+
+The host starts `running.main`, which takes one job and is one of three:
+
+  programs  runs the code as a program, once per input, each time in a new
+            process; what it printed goes out.
+  serve     loads the code once; its functions are called with plain data that
+            comes in, and plain data goes out.
+  check     runs trusted tests of a solution that lives in another sandbox, in
+            a `serve` job: each call of it goes out, its result comes in.
+"""

@@ -1,0 +1,261 @@
+"""The process in the sandbox: limits, and one job under them.
+
+What supervises and what it supervises have the same user. The second filter of
+system calls keeps them apart: a solution can signal, trace or start nobody.
+"""
+
+import ctypes
+import os
+import resource
+import select
+import signal
+import sys
+import time
+
+from .plain import receive, send
+
+_STDERR_TAIL = 2000
+_MAX_FILES = 1000  # in /tmp; each takes kernel memory that no rlimit counts
+
+_prctl = ctypes.CDLL(None, use_errno=True).prctl
+_prctl.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
+
+
+def _lower_limits(job):
+  """Takes the limits of a job on this process."""
+  megabytes = 2**20
+  for name, value in (
+    ("RLIMIT_AS", job["memory_mb"] * megabytes),
+    ("RLIMIT_FSIZE", job["file_mb"] * megabytes),
+    ("RLIMIT_STACK", 64 * megabytes),
+    ("RLIMIT_NOFILE", 64),
+    ("RLIMIT_NPROC", job["max_processes"]),
+    ("RLIMIT_CORE", 0),
+    ("RLIMIT_MEMLOCK", 0),
+    ("RLIMIT_MSGQUEUE", 0),
+    ("RLIMIT_SIGPENDING", 64),
+  ):
+    if value is None:
+      continue
+    number = getattr(resource, name)
+    hard = resource.getrlimit(number)[1]
+    if hard != resource.RLIM_INFINITY:
+      value = min(value, hard)
+    resource.setrlimit(number, (value, value))
+
+
+def _limit_cpu(seconds, hard):
+  """Allows this process so many more CPU seconds; `hard` in all its life."""
+  used = resource.getrusage(resource.RUSAGE_SELF)
+  soft = int(used.ru_utime + used.ru_stime + seconds + 0.999)
+  resource.setrlimit(resource.RLIMIT_CPU, (min(soft, hard), hard))
+
+
+def _lock(program):
+  """Lays a BPF program over this process, and has it die with its parent."""
+
+  class Program(ctypes.Structure):
+    _fields_ = (("length", ctypes.c_ushort), ("steps", ctypes.c_char_p))
+
+  _prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG
+  _prctl(38, 1, 0, 0, 0)  # PR_SET_NO_NEW_PRIVS
+  steps = bytes.fromhex(program)
+  description = Program(len(steps) // 8, steps)
+  if _prctl(
+    22, 2, ctypes.addressof(description), 0, 0
+  ):  # PR_SET_SECCOMP, filter
+    raise OSError(ctypes.get_errno(), "seccomp")
+
+
+def _become_solution(job, cpu_seconds):
+  _lower_limits(job)
+  _limit_cpu(job["timeout_seconds"], cpu_seconds)
+  for program in job["filters"]:
+    _lock(program)
+
+
+def _supervise(pid, job, *, until, pipes):
+  """Waits for a child and reads what it prints; kills what goes too far.
+
+  Args:
+    pid: of the child.
+    job: whose limits hold.
+    until: time.monotonic() of its end at the latest, or None.
+    pipes: {file descriptor: bytearray}; the second one keeps its tail only.
+
+  Returns:
+    Status, seconds and CPU seconds, as a dict.
+  """
+  started = time.monotonic()
+  watched = select.poll()
+  process = os.pidfd_open(pid)
+  for fd in (process, *pipes):
+    watched.register(fd, select.POLLIN)
+  watched.register(0, 0)  # tells when the host is gone, who holds its end
+  status, ended, limit = None, False, job["output_bytes"]
+  stdout = next(iter(pipes), None)
+  while not ended:
+    # A moment at a time: the number of files is to be looked at.
+    for fd, _ in watched.poll(50):
+      if fd == process:
+        ended = True
+      elif fd == 0:
+        status = "abandoned"
+      else:
+        part = os.read(fd, 1 << 16)
+        if not part:
+          watched.unregister(fd)
+        pipes[fd] += part
+        if fd != stdout:
+          del pipes[fd][:-_STDERR_TAIL]
+    if ended:
+      break
+    if stdout is not None and len(pipes[stdout]) > limit:
+      status = "output limit"
+    elif until is not None and time.monotonic() > until:
+      status = "time limit"
+    elif job["private_tmp"]:
+      files = os.statvfs("/tmp")
+      if files.f_files - files.f_ffree > _MAX_FILES:
+        status = "file limit"
+    if status:
+      os.kill(pid, signal.SIGKILL)
+      break
+  _, code, used = os.wait4(pid, 0)
+  os.close(process)
+  for fd in pipes:  # what was printed last; nobody writes any more
+    os.set_blocking(fd, False)
+    try:
+      while len(pipes[fd]) <= limit and (part := os.read(fd, 1 << 16)):
+        pipes[fd] += part
+    except BlockingIOError:
+      pass
+  if status is None and stdout is not None and len(pipes[stdout]) > limit:
+    status = "output limit"
+  cpu = used.ru_utime + used.ru_stime
+  return {
+    "status": status or _name(code, cpu, job, b"".join(pipes.values())),
+    "seconds": time.monotonic() - started,
+    "cpu_seconds": cpu,
+  }
+
+
+def _name(code, cpu, job, printed):
+  """Says in a word how a process ended."""
+  if os.WIFSIGNALED(code):
+    number = os.WTERMSIG(code)
+    at_limit = cpu > job["timeout_seconds"] and number == signal.SIGKILL
+    if number == signal.SIGXCPU or at_limit:
+      return "time limit"
+    return "crash"
+  if os.WEXITSTATUS(code) == 0:
+    return "ok"
+  last = printed.rstrip().rpartition(b"\n")[2]
+  return "memory limit" if last.startswith(b"MemoryError") else "error"
+
+
+def _programs(job):
+  """Runs the code once per input. Returns in each child, with its code."""
+  while True:
+    data = receive(0)["input"].encode(errors="replace")
+    stdin = os.memfd_create("stdin")
+    with open(stdin, "wb", closefd=False) as f:
+      f.write(data)
+    os.lseek(stdin, 0, os.SEEK_SET)
+    out, out_end = os.pipe()
+    err, err_end = os.pipe()
+    pid = os.fork()
+    if pid == 0:
+      for fd, place in ((stdin, 0), (out_end, 1), (err_end, 2)):
+        os.dup2(fd, place)
+      os.closerange(3, 256)
+      _become_solution(job, int(job["timeout_seconds"]) + 2)
+      return job["code"]
+    for fd in (stdin, out_end, err_end):
+      os.close(fd)
+    pipes = {out: bytearray(), err: bytearray()}
+    until = time.monotonic() + job["patience_seconds"]
+    result = _supervise(pid, job, until=until, pipes=pipes)
+    stdout, stderr = (
+      bytes(text).decode(errors="replace") for text in pipes.values()
+    )
+    for fd in pipes:
+      os.close(fd)
+    stdout = stdout[: job["output_bytes"]]
+    send(1, {**result, "stdout": stdout, "stderr": stderr[-_STDERR_TAIL:]})
+
+
+def _serve(job):
+  """Loads the code in a child, and does there what comes in."""
+  from .serving import serve  # not needed by programs
+
+  channel_in, channel_out = os.dup(0), os.dup(1)
+  pid = os.fork()
+  if pid:
+    send(1, {"ended": _supervise(pid, job, until=None, pipes={})["status"]})
+    return
+  _silence(channel_out)
+  _become_solution(job, int(job["total_seconds"]) + 2)
+
+  def next_message():
+    message = receive(channel_in)
+    _limit_cpu(job["timeout_seconds"], int(job["total_seconds"]) + 2)
+    return message
+
+  serve(job["code"], next_message, lambda m: send(channel_out, m))
+
+
+def _check(job):
+  """Runs the tests that come in; their prints go nowhere."""
+  from .checking import run_test
+
+  channel_in, channel_out = os.dup(0), os.dup(1)
+  _silence(channel_out)
+  _become_solution(job, int(job["total_seconds"]) + 2)
+  names = ("setup", "prompt_code", "entry_point")
+  while True:
+    status, text = run_test(
+      receive(channel_in)["source"],
+      **{name: job[name] for name in names},
+      receive=lambda: receive(channel_in),
+      send=lambda m: send(channel_out, m),
+    )
+    send(channel_out, {"status": status, "text": text[-500:]})
+
+
+def _silence(last):
+  """Closes what is above file descriptor `last`; 0 to 2 lead nowhere."""
+  os.closerange(last + 1, 256)
+  null = os.open(os.devnull, os.O_RDWR)
+  for fd in (0, 1, 2):
+    os.dup2(null, fd)
+
+
+def _hello(job):
+  """Says that the sandbox works, which is all of this job."""
+  _become_solution(job, int(job["total_seconds"]) + 2)
+  send(1, {})
+
+
+def main() -> None:
+  """Becomes nobody, takes a job and does it. sys.argv[1]: whom to become."""
+  user = int(sys.argv[1])
+  if user:
+    os.setgroups([])
+    os.setresgid(user, user, user)
+    os.setresuid(user, user, user)
+  _prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG, which setresuid clears
+  os.umask(0o077)
+  kinds = {"hello": _hello, "check": _check}
+  kinds |= {"programs": _programs, "serve": _serve}
+  job = receive(0)
+  code = kinds[job["kind"]](job)
+  if code is None:
+    # The host kills it all; bwrap alone would not wait for what is left.
+    while os.read(0, 1 << 16):
+      pass
+    return
+  # In a child of `_programs`: the interpreter ends as it does for any program.
+  sys.argv[:] = ["solution.py"]
+  module = sys.modules["__main__"] = type(sys)("__main__")
+  exec(compile(code, "solution.py", "exec"), module.__dict__)

@@ -1,0 +1,78 @@
+"""A solution's functions, called by what comes in.
+
+The code runs in this very process. So whatever it wants to reply, it can; all
+that is ever taken from here is plain data.
+"""
+
+from __future__ import annotations  # typing is slow to import
+
+from .plain import decode, encode
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+  from collections.abc import Callable
+  from typing import Any
+
+
+def serve(
+  code: str, receive: Callable[[], Any], send: Callable[[Any], None]
+) -> None:
+  """Loads code, says how that went, and does what comes in, for ever.
+
+  Args:
+    code: Python, not run as `__main__`.
+    receive, send: messages: {"do": operation, "with": its parameters}, and
+      {"value": result, "arguments": a call's, if it changed them} or
+      {"raised": name, "text": message, "names": its classes}.
+  """
+  objects: list = []
+  numbers: dict[int, int] = {}  # by id(); `objects` keeps them alive
+
+  def refer(value):
+    if id(value) not in numbers:
+      numbers[id(value)] = len(objects)
+      objects.append(value)
+    return numbers[id(value)]
+
+  namespace: dict[str, Any] = {"__name__": "solution"}
+
+  def find(name):
+    """A function, or a method of a new `Solution`."""
+    if name in namespace or "Solution" not in namespace:
+      return namespace[name]
+    return getattr(namespace["Solution"](), name)
+
+  operations: dict[str, Callable[..., Any]] = {
+    "find": find,
+    "call": lambda f, args, named: f(*args, **named),
+    "getattr": getattr,
+    "setattr": setattr,
+    "getitem": lambda x, key: x[key],
+    "len": len,
+    "iter": iter,
+    "next": next,
+  }
+
+  def load():
+    exec(compile(code, "solution.py", "exec"), namespace)
+
+  perform: Callable[..., Any] = load
+  parameters: list[Any] = []
+  while True:
+    reply = {}
+    try:
+      before = encode(parameters[1:2], refer)
+      result = perform(*parameters)
+      reply["value"] = encode(result, refer)
+      after = encode(parameters[1:2], refer)
+      if after != before:
+        reply["arguments"] = after[0]  # changed in place
+    except MemoryError:
+      reply = {"raised": "MemoryError", "text": "", "names": ["MemoryError"]}
+    except BaseException as e:  # SystemExit is no way out either
+      names = [kind.__name__ for kind in type(e).__mro__]
+      reply = {"raised": names[0], "text": str(e)[-500:], "names": names}
+    send(reply)
+    message = receive()
+    perform = operations[message["do"]]
+    parameters = decode(message["with"], objects.__getitem__)

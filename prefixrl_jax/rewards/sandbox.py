@@ -1,0 +1,383 @@
+"""Model-written code in interpreters of its own, each for one run.
+
+A sandbox is an isolated Python process (see isolation.py) that waits for a
+job (see inside/). It serves one job and is destroyed; the pool starts the
+next ones meanwhile, so that nobody waits for a start.
+"""
+
+import collections
+import concurrent.futures
+import contextlib
+import json
+import logging
+import os
+import select
+import shutil
+import signal
+import struct
+import subprocess
+import tempfile
+import threading
+import time
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from prefixrl_jax.rewards import isolation
+from prefixrl_jax.rewards.inside import plain
+from prefixrl_jax.types import UserError
+
+OUTPUT_BYTES = 4 * 2**20
+_MAX_MESSAGE = 8 * OUTPUT_BYTES  # JSON writes some characters as six
+_MAX_PROCESSES = 64  # threads count; a solution starts no process
+_PATIENCE = 5  # wall-clock limit of a test, in its CPU limits
+_START_SECONDS = 30.0
+_GRACE_SECONDS = 5.0  # for what is not the program's: starting, sending
+
+
+class Run(NamedTuple):
+  """What came of running a program once."""
+
+  status: str  # "ok", "error", "crash", or what "... limit" it ran into
+  stdout: str
+  stderr: str  # its tail
+  seconds: float
+  cpu_seconds: float
+
+
+class Died(Exception):
+  """The sandbox is gone, or says what makes no sense."""
+
+
+class TooLong(Died):
+  """A message is longer than it may be."""
+
+
+class OutOfTime(Exception):
+  """The time given to a sandbox is over."""
+
+
+class Sandbox:
+  """One isolated process; send a job, then messages, then close."""
+
+  _process: Any  # a Popen whose pipes are there
+
+  def __init__(self, how: isolation.Bubblewrap | isolation.Subprocess):
+    """Starts the process, which then waits."""
+    self._how, self._pid, self._tmp = how, 0, ""
+    if isinstance(how, isolation.Bubblewrap):
+      self._start_bubblewrap(how)
+    else:
+      self._tmp = tempfile.mkdtemp(prefix="unsafe_subprocess_")
+      self._start(how.command, cwd=self._tmp, env=how.environment(self._tmp))
+
+  def _start_bubblewrap(self, how):
+    info, info_end = os.pipe()
+    program, program_end = os.pipe()
+    try:
+      os.write(program_end, how.never)  # far less than a pipe holds
+      os.close(program_end)
+      command = how.command(info=info_end, filter_from=program)
+      self._start(command, pass_fds=(info_end, program), env={})
+    except BaseException:
+      os.close(info)
+      raise
+    finally:
+      os.close(info_end)
+      os.close(program)
+    self._info = info
+
+  def _start(self, command, **options):
+    pipe = subprocess.PIPE
+    self._process = subprocess.Popen(
+      command,
+      stdin=pipe,
+      stdout=pipe,
+      stderr=pipe,
+      bufsize=0,
+      start_new_session=True,  # Ctrl-C is the host's to handle
+      **options,
+    )
+    os.set_blocking(self._process.stdin.fileno(), False)
+    os.set_blocking(self._process.stdout.fileno(), False)
+
+  def is_alive(self) -> bool:
+    """Whether the process is still there."""
+    return self._process.poll() is None
+
+  def send(self, message: Any, deadline: float) -> None:
+    """Sends a message, waiting for the process to take it.
+
+    Args:
+      message: what JSON can carry, or bytes: a message as it was received.
+      deadline: time.monotonic() at the latest.
+
+    Raises:
+      Died, OutOfTime: see there.
+    """
+    data = memoryview(
+      message if isinstance(message, bytes) else plain.frame(message)
+    )
+    pipe = self._process.stdin.fileno()
+    while data:
+      self._wait(pipe, select.POLLOUT, deadline)
+      try:
+        data = data[os.write(pipe, data) :]
+      except BrokenPipeError:
+        raise Died(self.stderr()) from None
+
+  def receive(self, deadline: float, *, max_bytes: int) -> bytes:
+    """Returns the next message, its length included.
+
+    Raises:
+      Died, TooLong, OutOfTime: see there.
+    """
+    data = self._read(4, deadline)
+    (length,) = struct.unpack(">I", data)
+    if length > max_bytes:
+      raise TooLong(f"a message of {length} bytes")
+    return data + self._read(length, deadline)
+
+  def ask(self, message: Any, deadline: float) -> dict[str, Any]:
+    """Sends a message and returns the reply, as the JSON object it is."""
+    self.send(message, deadline)
+    return unpack(self.receive(deadline, max_bytes=_MAX_MESSAGE))
+
+  def _read(self, count, deadline):
+    parts = []
+    pipe = self._process.stdout.fileno()
+    while count:
+      self._wait(pipe, select.POLLIN, deadline)
+      part = os.read(pipe, min(count, 1 << 20))
+      if not part:
+        raise Died(self.stderr())
+      parts.append(part)
+      count -= len(part)
+    return b"".join(parts)
+
+  def _wait(self, fd, event, deadline):
+    poll = select.poll()
+    poll.register(fd, event)
+    if not poll.poll(max(0.0, 1000 * (deadline - time.monotonic()))):
+      raise OutOfTime
+
+  def stderr(self) -> str:
+    """Kills the process; returns what it, or bwrap, had to say."""
+    self._kill()
+    return self._process.stderr.read(2000).decode(errors="replace")
+
+  def _kill(self):
+    """Kills all that is in the sandbox, and waits until it is gone."""
+    if self._process.poll() is not None:
+      return
+    if isinstance(self._how, isolation.Bubblewrap):
+      # The first process of the pid namespace: when it dies all others have,
+      # and bwrap, which waits for it, ends.
+      self._pid = self._pid or _child_pid(self._info)
+      with contextlib.suppress(ProcessLookupError):
+        os.kill(self._pid or self._process.pid, signal.SIGKILL)
+    else:
+      # Solutions can leave neither the group nor the session.
+      with contextlib.suppress(ProcessLookupError):
+        os.killpg(self._process.pid, signal.SIGKILL)
+    self._process.wait()
+
+  def close(self) -> None:
+    """Kills what is left and frees everything."""
+    self._kill()
+    for stream in (
+      self._process.stdin,
+      self._process.stdout,
+      self._process.stderr,
+    ):
+      stream.close()
+    if isinstance(self._how, isolation.Bubblewrap):
+      os.close(self._info)
+    else:
+      shutil.rmtree(self._tmp, ignore_errors=True)
+
+  def __enter__(self) -> "Sandbox":
+    return self
+
+  def __exit__(self, *_) -> None:
+    self.close()
+
+
+class SandboxPool:
+  """Sandboxes to take, started before they are needed, and threads."""
+
+  def __init__(
+    self,
+    *,
+    num_workers: int,
+    timeout_seconds: float,
+    total_seconds: float,
+    memory_mb: int,
+    sandbox: str,
+  ):
+    """Tries out one sandbox.
+
+    Args:
+      num_workers: jobs at a time.
+      timeout_seconds: CPU seconds of one test; its wall-clock limit is five
+        times as long.
+      total_seconds: wall clock of a job.
+      memory_mb: address space of one process.
+      sandbox: "bubblewrap", or "unsafe_subprocess": an ordinary process with
+        limits, which can read what this one can.
+
+    Raises:
+      UserError: bubblewrap is missing or does not work here; says what to do.
+    """
+    self._timeout, self._total = timeout_seconds, total_seconds
+    self._memory = memory_mb
+    self._num_workers = num_workers
+    self._spare: collections.deque[Sandbox] = collections.deque()
+    self._lock = threading.Lock()
+    self._threads: concurrent.futures.ThreadPoolExecutor | None = None
+    kinds = {"bubblewrap": _bubblewraps, "unsafe_subprocess": _subprocess}
+    if sandbox not in kinds:
+      raise UserError(
+        f"config.rewards.sandbox = {sandbox!r} is none of {', '.join(kinds)}."
+      )
+    self._how: isolation.Bubblewrap | isolation.Subprocess
+    self._first_that_works(kinds[sandbox]())
+
+  def _first_that_works(self, ways):
+    for self._how in ways:
+      with Sandbox(self._how) as sandbox:
+        try:
+          sandbox.ask(self.job("hello"), time.monotonic() + _START_SECONDS)
+          return
+        except Died as e:
+          said = str(e)
+        except OutOfTime:
+          said = f"it did not start within {_START_SECONDS:.0f} seconds"
+    raise isolation.failure(said)
+
+  def map(self, function: Callable, *arguments: Sequence) -> list[Any]:
+    """Returns function(...) of the arguments, `num_workers` at a time."""
+    if self._threads is None:
+      # Kept: a sandbox dies with the thread that started it.
+      self._threads = concurrent.futures.ThreadPoolExecutor(self._num_workers)
+    futures = [self._threads.submit(function, *a) for a in zip(*arguments)]
+    try:
+      return [future.result() for future in futures]
+    finally:
+      for future in futures:
+        future.cancel()
+      concurrent.futures.wait(futures)  # none runs on when one has failed
+
+  @contextlib.contextmanager
+  def take(self) -> Iterator[Sandbox]:
+    """Yields a sandbox that waits for its job; destroys it at the end."""
+    with self._lock:
+      sandbox = self._spare.popleft() if self._spare else None
+    if sandbox is not None and not sandbox.is_alive():
+      sandbox.close()
+      sandbox = None
+    sandbox = sandbox or Sandbox(self._how)
+    try:
+      self._start_spare()
+      yield sandbox
+    finally:
+      sandbox.close()
+
+  def _start_spare(self):
+    # Not by a thread that may end before: the sandbox would die with it.
+    if self._threads is not None and len(self._spare) < self._num_workers:
+      spare = Sandbox(self._how)
+      with self._lock:
+        self._spare.append(spare)
+
+  def job(self, kind: str, **fields: Any) -> dict[str, Any]:
+    """Returns the message that begins a job, with the limits in it."""
+    return {
+      "kind": kind,
+      "timeout_seconds": self._timeout,
+      "patience_seconds": _PATIENCE * self._timeout,
+      "total_seconds": self._total,
+      "memory_mb": self._memory,
+      "file_mb": isolation.TMP_MB,
+      "max_processes": _MAX_PROCESSES if self._how.counts_processes else None,
+      "output_bytes": OUTPUT_BYTES,
+      "private_tmp": self._how.private_tmp,
+      "filters": self._how.filters,
+      **fields,
+    }
+
+  def deadline(self) -> float:
+    """Returns when a job that begins now has to be done."""
+    return time.monotonic() + self._total
+
+  def patience(self, deadline: float) -> float:
+    """Returns when a test that begins now has to be done."""
+    wall = _PATIENCE * self._timeout + _GRACE_SECONDS
+    return min(deadline, time.monotonic() + wall)
+
+  def run(self, code: str, stdins: Sequence[str]) -> Iterator[Run]:
+    """Runs a program on one input after another, in one sandbox.
+
+    Args:
+      code: Python.
+      stdins: what it finds on its standard input.
+
+    Yields:
+      A Run per input.
+
+    Raises:
+      OutOfTime: total_seconds are over.
+      Died: the sandbox broke down, which programs should not be able to do.
+    """
+    deadline = self.deadline()
+    with self.take() as sandbox:
+      sandbox.send(self.job("programs", code=code), deadline)
+      for stdin in stdins:
+        reply = sandbox.ask({"input": stdin}, self.patience(deadline))
+        yield Run(**reply)
+
+  def close(self) -> None:
+    """Ends the sandboxes that wait, and the threads."""
+    # In this order: a thread takes its sandboxes along, but out of sight.
+    while self._spare:
+      self._spare.pop().close()
+    if self._threads is not None:
+      self._threads.shutdown()
+      self._threads = None
+
+
+def unpack(message: bytes) -> dict[str, Any]:
+  """Returns the JSON object that a message is.
+
+  Raises:
+    Died: it is none.
+  """
+  try:
+    value = json.loads(message[4:])
+  except (ValueError, RecursionError) as e:
+    raise Died(f"a message that is not JSON: {e}") from None
+  if not isinstance(value, dict):
+    raise Died("a message that is not an object")
+  return value
+
+
+def _child_pid(info) -> int:
+  """Returns the sandbox's first process as bwrap tells it; 0 if it did not."""
+  text = b""
+  while part := os.read(info, 4096):
+    text += part
+  return json.loads(text)["child-pid"] if text else 0
+
+
+def _bubblewraps() -> Iterator[isolation.Bubblewrap]:
+  if isolation.is_root_of_the_machine():
+    yield isolation.Bubblewrap(as_root=True)
+  yield isolation.Bubblewrap(as_root=False)
+
+
+def _subprocess() -> Iterator[isolation.Subprocess]:
+  logging.getLogger(__name__).warning(
+    "config.rewards.sandbox = 'unsafe_subprocess': model-written code can read"
+    " every file that this process can, and is kept from the network and from"
+    " other processes by a filter of system calls alone."
+  )
+  yield isolation.Subprocess()

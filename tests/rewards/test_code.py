@@ -1,0 +1,623 @@
+"""The code verifier: right solutions pass, and nothing else does."""
+
+import contextlib
+import json
+import pathlib
+import queue
+import re
+import textwrap
+import threading
+
+import pytest
+
+from prefixrl_jax.rewards import sandbox
+from prefixrl_jax.rewards.code import CodeVerifier, find_code
+from prefixrl_jax.rewards.inside import checking, plain, serving
+from prefixrl_jax.types import Problem, UserError
+
+_DATA = pathlib.Path(__file__).parents[3] / "shared" / "data"
+_SETTINGS = dict(
+  num_workers=2, timeout_seconds=1.0, total_seconds=60.0, memory_mb=256
+)
+
+
+@pytest.fixture(scope="module")
+def verifier():
+  yield from _verifier(partial=False)
+
+
+@pytest.fixture(scope="module")
+def partial_verifier():
+  yield from _verifier(partial=True)
+
+
+def _verifier(**settings):
+  try:
+    verifier = CodeVerifier(sandbox="bubblewrap", **_SETTINGS | settings)
+  except UserError as e:
+    pytest.skip(str(e))
+  yield verifier
+  verifier.close()
+
+
+def _problem(kind, tests, **metadata):
+  defaults = {
+    "entry_point": "f",
+    "setup": "",
+    "prompt_code": "",
+    "whole_completion": True,
+    "tolerance": None,
+  }
+  return Problem(
+    "p",
+    "?",
+    "",
+    "",
+    "train",
+    0,
+    {"format": kind, "tests": tests} | defaults | metadata,
+  )
+
+
+def _examine(verifier, problem, code):
+  (report,) = verifier.examine([problem], [code])
+  return report.statuses
+
+
+_DOUBLE = _problem(
+  "stdin", [{"input": f"{n}\n", "output": f"{2 * n}\n"} for n in (1, 21, 300)]
+)
+_SQUARE_CALLS = _problem(
+  "call", [{"input": [n], "output": n * n} for n in (2, 3, 40)]
+)
+_SQUARE_ASSERTS = _problem(
+  "asserts", [f"assert f({n}) == {n * n}" for n in (2, 3, 40)]
+)
+_PASSED = ["passed"] * 3
+
+
+@pytest.mark.parametrize(
+  ("text", "code"),
+  [
+    ("```python\nx = 1\n```", "x = 1"),
+    ("no\n```py\nx = 1\n```\nor rather\n``` python3\nx = 2\n```\nend", "x = 2"),
+    ("```\nx = 1\ny = 2\n```", "x = 1\ny = 2"),
+    ("~~~python\ns = '''\n```\n'''\n~~~", "s = '''\n```\n'''"),
+    ("````\n```\n````", "```"),
+    ("1. so:\n   ```python\n   if x:\n     y\n   ```", "if x:\n  y"),
+    ("```python title=a\nx = 1\n```", "x = 1"),
+    ("use `x = 1`", "no code"),
+    ("```python\nx = 1", "no code"),
+    ("```python\nx = 1\n```\n```python\nx = 2", "no code"),
+    ("```python\n\n```", "no code"),
+    ("```python\nx = 1\n```\n```cpp\nint x;\n```", "not python"),
+    ("", "no code"),
+  ],
+)
+def test_finds_the_last_block(text, code):
+  found, why = find_code(text, whole=False)
+  assert (found or why) == code
+
+
+def test_whole_completions_need_no_fence():
+  assert find_code("  x = 1\n", whole=True)[0] == "  x = 1\n"
+  assert find_code("```python\nx = 1\n```", whole=True)[0] == "x = 1"
+  assert find_code(" \n", whole=True) == (None, "no code")
+
+
+def test_programs(verifier):
+  right = "Here:\n```python\nprint(2 * int(input()))\n```"
+  texts = [right, right.replace("2 *", "3 *"), "print(2)\n", "```js\n1\n```"]
+  fenced = _problem("stdin", _DOUBLE.metadata["tests"], whole_completion=False)
+  verdicts = verifier.judge([fenced] * 4, texts)
+  assert [v.reward for v in verdicts] == [1, 0, 0, 0]
+  assert not any(v.timed_out for v in verdicts)
+
+
+@pytest.mark.parametrize(
+  ("printed", "expected", "tolerance", "status"),
+  [
+    ("1 2\\n3", "1\n2 3\n", None, "passed"),
+    ("1 2", "1 2 3", None, "wrong"),
+    ("1 2 3", "1 2", None, "wrong"),
+    ("0.5", "0.50", None, "wrong"),
+    ("0.5", "0.50", 1e-9, "passed"),
+    ("1000001 yes", "1000000 yes", 1e-5, "passed"),
+    ("0.001 yes", "0.002 yes", 1e-5, "wrong"),
+    ("nan", "1", 1e-5, "wrong"),
+    ("inf", "1", 1e-5, "wrong"),
+    ("YES", "yes", 1e-5, "wrong"),
+    ("", "", None, "passed"),
+  ],
+)
+def test_output_is_compared_by_token(
+  verifier, printed, expected, tolerance, status
+):
+  tests = [{"input": "", "output": expected}]
+  problem = _problem("stdin", tests, tolerance=tolerance)
+  assert _examine(verifier, problem, f"print('{printed}')") == [status]
+
+
+@pytest.mark.parametrize(
+  ("code", "status"),
+  [
+    ("def f(n): return n * n", "passed"),
+    ("class Solution:\n  def f(self, n): return n * n", "passed"),
+    ("f = lambda n: n ** 2", "passed"),
+    ("f = lambda n: float(n * n)", "passed"),
+    ("f = lambda n: n * n + 1", "wrong"),
+    ("f = lambda n: str(n * n)", "wrong"),
+    ("f = lambda n: [n * n]", "wrong"),
+    ("f = lambda n: None", "wrong"),
+    ("f = lambda n: print(n * n)", "wrong"),
+    ("f = lambda: 4", "error"),
+    ("g = lambda n: n * n", "error"),
+    ("def f(n): return n *", "error"),
+    ("f = lambda n: 1 / 0", "error"),
+    ("def f(n):\n  while True: pass", "time limit"),
+    ("while True: pass", "time limit"),
+    ("f = lambda n: bytearray(2**40)", "memory limit"),
+    ("import os\ndef f(n): os._exit(0)", "error"),
+    ("import os\ndef f(n): os.abort()", "crash"),
+    ("def f(n): raise SystemExit(0)", "error"),
+    ("raise SystemExit", "error"),
+    ("f = lambda n: f", "error"),
+  ],
+)
+def test_calls_and_asserts(verifier, code, status):
+  for problem in (_SQUARE_CALLS, _SQUARE_ASSERTS):
+    statuses = _examine(verifier, problem, code)
+    wanted = _PASSED if status == "passed" else [status]
+    if problem is _SQUARE_ASSERTS and status == "memory limit":
+      wanted = ["error"]  # the test could have caught it
+    assert statuses[: len(wanted)] == wanted
+
+
+@pytest.mark.parametrize(
+  ("returned", "expected", "same"),
+  [
+    ("(1, (2, 'x'))", [1, [2, "x"]], True),
+    ("{1: 'a', None: True}", {"1": "a", "null": True}, True),
+    ("{1: 'a'}", {"1": "b"}, False),
+    ("{1}", [1], False),
+    ("{10**5000: 1}", {"1": 1}, None),
+    ("0.1 + 0.2", 0.3, False),
+    ("True", 1, True),
+    ("10**400", 10**400, True),
+    ("float('nan')", None, False),
+    ("'a'", "a", True),
+    ("b'a'", "a", False),
+    ("[None, 1.5]", [None, 1.5], True),
+    ("[1] * 3", [1, 1], False),
+  ],
+)
+def test_values_are_compared_as_json(verifier, returned, expected, same):
+  problem = _problem("call", [{"input": [], "output": expected}])
+  status = {True: "passed", False: "wrong", None: "error"}[same]
+  assert _examine(verifier, problem, f"def f(): return {returned}") == [status]
+
+
+def test_values_with_tolerance(verifier):
+  tests = [{"input": [x], "output": [0.3, 2]} for x in (0.1, 10**400)]
+  problem = _problem("call", tests, tolerance=1e-9)
+  code = "def f(x): return [x + 0.2, 2]"
+  assert _examine(verifier, problem, code) == ["passed", "error"]
+  code = "def f(x): return [x, 2]"
+  assert _examine(verifier, problem, code) == ["wrong"]
+
+
+def test_partial_results(partial_verifier):
+  code = "print(2 * int(input()) % 500)"
+  assert _examine(partial_verifier, _DOUBLE, code) == [
+    "passed",
+    "passed",
+    "wrong",
+  ]
+  code = "def f(n):\n  while n == 3: pass\n  return n * n"
+  for problem in (_SQUARE_CALLS, _SQUARE_ASSERTS):
+    (report,) = partial_verifier.examine([problem], [code])
+    assert report.statuses == ["passed", "time limit", "passed"]
+    (verdict,) = partial_verifier.judge([problem], [code])
+    assert verdict == (pytest.approx(2 / 3), False)
+    assert _examine(partial_verifier, problem, "1 / 0") == ["error"] * 3
+
+
+def test_without_tests_nothing_is_right(verifier, partial_verifier):
+  for v in (verifier, partial_verifier):
+    for kind in ("stdin", "call", "asserts"):
+      (verdict,) = v.judge([_problem(kind, [])], ["def f(): pass"])
+      assert verdict == (0.0, False)
+
+
+def test_unknown_format_names_the_problem(verifier):
+  with pytest.raises(UserError, match=r"problem p: .*'quiz' is none of stdin"):
+    verifier.judge([_problem("quiz", [])], ["x"])
+
+
+def test_total_limit_is_counted_and_a_test_limit_is_not():
+  for verifier in _verifier(total_seconds=1.5, partial=False):
+    sleep = "import time; time.sleep(0.7); print(2 * int(input()))"
+    lazy = "import time\ndef f(n): time.sleep(0.7); return n * n"
+    problems = [_DOUBLE, _SQUARE_CALLS, _SQUARE_ASSERTS]
+    verdicts = verifier.judge(problems, [sleep, lazy, lazy])
+    assert verdicts == [(0.0, True)] * 3
+    verdicts = verifier.judge(problems, ["1 / 0"] * 3)
+    assert verdicts == [(0.0, False)] * 3
+
+
+def test_a_sandbox_that_breaks_down_is_replaced_once(verifier, monkeypatch):
+  run, breakdowns = verifier._pool.run, []
+
+  def breaking(code, stdins):
+    if breakdowns.pop():
+      raise sandbox.Died("gone")
+    yield from run(code, stdins)
+
+  monkeypatch.setattr(verifier._pool, "run", breaking)
+  code = "print(2 * int(input()))"
+  breakdowns[:] = [False, True]
+  assert verifier.judge([_DOUBLE], [code]) == [(1.0, False)]
+  breakdowns[:] = [True, True]
+  assert verifier.judge([_DOUBLE], [code]) == [(0.0, True)]
+
+
+# Rewards that are not earned.
+
+_LOOK_FOR = """
+def look_for(word):
+  import gc, os, sys
+  seen, todo = set(), [gc.get_objects(), dict(sys.modules), globals()]
+  frame = sys._getframe()
+  while frame:
+    todo.append([frame.f_locals, frame.f_globals, frame.f_code])
+    frame = frame.f_back
+  for folder, _, files in os.walk("/"):
+    if folder.startswith(("/tmp", "/inside", "/proc", "/etc")):
+      for name in files:
+        try: todo.append(open(os.path.join(folder, name)).read())
+        except Exception: pass
+  while todo:
+    x = todo.pop()
+    if id(x) in seen or x is word: continue
+    seen.add(id(x))
+    if isinstance(x, (str, bytes)):
+      text = x if isinstance(x, str) else x.decode(errors="replace")
+      if word in text and "look_for" not in text: return text
+    elif len(seen) < 300_000:
+      try: todo += gc.get_referents(x)
+      except Exception: pass
+  return ""
+"""
+
+
+def test_expected_outputs_are_nowhere_to_be_found():
+  for verifier in _verifier(timeout_seconds=5.0, partial=False):
+    secret = "answer-" + "7" * 9
+    problem = _problem("stdin", [{"input": "question-1", "output": secret}])
+    # The search works: it finds its input, and nothing else.
+    code = _LOOK_FOR + "import sys; n = sys.stdin.read()\nprint(look_for({!r}))"
+    question = _problem(
+      "stdin", [{"input": "question-1", "output": "question-1"}]
+    )
+    assert _examine(verifier, question, code.format("question-")) == ["passed"]
+    assert _examine(verifier, problem, code.format("answer-")) == ["wrong"]
+    problem = _problem("call", [{"input": [1], "output": secret}])
+    code = _LOOK_FOR + "def f(n): return look_for('answer-')"
+    assert _examine(verifier, problem, code) == ["wrong"]
+    problem = _problem("asserts", [f"assert f(1) == {secret!r}"])
+    assert _examine(verifier, problem, code) == ["wrong"]
+    # Nor is the text of the test, or of those that come after it.
+    problem = _problem("asserts", ["assert f(1) == ''", "assert f(2) == ''"])
+    code = _LOOK_FOR + "def f(n): return look_for('assert f' + '(')"
+    assert _examine(verifier, problem, code) == ["passed", "passed"]
+
+
+_SPEAK = """
+import json, os, struct
+def speak(*messages):
+  for m in messages:
+    data = json.dumps(m).encode()
+    for fd in range(64):
+      try: os.write(fd, struct.pack(">I", len(data)) + data)
+      except OSError: pass
+"""
+
+
+@pytest.mark.parametrize(
+  "code",
+  [
+    "import os; os._exit(0)",
+    "import sys; sys.exit(0)",
+    "import atexit, os; atexit.register(os._exit, 0)\ndef f(n): exit()",
+    "print('passed'); print('4\\n9\\n1600')",
+    _SPEAK + "speak({'status': 'passed'}, {'status': 'passed', 'text': ''})",
+    _SPEAK + "speak(*[{'value': True}] * 9)\ndef f(n): pass",
+    _SPEAK + "def f(n): speak({'status': 'passed'}, {'ended': 'passed'})",
+    _SPEAK + "def f(n): speak({'do': 'call'}, {'source': ''})",
+    _SPEAK + "speak({'ended': 'passed'})",
+    _SPEAK + "speak({'value': 1})\ndef f(n): pass\nspeak({'ended': 'passed'})",
+    _SPEAK + "speak({'value': 1}, {'value': 1}, {'ended': ['passed']})",
+    _SPEAK + "speak({'value': 1}, {'value': 1}, {'value': {'int': 'x'}})",
+    _SPEAK + "speak({'value': 1}, {'value': 1}, {'value': {'int': 1, 'a': 2}})",
+    "def f(n): return {10**5000: 1, 2: {}}",
+    "def f(n): return 'x' * 10**7",
+    "import os\nfor fd in range(64):\n  try: os.write(fd, b'\\xff' * 99)\n"
+    "  except OSError: pass",
+    "import os\nos.closerange(0, 64)\ndef f(n): return n * n",
+    # Equal to everything.
+    "class A:\n  def __eq__(self, other): return True\n"
+    "  __hash__ = None\ndef f(n): return A()",
+    "class A(int):\n  def __eq__(self, other): return True\n"
+    "def f(n): return A(0)",
+    "class A(str):\n  def __eq__(self, other): return True\n"
+    "  def __ne__(self, other): return False\ndef f(n): return A()",
+    "class A(list):\n  __class__ = int\n  def __eq__(self, o): return True\n"
+    "def f(n): return A()",
+    "from unittest.mock import ANY\ndef f(n): return ANY",
+    "class Solution:\n  def __getattr__(self, n): return lambda *_: f\n"
+    "  def __eq__(self, other): return True\nf = Solution()",
+    # The checker is patched.
+    "import builtins, sys\nbuiltins.AssertionError = SystemError\n"
+    "builtins.__build_class__ = builtins.isinstance = lambda *_: True\n"
+    "def f(n): return 0",
+    'import json, sys\njson.dumps = lambda *_, **__: \'{"status": "passed"}\'\n'
+    "json.loads = lambda *_: {}\ndef f(n): return 0",
+    "import sys\nfor m in list(sys.modules.values()):\n"
+    "  for n in ('encode', 'run_test', 'serve', 'send'):\n"
+    "    if hasattr(m, n): setattr(m, n, lambda *_, **__: True)\n"
+    "def f(n): return 0",
+    "import sys\nframe = sys._getframe()\nwhile frame:\n"
+    "  for n in ('reply', 'status'):\n    frame.f_locals[n] = 'passed'\n"
+    "  frame = frame.f_back\ndef f(n): return 0",
+    "check = candidate = assert_ = lambda *_: True\ndef f(n): return 0",
+    "def f(n): raise AssertionError",
+    "def f(n): raise StopIteration",
+    "import os\nif os.fork() == 0: os._exit(0)",
+    "import os\nos.kill(os.getppid(), 9)\ndef f(n): return n * n",
+    "def f(n): return [0] * 10**9",
+    "def f(n):\n  x = []\n  for _ in range(10**5): x = [x]\n  return x",
+    "def f(n): yield n * n",
+  ],
+)
+def test_unearned_rewards(verifier, code):
+  problems = [_DOUBLE, _SQUARE_CALLS, _SQUARE_ASSERTS]
+  for report in verifier.examine(problems, [code] * 3):
+    assert report.statuses
+    assert "passed" not in report.statuses
+  assert verifier.judge(problems, [code] * 3) == [(0.0, False)] * 3
+
+
+def test_names_of_the_tests_are_not_the_solutions(verifier):
+  """math, sorted and the prompt's own functions are the genuine ones."""
+  problem = _problem(
+    "asserts",
+    [
+      "assert math.isclose(f(2), 4.0)",
+      "assert sorted(f(3)) == [1, 2]",
+      "assert abs(helper(f(4))) < 1",
+    ],
+    prompt_code="def helper(x):\n  return x - 9\ndef f(n):\n  ...\n",
+  )
+  hack = (
+    "class math:\n  isclose = lambda *_: True\n"
+    "sorted = lambda x: [1, 2]\nhelper = abs = lambda x: 0\n"
+    "def f(n): return 3"
+  )
+  for n in range(3):
+    single = _problem(
+      "asserts",
+      problem.metadata["tests"][n : n + 1],
+      prompt_code=problem.metadata["prompt_code"],
+    )
+    assert _examine(verifier, single, hack) in (["wrong"], ["error"])
+  right = "def f(n): return {2: 4.0, 3: (2, 1), 4: 9.5}[n]"
+  assert _examine(verifier, problem, right) == _PASSED
+
+
+# What tests legitimately do with a solution.
+
+
+def test_asserts_see_objects_exceptions_and_changes(verifier):
+  code = """
+    class Node:
+      def __init__(self, value): self.value, self.next = value, None
+    def total(node): return node.value + total(node.next) if node else 0
+    def count(n):
+      while n: yield n; n -= 1
+    def tidy(xs, seen): xs.sort(); seen["n"] = len(xs)
+    def strict(n):
+      if n < 0: raise ValueError("negative")
+    class Odd(KeyError): pass
+    def odd(): raise Odd("x")
+    def of_type(x, kind): return isinstance(x, kind)
+    LIMIT = {"a": (1, 2j, b"x", frozenset([3]))}
+  """
+  tests = [
+    "n = Node(1); n.next = Node(2)\nassert total(n) == 3 and n.next.value == 2",
+    "assert list(count(3)) == [3, 2, 1] and sum(count(4)) == 10",
+    "it = iter(count(2))\nassert next(it) == 2",
+    "xs, seen = [3, 1], {}\ntidy(xs, seen)\n"
+    "assert (xs, seen) == ([1, 3], {'n': 2})",
+    "try: strict(-1)\nexcept ValueError as e: assert str(e) == 'negative'\n"
+    "else: assert False",
+    "try: odd()\nexcept KeyError: pass\nelse: assert False",
+    "assert of_type(1, int) and not of_type('', kind=float)",
+    "assert LIMIT['a'] == (1, 2j, b'x', frozenset([3]))",
+    "assert strict(1) is None",
+  ]
+  problem = _problem("asserts", tests, entry_point="")
+  code = textwrap.dedent(code)
+  assert _examine(verifier, problem, code) == ["passed"] * len(tests)
+
+
+def test_prompts_are_completed_or_replaced(verifier):
+  prompt = "from typing import List\n\ndef f(x: List[int]) -> int:\n  'Sum.'\n"
+  problem = _problem(
+    "asserts",
+    ["def check(candidate):\n  assert candidate([1, 2]) == 3\ncheck(f)"],
+    prompt_code=prompt,
+  )
+  for text in ("  return sum(x)\n", prompt + "  return sum(x)\n"):
+    assert _examine(verifier, problem, text) == ["passed"]
+  # Its functions and imports are there for one that begins anew.
+  helped = "from typing import List\ndef add(x): return sum(x)\n" + prompt[25:]
+  whole = "def f(x: List[int]) -> int:\n  return add(x)\n"
+  given = _problem("asserts", problem.metadata["tests"], prompt_code=helped)
+  assert _examine(verifier, given, whole) == ["passed"]
+  # A prompt may end where the body is to begin.
+  headless = _problem(
+    "asserts",
+    problem.metadata["tests"],
+    prompt_code=prompt.partition("  'Sum")[0],
+  )
+  assert _examine(verifier, headless, "  return sum(x)\n") == ["passed"]
+  whole = "def f(x: List[int]) -> int:\n  return sum(x)\n"
+  assert _examine(verifier, headless, whole) == ["passed"]
+  assert _examine(verifier, problem, f"So:\n```python\n{whole}```") == [
+    "passed"
+  ]
+  assert _examine(verifier, problem, "  return 4") == ["wrong"]
+
+
+@pytest.mark.parametrize(
+  "value",
+  [
+    [None, True, 1, -1.5, "é\ud800", [], [[1, "x"]]],
+    {1: (2, {3}), "k": frozenset([4]), None: b"\xff", (1, 2): 1 + 2j},
+    [2**63, -(10**5000), float("inf")],
+    [int, {"t": tuple}],
+  ],
+)
+def test_plain_data_comes_back(value):
+  coded = json.loads(json.dumps(plain.encode(value)))
+  decoded = plain.decode(coded)
+  assert decoded == value
+  assert [type(x) for x in decoded] == [type(x) for x in value]
+
+
+@pytest.mark.parametrize("value", [object(), len, [lambda: 0], {"a": range(3)}])
+def test_other_data_is_refused(value):
+  with pytest.raises(TypeError, match="not plain data"):
+    plain.encode(value)
+
+
+def _converse(code, source, **settings):
+  """Runs a test of some code, both in this process."""
+  to_code, to_test = queue.Queue(), queue.Queue()
+
+  def receive():
+    message = to_code.get()
+    if message is None:
+      raise SystemExit
+    return json.loads(message)
+
+  send = lambda message: to_test.put(json.dumps(message))
+
+  def serve():
+    with contextlib.suppress(SystemExit):
+      serving.serve(code, receive, send)
+
+  thread = threading.Thread(target=serve)
+  thread.start()
+  try:
+    assert "value" in json.loads(to_test.get())
+    return checking.run_test(
+      source,
+      **{"setup": "", "prompt_code": "", "entry_point": "f"} | settings,
+      receive=lambda: json.loads(to_test.get()),
+      send=lambda message: to_code.put(json.dumps(message)),
+    )
+  finally:
+    to_code.put(None)
+    thread.join()
+
+
+@pytest.mark.parametrize(
+  ("code", "source", "status"),
+  [
+    ("def f(x): x.append(1); return x", "x = [0]\nassert f(x) == x", "passed"),
+    ("def f(x): x.add(1)", "x = {0}; f(x)\nassert x == {0, 1}", "passed"),
+    ("class f:\n  y = 3", "assert f().y == 3 and f.y == 3", "passed"),
+    ("f = map(abs, [-1, 2])", "assert list(f) == [1, 2]", "passed"),
+    ("f = range(5)", "assert len(f) == 5 and f[2] == 2", "passed"),
+    ("class f: pass", "x = f(); x.y = 4\nassert x.y == 4", "passed"),
+    ("def f(): 1 / 0", "try: f()\nexcept ArithmeticError: pass", "passed"),
+    ("def f(): raise type('E', (BaseException,), {})", "f()", "error"),
+    ("def f(): bytearray(2**60)", "try: f()\nexcept MemoryError: 1", "passed"),
+    ("def f(): return 1", "assert f() == 2, 'no'", "wrong"),
+    ("f = object()", "assert f", "error"),
+    ("f = object()", "assert f == f", "error"),
+    ("f = object()", "import copy; copy.copy(f)", "error"),
+    ("def f(g): return g(1)", "assert f(lambda x: x) == 1", "error"),
+    ("f = 1", "assert g == 1", "error"),
+    ("f = 1", "raise SystemExit", "error"),
+    ("def f(x): raise StopIteration", "assert all(map(f, [0, 1]))", "error"),
+    (
+      "f = iter([1])",
+      "next(f)\ntry: next(f)\nexcept StopIteration: 1",
+      "passed",
+    ),
+    ("f = sum = lambda x: 3", "assert sum([1]) == 1 == f(0) - 2", "passed"),
+  ],
+)
+def test_solutions_and_tests_converse(code, source, status):
+  assert _converse(code, source)[0] == status
+
+
+# Reference solutions.
+
+
+def _rows(name):
+  path = _DATA / name
+  if not path.exists():
+    pytest.skip(f"needs {path.parent.name}/{path.name}")
+  return list(map(json.loads, path.read_text().splitlines()))
+
+
+def _patient():
+  return _verifier(timeout_seconds=10.0, total_seconds=120.0, partial=False)
+
+
+@pytest.mark.slow
+def test_humaneval_references():
+  rows = _rows("humaneval/test.jsonl")
+  problems = [
+    _problem(
+      "asserts",
+      [f"{row['test']}\ncheck({row['entry_point']})"],
+      entry_point=row["entry_point"],
+      prompt_code=row["prompt"],
+    )
+    for row in rows
+  ]
+  for verifier in _patient():
+    verdicts = verifier.judge(problems, [r["canonical_solution"] for r in rows])
+    assert sum(v.reward for v in verdicts) == 164
+    # The next problem's body is no solution.
+    bodies = [r["canonical_solution"] for r in rows]
+    shifted = verifier.judge(problems[:20], bodies[1:21])
+    assert sum(v.reward for v in shifted) == 0
+
+
+@pytest.mark.slow
+def test_mbpp_references():
+  rows = _rows("mbpp/all.jsonl")
+  problems = []
+  for row in rows:
+    tests = row["test_list"] + row["challenge_test_list"]
+    defined = re.findall(r"^(?:def|class)\s+(\w+)", row["code"], re.MULTILINE)
+    called = re.findall(r"\w+(?=\s*\()", tests[0])
+    entry_point = next((n for n in called if n in defined), "")
+    setup = row["test_setup_code"]
+    problems.append(
+      _problem("asserts", tests, entry_point=entry_point, setup=setup)
+    )
+  for verifier in _patient():
+    reports = verifier.examine(problems, [r["code"] for r in rows])
+    failed = [
+      (row["task_id"], report.statuses)
+      for row, report in zip(rows, reports)
+      if report.statuses != ["passed"] * report.num_tests
+    ]
+    # 367 and 927 fail only where their set-up runs before the solution.
+    assert failed == []
