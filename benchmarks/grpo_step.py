@@ -11,7 +11,6 @@ has a KL term. One core: put `taskset -c 0` before it.
 `benchmarks.startup` starts.
 """
 
-import functools
 import os
 import threading
 from collections.abc import Callable
@@ -21,6 +20,7 @@ import numpy as np
 from absl import app, flags
 
 from benchmarks import measuring, shapes
+from prefixrl_jax import huge_pages
 
 _MODEL = flags.DEFINE_enum("model", "tiny", list(shapes.MODELS), "Model.")
 _PEER = flags.DEFINE_enum("peer", "none", ["none", "trl"], "Compare with.")
@@ -218,15 +218,12 @@ def _trl(config, params) -> Callable[[], object]:
 def main(argv) -> None:
   """Times the steps and prints the table, or takes the first one."""
   del argv
-  from prefixrl_jax.models import transformer
   from prefixrl_jax.session import keep_compiled_programs
 
   config = shapes.MODELS[_MODEL.value]
   if _FIRST_STEP.value:
     keep_compiled_programs()
-  params = jax.jit(functools.partial(transformer.init, config))(
-    jax.random.key(0)
-  )
+  params = shapes.random_params(config)
   makers = {"prefixrl_jax": _ours, "trl": _trl}
   if _FIRST_STEP.value:
     jax.block_until_ready(makers[_FIRST_STEP.value](config, params)())
@@ -255,4 +252,5 @@ def main(argv) -> None:
 
 
 if __name__ == "__main__":
+  huge_pages.ensure()
   app.run(main)

@@ -12,19 +12,17 @@ One core: put `taskset -c 0` before it. The roofline is three forward passes
 of a matrix product, with every trunk once and no pair that is not visible.
 """
 
-import functools
 import os
 import resource
 from collections.abc import Sequence
 
-import jax
 import numpy as np
 from absl import app, flags
 
 from benchmarks import measuring, ours, shapes
+from prefixrl_jax import huge_pages
 from prefixrl_jax.learner.packing import Lane, Tree
 from prefixrl_jax.ledger import attention_flops, flops_per_token
-from prefixrl_jax.models import transformer
 
 _UNITS = flags.DEFINE_list("unit", ["trees", "nested"], "Units.")
 _MODEL = flags.DEFINE_enum("model", "smol", list(shapes.MODELS), "Model.")
@@ -144,9 +142,7 @@ def main(argv) -> None:
   """Times every unit and prints the table."""
   del argv
   config = shapes.MODELS[_MODEL.value]
-  params = jax.jit(functools.partial(transformer.init, config))(
-    jax.random.key(0)
-  )
+  params = shapes.random_params(config)
   roofline = measuring.measure_roofline()
   seconds = {}
   for name in _UNITS.value:
@@ -179,4 +175,5 @@ def main(argv) -> None:
 
 
 if __name__ == "__main__":
+  huge_pages.ensure()
   app.run(main)

@@ -17,12 +17,12 @@ import functools
 import os
 from collections.abc import Callable
 
-import jax
 import numpy as np
 from absl import app, flags
 
 from benchmarks import measuring, ours, shapes
 from benchmarks.ours import Unit
+from prefixrl_jax import huge_pages
 from prefixrl_jax.ledger import attention_flops, flops_per_token
 from prefixrl_jax.models import transformer
 
@@ -103,9 +103,7 @@ def main(argv) -> None:
   """Times every unit and prints the table."""
   del argv
   config = shapes.MODELS[_MODEL.value]
-  params = jax.jit(functools.partial(transformer.init, config))(
-    jax.random.key(0)
-  )
+  params = shapes.random_params(config)
   roofline = measuring.measure_roofline()
   seconds = {}
   for name in _UNITS.value:
@@ -141,4 +139,5 @@ def main(argv) -> None:
 
 
 if __name__ == "__main__":
+  huge_pages.ensure()
   app.run(main)

@@ -8,20 +8,18 @@ tokens, which should lie on a line but for attention. Host devices share the
 machine's cores: their row shows what sharding costs, not what it gains.
 """
 
-import functools
 import os
 import subprocess
 import sys
 
-import jax
 import numpy as np
 from absl import app, flags
 from matplotlib.figure import Figure
 
 from benchmarks import measuring, ours, shapes
 from benchmarks.ours import Unit
+from prefixrl_jax import huge_pages
 from prefixrl_jax.learner.packing import Lane, Tree
-from prefixrl_jax.models import transformer
 
 _FIGURE = flags.DEFINE_string("figure", "", "Stem of the figure, PNG and SVG.")
 _REPEATS = flags.DEFINE_integer("repeats", 3, "Timed calls of each.", 3)
@@ -103,9 +101,7 @@ def main(argv) -> None:
   """Measures every point; prints a table and draws the figure."""
   del argv
   config = shapes.TINY
-  params = jax.jit(functools.partial(transformer.init, config))(
-    jax.random.key(0)
-  )
+  params = shapes.random_params(config)
   if _ONE.value:
     print(tokens_per_second(config, params, ONE_UNIT))
     return
@@ -138,4 +134,5 @@ def main(argv) -> None:
 
 
 if __name__ == "__main__":
+  huge_pages.ensure()
   app.run(main)

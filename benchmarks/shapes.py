@@ -1,9 +1,11 @@
 """The models that benchmarks run, and their twins in other libraries."""
 
+import functools
+
 import jax
 import numpy as np
 
-from prefixrl_jax.models import importing
+from prefixrl_jax.models import importing, transformer
 from prefixrl_jax.models.transformer import TransformerConfig
 
 SMOL = TransformerConfig(  # SmolLM2-135M
@@ -28,6 +30,21 @@ TINY = TransformerConfig(
   tied_head=True,
 )
 MODELS = {"smol": SMOL, "tiny": TINY}
+
+
+def random_params(config: TransformerConfig) -> dict:
+  """Returns parameters of a usual size; nothing is compiled to draw them."""
+  rng = np.random.default_rng(0)
+  shapes = jax.eval_shape(
+    functools.partial(transformer.init, config), jax.random.key(0)
+  )
+
+  def draw(path, x):
+    if path[-1].key == "scale":  # of a norm
+      return np.ones(x.shape, x.dtype)
+    return 0.02 * rng.standard_normal(x.shape, np.float32).astype(x.dtype)
+
+  return jax.tree_util.tree_map_with_path(draw, shapes)
 
 
 def transformers_twin(config: TransformerConfig, params: dict):

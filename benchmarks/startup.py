@@ -17,6 +17,7 @@ from absl import app, flags
 
 from benchmarks import measuring
 from benchmarks.grpo_step import FIRST_STEP_DONE
+from prefixrl_jax import huge_pages
 
 _REPEATS = flags.DEFINE_integer("startup_repeats", 3, "Processes of each.", 1)
 
@@ -71,4 +72,5 @@ def main(argv) -> None:
 
 
 if __name__ == "__main__":
+  huge_pages.ensure()
   app.run(main)

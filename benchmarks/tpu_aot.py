@@ -3,15 +3,18 @@
   pip install -e '.[tpu]'
   python -m benchmarks.tpu_aot --topology=v5e:4x4,v6e:4x4
 
-Compiles the attention kernel, the prefill, the decode loop and the update at
-the shape of Qwen3-4B ahead of time, and sets what the compiler says beside
-the memory plan and a count by hand. Compiled estimates, not measurements.
+Compiles the attention kernel, a layer of the prefill, the decode loop and the
+update at the shape of Qwen3-4B ahead of time, and sets what the compiler says
+beside the memory plan and a count by hand. Compiled estimates, not
+measurements.
 
-The compiler counts the body of a loop once, so the matrix products' FLOPs are
-those of unrolled programs of one and two layers, whose difference is a layer.
+The compiler counts the body of a loop once, so FLOPs and bytes are those of
+unrolled programs of one and two layers, whose difference is a layer, and of
+one block of keys a layer in the decode loop.
 """
 
 import dataclasses
+import functools
 import os
 import time
 from typing import Any
@@ -36,6 +39,7 @@ from prefixrl_jax.models import (
   attention,
   attention_kernel,
   block_map,
+  transformer,
   tree_attention,
 )
 from prefixrl_jax.models.transformer import TransformerConfig
@@ -137,9 +141,10 @@ def memory_plan(config: TransformerConfig, mesh) -> dict[str, float]:
   return memory.plan(whole, config, mesh, rows_per_micro=shards)
 
 
-# What of the plan is there while a program runs.
+# What of the plan is there while a program runs; of the prefill, which runs
+# layer by layer, a layer's share.
 PLANNED = {
-  "prefill": ("parameters", "kv caches"),
+  "prefill layer": ("sampler's parameters", "kv caches"),
   "decode": ("sampler's parameters", "kv caches"),
   "update": (
     "parameters",
@@ -151,19 +156,69 @@ PLANNED = {
 }
 
 
-def flops_by_program(config: TransformerConfig, mesh) -> dict[str, float]:
-  """Returns the compiler's FLOPs of a device for the whole depth."""
+def cost_by_program(
+  config: TransformerConfig, mesh
+) -> dict[str, dict[str, float]]:
+  """Returns the compiler's FLOPs and bytes of a device for the whole depth."""
   one, two = (
     {
-      name: compiled(program)[0].cost_analysis()["flops"]
+      name: compiled(program)[0].cost_analysis()
       for name, program in lower_programs(
         dataclasses.replace(config, num_layers=n, scan_unroll=n), mesh
       ).items()
     }
     for n in (1, 2)
   )
-  more = config.num_layers - 1
-  return {name: one[name] + more * (two[name] - one[name]) for name in one}
+  more = lambda name: 0 if name == "prefill layer" else config.num_layers - 1
+  return {
+    name: {
+      key: one[name][key] + more(name) * (two[name][key] - one[name][key])
+      for key in ("flops", "bytes accessed")
+    }
+    for name in one
+  }
+
+
+def count_by_hand(
+  config: TransformerConfig, mesh
+) -> dict[str, dict[str, float]]:
+  """Returns the FLOPs of matrix products and the least bytes of a device.
+
+  Least bytes: a weight is read once a pass and everything that a layer keeps
+  is written once and read once; a decode step reads one block of keys a layer.
+  """
+  c, size = config, jnp.dtype(config.dtype).itemsize
+  shards, tensor = sharding.num_row_shards(mesh), mesh.shape["tensor"]
+  matmul = functools.partial(flops_per_token, config)
+  num_params = transformer.num_params(config)
+  weights = size * num_params / tensor
+  a_layer = size * matmul(head=False) / 2 / c.num_layers / tensor
+  kv = 2 * size * c.num_kv_heads * c.head_dim / tensor
+  block = attention.KEY_BLOCKS["tpu"]
+  kept = memory.bytes_kept(config) / tensor
+  head = 2 * c.width * c.vocab_size
+  return {
+    "prefill layer": {
+      "flops": 2 * shards * TRUNK * matmul(head=False) / c.num_layers,
+      "bytes accessed": a_layer
+      + 2 * TRUNK * (2 * size * c.width + 2 * size * c.width / tensor + kv),
+    },
+    "decode": {
+      "flops": 2 * shards * LANES * matmul(head=True),
+      "bytes accessed": weights + 2 * (1 + LANES) * block * kv * c.num_layers,
+    },
+    "update": {
+      "flops": shards
+      * (
+        4 * ROW_LENGTH * matmul(head=False)
+        + 4 * TREES_A_ROW * LANES * LANE * head
+      ),
+      # Forward twice and backward; AdamW reads four numbers, writes three.
+      "bytes accessed": 3 * weights
+      + 7 * 4 * num_params / mesh.size
+      + 2 * 2 * ROW_LENGTH * c.num_layers * kept,
+    },
+  }
 
 
 def _count(program, instruction: str) -> int | str:
@@ -180,23 +235,15 @@ def describe_programs(topology: str, config: TransformerConfig) -> list[dict]:
     platform="tpu", topology_name=topology
   ).devices
   mesh = make_mesh(data=1, fsdp=-1, tensor=_TENSOR.value, devices=devices)
-  shards = sharding.num_row_shards(mesh)
-  flops = flops_by_program(config, mesh)
-  counted = {
-    "prefill": 2 * shards * TRUNK * flops_per_token(config, head=False),
-    "decode": 2 * shards * LANES * flops_per_token(config, head=True),
-    "update": shards
-    * (
-      4 * ROW_LENGTH * flops_per_token(config, head=False)
-      + 4 * TREES_A_ROW * LANES * LANE * 2 * config.width * config.vocab_size
-    ),
-  }
+  cost = cost_by_program(config, mesh)
+  counted = count_by_hand(config, mesh)
   planned = memory_plan(config, mesh)
   rows = []
   for name, program in lower_programs(config, mesh).items():
     done, seconds = compiled(program)
     sizes = done.memory_analysis()
     logging.info("%s %s compiled in %.0f s", topology, name, seconds)
+    share = config.num_layers if name == "prefill layer" else 1
     rows.append(
       {
         "topology": topology,
@@ -204,12 +251,14 @@ def describe_programs(topology: str, config: TransformerConfig) -> list[dict]:
         "compile s": seconds,
         "arguments GiB": sizes.argument_size_in_bytes / 2**30,
         "temporaries GiB": sizes.temp_size_in_bytes / 2**30,
-        "planned GiB": sum(planned[x] for x in PLANNED[name]) / 2**30,
+        "planned GiB": sum(planned[x] for x in PLANNED[name]) / share / 2**30,
         "temporaries / caches": (
           sizes.temp_size_in_bytes / planned["kv caches"]
         ),
-        "TFLOP a device": flops[name] / 1e12,
-        "by hand": counted[name] / mesh.size / 1e12,
+        "TFLOP a device": cost[name]["flops"] / 1e12,
+        "by hand": counted[name]["flops"] / mesh.size / 1e12,
+        "GB a device": cost[name]["bytes accessed"] / 1e9,
+        "at least": counted[name]["bytes accessed"] / 1e9,
         "all-to-all": _count(done, "all-to-all("),
       }
     )

@@ -12,6 +12,7 @@ import sys
 from absl import app, flags, logging
 from ml_collections import config_flags
 
+from prefixrl_jax import huge_pages
 from prefixrl_jax.types import Preempted, UserError
 
 STAGES = "pretrain,import,screen,collect,cut,train,evaluate,report"
@@ -93,6 +94,7 @@ def _main(argv) -> None:
 
 def main() -> None:
   """Runs, and turns what the user can mend into one line and an exit code."""
+  huge_pages.ensure()
   logging.set_verbosity(logging.WARNING)
   try:
     app.run(_main, flags_parser=_parse_flags)

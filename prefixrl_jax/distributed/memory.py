@@ -112,10 +112,10 @@ def plan(
   )
   micro_rows = -(-rows_per_micro // row_shards)
   tokens = micro_rows * row_length
-  kept = _bytes_kept(model)
+  kept = bytes_kept(model)
   if model.num_experts:  # a device meets the tokens of all that share experts
     without = dataclasses.replace(model, num_experts=0, mlp_width=1)
-    of_experts = kept - _bytes_kept(without)
+    of_experts = kept - bytes_kept(without)
     kept += (mesh.shape["expert"] - 1) * of_experts
   kept = tokens * kept / mesh.shape["tensor"]
   residual = tokens * model.width * compute / mesh.shape["tensor"]
@@ -144,7 +144,7 @@ def plan(
 
 
 @functools.cache
-def _bytes_kept(model: transformer.TransformerConfig) -> float:
+def bytes_kept(model: transformer.TransformerConfig) -> float:
   """Returns what a layer keeps of a token for the backward pass, in bytes.
 
   Asks JAX, of two short rows; what does not depend on their length is weights.
