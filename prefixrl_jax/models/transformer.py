@@ -163,11 +163,14 @@ def _init_boxed(config, key):
   return Transformer(config, attend).init(key, tokens, tokens)["params"]
 
 
+def _boxed_shapes(config):
+  # The key is made inside: no device of the mesh in force need be here.
+  return jax.eval_shape(lambda: _init_boxed(config, jax.random.key(0)))
+
+
 def abstract_params(config: TransformerConfig, mesh) -> dict:
   """Returns the parameters' shapes with their shardings on the mesh."""
-  boxed = jax.eval_shape(
-    functools.partial(_init_boxed, config), jax.random.key(0)
-  )
+  boxed = _boxed_shapes(config)
   return jax.tree.map(
     lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
     sharding.unbox(boxed),
@@ -302,9 +305,7 @@ def unstacked_shardings(config: TransformerConfig, mesh) -> dict:
     config: TransformerConfig.
     mesh: of the sampler.
   """
-  boxed = jax.eval_shape(
-    functools.partial(_init_boxed, config), jax.random.key(0)
-  )
+  boxed = _boxed_shapes(config)
 
   def place(name, shape, axes):
     axes = [None if axis == "embed" else axis for axis in axes]

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from prefixrl_jax.distributed import sharding
@@ -204,7 +205,9 @@ class Sampler:
           place(residual, where),
           state.caches[0],
           np.zeros(width, np.int32),
-          of_layer(config, 0),
+          jax.eval_shape(
+            lambda: jax.tree.map(jnp.asarray, of_layer(config, 0))
+          ),
         ),
         "decode": self._decode.lower(params, state=state, patience=np.int32(0)),
       }
