@@ -159,7 +159,7 @@ def main(argv) -> None:
         "prompt, completion, row": ", ".join(map(str, preset.lengths)),
         "remat": model.remat,
         "rows a micro-batch": rows,
-        "parameters": gigabytes("parameters", "reference policy"),
+        "parameters": gigabytes("parameters", "base policy"),
         "sampler": gigabytes("sampler's parameters", "kv caches"),
         "optimizer": gigabytes("optimizer"),
         "gradients": gigabytes("gradients"),

@@ -153,6 +153,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     curve_samples=8,
   )
 
+  c.lora = sections.lora()
   c.export = sections.export()
 
   if chosen.tiny:

@@ -17,6 +17,15 @@ def rewards() -> dict[str, Any]:
   )
 
 
+def lora() -> dict[str, Any]:
+  """Returns config.lora: adapters are trained, the base is frozen."""
+  return dict(
+    rank=0,  # of an adapter; 0: all parameters are trained, there is none
+    alpha=16.0,  # adapters count alpha / rank
+    targets="all",  # or attention, mlp, names: "query+value" (docs/lora.md)
+  )
+
+
 def traces() -> dict[str, Any]:
   """Returns config.traces: other people's traces, `--stage=import`."""
   return dict(
@@ -37,6 +46,7 @@ def traces() -> dict[str, Any]:
 def export() -> dict[str, Any]:
   """Returns config.export: a run's policy as a folder, `--stage=export`."""
   return dict(
+    lora="merged",  # adapters added in; or peft: the adapters alone, for peft
     arm="",  # the first of run_arms
     seed=-1,  # the first of seeds
     step=-1,  # the newest checkpoint

@@ -131,6 +131,7 @@ def get_config(
     curve_samples=8,
   )
 
+  c.lora = sections.lora()
   c.export = sections.export()
 
   if chosen.model:

@@ -133,6 +133,20 @@ def validate(config: ml_collections.ConfigDict) -> None:
     " float32.",
   )
   check(
+    c.export.lora in ("merged", "peft"),
+    f"config.export.lora = {c.export.lora!r} is neither merged nor peft.",
+  )
+  check(
+    c.export.lora == "merged" or c.lora.rank > 0,
+    "config.export.lora = 'peft', but there are no adapters: config.lora.rank"
+    " is 0.",
+  )
+  check(
+    c.lora.rank >= 0 and c.lora.alpha > 0,
+    f"config.lora: rank {c.lora.rank} must be at least 0 (off), alpha"
+    f" {c.lora.alpha} above 0.",
+  )
+  check(
     c.export.shard_gigabytes > 0,
     "config.export.shard_gigabytes must be above 0.",
   )

@@ -10,6 +10,7 @@ padding and idle lanes included.
 import dataclasses
 from collections.abc import Mapping
 
+from prefixrl_jax.models import adapters
 from prefixrl_jax.models.transformer import TransformerConfig, num_active_params
 from prefixrl_jax.rollouts.sampler import Usage
 from prefixrl_jax.types import PURPOSES, TRAINING
@@ -32,6 +33,7 @@ class Ledger:
   def __init__(self, config: TransformerConfig):
     self._config = config
     self._num_params = num_active_params(config)
+    self._num_adapted = adapters.num_params(config)
     self._entries = {purpose: Entry() for purpose in PURPOSES}
 
   def add_sampling(self, purpose: str, usage: Usage) -> None:
@@ -73,9 +75,16 @@ class Ledger:
     ) + attention_flops(self._config, work["pairs"])
     head = work["scored"] * 2 * self._config.width * self._config.vocab_size
     entry = self._entries[purpose]
+    # Of all parameters, whatever of them is trained.
     entry.flops_paper += 6.0 * self._num_params * tokens
-    # Backward costs twice the forward; the head's logits are computed twice.
-    entry.flops_executed += (4 if remat else 3) * forward + 4 * head
+    # Backward costs twice the forward, or as much if the weights are frozen;
+    # the head's logits are computed twice.
+    is_frozen = self._config.lora is not None
+    passes = (4 if remat else 3) - is_frozen
+    beside = 2.0 * work["micros"] * tokens_per_micro * self._num_adapted
+    entry.flops_executed += (
+      passes * forward + (4 - is_frozen) * head + (passes + 1) * beside
+    )
     entry.tokens += tokens
     entry.seconds += seconds
 

@@ -24,7 +24,7 @@ from prefixrl_jax.evals.evaluate import Sample, by_fraction, without_prefix
 from prefixrl_jax.evals.results import read_results, write_results
 from prefixrl_jax.learner.packing import layout_for
 from prefixrl_jax.ledger import Ledger
-from prefixrl_jax.models import exporting, importing, transformer
+from prefixrl_jax.models import adapters, exporting, importing, transformer
 from prefixrl_jax.prefixes.cut import cut
 from prefixrl_jax.pretrain import pretrain
 from prefixrl_jax.problems.loading import problem_text
@@ -571,18 +571,28 @@ class Pipeline(Workspace):
       param_dtype=c.model.param_dtype,
       remat="none",
     )
+    model = adapters.read_settings(c.lora, model)
+    mesh = make_mesh(**c.mesh)
     step, params = checkpoints.restore_params(
       train.directory / "checkpoints",
-      transformer.abstract_params(model, make_mesh(**c.mesh)),
+      adapters.abstract_trained(model, mesh),
       settings.step if settings.step >= 0 else None,
     )
     artifact.begin()
-    exporting.export(
-      folder,
-      source,
-      params,
-      dtype=settings.dtype or c.model.param_dtype,
-      max_bytes=int(settings.shard_gigabytes * 1e9),
-    )
+    if settings.lora == "peft":
+      exporting.export_adapters(
+        folder, source, params, model.lora, base=c.model.folder
+      )
+    else:
+      if model.lora:
+        base = importing.load_params(source, model, mesh)
+        params = adapters.merge(model, base, params)
+      exporting.export(
+        folder,
+        source,
+        params,
+        dtype=settings.dtype or c.model.param_dtype,
+        max_bytes=int(settings.shard_gigabytes * 1e9),
+      )
     artifact.finish({"folder": str(folder), "step": step})
     self.console.print(f"export: {arm} seed {seed}, step {step}: {folder}")

@@ -13,7 +13,7 @@ from etils import epath
 from prefixrl_jax import checkpoints
 from prefixrl_jax.distributed import memory, sharding
 from prefixrl_jax.distributed.mesh import make_mesh
-from prefixrl_jax.models import importing, transformer
+from prefixrl_jax.models import adapters, importing, transformer
 from prefixrl_jax.problems import checksum, loading
 from prefixrl_jax.rewards import Verifier
 from prefixrl_jax.rewards.verifiers import make_verifier
@@ -105,6 +105,7 @@ def open_session(
     )
   else:
     model = demo_model(c.model)
+  model = adapters.read_settings(c.lora, model)
   check_vocabulary(tokenizer, model.vocab_size)
   # Without a sandbox the code task does not start.
   verifier = make_verifier(verifier_name(c), c.rewards)

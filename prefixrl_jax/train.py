@@ -25,6 +25,7 @@ from prefixrl_jax.learner import sft, update
 from prefixrl_jax.learner.advantages import advantages, discounted
 from prefixrl_jax.learner.packing import Lane, Tree, layout_for, pack
 from prefixrl_jax.ledger import Ledger
+from prefixrl_jax.models import adapters
 from prefixrl_jax.prefixes.mixture import Mixture
 from prefixrl_jax.rewards.judging import judge
 from prefixrl_jax.rollouts.requests import Request
@@ -160,11 +161,11 @@ class Trainer:
   def _compile(self) -> None:
     """Compiles every program the run can need, before the first step."""
     config = self.session.config
-    base = self.session.base_params
+    first = self._first_params()
     # Both optimizers keep the same things.
     abstract = self._abstract_state()
     self._init_rl_state, self._init_sft_state = (
-      update.make_init(optimizer, abstract).lower(base).compile()
+      update.make_init(optimizer, abstract).lower(first).compile()
       for optimizer in (self.rl_optimizer, self.sft_optimizer)
     )
 
@@ -178,10 +179,10 @@ class Trainer:
         kl_coefficient=kl_coefficient,
         mixed=mixed,
       )
-      reference = abstract.params if kl_coefficient else None
       with jax.set_mesh(self.session.mesh):
         batch = self._put(pack([], layout))
-        return function.lower(abstract, batch, reference).compile()
+        base = self._base_for_update(kl_coefficient)
+        return function.lower(abstract, batch, base).compile()
 
     self._rl_update = compiled(
       self.rl_layout,
@@ -194,7 +195,25 @@ class Trainer:
         self.sft_layout, self.sft_optimizer, 0.0, False
       )
     for sampler in (self.rl_sampler, self.eval_sampler):
-      sampler.warm_up(base)
+      sampler.warm_up(self._policy(first))
+
+  def _first_params(self):
+    """What is trained, before the first step."""
+    session = self.session
+    return adapters.start(
+      session.model, session.base_params, session.mesh, self.seed
+    )
+
+  def _policy(self, trained):
+    """The policy's parameters, as samplers take them."""
+    return adapters.policy(
+      self.session.model, self.session.base_params, trained
+    )
+
+  def _base_for_update(self, kl_coefficient: float):
+    """The base policy, if the update needs it beside what is trained."""
+    needed = kl_coefficient or self.session.model.lora
+    return self.session.base_params if needed else None
 
   def _put(self, batch):
     return sharding.put_rows(self.session.mesh, batch, axis=1)
@@ -212,7 +231,9 @@ class Trainer:
     trees = [sft.example(self.prompts[t.problem_id], t.tokens) for t in chosen]
     batch = pack(trees, self.sft_layout)
     started = time.perf_counter()
-    state, metrics = self._sft_update(state, self._put(batch), None)
+    state, metrics = self._sft_update(
+      state, self._put(batch), self._base_for_update(0.0)
+    )
     metrics = jax.device_get(metrics)
     self._charge_update(
       "sft",
@@ -231,7 +252,7 @@ class Trainer:
       np.concatenate([self.prompts[p.problem_id], p.prefix]) for p in drawn
     ]
     with timers("rollout"):
-      self.rl_sampler.load(state.params)
+      self.rl_sampler.load(self._policy(state.params))
       groups = self.rl_sampler.sample(
         [
           Request(
@@ -281,7 +302,7 @@ class Trainer:
       state, metrics = self._rl_update(
         state,
         self._put(batch),
-        self.session.base_params if config.learner.kl_coefficient else None,
+        self._base_for_update(config.learner.kl_coefficient),
       )
       metrics = jax.device_get(metrics)
     tokens = usage.input_tokens + usage.output_tokens
@@ -348,7 +369,7 @@ class Trainer:
         first = (
           self._init_sft_state if self.num_sft_steps else self._init_rl_state
         )
-        state = first(self.session.base_params)
+        state = first(self._first_params())
       saved = step
       timers = metrics_lib.Timers()
       with (
@@ -401,7 +422,7 @@ class Trainer:
       restored = checkpointer.restore_latest(self._abstract_state())
     if restored is None:
       raise UserError(f"there is no checkpoint in {self.directory}.")
-    return restored[1].params
+    return self._policy(restored[1].params)
 
   def _checkpointer(self) -> Checkpointer:
     return Checkpointer(
@@ -410,7 +431,8 @@ class Trainer:
     )
 
   def _abstract_state(self) -> TrainState:
-    return update.abstract_state(self.session.base_params, self.rl_optimizer)
+    trained = adapters.abstract_trained(self.session.model, self.session.mesh)
+    return update.abstract_state(trained, self.rl_optimizer)
 
   def _next_point(self, curve) -> float:
     """Where the next point of the curve is due, on a grid shared by arms."""
@@ -425,7 +447,7 @@ class Trainer:
   def _curve_point(self, state: TrainState, step: int) -> dict:
     """Evaluates without prefix; stamped with the step it belongs to."""
     config = self.session.config
-    self.eval_sampler.load(state.params)
+    self.eval_sampler.load(self._policy(state.params))
     accuracy = {}
     for split, problems in (
       ("train", self.data.train),

@@ -138,6 +138,8 @@ class Workspace:
     depends = data.depends | self.inputs("evals")
     if arm != "base":
       depends |= self.inputs("learner", "sft", "train")
+      if self.config.lora.rank:
+        depends |= self.inputs("lora")
       depends["arm"] = _plain(self.config.arms[arm])
     return Artifact(self.workdir / stage / arm / f"seed_{seed}", depends)
 

@@ -13,7 +13,12 @@ import numpy as np
 from jax.sharding import Mesh
 
 from prefixrl_jax.distributed import sharding
-from prefixrl_jax.models import attention, transformer, tree_attention
+from prefixrl_jax.models import (
+  adapters,
+  attention,
+  transformer,
+  tree_attention,
+)
 from prefixrl_jax.models.decoder_config import of_layer
 from prefixrl_jax.models.layers import Block
 from prefixrl_jax.types import UserError
@@ -82,8 +87,11 @@ def plan(
   """
   params = transformer.abstract_params(model, mesh)
   shard = lambda x: float(np.prod(x.sharding.shard_shape(x.shape)))
-  count = sum(shard(x) for x in jax.tree.leaves(params))
-  stored = sum(shard(x) * x.dtype.itemsize for x in jax.tree.leaves(params))
+  stored = lambda tree: sum(
+    shard(x) * x.dtype.itemsize for x in jax.tree.leaves(tree)
+  )
+  trained = adapters.abstract_trained(model, mesh)
+  count = sum(shard(x) for x in jax.tree.leaves(trained))
   sampled = jax.tree.map(
     lambda x, where: float(np.prod(where.shard_shape(x.shape))),
     jax.eval_shape(functools.partial(transformer.unstack, model), params),
@@ -126,12 +134,12 @@ def plan(
   is_mixed = any(0 < arm.prefixed_share < 1 for arm in config.arms.values())
   chunk = config.learner.logits_chunk_length
   return {
-    "parameters": stored,
+    "parameters": stored(trained),
     "optimizer": 2 * 4 * count,
     # Of a micro-batch, their sum, and that of prefixed trees alone.
     "gradients": (2 + is_mixed) * 4 * count,
     "sampler's parameters": compute * sum(jax.tree.leaves(sampled)),
-    "reference policy": stored,
+    "base policy": stored(params),
     "kv caches": float(rows * kv),
     "activations": activations,
     "logits": 3.0
@@ -152,28 +160,31 @@ def bytes_kept(model: transformer.TransformerConfig) -> float:
   params = jax.eval_shape(
     functools.partial(transformer.init, model), jax.random.key(0)
   )
-  layer = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), params["layers"]
+  of_one = lambda tree: jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), tree
   )
-
+  layer = of_one(params["layers"])
+  beside = of_one(adapters.abstract(model)) if model.lora else None
   own = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, of_layer(model, 0)))
 
-  def run(layer, x, own):
+  def run(layer, beside, x, own):
     places = attention.trunk_places(*x.shape[:2])
     attend, _ = tree_attention.for_layers(model, places)
     block = Block(model, lambda *args: (attend(*args), None))
-    return block.apply({"params": layer}, x, places.position, own)[0]
+    variables = {"params": layer, "adapters": beside or {}}
+    return block.apply(variables, x, places.position, own)[0]
 
   def kept(length):
     x = jax.ShapeDtypeStruct((1, length, model.width), model.dtype)
-    pull = jax.eval_shape(
-      lambda layer, x, own: jax.vjp(
-        lambda layer, x: run(layer, x, own), layer, x
-      )[1],
-      layer,
-      x,
-      own,
-    )
+
+
+    def pull(layer, beside, x, own):
+      """What is trained is pulled back to."""
+      if beside is None:
+        return jax.vjp(lambda y, x: run(y, None, x, own), layer, x)[1]
+      return jax.vjp(lambda y, x: run(layer, y, x, own), beside, x)[1]
+
+    pull = jax.eval_shape(pull, layer, beside, x, own)
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(pull))
 
   short, long = 512, 1024  # whole blocks of attention on every backend

@@ -40,7 +40,7 @@ def action_logprobs(config, params, *, rows, temperature, chunk_length, attend):
   # The one place where a token meets the token that predicts it.
   predictors = jnp.take_along_axis(hidden, take(rows.parent)[..., None], axis=1)
   scored = _score_rows(
-    _Scoring(config, temperature, chunk_length),
+    _Scoring(config, temperature, chunk_length, config.lora is not None),
     transformer.head(config, params),
     predictors,
     take(rows.tokens),
@@ -58,6 +58,7 @@ class _Scoring(NamedTuple):
   config: Any
   temperature: float
   chunk_length: int
+  is_head_frozen: bool
 
 
 def _score_rows(scoring, head, hidden, targets, counts):
@@ -131,7 +132,7 @@ def _score_in_chunks_bwd(scoring, vocab_axis, kept, cotangents):
       scoring.config, head, predictors, raw, of_scores
     )
     return (
-      of_head + new_head,
+      of_head if scoring.is_head_frozen else of_head + new_head,
       _put_chunk(of_hidden, new_hidden.astype(hidden.dtype), i, size),
     )
 

@@ -10,7 +10,7 @@ from prefixrl_jax.batches import TrainState
 from prefixrl_jax.distributed import sharding
 from prefixrl_jax.learner import losses
 from prefixrl_jax.learner.logprobs import action_logprobs, num_scored
-from prefixrl_jax.models import tree_attention
+from prefixrl_jax.models import adapters, tree_attention
 
 # Metrics that say what the device did, for the ledger: micro-batches, pairs of
 # tokens that attention took, tokens whose logits were computed.
@@ -75,11 +75,11 @@ def make_update(
   kl_coefficient: float,
   mixed: bool,
 ) -> jax.stages.Wrapped:
-  """Returns update(state, batch, reference_params) -> (state, metrics).
+  """Returns update(state, batch, base_params) -> (state, metrics).
 
   The loss is a sum over the sampled tokens of all micro-batches divided by
   their count, so it does not depend on how they are split. Micro-batches
-  without a tree are left out. state is donated.
+  without a tree are left out. state is donated; with adapters, it is theirs.
 
   Args:
     config: TransformerConfig.
@@ -87,13 +87,13 @@ def make_update(
     state: from `abstract_state`; the new state lies where the old one did.
     temperature: of the policy, that of sampling.
     chunk_length: see `action_logprobs`.
-    kl_coefficient: weight of the KL to the reference policy per token; 0
-      leaves it out, and reference_params may be None.
+    kl_coefficient: weight of the KL to the base policy per token; 0 leaves it
+      out, and base_params may be None if all parameters are trained.
     mixed: batches hold prefixed and other trees; their gradients' norms are
       told apart, at the price of a second sum of gradients.
   """
 
-  def loss_sum(params, reference_params, rows):
+  def loss_sum(trained, base_params, rows):
     attend, pairs = tree_attention.for_layers(config, rows)
     logprobs_of = functools.partial(
       action_logprobs,
@@ -103,7 +103,9 @@ def make_update(
       chunk_length=chunk_length,
       attend=attend,
     )
-    logprobs, entropy = logprobs_of(params)
+    logprobs, entropy = logprobs_of(
+      adapters.policy(config, base_params, trained)
+    )
     mask = rows.action_mask
     loss = losses.policy_loss(logprobs, rows.advantages, mask)
     gap = jnp.where(mask, jnp.abs(logprobs - rows.behavior_logprobs), 0.0)
@@ -118,7 +120,7 @@ def make_update(
       "scored": num_scored(rows.action_mask, chunk_length),
     }
     if kl_coefficient:
-      reference, _ = logprobs_of(reference_params)
+      reference, _ = logprobs_of(base_params)
       sums["kl"] = losses.kl_to_reference(
         logprobs, jax.lax.stop_gradient(reference), mask
       )
@@ -127,7 +129,7 @@ def make_update(
 
   grad = jax.value_and_grad(loss_sum, has_aux=True)
 
-  def update(state: TrainState, batch, reference_params):
+  def update(state: TrainState, batch, base_params):
     zeros = jax.tree.map(
       lambda x: jnp.zeros(x.shape, jnp.float32), state.params
     )
@@ -135,7 +137,7 @@ def make_update(
     def accumulate(m, carry):
       total, prefixed, sums, max_gap = carry
       rows = jax.tree.map(lambda x: x[m], batch)
-      (_, (new, gap)), grads = grad(state.params, reference_params, rows)
+      (_, (new, gap)), grads = grad(state.params, base_params, rows)
       add = lambda acc, weight: jax.tree.map(
         lambda a, g: a + weight * g.astype(jnp.float32), acc, grads
       )

@@ -34,6 +34,23 @@ class LayerKind:
 
 
 @dataclasses.dataclass(frozen=True)
+class Lora:
+  """Which weights have an adapter, and of what size; see adapters.py."""
+
+  rank: int
+  alpha: float  # a product counts alpha / rank
+  targets: tuple[str, ...]  # of a layer's weights
+
+  @property
+  def scale(self) -> float:
+    return self.alpha / self.rank
+
+  def of(self, config: "TransformerConfig") -> "TransformerConfig":
+    """Returns the decoder with these adapters."""
+    return dataclasses.replace(config, lora=self)
+
+
+@dataclasses.dataclass(frozen=True)
 class TransformerConfig:
   """The shape of a decoder; a model family is a row of these settings."""
 
@@ -71,6 +88,7 @@ class TransformerConfig:
   param_dtype: str = "float32"
   # "full": recompute each layer in the backward pass; "auto": if need be.
   remat: str = "none"
+  lora: Lora | None = None  # adapters are trained, and nothing else
   # Layers per step of the scan. XLA:CPU keeps what a loop saves for the
   # backward pass at half the speed of straight code.
   scan_unroll: int = 1

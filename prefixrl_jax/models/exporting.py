@@ -14,11 +14,13 @@ from collections.abc import Iterator
 import jax
 import jax.numpy as jnp
 import numpy as np
+import safetensors.numpy
 from etils import epath
 
 from prefixrl_jax import artifacts
 from prefixrl_jax.distributed import sharding
 from prefixrl_jax.models import importing
+from prefixrl_jax.models.decoder_config import Lora
 from prefixrl_jax.models.families import FAMILIES
 from prefixrl_jax.models.importing import Tensor
 from prefixrl_jax.types import UserError
@@ -85,6 +87,63 @@ def export(
           "weight_map": dict(sorted(where.items())),
         },
       )
+
+
+def export_adapters(
+  folder: epath.Path,
+  source: epath.Path,
+  adapters: dict,
+  lora: Lora,
+  *,
+  base: str,
+) -> None:
+  """Writes adapters as the library peft does; the folder is whole or absent.
+
+  Args:
+    folder: is replaced.
+    source: the folder that the base model came from.
+    adapters: on the mesh.
+    lora: their settings.
+    base: where whoever opens them finds the base model.
+  """
+  family = FAMILIES[importing.read_family(source)]
+  everywhere = sharding.replicated(jax.tree.leaves(adapters)[0].sharding.mesh)
+  whole = jax.jit(lambda x: x, out_shardings=everywhere)(adapters)
+  if jax.process_index():
+    return
+  tensors = {}
+  for name in lora.targets:
+    weight = family.weights[f"layers.{name}"]
+    a, b = (np.asarray(whole[name][x].addressable_data(0)) for x in "ab")
+    for i in range(len(a)):
+      module = weight.name.format(i).removesuffix(".weight")
+      stem = f"base_model.model.{module}"
+      # Theirs multiply from the left.
+      tensors[f"{stem}.lora_A.weight"] = a[i].reshape(-1, lora.rank).T
+      tensors[f"{stem}.lora_B.weight"] = b[i].reshape(lora.rank, -1).T
+  modules = {
+    family.weights[f"layers.{name}"].name.split(".")[-2]
+    for name in lora.targets
+  }
+  settings = {
+    "peft_type": "LORA",
+    "task_type": "CAUSAL_LM",
+    "base_model_name_or_path": base,
+    "r": lora.rank,
+    "lora_alpha": lora.alpha,
+    "lora_dropout": 0.0,
+    "target_modules": sorted(modules),
+    "bias": "none",
+    "fan_in_fan_out": False,
+    "inference_mode": True,
+  }
+  with artifacts.whole_folder(folder) as temporary:
+    _write_json(temporary / "adapter_config.json", settings)
+    contiguous = {k: np.ascontiguousarray(v) for k, v in tensors.items()}
+    artifacts.write_bytes(
+      temporary / "adapter_model.safetensors",
+      safetensors.numpy.save(contiguous, metadata={"format": "pt"}),
+    )
 
 
 def check_empty(folder: epath.Path) -> None:

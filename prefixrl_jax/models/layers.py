@@ -71,6 +71,12 @@ def rotate(x, rotation, scale: float = 1.0):
   return rotated.astype(x.dtype)
 
 
+def merged(config, weight, adapter):
+  """Returns one layer's weight with its adapter added in, in float32."""
+  product = jnp.tensordot(adapter["a"], adapter["b"], axes=1)
+  return weight.astype(jnp.float32) + config.lora.scale * product
+
+
 class Block(nn.Module):
   """Attention and MLP, each behind a norm and added to the residual.
 
@@ -101,6 +107,11 @@ class Block(nn.Module):
     weight = weight.astype(c.dtype)
     if not self.outputs_first:
       out = jnp.tensordot(y, weight, axes=len(inputs))
+      if self.has_variable("adapters", name):
+        adapter: Any = self.get_variable("adapters", name)
+        thin = jnp.tensordot(y, adapter["a"].astype(c.dtype), axes=len(inputs))
+        wide = jnp.tensordot(thin, adapter["b"].astype(c.dtype), axes=1)
+        out += c.lora.scale * wide
     else:
       lead = y.shape[: y.ndim - len(inputs)]
       out = outputs_first_product(weight, y.reshape(-1, fan_in), y.dtype)

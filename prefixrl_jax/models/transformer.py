@@ -23,11 +23,16 @@ from prefixrl_jax.models.decoder_config import (
   of_layer,
   of_layers,
 )
-from prefixrl_jax.models.layers import Block, RMSNorm, outputs_first_product
+from prefixrl_jax.models.layers import (
+  Block,
+  RMSNorm,
+  merged,
+  outputs_first_product,
+)
 
 # How many of a weight's axes are its inputs'; what is not here is no matrix
 # (and an embedding is looked up).
-_INPUT_AXES = {
+INPUT_AXES = {
   "query": 1,
   "key": 1,
   "value": 1,
@@ -81,7 +86,7 @@ class Transformer(nn.Module):
       own, own_axis = of_layer(c, 0), nn.broadcast
     x, kept = nn.scan(
       block,
-      variable_axes={"params": 0, "intermediates": 0},
+      variable_axes={"params": 0, "adapters": 0, "intermediates": 0},
       split_rngs={"params": True},
       in_axes=(nn.broadcast, own_axis),
       length=c.num_layers,
@@ -163,14 +168,15 @@ def _init_boxed(config, key):
   return Transformer(config, attend).init(key, tokens, tokens)["params"]
 
 
-def _boxed_shapes(config):
+def boxed_shapes(config: TransformerConfig) -> dict:
+  """Returns the parameters' shapes with the names of their axes."""
   # The key is made inside: no device of the mesh in force need be here.
   return jax.eval_shape(lambda: _init_boxed(config, jax.random.key(0)))
 
 
 def abstract_params(config: TransformerConfig, mesh) -> dict:
   """Returns the parameters' shapes with their shardings on the mesh."""
-  boxed = _boxed_shapes(config)
+  boxed = boxed_shapes(config)
   return jax.tree.map(
     lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
     sharding.unbox(boxed),
@@ -209,14 +215,25 @@ def forward(config, params, tokens, position, attend):
 
   Args:
     config: TransformerConfig.
-    params: as from `init`.
+    params: as from `init`, or with adapters (`adapters.policy`).
     tokens: int [B, T].
     position: int [B, T].
     attend: (q, k, v, window) -> out, what sees what; see
       `tree_attention.for_layers`.
   """
   model = Transformer(config, lambda *args: (attend(*args), None))
-  return model.apply({"params": params}, tokens, position)[0]
+  return model.apply(_variables(params), tokens, position)[0]
+
+
+def _variables(params):
+  """Returns parameters, and adapters if there are any, as flax takes them."""
+  adapters, base = _adapters_apart(params)
+  return {"params": base, "adapters": {"layers": adapters}}
+
+
+def _adapters_apart(params):
+  base = {name: leaf for name, leaf in params.items() if name != "adapters"}
+  return params.get("adapters", {}), base
 
 
 def load_balance(config, params, tokens, position, attend, valid):
@@ -245,7 +262,7 @@ def unstack(config: TransformerConfig, params: dict) -> dict:
 
   Args:
     config: TransformerConfig.
-    params: as from `init`.
+    params: as from `init`, or with adapters, which are added in.
   """
   return _unstack(
     config,
@@ -271,21 +288,25 @@ def make_unstack(config: TransformerConfig, mesh) -> Callable[[dict], dict]:
 
 
 def _unstack(config, of_layer, of_rest, params):
-  rest = {name: leaf for name, leaf in params.items() if name != "layers"}
+  adapters, base = _adapters_apart(params)
+  rest = {name: leaf for name, leaf in base.items() if name != "layers"}
   layers = tuple(
-    of_layer(params["layers"], i) for i in range(config.num_layers)
+    of_layer(base["layers"], adapters, i) for i in range(config.num_layers)
   )
   return dict(of_rest(rest), layers=layers)
 
 
-def _layer_matrices(config, layers, i):
-  return _matrices(config, jax.tree.map(lambda x: x[i], layers))
+def _layer_matrices(config, layers, adapters, i):
+  layer, adapters = jax.tree.map(lambda x: x[i], (layers, adapters))
+  for name, adapter in adapters.items():
+    layer[name] = merged(config, layer[name], adapter)
+  return _matrices(config, layer)
 
 
 def _matrices(config, tree):
   def matrix(name, weight):
-    if name in _INPUT_AXES:
-      num_inputs = math.prod(weight.shape[: _INPUT_AXES[name]])
+    if name in INPUT_AXES:
+      num_inputs = math.prod(weight.shape[: INPUT_AXES[name]])
       weight = weight.reshape(num_inputs, -1).T
     return weight.astype(config.dtype)
 
@@ -305,12 +326,12 @@ def unstacked_shardings(config: TransformerConfig, mesh) -> dict:
     config: TransformerConfig.
     mesh: of the sampler.
   """
-  boxed = _boxed_shapes(config)
+  boxed = boxed_shapes(config)
 
   def place(name, shape, axes):
     axes = [None if axis == "embed" else axis for axis in axes]
-    if name in _INPUT_AXES:
-      n = _INPUT_AXES[name]
+    if name in INPUT_AXES:
+      n = INPUT_AXES[name]
       shape = (math.prod(shape[n:]), math.prod(shape[:n]))
       axes = (axes[n], axes[0])  # heads lie together, whatever their size
     return sharding.sharding(mesh, shape, *axes)
