@@ -579,7 +579,7 @@ class Pipeline(Workspace):
       settings.step if settings.step >= 0 else None,
     )
     artifact.begin()
-    if settings.lora == "peft":
+    if model.lora and settings.lora == "peft":
       exporting.export_adapters(
         folder, source, params, model.lora, base=c.model.folder
       )

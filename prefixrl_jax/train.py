@@ -161,7 +161,7 @@ class Trainer:
   def _compile(self) -> None:
     """Compiles every program the run can need, before the first step."""
     config = self.session.config
-    first = self._first_params()
+    first = self._first_params
     # Both optimizers keep the same things.
     abstract = self._abstract_state()
     self._init_rl_state, self._init_sft_state = (
@@ -197,6 +197,7 @@ class Trainer:
     for sampler in (self.rl_sampler, self.eval_sampler):
       sampler.warm_up(self._policy(first))
 
+  @functools.cached_property
   def _first_params(self):
     """What is trained, before the first step."""
     session = self.session
@@ -369,7 +370,7 @@ class Trainer:
         first = (
           self._init_sft_state if self.num_sft_steps else self._init_rl_state
         )
-        state = first(self._first_params())
+        state = first(self._first_params)
       saved = step
       timers = metrics_lib.Timers()
       with (

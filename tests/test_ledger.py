@@ -4,6 +4,7 @@ import pytest
 
 from prefixrl_jax.ledger import PURPOSES, Ledger
 from prefixrl_jax.models import transformer
+from prefixrl_jax.models.decoder_config import Lora
 from prefixrl_jax.rollouts.sampler import Usage
 
 # d = 8, 2 heads of 4, 1 kv head, mlp 16, vocabulary 10, 3 layers.
@@ -54,6 +55,28 @@ def test_sampling_by_hand():
     "completions": 2,
     "seconds": 0.5,
   }
+
+
+def test_update_of_adapters_by_hand():
+  # Rank 2 beside queries (8 -> 2 x 4) and gates (8 -> 16) of three layers.
+  lora = Lora(rank=2, alpha=4.0, targets=("query", "gate"))
+  adapted = 3 * 2 * ((8 + 8) + (8 + 16))
+  ledger = Ledger(lora.of(_MODEL))
+  ledger.add_update(
+    "update",
+    tokens=17,
+    work={"micros": 2.0, "pairs": 70.0, "scored": 8.0},
+    tokens_per_micro=24,
+    remat=False,
+    seconds=0.5,
+  )
+  entry = ledger.to_dict()["update"]
+  assert entry["flops_paper"] == 6 * _PARAMS * 17
+  # Frozen weights have one product in the backward pass, adapters two.
+  forward = 48 * _TOKEN + _attention(70)
+  assert entry["flops_executed"] == (
+    2 * forward + 3 * 8 * _HEAD + 3 * 48 * 2 * adapted
+  )
 
 
 @pytest.mark.parametrize(("remat", "times"), [(False, 3), (True, 4)])

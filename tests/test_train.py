@@ -14,7 +14,7 @@ from prefixrl_jax import checkpoints
 from prefixrl_jax.distributed import memory
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.metrics import read_jsonl
-from prefixrl_jax.models import transformer
+from prefixrl_jax.models import adapters, transformer
 from prefixrl_jax.prefixes.cut import cut
 from prefixrl_jax.problems import checksum
 from prefixrl_jax.rewards.checksum import ChecksumVerifier
@@ -91,6 +91,7 @@ def _session(config, mesh) -> Session:
   model = transformer.TransformerConfig(
     **{k: v for k, v in config.model.items() if k in names}
   )
+  model = adapters.read_settings(config.lora, model)
   model, rows_per_micro = memory.fit(config, model, mesh, lambda _: None)
   params = transformer.put_params(
     model, mesh, transformer.init(model, jax.random.key(1))
@@ -173,14 +174,12 @@ def test_curve_starts_at_rl_and_ends_at_the_end(uninterrupted):
   assert set(curve[0]["accuracy"]) == {"train", "heldout"}
 
 
-# Killed inside SFT, and inside RL after the checkpoint at step 4.
-@pytest.mark.parametrize("killed_after", [1, 5])
-def test_resumed_equals_uninterrupted(
-  run, uninterrupted, tmp_path, monkeypatch, killed_after
-):
-  class KilledError(Exception):
-    pass
+class KilledError(Exception):
+  pass
 
+
+def _killed(run, folder, monkeypatch, killed_after, **fields):
+  """Runs until so many steps are done."""
   steps = 0
 
   def dying(step):
@@ -197,12 +196,39 @@ def test_resumed_equals_uninterrupted(
     patch.setattr(Trainer, "_sft_step", dying(Trainer._sft_step))
     patch.setattr(Trainer, "_rl_step", dying(Trainer._rl_step))
     with pytest.raises(KilledError):
-      run(tmp_path, "sft_rl")
+      run(folder, "sft_rl", **fields)
+
+
+# Killed inside SFT, and inside RL after the checkpoint at step 4.
+@pytest.mark.parametrize("killed_after", [1, 5])
+def test_resumed_equals_uninterrupted(
+  run, uninterrupted, tmp_path, monkeypatch, killed_after
+):
+  _killed(run, tmp_path, monkeypatch, killed_after)
   trainer, curve = run(tmp_path, "sft_rl")
   folder, expected, weights = uninterrupted
   assert checkpoints.weight_hash(trainer.trained_params()) == weights
   assert _untimed(curve) == _untimed(expected)
   assert _learned(tmp_path) == _learned(folder)
+
+
+def test_adapters_alone_are_trained_and_resumed(run, tmp_path, monkeypatch):
+  fields = {"lora.rank": 2, "train.max_steps": 2, "train.checkpoint_every": 1}
+  fields["learner.kl_coefficient"] = 0.1
+  whole, curve = run(tmp_path / "whole", "sft_rl", **fields)
+  rows = read_jsonl(epath.Path(tmp_path) / "whole/metrics.jsonl")
+  assert {row["compilations"] for row in rows} == {0}
+  assert rows[-1]["train/logprob_gap_max"] < 1e-5  # it samples what it learns
+  policy = whole.trained_params()
+  trained = policy.pop("adapters")
+  jax.tree.map(np.testing.assert_array_equal, policy, whole.session.base_params)
+  assert all(np.any(adapter["b"]) for adapter in trained.values())
+  _killed(run, tmp_path / "killed", monkeypatch, 3, **fields)
+  again, resumed = run(tmp_path / "killed", "sft_rl", **fields)
+  assert _untimed(resumed) == _untimed(curve)
+  jax.tree.map(
+    np.testing.assert_array_equal, again.trained_params()["adapters"], trained
+  )
 
 
 def test_sigterm_saves_and_resumes(run, uninterrupted, tmp_path, monkeypatch):

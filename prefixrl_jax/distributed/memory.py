@@ -177,7 +177,6 @@ def bytes_kept(model: transformer.TransformerConfig) -> float:
   def kept(length):
     x = jax.ShapeDtypeStruct((1, length, model.width), model.dtype)
 
-
     def pull(layer, beside, x, own):
       """What is trained is pulled back to."""
       if beside is None:

@@ -111,6 +111,7 @@ class Block(nn.Module):
         adapter: Any = self.get_variable("adapters", name)
         thin = jnp.tensordot(y, adapter["a"].astype(c.dtype), axes=len(inputs))
         wide = jnp.tensordot(thin, adapter["b"].astype(c.dtype), axes=1)
+        assert c.lora is not None
         out += c.lora.scale * wide
     else:
       lead = y.shape[: y.ndim - len(inputs)]
