@@ -262,7 +262,9 @@ def _apart(policy):
   return base, trained
 
 
-@pytest.mark.parametrize("name", ["llama", "gemma2"])
+# How peft uses transformers is its own affair.
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("name", ["llama", "qwen3"])
 def test_peft_opens_it(tmp_path, name):
   torch = pytest.importorskip("torch", reason="torch is not installed")
   transformers = pytest.importorskip(
@@ -273,7 +275,7 @@ def test_peft_opens_it(tmp_path, name):
   lora, policy = _exported(tmp_path, name, mesh)
   base = transformers.AutoModelForCausalLM.from_pretrained(tmp_path / "source")
   theirs = peft.PeftModel.from_pretrained(base, tmp_path / "peft").eval()
-  tokens = make_goldens.token_rows(name)[:, :8]  # within every window
+  tokens = make_goldens.token_rows(name)[:, :8]
   with torch.no_grad():
     expected = theirs(torch.from_numpy(tokens).long()).logits.numpy()
   np.testing.assert_allclose(
