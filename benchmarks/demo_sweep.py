@@ -50,7 +50,7 @@ def _config(blocks: str) -> ml_collections.ConfigDict:
   config = demo.get_config()
   config.seeds = tuple(int(seed) for seed in _SEEDS.value)
   if blocks:
-    config.problems.num_blocks = int(blocks)
+    config.problems.size = int(blocks)
   if _PROBLEMS.value:
     config.problems.num_train = _PROBLEMS.value
   if _FLOPS.value:
@@ -84,7 +84,7 @@ def _run(blocks: str) -> list[RunRecord]:
   """Trains every combination on problems of one hardness."""
   config = _config(blocks)
   workdir = epath.Path(_WORKDIR.value) / (
-    f"blocks_{config.problems.num_blocks}_problems_{config.problems.num_train}"
+    f"blocks_{config.problems.size}_problems_{config.problems.num_train}"
     f"_flops_{config.train.flops:g}"
   )
   stages = ("screen", "collect", "cut", "train")
@@ -129,7 +129,7 @@ def main(argv) -> None:
   """Runs every combination; prints the table, draws the figure."""
   del argv
   logging.set_verbosity(logging.WARNING)
-  default = str(demo.get_config().problems.num_blocks)
+  default = str(demo.get_config().problems.size)
   runs = {blocks: _run(blocks) for blocks in _BLOCKS.value or [default]}
   print(_table(runs))
   if _FIGURE.value:

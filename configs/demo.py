@@ -45,14 +45,14 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     scan_unroll=3,  # all layers: see TransformerConfig
   )
 
-  # The task is ours; a problem is as hard as it has blocks.
+  # The task is ours; a problem is as hard as it has blocks, its size.
   c.problems = dict(
     task="checksum",
-    num_blocks=7,
+    size=7,
     num_train=48,
     num_heldout=32,
     num_easy=16,
-    easy_blocks=2,
+    easy_size=2,
   )
 
   c.rewards = sections.rewards()
@@ -158,7 +158,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
 
   if chosen.tiny:
     c.problems.update(
-      num_blocks=3, num_train=6, num_heldout=4, num_easy=2, easy_blocks=1
+      size=3, num_train=6, num_heldout=4, num_easy=2, easy_size=1
     )
     c.screen.update(num_samples=4, rows=4, lanes=4)
     c.collect.update(budget=256, rows=4, lanes=8)

@@ -27,13 +27,14 @@ from prefixrl_jax.ledger import Ledger
 from prefixrl_jax.models import adapters, exporting, importing, transformer
 from prefixrl_jax.prefixes.cut import cut
 from prefixrl_jax.pretrain import pretrain
+from prefixrl_jax.problems import symbols
 from prefixrl_jax.problems.loading import problem_text
 from prefixrl_jax.problems.showing import show_parts
 from prefixrl_jax.rewards.verifiers import answer_finder, unreadable
 from prefixrl_jax.rows import find_files
 from prefixrl_jax.session import (
   demo_model,
-  demo_tokenizer,
+  own_tokenizer,
   verifier_name,
 )
 from prefixrl_jax.traces import store
@@ -71,7 +72,7 @@ class Pipeline(Workspace):
   # -- pretrain ----------------------------------------------------------------
 
   def pretrain(self) -> None:
-    """Makes the embedded task's base model, unless one is given."""
+    """Makes a small base model for a task of ours, unless one is given."""
     c = self.config
     if c.model.folder or c.model.base:
       return
@@ -91,7 +92,8 @@ class Pipeline(Workspace):
         c.pretrain,
         model,
         mesh,
-        demo_tokenizer(),
+        own_tokenizer(c.problems.task),
+        c.problems.task,
         layout=layout_for(
           longest_trunk=c.rollouts.max_prompt_length,
           longest_completion=c.rollouts.max_completion_length,
@@ -125,7 +127,7 @@ class Pipeline(Workspace):
     c = self.config
     problems = [p for p in self.problems(seed) if p.split == "train"]
     instruction = (
-      "" if c.problems.task == "checksum" else c.problems.instruction
+      "" if c.problems.task in symbols.TASKS else c.problems.instruction
     )
     fields = dict(c.traces)
     file = fields.pop("file")

@@ -1,4 +1,4 @@
-"""Makes the embedded task's base model, from random parameters."""
+"""Makes a task's small base model, from random parameters."""
 
 from collections.abc import Callable
 
@@ -11,7 +11,7 @@ from prefixrl_jax.learner import optimizer as optimizer_lib
 from prefixrl_jax.learner import sft, update
 from prefixrl_jax.learner.packing import Layout, pack
 from prefixrl_jax.models import transformer
-from prefixrl_jax.problems import checksum
+from prefixrl_jax.problems import symbols
 from prefixrl_jax.tokenizer import Tokenizer
 
 
@@ -20,6 +20,7 @@ def pretrain(
   model: transformer.TransformerConfig,
   mesh: jax.sharding.Mesh,
   tokenizer: Tokenizer,
+  task: str,
   *,
   layout: Layout,
   on_step: Callable[[int, float], None],
@@ -31,12 +32,14 @@ def pretrain(
     model: shape of the transformer.
     mesh: the devices.
     tokenizer: of the task.
+    task: a key of `symbols.TASKS`, which draws the documents.
     layout: has room for a batch of documents.
     on_step: called with (steps done, loss).
 
   Returns:
     The parameters.
   """
+  own = symbols.TASKS[task]
   rng = np.random.default_rng(config.seed)
   encode = lambda text: np.array(tokenizer.encode(text), np.int32)
   with jax.set_mesh(mesh):
@@ -66,11 +69,11 @@ def pretrain(
         kl_coefficient=0.0,
         mixed=False,
       )
-      phase = checksum.Phase(**settings)
+      phase = own.Phase(**settings)
       state = update.make_init(optimizer, abstract)(params)
       for _ in range(num_steps):
         documents = [
-          sft.example(*map(encode, checksum.make_document(rng, phase)))
+          sft.example(*map(encode, own.make_document(rng, phase)))
           for _ in range(config.batch_size)
         ]
         batch = pack(documents, layout)

@@ -14,7 +14,7 @@ from prefixrl_jax import checkpoints
 from prefixrl_jax.distributed import memory, sharding
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.models import adapters, importing, transformer
-from prefixrl_jax.problems import checksum, loading
+from prefixrl_jax.problems import loading, symbols
 from prefixrl_jax.rewards import Verifier
 from prefixrl_jax.rewards.verifiers import make_verifier
 from prefixrl_jax.rollouts.sampler import Sampler
@@ -95,7 +95,7 @@ def open_session(
   """
   c = config
   mesh = make_mesh(**c.mesh)
-  tokenizer = open_tokenizer(folder)
+  tokenizer = open_tokenizer(folder, c.problems.task)
   if folder:
     model = importing.read_config(
       folder,
@@ -128,9 +128,9 @@ def open_session(
   )
 
 
-def open_tokenizer(folder: epath.Path | None) -> Tokenizer:
-  """Returns a model folder's tokenizer, or the embedded task's."""
-  return load_tokenizer(folder) if folder else demo_tokenizer()
+def open_tokenizer(folder: epath.Path | None, task: str) -> Tokenizer:
+  """Returns a model folder's tokenizer, or the task's own."""
+  return load_tokenizer(folder) if folder else own_tokenizer(task)
 
 
 def verifier_name(config: ml_collections.ConfigDict) -> str:
@@ -148,9 +148,10 @@ def demo_model(
   )
 
 
-def demo_tokenizer() -> SymbolTokenizer:
-  """Returns the embedded task's tokenizer."""
-  return SymbolTokenizer(checksum.SYMBOLS, pad=checksum.PAD, stop=checksum.STOP)
+def own_tokenizer(task: str) -> SymbolTokenizer:
+  """Returns the tokenizer of a task with an alphabet of its own."""
+  own = symbols.TASKS[task]
+  return SymbolTokenizer(own.SYMBOLS, pad=own.PAD, stop=own.STOP)
 
 
 def keep_compiled_programs() -> None:

@@ -13,6 +13,7 @@ from prefixrl_jax.artifacts import Artifact, read_json, write_json
 from prefixrl_jax.evals.results import read_results
 from prefixrl_jax.ledger import Ledger
 from prefixrl_jax.models import importing
+from prefixrl_jax.problems import symbols
 from prefixrl_jax.problems.loading import Part, load_parts
 from prefixrl_jax.session import Session, open_session, open_tokenizer
 from prefixrl_jax.tokenizer import Tokenizer
@@ -52,7 +53,7 @@ class Workspace:
       workdir.rmtree()
     folder = config.model.folder
     self.model_folder = importing.find_folder(folder) if folder else None
-    if not folder and config.problems.task != "checksum":
+    if not folder and config.problems.task not in symbols.TASKS:
       raise UserError(
         "config.model.folder is empty; give a Hugging Face model folder,"
         " --config.model.folder=PATH, or a name on its hub."
@@ -94,7 +95,7 @@ class Workspace:
   @functools.cached_property
   def tokenizer(self) -> Tokenizer:
     """The base policy's, without its weights."""
-    return open_tokenizer(self.model_folder)
+    return open_tokenizer(self.model_folder, self.config.problems.task)
 
   def base_file(self) -> epath.Path:
     """The embedded task's base model."""

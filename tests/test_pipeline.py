@@ -101,7 +101,7 @@ def test_what_is_complete_is_not_made_again(done, monkeypatch):
   [
     ("prefixes.low", 0.2, "cut"),
     ("collect.budget", 77, "collect"),
-    ("problems.num_blocks", 4, "screen"),
+    ("problems.size", 4, "screen"),
     ("arms.prefixrl.learning_rate", 1.0, "train/prefixrl"),
     ("learner.discount", 0.5, "train/sft_rl"),
   ],
@@ -133,7 +133,7 @@ def test_a_stage_needs_the_one_before(tmp_path):
 
 
 def test_no_trace_found_says_what_to_change(tmp_path):
-  config = _config(**{"collect.budget": 1, "problems.num_blocks": 7})
+  config = _config(**{"collect.budget": 1, "problems.size": 7})
   with pytest.raises(UserError, match=r"raise config\.collect\.budget"):
     Pipeline(config, epath.Path(tmp_path), fresh=False).run(
       ("screen", "collect")

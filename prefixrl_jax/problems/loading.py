@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import ml_collections
 
-from prefixrl_jax.problems import checksum, origins
+from prefixrl_jax.problems import origins, symbols
 from prefixrl_jax.problems.reading import Draw, Getter, Parts, Skip
 from prefixrl_jax.problems.sources import SOURCES, Source
 from prefixrl_jax.problems.texts import fingerprint
@@ -72,15 +72,15 @@ def load_parts(config: ml_collections.ConfigDict, *, seed: int) -> list[Part]:
   held-out one, or of one in config.problems.exclude.
 
   Args:
-    config: section `problems`; `task` is "checksum", a row of SOURCES, or
+    config: section `problems`; `task` is one of `symbols`, a row of SOURCES, or
       "jsonl" or "tfds" for rows whose fields the config names.
     seed: of the draw, where problems are drawn.
 
   Raises:
     UserError: names what is missing, and what to do about it.
   """
-  if config.task == "checksum":
-    return _checksum(config, seed)
+  if config.task in symbols.TASKS:
+    return _drawn(config, seed)
   source = find_source(config, config.task)
   if source.eval_only and config.num_train:
     raise UserError(
@@ -123,16 +123,16 @@ def find_source(config: ml_collections.ConfigDict, task: str) -> Source:
     return Source(read, "math", columns)
   if task not in SOURCES:
     raise UserError(
-      f"config.problems.task = {task!r} is none of checksum, jsonl, tfds,"
-      f" {', '.join(SOURCES)}."
+      f"config.problems.task = {task!r} is none of jsonl, tfds,"
+      f" {', '.join((*symbols.TASKS, *SOURCES))}."
     )
   return SOURCES[task]
 
 
 def find_verifier(config: ml_collections.ConfigDict) -> str:
   """Returns the name of the verifier that judges a section's task."""
-  if config.task == "checksum":
-    return "checksum"
+  if config.task in symbols.TASKS:
+    return config.task
   return find_source(config, config.task).verifier
 
 
@@ -153,17 +153,17 @@ def _read_named(pattern: str, get: Getter) -> Parts:
   return Parts(get.text("problem"), answer, {})
 
 
-def _checksum(config, seed) -> list[Part]:
+def _drawn(config, seed) -> list[Part]:
   parts: list[Part] = []
   start = 0
-  for split, count, blocks in (
-    ("train", config.num_train, config.num_blocks),
-    ("heldout", config.num_heldout, config.num_blocks),
-    ("easy", config.num_easy, config.easy_blocks),
+  for split, count, size in (
+    ("train", config.num_train, config.size),
+    ("heldout", config.num_heldout, config.size),
+    ("easy", config.num_easy, config.easy_size),
   ):
-    part = Part("checksum", f"drawn, seed {seed}", "", split)
-    part.problems = checksum.make_problems(
-      count, blocks, seed=seed, split=split, start=start
+    part = Part(config.task, f"drawn, seed {seed}", "", split)
+    part.problems = symbols.TASKS[config.task].make_problems(
+      count, size, seed=seed, split=split, start=start
     )
     start += count
     parts.append(part)

@@ -1,9 +1,9 @@
 r"""The verifier of countdown and the game of 24: exact rational arithmetic.
 
 The answer stands where `answers.given` says, else it is the last sentence. It
-is an expression of whole numbers, + - * / and parentheses; × ÷ − · and LaTeX's
-\times \cdot \div \frac are read too. "= 24" may follow and must then be true.
-Nothing is evaluated but sums, differences, products and quotients of Fractions.
+is an expression of whole numbers, + - * / and parentheses, in which a minus may
+also be a sign; × ÷ − · and LaTeX's \times \cdot \div \frac are read too.
+"= 24" may follow and must then be true. Nothing is evaluated but sums, differences, products and quotients of Fractions.
 """
 
 import ast
@@ -12,6 +12,7 @@ from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
 
+from prefixrl_jax.problems import countdown_steps
 from prefixrl_jax.rewards import Verdict, answers
 from prefixrl_jax.types import Problem
 
@@ -43,6 +44,22 @@ class CountdownVerifier:
     """See `Verifier`."""
     return [
       Verdict(float(_is_right(text, **_puzzle(problem))))
+      for problem, text in zip(problems, texts)
+    ]
+
+  def close(self) -> None:
+    """Nothing to free."""
+
+
+class StepsVerifier:
+  """Checks every step of a solution of `problems.countdown_steps`."""
+
+  def judge(
+    self, problems: Sequence[Problem], texts: Sequence[str]
+  ) -> list[Verdict]:
+    """See `Verifier`."""
+    return [
+      Verdict(float(countdown_steps.is_solution(text, **problem.metadata)))
       for problem, text in zip(problems, texts)
     ]
 
@@ -109,6 +126,8 @@ def _value(node: ast.AST, used: Counter[int]) -> Fraction:
   if isinstance(node, ast.Constant) and type(node.value) is int:
     used[node.value] += 1
     return Fraction(node.value)
+  if isinstance(node, ast.UnaryOp) and isinstance(node.op, ast.USub):
+    return -_value(node.operand, used)
   if not isinstance(node, ast.BinOp):
     raise ValueError(f"{type(node).__name__} is not arithmetic")
   left, right = _value(node.left, used), _value(node.right, used)

@@ -7,7 +7,15 @@ import ml_collections
 
 from prefixrl_jax.types import Problem
 
-VERIFIERS = ("math", "code", "logic", "countdown", "gym", "checksum")
+VERIFIERS = (
+  "math",
+  "code",
+  "logic",
+  "countdown",
+  "gym",
+  "checksum",
+  "countdown_steps",
+)
 
 
 def make_verifier(name: str, config: ml_collections.ConfigDict) -> Any:
@@ -24,6 +32,7 @@ def make_verifier(name: str, config: ml_collections.ConfigDict) -> Any:
     "countdown": _countdown,
     "gym": _gym,
     "checksum": _checksum,
+    "countdown_steps": _countdown_steps,
   }[name](config)
 
 
@@ -31,7 +40,11 @@ def answer_finder(name: str) -> Callable[[str], bool]:
   """Returns what says whether a wrong text gives a final answer at all."""
   if name == "code":
     return lambda text: "```" in text
-  if name in ("checksum", "gym"):  # what is an answer is the task's to say
+  if name in (
+    "checksum",
+    "countdown_steps",
+    "gym",
+  ):  # what is an answer is the task's to say
     return lambda text: bool(text.strip())
   if name == "math":
     from prefixrl_jax.rewards.math import has_answer
@@ -122,3 +135,9 @@ def _checksum(config):
   from prefixrl_jax.rewards.checksum import ChecksumVerifier
 
   return ChecksumVerifier()
+
+
+def _countdown_steps(config):
+  from prefixrl_jax.rewards.countdown import StepsVerifier
+
+  return StepsVerifier()

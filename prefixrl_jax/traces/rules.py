@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import ml_collections
 
-from prefixrl_jax.problems.loading import find_source
 from prefixrl_jax.problems.sources import SOURCES
+from prefixrl_jax.problems.symbols import TASKS
 from prefixrl_jax.traces.foreign import ForeignTrace
 from prefixrl_jax.types import Problem, UserError
 
@@ -25,14 +25,16 @@ def write_by_rule(
   Raises:
     UserError: the problems are of another task, or it has no such rules.
   """
-  able = [name for name, source in SOURCES.items() if source.write_traces]
+  rules = {n: source.write_traces for n, source in SOURCES.items()}
+  rules |= {n: getattr(own, "write_traces", None) for n, own in TASKS.items()}
+  able = [name for name, write in rules.items() if write]
   if task != config.task or task not in able:
     raise UserError(
       f"config.traces.file = '{RULES}{task}': config.problems.task is"
       f" {config.task!r}; tasks with worked traces by rule are"
       f" {', '.join(able)}."
     )
-  write = find_source(config, task).write_traces
+  write = rules[task]
   assert write is not None
   return (
     (

@@ -1,0 +1,195 @@
+"""Countdown in symbols, step by step: a second task for models made here.
+
+A problem is `3,7,8,2,>24,:` (make 24 of 3, 7, 8 and 2). A solution joins two
+numbers at a time and says what is left,
+`8,-2,=6,:3,7,6,.7,-3,=4,:6,4,.6,*4,=24,;`. All values are whole, from 1 to 50. The base model learns to solve what has few
+numbers, and to join at random, mostly by sums, while there are more.
+"""
+
+import dataclasses
+import functools
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
+from typing import NamedTuple
+
+import numpy as np
+
+from prefixrl_jax.types import Problem
+
+PAD, STOP = "_", ";"
+_MOST = 50  # of a value
+_LEAST_TARGET = 10
+_LARGEST = 9  # of a problem's numbers
+_SIGNS = "+-*"
+SYMBOLS = (
+  PAD,
+  *(f"{n}," for n in range(1, _MOST + 1)),
+  *_SIGNS,
+  *("=", ">", ":", "."),
+  STOP,
+)
+
+
+class Step(NamedTuple):
+  """Two numbers become one."""
+
+  sign: str
+  text: str  # "8,-2,=6,"
+  left: tuple[int, ...]  # all numbers that are there then
+
+
+def steps_from(numbers: Sequence[int]) -> list[Step]:
+  """Returns every way to join two of the numbers."""
+  steps = []
+  for i, j in itertools.combinations(range(len(numbers)), 2):
+    a, b = max(numbers[i], numbers[j]), min(numbers[i], numbers[j])
+    rest = [n for k, n in enumerate(numbers) if k not in (i, j)]
+    for sign, value in zip(_SIGNS, (a + b, a - b, a * b)):
+      if 1 <= value <= _MOST:
+        steps.append(Step(sign, f"{a},{sign}{b},={value},", (*rest, value)))
+  return steps
+
+
+def solve(
+  numbers: Sequence[int], target: int, rng: np.random.Generator
+) -> list[Step] | None:
+  """Returns the steps of some solution, or None if there is none."""
+  dead: set[tuple[int, ...]] = set()
+
+  def search(numbers):
+    if len(numbers) == 1:
+      return [] if numbers[0] == target else None
+    state = tuple(sorted(numbers))
+    if state in dead:
+      return None
+    steps = steps_from(numbers)
+    for k in rng.permutation(len(steps)):
+      found = search(steps[k].left)
+      if found is not None:
+        return [steps[k], *found]
+    dead.add(state)
+    return None
+
+  return search(tuple(numbers))
+
+
+def write(steps: Sequence[Step]) -> str:
+  """Returns a solution's text."""
+  *others, last = steps
+  said = (f"{s.text}:{''.join(f'{n},' for n in s.left)}." for s in others)
+  return "".join(said) + last.text + STOP
+
+
+def is_solution(text: str, numbers: Sequence[int], target: int) -> bool:
+  """Says whether a text solves the problem, every step and list of it."""
+  *steps, last = text.split(".")
+  left = tuple(numbers)
+  for said in steps:
+    step = next(
+      (
+        s
+        for s in steps_from(left)
+        if said == f"{s.text}:{''.join(f'{n},' for n in s.left)}"
+      ),
+      None,
+    )
+    if step is None:
+      return False
+    left = step.left
+  return len(left) == 2 and any(
+    last == s.text + STOP and s.left == (target,) for s in steps_from(left)
+  )
+
+
+def _join_at_random(
+  rng: np.random.Generator,
+  left: tuple[int, ...],
+  to: int,
+  weights: Mapping[str, float] | None = None,
+) -> list[Step]:
+  """Returns random steps until `to` numbers are left, fewer at a dead end.
+
+  Args:
+    rng: draws.
+    left: numbers to begin with.
+    to: how many to end with.
+    weights: of + - *; None: all alike.
+  """
+  steps: list[Step] = []
+  while len(left) > to and (options := steps_from(left)):
+    chances = np.array([weights[s.sign] if weights else 1.0 for s in options])
+    steps.append(options[rng.choice(len(options), p=chances / chances.sum())])
+    left = steps[-1].left
+  return steps
+
+
+def _draw(rng: np.random.Generator, count: int) -> tuple[list[int], int]:
+  """Draws numbers, and a target that they make."""
+  while True:
+    numbers = rng.integers(1, _LARGEST + 1, count).tolist()
+    last = _join_at_random(rng, tuple(numbers), 1)[-1]
+    if len(last.left) == 1 and last.left[0] >= _LEAST_TARGET:
+      return numbers, last.left[0]
+
+
+def _prompt(numbers: Sequence[int], target: int) -> str:
+  return "".join(f"{n}," for n in numbers) + f">{target},:"
+
+
+def make_problems(
+  num_problems: int, size: int, *, seed: int, split: str, start: int
+) -> list[Problem]:
+  """Draws random problems that have a solution.
+
+  Args:
+    num_problems: how many.
+    size: numbers a problem.
+    seed: of the draw, together with split.
+    split: "train", "heldout" or "easy".
+    start: index of the first; the run's problems have distinct indices.
+  """
+  rng = np.random.default_rng([seed, ("train", "heldout", "easy").index(split)])
+  problems = []
+  for i in range(start, start + num_problems):
+    numbers, target = _draw(rng, size)
+    problems.append(
+      Problem(
+        id=f"countdown_steps/{seed}/{split}/{i}",
+        prompt=_prompt(numbers, target),
+        answer=str(target),
+        source="countdown_steps",
+        split=split,
+        index=i,
+        metadata={"numbers": numbers, "target": target},
+      )
+    )
+  return problems
+
+
+def write_traces(problem: Problem) -> Iterator[str]:
+  """Writes one solution, any of those there are."""
+  rng = np.random.default_rng(problem.index)
+  found = solve(problem.metadata["numbers"], problem.metadata["target"], rng)
+  assert found is not None, problem
+  yield write(found)
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+  """A stretch of pretraining and what its documents look like."""
+
+  max_numbers: int
+  known: int  # with so many numbers left, a solution is shown if there is one
+  weights: Mapping[str, float]  # of + - * before
+
+
+def make_document(rng: np.random.Generator, phase: Phase) -> tuple[str, str]:
+  """Draws a pretraining document: (prompt, completion)."""
+  while True:
+    numbers, target = _draw(rng, int(rng.integers(2, phase.max_numbers + 1)))
+    join = functools.partial(_join_at_random, rng, weights=phase.weights)
+    steps = join(tuple(numbers), phase.known)
+    left = steps[-1].left if steps else tuple(numbers)
+    rest = solve(left, target, rng) or join(left, 1)
+    if rest and len(rest[-1].left) == 1:
+      return _prompt(numbers, target), write([*steps, *rest])

@@ -1,0 +1,14 @@
+"""Tasks with an alphabet of their own, for small models that are made here.
+
+Each is a module with SYMBOLS, PAD and STOP, `make_problems`, and `Phase` and
+`make_document` to pretrain on; `write_traces` where there are rules for it.
+"""
+
+from typing import Any
+
+from prefixrl_jax.problems import checksum, countdown_steps
+
+TASKS: dict[str, Any] = {
+  "checksum": checksum,
+  "countdown_steps": countdown_steps,
+}
