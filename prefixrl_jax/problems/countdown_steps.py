@@ -2,8 +2,9 @@
 
 A problem is `3,7,8,2,>24,:` (make 24 of 3, 7, 8 and 2). A solution joins two
 numbers at a time and says what is left,
-`8,-2,=6,:3,7,6,.7,-3,=4,:6,4,.6,*4,=24,;`. All values are whole, from 1 to 50. The base model learns to solve what has few
-numbers, and to join at random, mostly by sums, while there are more.
+`8,-2,=6,:3,7,6,.7,-3,=4,:6,4,.6,*4,=24,;`. All values are whole, from 1 to 50.
+The base model learns to solve what has few numbers, and to join at random,
+mostly by sums, while there are more.
 """
 
 import dataclasses

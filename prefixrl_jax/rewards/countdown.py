@@ -3,7 +3,8 @@ r"""The verifier of countdown and the game of 24: exact rational arithmetic.
 The answer stands where `answers.given` says, else it is the last sentence. It
 is an expression of whole numbers, + - * / and parentheses, in which a minus may
 also be a sign; × ÷ − · and LaTeX's \times \cdot \div \frac are read too.
-"= 24" may follow and must then be true. Nothing is evaluated but sums, differences, products and quotients of Fractions.
+"= 24" may follow and must then be true. Nothing is evaluated but sums,
+differences, products and quotients of Fractions.
 """
 
 import ast
