@@ -79,7 +79,7 @@ def main(argv) -> None:
       batch = pack([sft.example(w[:1], w[1:]) for w in some], layout)
       batch = sharding.put_rows(mesh, jax.tree.map(lambda x: x[0], batch))
       with jax.set_mesh(mesh):
-        logprobs, _ = score(params, batch)
+        logprobs, *_ = score(params, batch)
       total -= float(logprobs.sum())
       count += sum(len(w) - 1 for w in some)
       progress.update(i + len(some))

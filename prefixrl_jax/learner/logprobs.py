@@ -28,10 +28,11 @@ def action_logprobs(config, params, *, rows, temperature, chunk_length, attend):
       `tree_attention.for_layers`.
 
   Returns:
-    logprobs, entropy: float32 [B, T], 0 where action_mask is false.
+    logprobs, entropy: float32 [B, T], 0 where action_mask is false; what
+    experts were sent, as from `transformer.forward`.
   """
-  hidden = transformer.forward(
-    config, params, rows.tokens, rows.position, attend
+  hidden, load = transformer.forward(
+    config, params, rows.tokens, rows.position, attend, valid=rows.tree > 0
   )
   # Sampled tokens to the front of their row: chunks beyond them are left out.
   order, place = true_first(rows.action_mask)
@@ -49,7 +50,8 @@ def action_logprobs(config, params, *, rows, temperature, chunk_length, attend):
   back = lambda x: jnp.where(
     rows.action_mask, jnp.take_along_axis(x, place, axis=1), 0.0
   )
-  return jax.tree.map(back, scored)
+  logprobs, entropy = jax.tree.map(back, scored)
+  return logprobs, entropy, load
 
 
 class _Scoring(NamedTuple):

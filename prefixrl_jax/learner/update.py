@@ -10,7 +10,7 @@ from prefixrl_jax.batches import TrainState
 from prefixrl_jax.distributed import sharding
 from prefixrl_jax.learner import losses
 from prefixrl_jax.learner.logprobs import action_logprobs, num_scored
-from prefixrl_jax.models import adapters, tree_attention
+from prefixrl_jax.models import adapters, experts, tree_attention
 
 # Metrics that say what the device did, for the ledger: micro-batches, pairs of
 # tokens that attention took, tokens whose logits were computed.
@@ -103,7 +103,7 @@ def make_update(
       chunk_length=chunk_length,
       attend=attend,
     )
-    logprobs, entropy = logprobs_of(
+    logprobs, entropy, load = logprobs_of(
       adapters.policy(config, base_params, trained)
     )
     mask = rows.action_mask
@@ -120,12 +120,12 @@ def make_update(
       "scored": num_scored(rows.action_mask, chunk_length),
     }
     if kl_coefficient:
-      reference, _ = logprobs_of(base_params)
+      reference, *_ = logprobs_of(base_params)
       sums["kl"] = losses.kl_to_reference(
         logprobs, jax.lax.stop_gradient(reference), mask
       )
       loss = loss + kl_coefficient * sums["kl"]
-    return loss, (sums, jnp.max(gap))
+    return loss, (sums, jnp.max(gap), load)
 
   grad = jax.value_and_grad(loss_sum, has_aux=True)
 
@@ -135,9 +135,9 @@ def make_update(
     )
 
     def accumulate(m, carry):
-      total, prefixed, sums, max_gap = carry
+      total, prefixed, sums, max_gap, all_load = carry
       rows = jax.tree.map(lambda x: x[m], batch)
-      (_, (new, gap)), grads = grad(state.params, base_params, rows)
+      (_, (new, gap, load)), grads = grad(state.params, base_params, rows)
       add = lambda acc, weight: jax.tree.map(
         lambda a, g: a + weight * g.astype(jnp.float32), acc, grads
       )
@@ -146,16 +146,18 @@ def make_update(
         prefixed = add(prefixed, rows.is_prefixed.astype(jnp.float32))
       kind = rows.is_prefixed.astype(jnp.int32)
       sums = {name: sums[name].at[kind].add(new[name]) for name in sums}
-      return total, prefixed, sums, jnp.maximum(max_gap, gap)
+      max_gap = jnp.maximum(max_gap, gap)
+      return total, prefixed, sums, max_gap, all_load + load
 
     names = ("loss", "tokens", "entropy", "logprob_gap", "kl", *WORK)
     by_kind = {name: jnp.zeros(2) for name in names}
     num_micros = jnp.sum(jnp.any(batch.tree > 0, axis=(1, 2)))
-    total, prefixed, by_kind, max_gap = jax.lax.fori_loop(
+    load = jnp.zeros((config.num_layers, 2, config.num_experts))
+    total, prefixed, by_kind, max_gap, load = jax.lax.fori_loop(
       0,
       num_micros,
       accumulate,
-      (zeros, zeros if mixed else None, by_kind, jnp.float32(0)),
+      (zeros, zeros if mixed else None, by_kind, jnp.float32(0), load),
     )
     sums = {name: jnp.sum(values) for name, values in by_kind.items()}
     count = jnp.maximum(sums["tokens"], 1)
@@ -171,6 +173,10 @@ def make_update(
       "grad_norm": optax.tree.norm(grads),
       **{name: sums[name] for name in WORK},
     }
+    if config.num_experts:
+      balance = experts.balance(load)
+      metrics["load_balance"] = jnp.mean(balance)
+      metrics["load_balance_max"] = jnp.max(balance)
     norms = _norms_by_kind(total, prefixed, batch.is_prefixed)
     for kind, name in enumerate(("no_prefix", "prefixed")):
       metrics[f"{name}/entropy"] = by_kind["entropy"][kind] / jnp.maximum(

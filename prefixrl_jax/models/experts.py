@@ -45,21 +45,32 @@ def route(config, scores) -> Routes:
   return Routes(probs, expert, weight)
 
 
-def load_balance(routes: Routes, valid):
+def load(routes: Routes, valid):
+  """Returns what each expert is sent and how likely it was: float32 [2, E].
+
+  Both are sums over tokens, so those of several batches may be added up.
+
+  Args:
+    routes: of tokens [...].
+    valid: bool [...], tokens that count.
+  """
+  sent = jax.nn.one_hot(routes.expert, routes.probs.shape[-1]).mean(-2)
+  both = jnp.stack([sent, routes.probs])
+  over_tokens = tuple(range(1, 1 + valid.ndim))
+  return jnp.sum(jnp.where(valid[..., None], both, 0.0), axis=over_tokens)
+
+
+def balance(load):
   """Returns how unevenly experts are used: 1 is evenly, E is one for all.
 
   E times the sum over experts of their share of what is sent and their mean
   probability (Switch Transformer, arXiv 2101.03961, equation 4).
 
   Args:
-    routes: of tokens [...].
-    valid: bool [...], tokens that count.
+    load: float32 [..., 2, E], from the function of that name.
   """
-  num_experts = routes.probs.shape[-1]
-  share = lambda x: jnp.sum(x, axis=tuple(range(valid.ndim))) / jnp.sum(valid)
-  sent = jax.nn.one_hot(routes.expert, num_experts).mean(-2)
-  count = lambda x: share(jnp.where(valid[..., None], x, 0.0))
-  return num_experts * jnp.sum(count(sent) * count(routes.probs))
+  share = load / jnp.sum(load, axis=-1, keepdims=True)
+  return load.shape[-1] * jnp.sum(jnp.prod(share, axis=-2), axis=-1)
 
 
 def run(activate: Callable, y, routes: Routes, up, down):

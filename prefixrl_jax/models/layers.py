@@ -82,8 +82,9 @@ class Block(nn.Module):
 
   `attend(q, k, v, window) -> (out, kept)` decides what is seen and what is
   kept of the keys and values (nothing, all of them, or an updated cache);
-  window is an index of config.windows. `axes` are those of the residual. With
-  `outputs_first`, weights are `unstack`'s matrices.
+  window is an index of config.windows; of tokens that are `valid`, experts say
+  what they were sent (the collection "load"). `axes` are those of the
+  residual. With `outputs_first`, weights are `unstack`'s matrices.
   """
 
   config: TransformerConfig
@@ -145,7 +146,7 @@ class Block(nn.Module):
     return y if self.config.norms == "pre" else self._norm(name)(y)
 
   @nn.compact
-  def __call__(self, x, position, own: OfLayer):
+  def __call__(self, x, position, own: OfLayer, valid=None):
     y = self._incoming("attention_norm", x)
     q, k, v = self._queries_keys_values(y, position, own.frequency)
     out, kept = self.attend(q, k, v, own.window)
@@ -153,7 +154,7 @@ class Block(nn.Module):
     heads = {"heads": c.num_heads, "head_dim": c.head_dim}
     y = self._project("output", out, heads, {"embed": c.width})
     x = x + self._outgoing("attention_post_norm", y)
-    y = self._mlp(self._incoming("mlp_norm", x))
+    y = self._mlp(self._incoming("mlp_norm", x), valid)
     return x + self._outgoing("mlp_post_norm", y), kept
 
   def _queries_keys_values(self, y, position, frequency):
@@ -180,10 +181,10 @@ class Block(nn.Module):
     turned = rotation(position, frequency)
     return rotate(q, turned, scale), rotate(k, turned), v
 
-  def _mlp(self, y):
+  def _mlp(self, y, valid):
     c = self.config
     if c.num_experts:
-      return self._experts(y)
+      return self._experts(y, valid)
     width, hidden = {"embed": c.width}, {"mlp": c.mlp_width}
     inner = [self._project("up", y, width, hidden)]
     if c.mlp.startswith("gated"):
@@ -191,12 +192,13 @@ class Block(nn.Module):
     inner = jax.checkpoint(activation(c.mlp), prevent_cse=False)(*inner)
     return self._project("down", inner, hidden, width)
 
-  def _experts(self, y):
+  def _experts(self, y, valid):
     c = self.config
     count = {"routes": c.num_experts}
     scores = self._project("router", y, {"embed": c.width}, count)
     routes = experts.route(c, scores)
-    self.sow("intermediates", "routes", routes)
+    if valid is not None:
+      self.sow("load", "experts", experts.load(routes, valid))
     width, hidden = ("embed", c.width), ("mlp", c.mlp_width)
     up = [self._expert_weights("expert_up", width, hidden)]
     if c.mlp.startswith("gated"):

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from prefixrl_jax.batches import KVCache
 from prefixrl_jax.distributed import sharding
-from prefixrl_jax.models import attention, experts, tree_attention
+from prefixrl_jax.models import attention, tree_attention
 from prefixrl_jax.models.decoder_config import (
   TransformerConfig,
   of_layer,
@@ -52,7 +52,7 @@ class Transformer(nn.Module):
   attend: Callable
 
   @nn.compact
-  def __call__(self, tokens, position):
+  def __call__(self, tokens, position, valid=None):
     c = self.config
     table: Any = self.param(
       "embedding",
@@ -86,13 +86,13 @@ class Transformer(nn.Module):
       own, own_axis = of_layer(c, 0), nn.broadcast
     x, kept = nn.scan(
       block,
-      variable_axes={"params": 0, "adapters": 0, "intermediates": 0},
+      variable_axes={"params": 0, "adapters": 0, "load": 0},
       split_rngs={"params": True},
-      in_axes=(nn.broadcast, own_axis),
+      in_axes=(nn.broadcast, own_axis, nn.broadcast),
       length=c.num_layers,
       unroll=c.scan_unroll,
       metadata_params={nn.PARTITION_NAME: "layers"},
-    )(c, self.attend, name="layers")(x, position, own)
+    )(c, self.attend, name="layers")(x, position, own, valid)
     return RMSNorm(c, name="final_norm")(x), kept
 
 
@@ -210,8 +210,8 @@ def num_active_params(config: TransformerConfig) -> int:
   return num_params(less) + router
 
 
-def forward(config, params, tokens, position, attend):
-  """Returns final hidden states [B, T, D] of packed rows.
+def forward(config, params, tokens, position, attend, valid=None):
+  """Returns final hidden states [B, T, D] of packed rows, and experts' load.
 
   Args:
     config: TransformerConfig.
@@ -220,9 +220,19 @@ def forward(config, params, tokens, position, attend):
     position: int [B, T].
     attend: (q, k, v, window) -> out, what sees what; see
       `tree_attention.for_layers`.
+    valid: bool [B, T], tokens that count as load; None: none do.
+
+  Returns:
+    hidden; load: float32 [L, 2, E] as in `experts.load`, E 0 without experts.
   """
   model = Transformer(config, lambda *args: (attend(*args), None))
-  return model.apply(_variables(params), tokens, position)[0]
+  (hidden, _), seen = model.apply(
+    _variables(params), tokens, position, valid, mutable="load"
+  )
+  if "load" not in seen:
+    return hidden, jnp.zeros((config.num_layers, 2, 0), jnp.float32)
+  (load,) = seen["load"]["layers"]["experts"]
+  return hidden, load
 
 
 def _variables(params):
@@ -234,24 +244,6 @@ def _variables(params):
 def _adapters_apart(params):
   base = {name: leaf for name, leaf in params.items() if name != "adapters"}
   return params.get("adapters", {}), base
-
-
-def load_balance(config, params, tokens, position, attend, valid):
-  """Returns how evenly each layer's experts are used, float [L].
-
-  Args:
-    config, params, tokens, position, attend: as in `forward`.
-    valid: bool [B, T], tokens that count.
-
-  Returns:
-    See `experts.load_balance`; 1 is even.
-  """
-  model = Transformer(config, lambda *args: (attend(*args), None))
-  _, seen = model.apply(
-    {"params": params}, tokens, position, mutable="intermediates"
-  )
-  (routes,) = seen["intermediates"]["layers"]["routes"]
-  return jax.vmap(experts.load_balance, in_axes=(0, None))(routes, valid)
 
 
 def unstack(config: TransformerConfig, params: dict) -> dict:

@@ -40,11 +40,8 @@ def answer_finder(name: str) -> Callable[[str], bool]:
   """Returns what says whether a wrong text gives a final answer at all."""
   if name == "code":
     return lambda text: "```" in text
-  if name in (
-    "checksum",
-    "countdown_steps",
-    "gym",
-  ):  # what is an answer is the task's to say
+  # What is an answer is the task's to say.
+  if name in ("checksum", "countdown_steps", "gym"):
     return lambda text: bool(text.strip())
   if name == "math":
     from prefixrl_jax.rewards.math import has_answer

@@ -58,7 +58,12 @@ def state_shardings(mesh, abstract: SamplerState) -> SamplerState:
   }
   # How a token's keys and values lie together, as the loop on a TPU wants it;
   # else it would copy all of them on its way in and out.
-  of_tpu = {"lane_key": (0, 1, 3, 5, 2, 4), "lane_value": (0, 1, 3, 4, 2, 5)}
+  of_tpu = {
+    "trunk_key": (2, 0, 1, 3, 4),
+    "trunk_value": (2, 0, 1, 3, 4),
+    "lane_key": (0, 1, 3, 5, 2, 4),
+    "lane_value": (0, 1, 3, 4, 2, 5),
+  }
   is_tpu = mesh.devices.flat[0].platform == "tpu"
 
   def place(name, cache):

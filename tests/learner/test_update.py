@@ -49,7 +49,7 @@ def _loss(model, params, trees, layout):
     pack([Tree(t.trunk, t.lanes, False) for t in trees], layout),
   )
   attend, _ = tree_attention.for_layers(model, rows)
-  logprobs, entropy = action_logprobs(
+  logprobs, entropy, _ = action_logprobs(
     model,
     params,
     rows=rows,
@@ -72,7 +72,7 @@ def _separate_loss(model, params, trees):
       sequence = np.concatenate([tree.trunk[: lane.fork], lane.tokens])
       n = len(sequence)
       mask = jnp.tri(n, dtype=bool)[None]
-      hidden = transformer.forward(
+      hidden, _ = transformer.forward(
         model,
         params,
         sequence[None],

@@ -45,7 +45,7 @@ def _random(model, mesh, seed=0):
 
 def _logits(model, params, tokens):
   mask = jnp.tri(tokens.shape[1], dtype=bool)[None]
-  hidden = transformer.forward(
+  hidden, _ = transformer.forward(
     model,
     params,
     tokens,

@@ -5,9 +5,12 @@ import dataclasses
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 
 from prefixrl_jax.distributed.mesh import make_mesh
+from prefixrl_jax.learner import update
+from prefixrl_jax.learner.packing import Lane, Layout, Tree, pack
 from prefixrl_jax.ledger import flops_per_token
 from prefixrl_jax.models import attention, experts, layers, transformer
 
@@ -93,7 +96,7 @@ def test_a_model_on_a_mesh_with_experts(moe, rng):
   @jax.jit
   def run(params):
     attend = lambda q, k, v, _: attention.dense_attention(q, k, v, mask)
-    return transformer.forward(moe, params, tokens, position, attend)
+    return transformer.forward(moe, params, tokens, position, attend)[0]
 
   init = jax.jit(lambda key: transformer.init(moe, key))
   params = jax.device_get(init(jax.random.key(0)))
@@ -113,14 +116,15 @@ def test_load_balance_by_hand():
     probs.astype(np.float32), np.array([[0, 1], [1, 0], [2, 0]]), None
   )
   # Of two tokens' four routes, two go to either of the first experts.
-  balance = experts.load_balance(routes, np.array([True, True, False]))
+  load = experts.load(routes, np.array([True, True, False]))
+  np.testing.assert_allclose(load, [[1, 1, 0], [0.75, 0.75, 0.5]])
+  balance = experts.balance(load)
   np.testing.assert_allclose(balance, 3 * (0.5 * 0.375 + 0.5 * 0.375))
   even = experts.Routes(
     np.full((3, 3), 1 / 3, np.float32), np.array([[0], [1], [2]]), None
   )
-  np.testing.assert_allclose(
-    experts.load_balance(even, np.ones(3, bool)), 1, rtol=1e-6
-  )
+  load = experts.load(even, np.ones(3, bool))
+  np.testing.assert_allclose(experts.balance(load), 1, rtol=1e-6)
 
 
 def test_load_balance_of_a_model(moe, rng):
@@ -134,12 +138,64 @@ def test_load_balance_of_a_model(moe, rng):
   def balance(params):
     attend = lambda q, k, v, _: q
     position = jnp.broadcast_to(jnp.arange(5), (2, 5))
-    return transformer.load_balance(
-      moe, params, tokens, position, attend, tokens > 3
+    _, load = transformer.forward(
+      moe, params, tokens, position, attend, valid=tokens > 3
     )
+    return experts.balance(load)
 
   # Mean probabilities are a quarter each, shares a third: 4 x 3 x 1/12.
   np.testing.assert_allclose(balance(params), [1, 1], rtol=1e-5)
+
+
+def test_an_update_says_how_even_the_load_is(moe, rng):
+  """Over two micro-batches, padding left out."""
+  token = lambda n: rng.integers(0, moe.vocab_size, n).astype(np.int32)
+  lane = Lane(3, token(4), -np.ones(4, np.float32), np.ones(4))
+  trees = [Tree(token(3), [lane], False), Tree(token(5), [lane], False)]
+  params = jax.jit(lambda key: transformer.init(moe, key))(jax.random.key(0))
+  mesh = make_mesh(1, 1, 1, devices=jax.devices()[:1])
+  params = transformer.put_params(moe, mesh, params)
+  optimizer = optax.sgd(0.0)
+  state = update.abstract_state(params, optimizer)
+  step = update.make_update(
+    moe,
+    optimizer,
+    state,
+    temperature=1.0,
+    chunk_length=4,
+    kl_coefficient=0.0,
+    mixed=False,
+  )
+  batch = pack(trees, Layout(10, 1, 2))
+  assert (batch.tree[:, 0] > 0).sum(-1).tolist() in ([9, 7], [7, 9])
+  with jax.set_mesh(mesh):
+    started = update.make_init(optimizer, state)(params)
+    _, metrics = step(started, batch, None)
+
+  def load_of(tree):
+    tokens = np.concatenate([tree.trunk, lane.tokens])[None]
+    position = np.r_[: len(tree.trunk), 3:7][None]
+    branch = np.r_[[0] * len(tree.trunk), [1] * 4]
+    # A lane sees three tokens of its trunk.
+    sees = np.tri(len(branch), dtype=bool)
+    sees[len(tree.trunk) :, 3 : len(tree.trunk)] = False
+    _, load = transformer.forward(
+      moe,
+      params,
+      tokens,
+      position,
+      lambda q, k, v, _: attention.dense_attention(q, k, v, sees[None]),
+      valid=np.ones(tokens.shape, bool),
+    )
+    return load
+
+  expected = experts.balance(load_of(trees[0]) + load_of(trees[1]))
+  np.testing.assert_allclose(
+    metrics["load_balance"], expected.mean(), rtol=1e-5
+  )
+  np.testing.assert_allclose(
+    metrics["load_balance_max"], expected.max(), rtol=1e-5
+  )
 
 
 def test_what_a_token_costs_by_hand(moe):

@@ -69,7 +69,7 @@ def _learned(name):
 
   def mean_logprob(params):
     attend, _ = tree_attention.for_layers(config, rows)
-    logprobs, _ = action_logprobs(
+    logprobs, *_ = action_logprobs(
       config,
       params,
       rows=rows,
@@ -78,7 +78,7 @@ def _learned(name):
       attend=attend,
     )
     params = jax.lax.stop_gradient(params)
-    hidden = transformer.forward(
+    hidden, _ = transformer.forward(
       config, params, rows.tokens, rows.position, attend
     )
     logits = transformer.logits(config, params, hidden)
@@ -231,7 +231,7 @@ def test_a_tree_equals_its_sequences(rng):
 
   def loss(params, rows):
     attend, _ = tree_attention.for_layers(config, rows)
-    logprobs, _ = action_logprobs(
+    logprobs, *_ = action_logprobs(
       config,
       params,
       rows=rows,

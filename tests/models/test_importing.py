@@ -453,7 +453,7 @@ def test_real_model_knows_the_capital_of_france(one_device):
 
   @jax.jit
   def logprobs(params, tokens):
-    hidden = transformer.forward(
+    hidden, _ = transformer.forward(
       config,
       params,
       tokens,

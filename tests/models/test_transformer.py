@@ -67,7 +67,7 @@ def test_logits_equal_a_float64_reference(model, rng, tied, mlp, remat):
   params = transformer.init(config, jax.random.key(1))
   tokens = rng.integers(0, config.vocab_size, 11)
   mask = jnp.tri(11, dtype=bool)[None]
-  hidden = transformer.forward(
+  hidden, _ = transformer.forward(
     config,
     params,
     tokens[None],
@@ -177,7 +177,7 @@ def test_bfloat16_stays_near_float32(model, params, rng):
         tokens,
         jnp.broadcast_to(jnp.arange(9), (2, 9)),
         lambda q, k, v, _: attention.dense_attention(q, k, v, mask),
-      ),
+      )[0],
     )
     for config in (model, dataclasses.replace(model, dtype="bfloat16"))
   ]

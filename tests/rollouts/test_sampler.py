@@ -50,7 +50,7 @@ def _teacher_forced(model, params, trunk, completion, temperature=1.0):
   sequence = np.concatenate([trunk, completion])
   n = len(sequence)
   mask = jnp.tri(n, dtype=bool)[None]
-  hidden = transformer.forward(
+  hidden, _ = transformer.forward(
     model,
     params,
     sequence[None],
