@@ -26,7 +26,13 @@ _OPTIONS = ("-S", "-s", "-P", "-X", "utf8", "-c")
 _START = (
   "import sys; sys.path.append({!r}); import inside.running as r; r.main()"
 )
-_ENVIRONMENT = {"PYTHONHASHSEED": "0", "HOME": "/tmp", "TMPDIR": "/tmp"}
+_ENVIRONMENT = {
+  "PYTHONHASHSEED": "0",
+  "HOME": "/tmp",
+  "TMPDIR": "/tmp",
+  # Else each thread takes 64 MB of the address space, which has a limit.
+  "MALLOC_ARENA_MAX": "1",
+}
 _INSTALL = (
   "Install bubblewrap 0.7 or newer (apt-get install bubblewrap; dnf install"
   " bubblewrap; pacman -S bubblewrap)."
