@@ -1,5 +1,6 @@
 """From problems to report, through the entry point, on the tiny demo."""
 
+import contextlib
 import importlib.resources
 import json
 import os
@@ -139,6 +140,26 @@ def test_no_trace_found_says_what_to_change(tmp_path):
     Pipeline(config, epath.Path(tmp_path), fresh=False).run(
       ("screen", "collect")
     )
+
+
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_verifier_is_closed_at_the_end(tmp_path, monkeypatch, fails):
+  run = Pipeline(_config(), epath.Path(tmp_path), fresh=False)
+  done = []
+
+  def screen():
+    done.append("screened")
+    if fails:
+      raise UserError("no")
+
+  monkeypatch.setattr(run, "screen", screen)
+  close = lambda: done.append("closed")
+  run.session = types.SimpleNamespace(
+    verifier=types.SimpleNamespace(close=close)
+  )
+  with pytest.raises(UserError) if fails else contextlib.nullcontext():
+    run.run(("screen",))
+  assert done == ["screened", "closed"]
 
 
 def test_prompts_that_do_not_fit_are_named(tmp_path):
