@@ -51,13 +51,28 @@ def _run(pool, code, stdin=""):
 
 
 def _sandboxed():
-  """Processes that were started to be, or to look after, a sandbox of ours."""
-  found = set()
-  for name in filter(str.isdigit, os.listdir("/proc")):
-    with contextlib.suppress(OSError), open(f"/proc/{name}/cmdline") as f:
-      if str(isolation.INSIDE.parent) in f.read():
-        found.add(int(name))
-  return found
+  """Processes that were started to be, or to look after, a sandbox of ours.
+
+  Those of other test processes, which run beside this one, do not count.
+  """
+  parents, found = {}, set()
+  for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+    with contextlib.suppress(OSError):
+      status = pathlib.Path(f"/proc/{pid}/stat").read_text()
+      parents[pid] = int(status.rpartition(")")[2].split()[1])
+      command = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
+      if os.fsencode(isolation.INSIDE.parent) in command:
+        found.add(pid)
+
+  def is_ours(pid):
+    while pid in found:
+      pid = parents.get(pid)
+    orphaned = pid == 1
+    while pid in parents and pid != os.getpid():
+      pid = parents[pid]
+    return orphaned or pid == os.getpid()
+
+  return set(filter(is_ours, found))
 
 
 @pytest.fixture(autouse=True)
@@ -65,10 +80,11 @@ def _nothing_is_left(request):
   """After every test: no process, no open file, no temporary file."""
   if "pool" in request.fixturenames:
     request.getfixturevalue("pool")
+  own_tmp = f"subprocess_{os.getpid()}_"
   look = lambda: (
     _sandboxed(),
     len(os.listdir("/proc/self/fd")),
-    {n for n in os.listdir(tempfile.gettempdir()) if "subprocess_" in n},
+    [n for n in os.listdir(tempfile.gettempdir()) if own_tmp in n],
   )
   before = look()
   yield
