@@ -123,6 +123,9 @@ def test_runs_share_no_state_and_survive_each_other(pool):
     ("print(__name__)", "ok"),
     ("raise SystemExit(0)", "ok"),
     ("import sys; sys.exit(3)", "error"),
+    ("import sys; sys.exit('no')", "error"),
+    ("import sys; sys.stdout = None; sys.exit(True)", "error"),
+    ("import atexit; atexit._clear(); 1 / 0", "error"),
     ("print(", "error"),
     ("1 / 0", "error"),
     ("import os; os._exit(0)", "ok"),
@@ -130,6 +133,22 @@ def test_runs_share_no_state_and_survive_each_other(pool):
 )
 def test_status(pool, code, status):
   assert _run(pool, code).status == status
+
+
+def test_a_program_ends_as_programs_do(pool):
+  run = _run(
+    pool,
+    """
+    import atexit, sys, threading, time
+    atexit.register(print, "end")
+    late = lambda: (time.sleep(0.1), print("thread"))
+    threading.Thread(target=late).start()
+    sys.stderr.write("said")
+    sys.stdout.write("main ")
+    """,
+  )
+  assert run.stdout.split() == ["main", "thread", "end"]
+  assert (run.status, run.stderr) == ("ok", "said")
 
 
 def test_what_competitors_write_works(pool):

@@ -4,6 +4,8 @@ What supervises and what it supervises have the same user. The second filter of
 system calls keeps them apart: a solution can signal, trace or start nobody.
 """
 
+import atexit
+import contextlib
 import ctypes
 import fcntl
 import os
@@ -272,7 +274,32 @@ def main() -> None:
     while os.read(0, 1 << 16):
       pass
     return
-  # In a child of `_programs`: the interpreter ends as it does for any program.
+  _run_program(code)  # in a child of `_programs`
+
+
+def _run_program(code):
+  """Runs code as a program; the process ends as it does for any program.
+
+  That is, threads are waited for and `atexit` is heeded. But nothing is taken
+  down piece by piece, which takes twice the time of all the rest.
+  """
+  status = 1
+
+  def leave():
+    for stream in (sys.stdout, sys.stderr):
+      with contextlib.suppress(BaseException):  # the program's own, or closed
+        stream.flush()
+    os._exit(status)
+
+  atexit.register(leave)  # first, and so the last to be called
   sys.argv[:] = ["solution.py"]
   module = sys.modules["__main__"] = type(sys)("__main__")
-  exec(compile(code, "solution.py", "exec"), module.__dict__)
+  try:
+    exec(compile(code, "solution.py", "exec"), module.__dict__)
+    status = 0
+  except SystemExit as e:
+    status = e.code or 0
+    if not isinstance(status, int):
+      status = 1
+    status &= 0xFF
+    raise
