@@ -298,8 +298,6 @@ def _run_program(code):
     exec(compile(code, "solution.py", "exec"), module.__dict__)
     status = 0
   except SystemExit as e:
-    status = e.code or 0
-    if not isinstance(status, int):
-      status = 1
-    status &= 0xFF
+    number = 0 if e.code is None else e.code
+    status = number & 0xFF if isinstance(number, int) else 1
     raise
