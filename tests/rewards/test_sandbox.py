@@ -20,6 +20,7 @@ import time
 import pytest
 
 from prefixrl_jax.rewards import isolation, sandbox, seccomp
+from prefixrl_jax.rewards.inside import running
 from prefixrl_jax.types import UserError
 
 _REPOSITORY = pathlib.Path(__file__).parents[2]
@@ -769,6 +770,34 @@ def test_unsafe_subprocess_says_so_and_has_its_limits(caplog):
     assert "unsafe" in run.stdout
     loop = "while True:\n  try:\n    while True: pass\n  except: pass"
     assert _run(pool, loop).status == "time limit"
+
+
+@pytest.mark.parametrize(
+  ("script", "seconds", "status"),
+  [
+    ("echo $((1 + 1)); echo 3 >&2", 60, "ok"),
+    ("exit 3", 60, "error"),
+    ("echo MemoryError: 1 >&2; exit 1", 60, "memory limit"),
+    ("kill -SEGV $$", 60, "crash"),
+    ("kill -XCPU $$", 60, "time limit"),
+    ("exec sleep 60", 0.2, "time limit"),
+    ("exec yes", 60, "output limit"),
+  ],
+)
+def test_a_supervisor_says_how_it_ended(script, seconds, status):
+  job = dict(output_bytes=10**5, private_tmp=False, timeout_seconds=9.0)
+  pipe = subprocess.PIPE
+  with subprocess.Popen(
+    ["sh", "-c", script], stdout=pipe, stderr=pipe
+  ) as child:
+    streams = [child.stdout.fileno(), child.stderr.fileno()]
+    pipes = {fd: bytearray() for fd in streams}
+    until = time.monotonic() + seconds
+    result = running._supervise(child.pid, job, until=until, pipes=pipes)
+  assert result["status"] == status
+  assert 0 < result["seconds"] < 50
+  if status == "ok":
+    assert [bytes(text) for text in pipes.values()] == [b"2\n", b"3\n"]
 
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])
