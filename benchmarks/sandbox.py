@@ -6,12 +6,17 @@ One run in twenty is hostile: loops, forks, fills memory, disk and output,
 leaves threads, kills, aborts. The others are short programs that read and
 print. Afterwards there must be no process, open file, temporary file or
 memory left that was not there before; else the exit status is 1.
+
+  python -m benchmarks.sandbox --parts
+
+says instead where a run's CPU time goes.
 """
 
 import contextlib
 import gc
 import os
 import resource
+import subprocess
 import sys
 import tempfile
 import time
@@ -19,6 +24,7 @@ import time
 from absl import app, flags
 
 from benchmarks import measuring
+from prefixrl_jax.rewards import isolation
 from prefixrl_jax.rewards.isolation import INSIDE
 from prefixrl_jax.rewards.sandbox import OutOfTime, Run, SandboxPool
 
@@ -28,6 +34,7 @@ _HOSTILE_EVERY = flags.DEFINE_integer(
   "hostile_every", 20, "One run in so many is hostile; 0: none.", 0
 )
 _SANDBOX = flags.DEFINE_string("sandbox", "bubblewrap", "Kind of sandbox.")
+_PARTS = flags.DEFINE_bool("parts", False, "CPU time of a run's parts.")
 _JSON = flags.DEFINE_string("sandbox_json", "", "File to write the rows to.")
 
 _PROGRAMS = (
@@ -52,8 +59,11 @@ _HOSTILE = (
 
 
 def main(argv) -> None:
-  """Runs the load and prints two tables."""
+  """Runs the load and prints two tables, or the one of parts."""
   del argv
+  if _PARTS.value:
+    measuring.show("CPU time of a run's parts, ms", _parts(), _JSON.value)
+    return
   with contextlib.closing(_pool()) as pool:
     _load(pool, range(min(50, _RUNS.value)))  # what a first use leaves, stays
   before = _state()
@@ -86,6 +96,50 @@ def main(argv) -> None:
     or left["memory, MB"] > 50
   ):
     sys.exit("something is wrong or was left behind")
+
+
+def _parts():
+  """Returns rows: least, median and most of nine means of ten runs each."""
+  start = [sys._base_executable, *isolation.OPTIONS]  # type: ignore[attr-defined]
+  path = f"import sys; sys.path.append({str(INSIDE.parent)!r})"
+  running = lambda code: lambda: subprocess.run([*start, code], check=True)
+  with contextlib.closing(_pool()) as pool:
+
+    def sandbox():  # what is killed inside counts for nobody
+      next(pool.run("", [""]))
+
+    def test():
+      (run,) = pool.run("print(input())", ["x"])
+      return run.cpu_seconds
+
+    measured = {
+      "bubblewrap": _spent(sandbox),
+      "interpreter": _spent(running("")),
+      "interpreter and its imports": _spent(
+        running(f"{path}; import inside.running")
+      ),
+      "each test": [[1000 * test() for _ in range(10)] for _ in range(9)],
+    }
+  rows = []
+  for name, times in measured.items():
+    means = sorted(sum(some) / len(some) for some in times)
+    rows.append(
+      {"part": name, **dict(zip(("least", "median", "most"), means[::4]))}
+    )
+  return rows
+
+
+def _spent(function):
+  """Returns the CPU time of the processes that a function runs, nine tens."""
+  times = []
+  for _ in range(9):
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    for _ in range(10):
+      function()
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    used = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
+    times.append([1000 * used / 10])
+  return times
 
 
 def _pool():

@@ -70,6 +70,7 @@ def get_config(
     # TASK or TASK=FILE, with commas between: none of it is trained on.
     exclude="",
     instruction=instruction,
+    too_long="error",  # prompts; drop: they are left out and counted
   )
   c.pretrain = dict()
   c.rewards = sections.rewards()

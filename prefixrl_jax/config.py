@@ -168,6 +168,10 @@ def _check_problems(p: ml_collections.ConfigDict, check) -> None:
     return
   check(p.start >= 0, f"config.problems.start = {p.start} is negative.")
   check(
+    p.too_long in ("error", "drop"),
+    f"config.problems.too_long = {p.too_long!r} is neither error nor drop.",
+  )
+  check(
     p.max_number > 1,
     f"config.problems.max_number = {p.max_number} must be above 1.",
   )

@@ -65,9 +65,13 @@ class Pipeline(Workspace):
     """Runs the stages named, in their order."""
     # A keyword of Python, and a noun that the workspace has.
     methods = {"import": "import_", "problems": "show_problems"}
-    for stage in ("problems", *STAGES, "export"):
-      if stage in stages:
-        getattr(self, methods.get(stage, stage))()
+    try:
+      for stage in ("problems", *STAGES, "export"):
+        if stage in stages:
+          getattr(self, methods.get(stage, stage))()
+    finally:
+      if "session" in vars(self):  # it was needed
+        self.session.verifier.close()
 
   # -- pretrain ----------------------------------------------------------------
 

@@ -176,20 +176,26 @@ class Workspace:
   @functools.cache  # noqa: B019 - one Pipeline a process
   def problem_parts(self, seed: int) -> list[Part]:
     """Returns a data seed's problems, with what was left out."""
-    return load_parts(self.config.problems, seed=seed)
+    c = self.config.problems
+    if c.get("too_long") == "drop":
+      return load_parts(c, seed=seed, fits=self._fits)
+    return load_parts(c, seed=seed)  # checksum's prompts are of one length
+
+  def _fits(self, prompt: str) -> bool:
+    limit = self.config.rollouts.max_prompt_length
+    return len(self.tokenizer.encode_prompt(prompt)) <= limit
 
   def _check_prompts(self, problems: Sequence[Problem]) -> None:
     limit = self.config.rollouts.max_prompt_length
-    too_long = [
-      p.id
-      for p in problems
-      if len(self.tokenizer.encode_prompt(p.prompt)) > limit
-    ]
+    too_long = [p.id for p in problems if not self._fits(p.prompt)]
     if too_long:
+      may_drop = "too_long" in self.config.problems
+      remedy = " Or --config.problems.too_long=drop." if may_drop else ""
       raise UserError(
         f"{len(too_long)} of {len(problems)} prompts are longer than"
         f" config.rollouts.max_prompt_length = {limit} tokens:"
         f" {', '.join(too_long[:8])}{' …' if len(too_long) > 8 else ''}."
+        + remedy
       )
 
   def in_parts(

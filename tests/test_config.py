@@ -52,6 +52,13 @@ def test_names_a_wrong_argument(arg, message):
     validate(demo.get_config(arg))
 
 
+def test_what_to_do_with_long_prompts_is_one_of_two():
+  config = math.get_config()
+  config.problems.too_long = "cut"
+  with pytest.raises(UserError, match="neither error nor drop"):
+    validate(config)
+
+
 @pytest.mark.parametrize(
   ("field", "value", "message"),
   [

@@ -1,5 +1,6 @@
 """From problems to report, through the entry point, on the tiny demo."""
 
+import contextlib
 import importlib.resources
 import json
 import os
@@ -7,6 +8,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import types
 
 import jax
 import numpy as np
@@ -14,7 +16,7 @@ import pandas as pd
 import pytest
 from etils import epath
 
-from configs import demo
+from configs import demo, math
 from prefixrl_jax import checkpoints, pipeline
 from prefixrl_jax.pipeline import Pipeline
 from prefixrl_jax.problems import checksum
@@ -140,12 +142,59 @@ def test_no_trace_found_says_what_to_change(tmp_path):
     )
 
 
+@pytest.mark.parametrize("fails", [False, True])
+def test_the_verifier_is_closed_at_the_end(tmp_path, monkeypatch, fails):
+  run = Pipeline(_config(), epath.Path(tmp_path), fresh=False)
+  done = []
+
+  def screen():
+    done.append("screened")
+    if fails:
+      raise UserError("no")
+
+  monkeypatch.setattr(run, "screen", screen)
+  close = lambda: done.append("closed")
+  run.session = types.SimpleNamespace(
+    verifier=types.SimpleNamespace(close=close)
+  )
+  with pytest.raises(UserError) if fails else contextlib.nullcontext():
+    run.run(("screen",))
+  assert done == ["screened", "closed"]
+
+
 def test_prompts_that_do_not_fit_are_named(tmp_path):
   config = _config(**{"rollouts.max_prompt_length": 8})
   with pytest.raises(
     UserError, match=r"10 of 12 prompts .* checksum/0/train/0"
   ):
     Pipeline(config, epath.Path(tmp_path), fresh=False).run(("screen",))
+
+
+def test_prompts_that_do_not_fit_are_left_out_if_asked_for(
+  tmp_path, monkeypatch
+):
+  rows = [{"problem": p, "answer": "1"} for p in ("a", "a b c", "d")]
+  (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))
+  config = math.get_config("task=jsonl,trial=true")
+  config.model.folder = str(tmp_path)
+  config.problems.update(
+    file=str(tmp_path / "p.jsonl"),
+    num_train=1,
+    num_heldout=1,
+    instruction="",
+  )
+  config.rollouts.max_prompt_length = 2
+
+  def load(too_long):
+    config.problems.too_long = too_long
+    run = Pipeline(config, epath.Path(tmp_path / "run"), fresh=False)
+    encode = lambda prompt: prompt.split()
+    run.tokenizer = types.SimpleNamespace(encode_prompt=encode)
+    return [p.prompt for p in run.problems(0)]
+
+  assert load("drop") == ["a", "d"]
+  with pytest.raises(UserError, match=r"1 of 2 prompts .*too_long=drop"):
+    load("error")
 
 
 def test_problems_are_shown_without_weights(tmp_path, monkeypatch, capsys):

@@ -6,17 +6,18 @@ import pytest
 import tokenizers
 from etils import epath
 
-from configs import math
+from configs import code, math
 from prefixrl_jax.session import open_session
 from prefixrl_jax.types import UserError
 
 
-def test_tokenizer_of_another_model_is_an_error(tmp_path):
+def _folder(path, *, vocab_size):
+  """A model with 40 words and no weights."""
   words = {f"w{i}": i for i in range(40)}
   tokenizers.Tokenizer(tokenizers.models.WordLevel(words, unk_token="w0")).save(
-    str(tmp_path / "tokenizer.json")
+    str(path / "tokenizer.json")
   )
-  (tmp_path / "config.json").write_text(
+  (path / "config.json").write_text(
     json.dumps(
       {
         "model_type": "llama",
@@ -26,13 +27,22 @@ def test_tokenizer_of_another_model_is_an_error(tmp_path):
         "num_attention_heads": 2,
         "num_hidden_layers": 1,
         "rms_norm_eps": 1e-5,
-        "vocab_size": 39,
+        "vocab_size": vocab_size,
         "eos_token_id": 1,
       }
     )
   )
+  return dict(folder=epath.Path(path), base=epath.Path("none"), show=print)
+
+
+def test_tokenizer_of_another_model_is_an_error(tmp_path):
   config = math.get_config("trial=true")
   with pytest.raises(UserError, match=r"40 ids, .* embedding for 39"):
-    open_session(
-      config, folder=epath.Path(tmp_path), base=epath.Path("none"), show=print
-    )
+    open_session(config, **_folder(tmp_path, vocab_size=39))
+
+
+def test_without_a_sandbox_the_code_task_does_not_start(tmp_path, monkeypatch):
+  config = code.get_config("trial=true")
+  monkeypatch.setenv("PATH", str(tmp_path))
+  with pytest.raises(UserError, match=r"install bubblewrap(.|\n)*unsafe_sub"):
+    open_session(config, **_folder(tmp_path, vocab_size=40))

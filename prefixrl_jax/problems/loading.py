@@ -6,7 +6,7 @@ import itertools
 import re
 import sys
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import ml_collections
 
@@ -20,6 +20,7 @@ from prefixrl_jax.types import Problem, UserError
 REPEATED = "repeated"
 EVALUATED = "in an evaluation set"
 OTHER = "of another level or split"
+TOO_LONG = "too long"
 # Held-out problems of another file than the training ones have other indices.
 _APART = 1 << 28
 
@@ -32,7 +33,7 @@ class Part:
     task, origin, license: where it is from.
     split: of the run: "train", "heldout" or "easy".
     problems: that are kept.
-    dropped: REPEATED, EVALUATED, OTHER -> rows.
+    dropped: REPEATED, EVALUATED, OTHER, TOO_LONG -> rows.
     skipped: a reader's reason why a row is no problem -> rows.
   """
 
@@ -63,7 +64,12 @@ def load_problems(
   return [p for part in load_parts(config, seed=seed) for p in part.problems]
 
 
-def load_parts(config: ml_collections.ConfigDict, *, seed: int) -> list[Part]:
+def load_parts(
+  config: ml_collections.ConfigDict,
+  *,
+  seed: int,
+  fits: Callable[[str], bool] = lambda prompt: True,
+) -> list[Part]:
   """Returns the pool in parts, with an account of what was left out.
 
   The first num_train problems are trained on. Held-out ones are the next
@@ -75,6 +81,7 @@ def load_parts(config: ml_collections.ConfigDict, *, seed: int) -> list[Part]:
     config: section `problems`; `task` is one of `symbols`, a row of SOURCES, or
       "jsonl" or "tfds" for rows whose fields the config names.
     seed: of the draw, where problems are drawn.
+    fits: says whether a prompt is short enough; others are left out.
 
   Raises:
     UserError: names what is missing, and what to do about it.
@@ -98,15 +105,17 @@ def load_parts(config: ml_collections.ConfigDict, *, seed: int) -> list[Part]:
   known: dict[str, str] = {}  # fingerprint -> why it is not taken again
   if apart:
     stream = _Stream(config, apart, seed, wanted=config.num_heldout)
-    heldout = stream.take("heldout", config.num_heldout, known, index=_APART)
+    heldout = stream.take(
+      "heldout", config.num_heldout, known, index=_APART, fits=fits
+    )
     known = dict.fromkeys(known, EVALUATED)
   known |= dict.fromkeys(_excluded(config, seed), EVALUATED)
   rest = 0 if apart else config.num_heldout
   wanted = config.num_train + rest
   stream = _Stream(config, chosen, seed, wanted=wanted, start=config.start)
-  train = stream.take("train", config.num_train, known)
+  train = stream.take("train", config.num_train, known, fits=fits)
   if not apart:
-    heldout = stream.take("heldout", config.num_heldout, known)
+    heldout = stream.take("heldout", config.num_heldout, known, fits=fits)
   _check_count(config, train, heldout, bool(apart))
   return [train, heldout]
 
@@ -295,7 +304,13 @@ class _Stream:
     return f"{c.task}/{seed}", origins.Origin(name, drawn)
 
   def take(
-    self, split: str, count: int, known: dict[str, str], *, index: int = 0
+    self,
+    split: str,
+    count: int,
+    known: dict[str, str],
+    *,
+    index: int = 0,
+    fits: Callable[[str], bool] = lambda prompt: True,
   ) -> Part:
     """Returns the next problems, as many as there are up to `count`.
 
@@ -304,6 +319,7 @@ class _Stream:
       count: problems at most.
       known: fingerprint -> why such a problem is dropped; is added to.
       index: is added to the problems' own.
+      fits: see `load_parts`.
 
     Raises:
       UserError: the rows have not the fields they should have, or no row is a
@@ -331,6 +347,9 @@ class _Stream:
       mark = fingerprint(problem_text(problem, self._config.instruction))
       if mark in known:
         part.dropped[known[mark]] += 1
+        continue
+      if not fits(problem.prompt):
+        part.dropped[TOO_LONG] += 1
         continue
       known[mark] = REPEATED
       part.problems.append(problem)

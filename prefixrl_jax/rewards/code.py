@@ -6,11 +6,12 @@ sandbox is told inputs and never outputs. Tests that are Python themselves
 call the solution in the first one with plain data and get plain data back.
 
 A program that takes too long, too much memory or prints too much is wrong.
-`timed_out` says something else: total_seconds were over, or the sandbox broke
-down twice, before any test had failed.
+`timed_out` says something else: total_seconds were over before any test had
+failed; `died`: the sandbox broke down twice.
 """
 
 import ast
+import math
 import re
 import textwrap
 import time
@@ -30,10 +31,11 @@ from prefixrl_jax.rewards.sandbox import (
 )
 from prefixrl_jax.types import Problem, UserError
 
-_FENCE = re.compile(r"^[ \t]*(`{3,}|~{3,})[ \t]*([^\s`]*)[^`]*$")
+_FENCE = re.compile(r"[ \t]*(`{3,}|~{3,})([^`]*)")
 _PYTHON = ("", "python", "py", "python3")
 _ENDINGS = ("crash", "time limit", "memory limit", "file limit")
-_UNFINISHED = ("out of time", "sandbox broke down")
+_BROKEN = "sandbox broke down"
+_UNLIKE_JSON = object()  # a set, say
 
 
 class Report(NamedTuple):
@@ -111,13 +113,12 @@ class CodeVerifier:
   def _verdict(self, report):
     passed = report.statuses.count("passed")
     share = passed / report.num_tests if report.num_tests else 0.0
-    unfinished = bool(report.statuses) and report.statuses[-1] in _UNFINISHED
-    if self._partial:
-      return Verdict(share, unfinished)
-    return Verdict(float(share == 1.0), unfinished and self._clean(report))
-
-  def _clean(self, report):
-    return set(report.statuses) <= {"passed", *_UNFINISHED}
+    reward = share if self._partial else float(share == 1.0)
+    wrong = set(report.statuses) - {"passed", "out of time", _BROKEN}
+    last = report.statuses[-1] if report.statuses else ""
+    if wrong and not self._partial:
+      last = ""  # more time would not have changed it
+    return Verdict(reward, last == "out of time", died=last == _BROKEN)
 
   def _report(self, problem: Problem, text: str) -> Report:
     metadata = problem.metadata
@@ -144,7 +145,7 @@ class CodeVerifier:
         statuses.append("out of time")
         break
       except Died:  # not by the program's doing; once more
-        statuses.append("sandbox broke down")
+        statuses.append(_BROKEN)
     return Report(statuses, num_tests)
 
   def _stdin(self, metadata, code) -> Iterator[str]:
@@ -225,12 +226,12 @@ class _Solution:
       )
       if "value" not in reply:
         return _why(reply)
-      value = plain.decode(reply["value"])
+      value = _as_json(reply["value"])
       same = _same_value(value, test["output"], metadata["tolerance"])
       return "passed" if same else "wrong"
     except _Gone as e:
       return str(e)
-    except (Died, ValueError, TypeError, AttributeError, RecursionError):
+    except (Died, ValueError, TypeError, RecursionError):
       return "error"  # not plain data
 
   def check(self, checker: Sandbox, source: str) -> str:
@@ -240,8 +241,11 @@ class _Solution:
     try:
       while True:
         reply = checker.ask(message, self._until)
-        if "do" not in reply:
+        if "status" in reply:
           return str(reply["status"])
+        if "ended" in reply:  # what it was answered was too much for it
+          self.is_gone = True
+          return _ending(reply)
         message = self._forward(reply)
     except _Gone as e:
       return str(e)
@@ -258,10 +262,7 @@ class _Solution:
       message = unpack(reply)
       if "ended" not in message:
         return reply
-      # The solution may say so too; and if its process ended well, it left
-      # while it was called, which is no way to end a test.
-      ended = message["ended"]
-      why = ended if ended in _ENDINGS else "error"
+      why = _ending(message)  # the solution may say so too
     except OutOfTime:
       self._out_of_time()
       why = "time limit"
@@ -290,10 +291,11 @@ def find_code(text: str, whole: bool) -> tuple[str | None, str]:
   """
   block, fence, language = None, "", ""
   lines: list[str] = []
-  for line in text.splitlines():
-    found = _FENCE.match(line)
+  for line in text.replace("\r\n", "\n").split("\n"):
+    found = _FENCE.fullmatch(line)
     if not fence and found:
-      fence, language, lines = found[1], found[2].lower(), []
+      fence, lines = found[1], []
+      language = (found[2].lower().split() or [""])[0]
     elif fence and line.strip() == fence[0] * max(
       len(fence), len(line.strip())
     ):
@@ -331,6 +333,12 @@ def _stand_alone(prompt_code):
   return prompt_code
 
 
+def _ending(message):
+  """The status of a test in the middle of which a process ended."""
+  # If that was the process's own wish, it is no way to end a test.
+  return message["ended"] if message["ended"] in _ENDINGS else "error"
+
+
 def _why(reply):
   """The status of a call that raised."""
   return "memory limit" if reply.get("raised") == "MemoryError" else "error"
@@ -353,12 +361,38 @@ def _near(text, expected, tolerance):
 
 
 def _close(value, expected, tolerance):
+  if not math.isfinite(expected):
+    return value == expected
   return abs(value - expected) <= tolerance * max(1.0, abs(expected))
+
+
+def _as_json(value):
+  """Returns what `plain.encode` has made as JSON would have it.
+
+  Nothing but text is hashed: values that collide would take for ever out here.
+
+  Raises:
+    ValueError, TypeError, RecursionError: `encode` does not make that.
+  """
+  if isinstance(value, list):
+    return [_as_json(v) for v in value]
+  if not isinstance(value, dict):
+    return value
+  ((kind, content),) = value.items()
+  if kind == "tuple":
+    return [_as_json(v) for v in content]
+  if kind == "dict":
+    return {_key(_as_json(k)): _as_json(v) for k, v in content}
+  if kind == "int":
+    return int(content, 16)
+  if kind == "reference":
+    raise ValueError("not plain data")
+  return _UNLIKE_JSON
 
 
 def _same_value(value, expected, tolerance):
   """Whether values are the same as JSON: tuples are lists, keys are text."""
-  if isinstance(value, (list, tuple)):
+  if isinstance(value, list):
     return (
       isinstance(expected, (list, tuple))
       and len(value) == len(expected)
@@ -367,7 +401,6 @@ def _same_value(value, expected, tolerance):
   if isinstance(value, dict):
     if not isinstance(expected, dict):
       return False
-    value = {_key(k): v for k, v in value.items()}
     wanted = {_key(k): v for k, v in expected.items()}
     return value.keys() == wanted.keys() and all(
       _same_value(v, wanted[k], tolerance) for k, v in value.items()
@@ -388,4 +421,6 @@ def _key(key):
     return key
   if key is None or isinstance(key, bool):
     return {None: "null", True: "true", False: "false"}[key]
-  return str(key)
+  if isinstance(key, (int, float)):
+    return str(key)
+  raise TypeError("JSON has no such key")

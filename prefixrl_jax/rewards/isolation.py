@@ -21,12 +21,18 @@ _HOME = "/python"  # of the interpreter, in the sandbox
 # Compiled modules that need libraries of their own. hashlib and ssl's
 # libraries are left out; hashlib has built-in implementations.
 _MODULES = ("math", "zlib", "bz2", "lzma", "_ctypes", "pyexpat", "_decimal")
-_OPTIONS = ("-S", "-s", "-P", "-X", "utf8", "-c")
+OPTIONS = ("-S", "-s", "-P", "-X", "utf8", "-c")
 # Behind the standard library: beside it here there is a `math` of our own.
 _START = (
   "import sys; sys.path.append({!r}); import inside.running as r; r.main()"
 )
-_ENVIRONMENT = {"PYTHONHASHSEED": "0", "HOME": "/tmp", "TMPDIR": "/tmp"}
+_ENVIRONMENT = {
+  "PYTHONHASHSEED": "0",
+  "HOME": "/tmp",
+  "TMPDIR": "/tmp",
+  # Else each thread takes 64 MB of the address space, which has a limit.
+  "MALLOC_ARENA_MAX": "1",
+}
 _INSTALL = (
   "Install bubblewrap 0.7 or newer (apt-get install bubblewrap; dnf install"
   " bubblewrap; pacman -S bubblewrap)."
@@ -92,7 +98,7 @@ class Bubblewrap:
     return [
       *self._command,
       *("--info-fd", str(info), "--seccomp", str(filter_from)),
-      *(f"{_HOME}/bin/python3", *_OPTIONS, _START.format("/"), str(user)),
+      *(f"{_HOME}/bin/python3", *OPTIONS, _START.format("/"), str(user)),
     ]
 
 
@@ -107,7 +113,7 @@ class Subprocess:
     programs = [seccomp.filter_program(for_solutions=s) for s in (False, True)]
     self.filters = [p.hex() for p in programs if p is not None]
     python = sys._base_executable  # type: ignore[attr-defined]
-    self.command = [python, *_OPTIONS, _START.format(str(INSIDE.parent)), "0"]
+    self.command = [python, *OPTIONS, _START.format(str(INSIDE.parent)), "0"]
 
   def environment(self, tmp: str) -> dict[str, str]:
     """Returns the process's whole environment; `tmp` is its folder."""

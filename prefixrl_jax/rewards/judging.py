@@ -42,7 +42,8 @@ def judge(
     logging.warning(
       "Of %d answers %d ran out of the verifier's time and %d ended its"
       " process; they count as wrong. The limit is"
-      " config.rewards.timeout_seconds.",
+      " config.rewards.timeout_seconds, and total_seconds for all tests of a"
+      " program.",
       *(len(verdicts), late, dead),
     )
   return verdicts

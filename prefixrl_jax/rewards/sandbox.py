@@ -67,7 +67,8 @@ class Sandbox:
     if isinstance(how, isolation.Bubblewrap):
       self._start_bubblewrap(how)
     else:
-      self._tmp = tempfile.mkdtemp(prefix="unsafe_subprocess_")
+      prefix = f"unsafe_subprocess_{os.getpid()}_"
+      self._tmp = tempfile.mkdtemp(prefix=prefix)
       self._start(how.command, cwd=self._tmp, env=how.environment(self._tmp))
 
   def _start_bubblewrap(self, how):

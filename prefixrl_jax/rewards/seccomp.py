@@ -4,7 +4,8 @@ Two BPF programs (seccomp(2)). One holds for everything in the sandbox: no
 mounts, namespaces, sockets, tracing, keys, modules, clocks, io_uring, and
 nothing that came after the kernel this table was made for. The second is laid
 over model-written code: no new process (threads are fine), no other program,
-no signal to anyone.
+no signal to anyone, no other process slowed down, and no file's owner, rights
+or times: the /dev/null that is seen in there is the machine's own.
 
 Numbers are those of the kernel's headers, asm/unistd_64.h and
 asm-generic/unistd.h.
@@ -82,6 +83,7 @@ _NEVER = {
   "msgget": (68, 186),
   "mq_open": (240, 180),
   "memfd_secret": (447, 447),
+  "io_setup": (206, 0),
   "mbind": (237, 235),
   "migrate_pages": (256, 238),
   "move_pages": (279, 239),
@@ -90,6 +92,11 @@ _NEVER = {
   "connect": (42, 203),
   "bind": (49, 200),
   "listen": (50, 201),
+  # These are felt outside.
+  "sync": (162, 81),
+  "syncfs": (306, 267),
+  "inotify_init": (253, None),
+  "inotify_init1": (294, 26),
 }
 _NEVER_BY_SOLUTIONS = {
   "fork": (57, None),
@@ -106,6 +113,29 @@ _NEVER_BY_SOLUTIONS = {
   "memfd_create": (319, 279),
   "setsid": (112, 157),
   "setpgid": (109, 154),
+  "setpriority": (141, 140),
+  "ioprio_set": (251, 30),
+  "sched_setparam": (142, 118),
+  "sched_setscheduler": (144, 119),
+  "sched_setaffinity": (203, 122),
+  "sched_setattr": (314, 274),
+  "chmod": (90, None),
+  "fchmod": (91, 52),
+  "fchmodat": (268, 53),
+  "chown": (92, None),
+  "lchown": (94, None),
+  "fchown": (93, 55),
+  "fchownat": (260, 54),
+  "setxattr": (188, 5),
+  "lsetxattr": (189, 6),
+  "fsetxattr": (190, 7),
+  "removexattr": (197, 14),
+  "lremovexattr": (198, 15),
+  "fremovexattr": (199, 16),
+  "utime": (132, None),
+  "utimes": (235, None),
+  "futimesat": (261, None),
+  "utimensat": (280, 88),
 }
 _CLONE, _CLONE3 = (56, 220), (435, 435)
 _IOCTL, _FCNTL = (16, 29), (72, 25)
@@ -116,7 +146,8 @@ _NAMESPACES = 0x7E020000  # clone's CLONE_NEW*
 _THREAD = 0x00010000  # CLONE_THREAD
 _TERMINAL_INPUT = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX
 _SIGNAL_OWNER = (0x8901, 0x8902)  # FIOSETOWN, SIOCSPGRP
-_OWNER_COMMANDS = (8, 10, 15)  # F_SETOWN, F_SETSIG, F_SETOWN_EX
+# F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE
+_FILE_COMMANDS = (8, 10, 15, 1024)
 
 # machine: column of the tables, AUDIT_ARCH_*.
 _MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
@@ -160,7 +191,7 @@ def filter_program(
     # Another process's limits, or signals to it in the kernel's name.
     others = [(_EQUAL, 1, 0, 0), _refuse(_EPERM)]
     code += _look_at(_PRLIMIT[column], 0, others)
-    code += _look_at(_FCNTL[column], 1, _refuse_any(_OWNER_COMMANDS))
+    code += _look_at(_FCNTL[column], 1, _refuse_any(_FILE_COMMANDS))
     code += _look_at(_IOCTL[column], 1, _refuse_any(_SIGNAL_OWNER))
   else:
     namespaces = [(_AND, 0, 0, _NAMESPACES), (_EQUAL, 1, 0, 0)]

@@ -5,6 +5,7 @@ import re
 import pytest
 
 from prefixrl_jax.problems.loading import (
+  TOO_LONG,
   find_verifier,
   load_parts,
   load_problems,
@@ -130,6 +131,18 @@ def test_levels_of_math(section, lines, level, texts):
   )
   train, _ = load_parts(config, seed=0)
   assert _texts(train) == texts
+
+
+def test_prompts_that_are_too_long_make_room_for_others(section, lines):
+  file = lines("p.jsonl", *_rows("a", "a b c", "d", "e f g h", "i", "j"))
+  config = section("jsonl", file=file, num_train=2, num_heldout=1)
+  fits = lambda prompt: len(prompt.split()) <= 3  # with " Go."
+  train, heldout = load_parts(config, seed=0, fits=fits)
+  assert (_texts(train), _texts(heldout)) == (["a", "d"], ["i"])
+  assert (train.dropped, heldout.dropped) == ({TOO_LONG: 1}, {TOO_LONG: 1})
+  config.num_heldout = 3
+  with pytest.raises(UserError, match=r"there are 4\. Left out: 2 too long"):
+    load_parts(config, seed=0, fits=fits)
 
 
 def test_levels_of_apps_are_words(section, lines):

@@ -9,6 +9,7 @@ import pathlib
 import platform
 import signal
 import socket
+import stat
 import struct
 import subprocess
 import sys
@@ -19,6 +20,7 @@ import time
 import pytest
 
 from prefixrl_jax.rewards import isolation, sandbox, seccomp
+from prefixrl_jax.rewards.inside import running
 from prefixrl_jax.types import UserError
 
 _REPOSITORY = pathlib.Path(__file__).parents[2]
@@ -50,13 +52,28 @@ def _run(pool, code, stdin=""):
 
 
 def _sandboxed():
-  """Processes that were started to be, or to look after, a sandbox of ours."""
-  found = set()
-  for name in filter(str.isdigit, os.listdir("/proc")):
-    with contextlib.suppress(OSError), open(f"/proc/{name}/cmdline") as f:
-      if str(isolation.INSIDE.parent) in f.read():
-        found.add(int(name))
-  return found
+  """Processes that were started to be, or to look after, a sandbox of ours.
+
+  Those of other test processes, which run beside this one, do not count.
+  """
+  parents, found = {}, set()
+  for pid in map(int, filter(str.isdigit, os.listdir("/proc"))):
+    with contextlib.suppress(OSError):
+      status = pathlib.Path(f"/proc/{pid}/stat").read_text()
+      parents[pid] = int(status.rpartition(")")[2].split()[1])
+      command = pathlib.Path(f"/proc/{pid}/cmdline").read_bytes()
+      if os.fsencode(isolation.INSIDE.parent) in command:
+        found.add(pid)
+
+  def is_ours(pid):
+    while pid in found:
+      pid = parents.get(pid)
+    orphaned = pid == 1
+    while pid in parents and pid != os.getpid():
+      pid = parents[pid]
+    return orphaned or pid == os.getpid()
+
+  return set(filter(is_ours, found))
 
 
 @pytest.fixture(autouse=True)
@@ -64,10 +81,11 @@ def _nothing_is_left(request):
   """After every test: no process, no open file, no temporary file."""
   if "pool" in request.fixturenames:
     request.getfixturevalue("pool")
+  own_tmp = f"subprocess_{os.getpid()}_"
   look = lambda: (
     _sandboxed(),
     len(os.listdir("/proc/self/fd")),
-    {n for n in os.listdir(tempfile.gettempdir()) if "subprocess_" in n},
+    [n for n in os.listdir(tempfile.gettempdir()) if own_tmp in n],
   )
   before = look()
   yield
@@ -106,6 +124,9 @@ def test_runs_share_no_state_and_survive_each_other(pool):
     ("print(__name__)", "ok"),
     ("raise SystemExit(0)", "ok"),
     ("import sys; sys.exit(3)", "error"),
+    ("import sys; sys.exit('no')", "error"),
+    ("import sys; sys.stdout = None; sys.exit(True)", "error"),
+    ("import atexit; atexit._clear(); 1 / 0", "error"),
     ("print(", "error"),
     ("1 / 0", "error"),
     ("import os; os._exit(0)", "ok"),
@@ -113,6 +134,22 @@ def test_runs_share_no_state_and_survive_each_other(pool):
 )
 def test_status(pool, code, status):
   assert _run(pool, code).status == status
+
+
+def test_a_program_ends_as_programs_do(pool):
+  run = _run(
+    pool,
+    """
+    import atexit, sys, threading, time
+    atexit.register(print, "end")
+    late = lambda: (time.sleep(0.1), print("thread"))
+    threading.Thread(target=late).start()
+    sys.stderr.write("said")
+    sys.stdout.write("main ")
+    """,
+  )
+  assert run.stdout.split() == ["main", "thread", "end"]
+  assert (run.status, run.stderr) == ("ok", "said")
 
 
 def test_what_competitors_write_works(pool):
@@ -223,9 +260,19 @@ def test_nothing_can_be_written_outside_tmp(pool):
       for change in (os.chmod, lambda p, _: os.rmdir(p), os.mkfifo):
         try: print("changed", change(folder, 0o777), folder)
         except OSError: pass
+    null = "/dev/null"  # is the machine's own, and maybe its user's
+    for change in (
+      lambda: os.chmod(null, 0o666), lambda: os.utime(null, (1, 1)),
+      lambda: os.fchmod(os.open(null, os.O_RDWR), 0o666),
+      lambda: os.chown(null, os.getuid(), os.getgid()),
+      lambda: os.setxattr(null, "user.x", b""),
+    ):
+      try: print("changed", change(), null)
+      except OSError: pass
     """,
   )
   assert (run.status, run.stdout) == ("ok", ""), run.stdout
+  assert os.stat(os.devnull).st_mtime != 1
   assert not list(pathlib.Path(isolation.INSIDE).rglob("evil"))
 
 
@@ -294,6 +341,29 @@ def test_no_socket_is_reached(pool, tmp_path):
         server.accept()
 
 
+def test_no_file_descriptor_is_left_open(pool):
+  """Standard streams, and for functions the two ways to the host."""
+  code = """
+    import os, stat
+    def look():
+      seen = []
+      for fd in range(1024):
+        try: seen.append(stat.S_IFMT(os.fstat(fd).st_mode))
+        except OSError: pass
+      return seen
+    print(*look())
+  """
+  file, pipe, device = stat.S_IFREG, stat.S_IFIFO, stat.S_IFCHR
+  run = _run(pool, code)
+  assert run.stdout.split() == [str(kind) for kind in (file, pipe, pipe)]
+  until = time.monotonic() + 30
+  with pool.take() as taken:
+    taken.ask(pool.job("serve", code=textwrap.dedent(code)), until)
+    found = taken.ask({"do": "find", "with": ["look"]}, until)["value"]
+    reply = taken.ask({"do": "call", "with": [found, [], {"dict": []}]}, until)
+  assert reply["value"] == [device] * 3 + [pipe] * 2
+
+
 def test_fork_bomb(pool):
   run = _run(
     pool,
@@ -331,9 +401,11 @@ def test_thread_bomb(pool):
     finally: print(started, flush=True)
     """,
   )
-  assert run.status == "error"
-  if pool._how._as_root:  # exempt in a user namespace of the machine's root
+  if pool._how._as_root:
+    assert run.status == "error"
     assert 16 < int(run.stdout) < 64
+  else:  # exempt in a user namespace of the machine's root
+    assert run.status in ("error", "time limit")
 
 
 @pytest.mark.parametrize(
@@ -356,8 +428,12 @@ def test_no_memory_beside_the_address_space(pool):
     pool,
     """
     import os, ctypes
-    try: os.memfd_create("x"); print("memfd")
-    except OSError: pass
+    for more in (
+      lambda: os.memfd_create("x"), lambda: os.ftruncate(0, 2**20),
+      lambda: os.write(0, bytes(2**20)),
+    ):
+      try: more(); print("more")
+      except OSError: pass
     libc = ctypes.CDLL(None)
     print(libc.shmget(0, 2**30, 0o1600))
     """,
@@ -390,8 +466,13 @@ def test_10_gigabytes_of_output(pool, stream):
     """,
     "9 ** 9 ** 9",
     "import sys; sys.set_int_max_str_digits(0); int('9' * 10**7)",
+    """
+    import signal, time
+    signal.signal(signal.SIGXCPU, signal.SIG_IGN)
+    while time.process_time() < 2.2: pass
+    """,
   ],
-  ids=["loop", "ignores signals", "power", "conversion"],
+  ids=["loop", "ignores signals", "power", "conversion", "ends itself"],
 )
 def test_endless(pool, code):
   started = time.monotonic()
@@ -450,6 +531,11 @@ def test_other_processes_are_out_of_reach(pool):
           lambda: os.pidfd_open(pid),
           lambda: resource.prlimit(pid or 1, resource.RLIMIT_CPU, (0, 0)),
           lambda: fcntl.fcntl(1, fcntl.F_SETOWN, pid),
+          lambda: os.setpriority(os.PRIO_PROCESS, pid, 19),
+          lambda: os.sched_setaffinity(pid, [0]),
+          lambda: os.sched_setscheduler(
+            pid, os.SCHED_IDLE, os.sched_param(0)
+          ),
         ):
           try: act(); print("reached", pid)
           except OSError: pass
@@ -684,6 +770,34 @@ def test_unsafe_subprocess_says_so_and_has_its_limits(caplog):
     assert "unsafe" in run.stdout
     loop = "while True:\n  try:\n    while True: pass\n  except: pass"
     assert _run(pool, loop).status == "time limit"
+
+
+@pytest.mark.parametrize(
+  ("script", "seconds", "status"),
+  [
+    ("echo $((1 + 1)); echo 3 >&2", 60, "ok"),
+    ("exit 3", 60, "error"),
+    ("echo MemoryError: 1 >&2; exit 1", 60, "memory limit"),
+    ("kill -SEGV $$", 60, "crash"),
+    ("kill -XCPU $$", 60, "time limit"),
+    ("exec sleep 60", 0.2, "time limit"),
+    ("exec yes", 60, "output limit"),
+  ],
+)
+def test_a_supervisor_says_how_it_ended(script, seconds, status):
+  job = dict(output_bytes=10**5, private_tmp=False, timeout_seconds=9.0)
+  pipe = subprocess.PIPE
+  with subprocess.Popen(
+    ["sh", "-c", script], stdout=pipe, stderr=pipe
+  ) as child:
+    streams = [child.stdout.fileno(), child.stderr.fileno()]
+    pipes = {fd: bytearray() for fd in streams}
+    until = time.monotonic() + seconds
+    result = running._supervise(child.pid, job, until=until, pipes=pipes)
+  assert result["status"] == status
+  assert 0 < result["seconds"] < 50
+  if status == "ok":
+    assert [bytes(text) for text in pipes.values()] == [b"2\n", b"3\n"]
 
 
 @pytest.mark.parametrize("machine", ["x86_64", "aarch64"])

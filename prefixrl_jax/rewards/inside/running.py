@@ -4,7 +4,10 @@ What supervises and what it supervises have the same user. The second filter of
 system calls keeps them apart: a solution can signal, trace or start nobody.
 """
 
+import atexit
+import contextlib
 import ctypes
+import fcntl
 import os
 import resource
 import select
@@ -16,6 +19,8 @@ from .plain import receive, send
 
 _STDERR_TAIL = 2000
 _MAX_FILES = 1000  # in /tmp; each takes kernel memory that no rlimit counts
+
+_SEALS = 0xF  # against sealing, shrinking, growing, writing
 
 _prctl = ctypes.CDLL(None, use_errno=True).prctl
 _prctl.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
@@ -148,6 +153,8 @@ def _name(code, cpu, job, printed):
     if number == signal.SIGXCPU or at_limit:
       return "time limit"
     return "crash"
+  if cpu > int(job["timeout_seconds"] + 1):  # it ignored the signal
+    return "time limit"
   if os.WEXITSTATUS(code) == 0:
     return "ok"
   last = printed.rstrip().rpartition(b"\n")[2]
@@ -158,9 +165,11 @@ def _programs(job):
   """Runs the code once per input. Returns in each child, with its code."""
   while True:
     data = receive(0)["input"].encode(errors="replace")
-    stdin = os.memfd_create("stdin")
+    stdin = os.memfd_create("stdin", os.MFD_ALLOW_SEALING)
     with open(stdin, "wb", closefd=False) as f:
       f.write(data)
+    # What is written there would be memory that no limit counts.
+    fcntl.fcntl(stdin, fcntl.F_ADD_SEALS, _SEALS)
     os.lseek(stdin, 0, os.SEEK_SET)
     out, out_end = os.pipe()
     err, err_end = os.pipe()
@@ -189,38 +198,47 @@ def _serve(job):
   """Loads the code in a child, and does there what comes in."""
   from .serving import serve  # not needed by programs
 
-  channel_in, channel_out = os.dup(0), os.dup(1)
-  pid = os.fork()
-  if pid:
-    send(1, {"ended": _supervise(pid, job, until=None, pipes={})["status"]})
-    return
-  _silence(channel_out)
-  _become_solution(job, int(job["total_seconds"]) + 2)
-
-  def next_message():
-    message = receive(channel_in)
-    _limit_cpu(job["timeout_seconds"], int(job["total_seconds"]) + 2)
-    return message
-
-  serve(job["code"], next_message, lambda m: send(channel_out, m))
+  if host := _apart(job):
+    serve(job["code"], *host)
 
 
 def _check(job):
   """Runs the tests that come in; their prints go nowhere."""
   from .checking import run_test
 
+  if host := _apart(job):
+    receive_next, reply = host
+    names = ("setup", "prompt_code", "entry_point")
+    given = {name: job[name] for name in names}
+    while True:
+      status, text = run_test(
+        receive_next()["source"], **given, receive=receive_next, send=reply
+      )
+      reply({"status": status, "text": text[-500:]})
+
+
+def _apart(job):
+  """Has a child go on under the limits; the parent says how it ended.
+
+  Returns:
+    In the child, how it receives messages from the host and how it sends them,
+    each message with CPU time of its own; None in the parent.
+  """
   channel_in, channel_out = os.dup(0), os.dup(1)
+  pid = os.fork()
+  if pid:
+    send(1, {"ended": _supervise(pid, job, until=None, pipes={})["status"]})
+    return None
   _silence(channel_out)
-  _become_solution(job, int(job["total_seconds"]) + 2)
-  names = ("setup", "prompt_code", "entry_point")
-  while True:
-    status, text = run_test(
-      receive(channel_in)["source"],
-      **{name: job[name] for name in names},
-      receive=lambda: receive(channel_in),
-      send=lambda m: send(channel_out, m),
-    )
-    send(channel_out, {"status": status, "text": text[-500:]})
+  in_all_its_life = int(job["total_seconds"]) + 2
+  _become_solution(job, in_all_its_life)
+
+  def next_message():
+    message = receive(channel_in)
+    _limit_cpu(job["timeout_seconds"], in_all_its_life)
+    return message
+
+  return next_message, lambda m: send(channel_out, m)
 
 
 def _silence(last):
@@ -229,6 +247,7 @@ def _silence(last):
   null = os.open(os.devnull, os.O_RDWR)
   for fd in (0, 1, 2):
     os.dup2(null, fd)
+  os.close(null)
 
 
 def _hello(job):
@@ -255,7 +274,30 @@ def main() -> None:
     while os.read(0, 1 << 16):
       pass
     return
-  # In a child of `_programs`: the interpreter ends as it does for any program.
+  _run_program(code)  # in a child of `_programs`
+
+
+def _run_program(code):
+  """Runs code as a program; the process ends as it does for any program.
+
+  That is, threads are waited for and `atexit` is heeded. But nothing is taken
+  down piece by piece, which takes twice the time of all the rest.
+  """
+  status = 1
+
+  def leave():
+    for stream in (sys.stdout, sys.stderr):
+      with contextlib.suppress(BaseException):  # the program's own, or closed
+        stream.flush()
+    os._exit(status)
+
+  atexit.register(leave)  # first, and so the last to be called
   sys.argv[:] = ["solution.py"]
   module = sys.modules["__main__"] = type(sys)("__main__")
-  exec(compile(code, "solution.py", "exec"), module.__dict__)
+  try:
+    exec(compile(code, "solution.py", "exec"), module.__dict__)
+    status = 0
+  except SystemExit as e:
+    number = 0 if e.code is None else e.code
+    status = number & 0xFF if isinstance(number, int) else 1
+    raise
