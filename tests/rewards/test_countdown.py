@@ -29,6 +29,7 @@ def _reward(text, *, numbers=(4, 7, 8, 8), target=24, use_all=True):
     r"\boxed{\left(7 - 8 \div 8\right) \times 4 = 24}",
     "8 / 8 = 1\n7 - 1 = 6\nAnswer: (7 - 8 / 8) * 4 = 24",
     r"The answer is $4 \times (7 - \dfrac{8}{8})$.",
+    "-(8/8 - 7) * 4",
   ],
 )
 def test_right(text):
@@ -59,7 +60,6 @@ def test_right(text):
     "(7 - 8**0) * 4 + 8 - 8",
     "4 * 7 - 8 + 8 / (8 - 8)",
     "(7 - 8/8) * +4",
-    "-(8/8 - 7) * 4",
     "(7 - 8/8)4",
     "(7 - 8/8) * 4.0",
     "(7 - 8/8) * 4 # 24",

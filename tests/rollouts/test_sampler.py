@@ -115,7 +115,8 @@ def test_results_do_not_depend_on_the_schedule(
     for i, group in zip(order, groups):
       for a, b in zip(group, expected[i], strict=True):
         np.testing.assert_array_equal(a.tokens, b.tokens)
-        np.testing.assert_allclose(a.logprobs, b.logprobs, atol=1e-6)
+        # Blocks of other sizes add up in another order: a few ulp.
+        np.testing.assert_allclose(a.logprobs, b.logprobs, rtol=1e-6, atol=1e-6)
 
 
 def test_eight_devices_sample_what_one_samples(
