@@ -21,7 +21,7 @@ def _run(folder, num_processes):
   devices = 4 // num_processes
   env = dict(
     os.environ,
-    XLA_FLAGS=f"--xla_force_host_platform_device_count={devices}",
+    XLA_FLAGS=os.environ["XLA_FLAGS"].replace("count=8", f"count={devices}"),
     PYTHONPATH=str(_ROOT),
   )
   started = [

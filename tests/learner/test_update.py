@@ -94,11 +94,13 @@ def _assert_trees_close(a, b, atol):
 
 def test_a_tree_equals_its_sequences(model, params, rng):
   trees = _trees(rng, model)
-  (loss, _), grads = jax.value_and_grad(
-    lambda p: _loss(model, p, trees, Layout(30, 1, 1)), has_aux=True
+  (loss, _), grads = jax.jit(
+    jax.value_and_grad(
+      lambda p: _loss(model, p, trees, Layout(30, 1, 1)), has_aux=True
+    )
   )(params)
-  expected, expected_grads = jax.value_and_grad(
-    lambda p: _separate_loss(model, p, trees)
+  expected, expected_grads = jax.jit(
+    jax.value_and_grad(lambda p: _separate_loss(model, p, trees))
   )(params)
   np.testing.assert_allclose(loss, expected, rtol=1e-5)
   _assert_trees_close(grads, expected_grads, 1e-5)
@@ -106,8 +108,8 @@ def test_a_tree_equals_its_sequences(model, params, rng):
 
 def test_padding_and_order_change_nothing(model, params, rng):
   trees = _trees(rng, model)
-  grad = lambda trees, layout: jax.value_and_grad(
-    lambda p: _loss(model, p, trees, layout)[0]
+  grad = lambda trees, layout: jax.jit(
+    jax.value_and_grad(lambda p: _loss(model, p, trees, layout)[0])
   )(params)
   loss, grads = grad(trees, Layout(30, 1, 1))
   shuffled = [Tree(t.trunk, t.lanes[::-1], t.is_prefixed) for t in trees[::-1]]
@@ -132,8 +134,10 @@ def test_one_trunk_for_all_its_forks(model, params, rng):
   merged = merge(trees, max_tokens=40)
   assert sorted(t.num_tokens for t in merged) == [7, 8, 9 + 6 * 3]
   assert len(merge(trees, max_tokens=26)) == 4
-  grad = jax.grad(lambda p, trees: _loss(model, p, trees, Layout(96, 1, 1))[0])
-  _assert_trees_close(grad(params, merged), grad(params, trees), 1e-5)
+  grad = lambda trees: jax.jit(
+    jax.grad(lambda p: _loss(model, p, trees, Layout(96, 1, 1))[0])
+  )(params)
+  _assert_trees_close(grad(merged), grad(trees), 1e-5)
 
 
 def test_arrays_are_aligned_with_tokens(model, params, rng):
