@@ -19,9 +19,9 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   c.model.update(base="", vocab_size=len(SYMBOLS))
   c.problems.update(
     task="countdown_steps",
-    size=5,
-    num_train=96,
-    num_heldout=64,
+    size=4,
+    num_train=192,
+    num_heldout=128,
     num_easy=16,
     easy_size=2,
   )
@@ -30,12 +30,13 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     dict(
       num_steps=2000,
       learning_rate=3e-3,
-      max_numbers=5,
+      max_numbers=4,
       known=2,
       # It adds, as if there were little else.
-      weights={"+": 1.0, "-": 0.05, "*": 0.02},
+      weights={"+": 1.0, "-": 0.03, "*": 0.03},
     ),
   )
+  c.prefixes.update(low=0.3, high=0.8)
   c.rollouts.update(max_prompt_length=8, max_completion_length=40)
   c.arms.rl.learning_rate = 5e-4
   c.arms.sft_rl.learning_rate = 5e-4

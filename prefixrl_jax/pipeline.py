@@ -42,7 +42,7 @@ from prefixrl_jax.traces.collect import collect
 from prefixrl_jax.traces.foreign import digest, read_foreign
 from prefixrl_jax.traces.importing import KEPT, Imported, import_traces
 from prefixrl_jax.traces.rules import RULES, write_by_rule
-from prefixrl_jax.train import Trainer
+from prefixrl_jax.train import TrainData, Trainer
 from prefixrl_jax.types import EvalResult, UserError
 from prefixrl_jax.workspace import Workspace
 
@@ -401,8 +401,9 @@ class Pipeline(Workspace):
         else:
           self.need(self.run_artifact("train", arm, seed), "train")
           params = self._trainer(arm, seed).trained_params()
+        data = self.train_data(seed)
         artifact.begin()
-        results, samples = self._evaluate(params, seed)
+        results, samples = self._evaluate(params, data, seed)
         write_results(artifact.directory / "results.parquet", results)
         write_json(
           artifact.directory / "samples.json",
@@ -410,16 +411,16 @@ class Pipeline(Workspace):
         )
         artifact.finish({})
 
-  def _evaluate(self, params, seed: int):
+  def _evaluate(self, params, data: TrainData, seed: int):
     settings = self.config.evals
-    data = self.train_data(seed)
     easy = [p for p in self.problems(self.data_seed(seed)) if p.split == "easy"]
     by_id = {p.id: p for p in data.train}
     keys: dict[str, Any] = dict(stamp=0, purpose="evaluation", seed=seed)
     longest = max(len(t.tokens) for t in data.traces)
     results: list[EvalResult] = []
     samples: list[Sample] = []
-    for revealed in (0, int(max(settings.fractions, default=0) * longest)):
+    deepest = int(max(settings.fractions, default=0) * longest)
+    for revealed in sorted({0, deepest}):
       sampler = self.session.sampler(
         rows=settings.rows,
         lanes=settings.lanes,

@@ -16,7 +16,7 @@ import pandas as pd
 import pytest
 from etils import epath
 
-from configs import demo, math
+from configs import countdown, demo, math
 from prefixrl_jax import checkpoints, pipeline
 from prefixrl_jax.pipeline import Pipeline
 from prefixrl_jax.problems import checksum
@@ -217,27 +217,42 @@ def test_missing_model_folder(tmp_path):
     Pipeline(config, epath.Path(tmp_path), fresh=False)
 
 
-def test_pretrains_a_base_model(tmp_path):
-  phase = dict(demo.get_config().pretrain.phases[0]) | {"num_steps": 3}
-  config = _config(
-    **{
+@pytest.mark.parametrize("made", [demo, countdown])
+def test_pretrains_a_base_model(tmp_path, made):
+  config = made.get_config("tiny=true")
+  config.update_from_flattened_dict(
+    {
       "model.base": "",
       "model.width": 16,
       "model.num_heads": 2,
       "model.num_kv_heads": 2,
       "model.mlp_width": 32,
+      "pretrain.batch_size": 4,
     }
   )
-  config.pretrain.phases = (phase,)
-  config.pretrain.batch_size = 4
+  config.pretrain.phases = (dict(config.pretrain.phases[0], num_steps=3),)
   Pipeline(config, epath.Path(tmp_path), fresh=False).run(("pretrain",))
   params = checkpoints.load_params(
     epath.Path(tmp_path) / "pretrain/base.safetensors"
   )
-  assert params["embedding"].shape == (30, 16)
+  assert params["embedding"].shape == (config.model.vocab_size, 16)
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(params))
   # The task is learnable: it is not where it started.
   assert not np.allclose(params["final_norm"]["scale"], 1.0, atol=1e-6)
+
+
+def test_countdown_cuts_worked_traces(tmp_path):
+  """The second demo up to its training data, with a base that knows nothing."""
+  config = countdown.get_config("tiny=true")
+  config.pretrain.phases = (dict(config.pretrain.phases[0], num_steps=1),)
+  Pipeline(config, epath.Path(tmp_path), fresh=False).run(
+    ("pretrain", "import", "screen", "cut")
+  )
+  traces = pd.read_parquet(tmp_path / "data/seed_0/import/traces.parquet")
+  assert set(traces["policy"]) == {"rules/countdown_steps"}
+  assert len(traces) == config.problems.num_train
+  cuts = pd.read_parquet(tmp_path / "data/seed_0/cut/prefixed.parquet")
+  assert set(cuts["problem_id"]) == set(traces["problem_id"])
 
 
 # -- other people's traces -----------------------------------------------------

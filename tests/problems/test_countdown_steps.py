@@ -1,0 +1,100 @@
+"""Countdown in steps: what is drawn can be solved, what is wrong is seen."""
+
+import itertools
+
+import numpy as np
+import pytest
+
+from prefixrl_jax.problems import countdown_steps
+from prefixrl_jax.problems.countdown_steps import Phase
+from prefixrl_jax.rewards.countdown import StepsVerifier
+from prefixrl_jax.types import Problem
+
+
+def _reward(text, numbers=(3, 7, 8, 2), target=24):
+  puzzle = {"numbers": list(numbers), "target": target}
+  problem = Problem("p", "?", "", "", "train", 0, puzzle)
+  (verdict,) = StepsVerifier().judge([problem], [text])
+  return verdict.reward
+
+
+def _reachable(numbers):
+  """All that can be made of the numbers, by trying everything."""
+  if len(numbers) == 1:
+    return {numbers[0]}
+  values = set()
+  for i, j in itertools.permutations(range(len(numbers)), 2):
+    rest = tuple(n for k, n in enumerate(numbers) if k not in (i, j))
+    a, b = numbers[i], numbers[j]
+    for value in (a + b, a - b, a * b):
+      if 1 <= value <= 50:
+        values |= _reachable((*rest, value))
+  return values
+
+
+@pytest.mark.parametrize(
+  ("text", "reward"),
+  [
+    ("8,-2,=6,:3,7,6,.7,-3,=4,:6,4,.6,*4,=24,;", 1),
+    ("7,*3,=21,:8,2,21,.8,-2,=6,:21,6,.21,+6,=27,;", 0),  # not the target
+    ("8,-2,=6,:3,7,6,.7,-3,=4,:6,4,.6,*4,=24,", 0),  # no stop
+    ("8,-2,=5,:3,7,5,.7,-3,=4,:5,4,.5,*4,=24,;", 0),  # 8 - 2 is 6
+    ("8,-2,=6,:3,7,8,.7,-3,=4,:8,4,.6,*4,=24,;", 0),  # 8 is used up
+    ("8,-2,=6,:7,3,6,.7,-3,=4,:6,4,.6,*4,=24,;", 0),  # not in order
+    ("8,-2,=6,:3,7,6,.7,-3,=4,;", 0),  # 6 is left
+    ("6,*4,=24,;", 0),  # of numbers that are not there
+    ("9,+15,=24,;", 0),
+    ("", 0),
+    (";", 0),
+    ("8,-2,=6,:3,7,6,.7,-3,=4,:6,4,.6,*4,=24,;;", 0),
+  ],
+)
+def test_every_step_is_checked(text, reward):
+  assert _reward(text) == reward
+
+
+def test_solutions_are_found_where_there_are_some():
+  rng = np.random.default_rng(0)
+  for _ in range(20):
+    numbers = rng.integers(1, 10, 4).tolist()
+    possible = _reachable(tuple(numbers))
+    for target in range(1, 51):
+      steps = countdown_steps.solve(numbers, target, rng)
+      assert (steps is not None) == (target in possible)
+      if steps is not None:
+        assert _reward(countdown_steps.write(steps), numbers, target) == 1
+
+
+def test_problems_have_traces_and_differ_between_splits_and_seeds():
+  def draw(seed, split):
+    return countdown_steps.make_problems(20, 5, seed=seed, split=split, start=3)
+
+  problems = draw(1, "train")
+  assert problems == draw(1, "train")
+  prompts = {p.prompt for p in problems}
+  assert not prompts & {p.prompt for p in draw(1, "heldout")}
+  assert not prompts & {p.prompt for p in draw(2, "train")}
+  assert [p.index for p in problems] == list(range(3, 23))
+  for problem in problems:
+    (trace,) = countdown_steps.write_traces(problem)
+    assert _reward(trace, **problem.metadata) == 1
+    assert 10 <= problem.metadata["target"] <= 50
+
+
+def test_documents_solve_the_end_and_add_before_it():
+  rng = np.random.default_rng(0)
+  weights = {"+": 1.0, "-": 0.05, "*": 0.02}
+  phase = Phase(max_numbers=5, known=2, weights=weights)
+  first: list[str] = []
+  solved = []
+  for _ in range(500):
+    prompt, completion = countdown_steps.make_document(rng, phase)
+    said, target = prompt.rstrip(",:").split(">")
+    numbers = [int(n) for n in said.rstrip(",").split(",")]
+    assert completion.endswith(countdown_steps.STOP)
+    if len(numbers) == 2:
+      solved.append(_reward(completion, numbers, int(target)))
+    elif len(numbers) == 5:
+      first.append(next(c for c in completion if c in "+-*"))
+  assert np.mean(solved) == 1
+  assert first.count("+") / len(first) > 0.8
