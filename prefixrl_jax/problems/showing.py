@@ -106,7 +106,7 @@ def show_parts(
     )
   if unreadable:
     console.print(
-      f"{len(unreadable)} answers are not taken by their own verifier: "
+      f"answers that their own verifier does not take ({len(unreadable)}): "
       + _some([f"{p.id} ({p.answer[:60]})" for p in unreadable]),
       markup=False,
     )

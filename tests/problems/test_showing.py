@@ -85,4 +85,4 @@ def test_table_samples_and_what_is_wrong():
   assert (
     "1 prompts are longer than config.rollouts.max_prompt_length = 6" in text
   )
-  assert "1 answers are not taken by their own verifier: a/1 (x)." in text
+  assert "answers that their own verifier does not take (1): a/1 (x)." in text
