@@ -1,8 +1,9 @@
-"""Tunes every arm of the demo, and varies how hard its problems are.
+"""Tunes every arm of a demo, and varies how hard its problems are.
 
   python -m benchmarks.demo_sweep --arms=rl,prefixrl --learning_rates=1e-4,3e-4
   python -m benchmarks.demo_sweep --arms=sft_rl --sft_epochs=2,8,32
-  python -m benchmarks.demo_sweep --num_blocks=5,6,7 --figure=docs/hardness
+  python -m benchmarks.demo_sweep --sizes=5,6,7 --figure=docs/hardness
+  python -m benchmarks.demo_sweep --demo=countdown --learning_rates=2e-4,5e-4
 
 Every combination is an arm of its own, trained on the same problems, traces
 and budget, seed by seed; runs that are complete are not run again. Prints a
@@ -18,13 +19,15 @@ import numpy as np
 from absl import app, flags, logging
 from etils import epath
 
-from configs import demo
+from configs import countdown, demo
 from prefixrl_jax.artifacts import read_json
 from prefixrl_jax.evals.curves import CurvePoint, RunRecord
 from prefixrl_jax.evals.figures import figure_by_hardness
 from prefixrl_jax.evals.summary import summarize
-from prefixrl_jax.pipeline import Pipeline
+from prefixrl_jax.pipeline import STAGES, Pipeline
 
+_DEMOS = {"demo": demo, "countdown": countdown}
+_DEMO = flags.DEFINE_enum("demo", "demo", _DEMOS, "Config.")
 _ARMS = flags.DEFINE_list("arms", ["rl", "sft_rl", "prefixrl"], "Arms.")
 _RATES = flags.DEFINE_list(
   "learning_rates", [], "Learning rates; empty: the arm's own."
@@ -32,7 +35,7 @@ _RATES = flags.DEFINE_list(
 _EPOCHS = flags.DEFINE_list(
   "sft_epochs", [], "Epochs of SFT, for arms that have any; empty: its own."
 )
-_BLOCKS = flags.DEFINE_list("num_blocks", [], "Hardness; empty: the demo's.")
+_SIZES = flags.DEFINE_list("sizes", [], "Hardness; empty: the demo's.")
 _SHARES = flags.DEFINE_list(
   "prefixed_shares", [], "For arms that have prefixes; empty: their own."
 )
@@ -45,12 +48,12 @@ _FIGURE = flags.DEFINE_string(
 )
 
 
-def _config(blocks: str) -> ml_collections.ConfigDict:
+def _config(size: str) -> ml_collections.ConfigDict:
   """The demo's, with an arm for every combination."""
-  config = demo.get_config()
+  config = _DEMOS[_DEMO.value].get_config()
   config.seeds = tuple(int(seed) for seed in _SEEDS.value)
-  if blocks:
-    config.problems.size = int(blocks)
+  if size:
+    config.problems.size = int(size)
   if _PROBLEMS.value:
     config.problems.num_train = _PROBLEMS.value
   if _FLOPS.value:
@@ -80,15 +83,15 @@ def _config(blocks: str) -> ml_collections.ConfigDict:
   return config
 
 
-def _run(blocks: str) -> list[RunRecord]:
+def _run(size: str) -> list[RunRecord]:
   """Trains every combination on problems of one hardness."""
-  config = _config(blocks)
+  config = _config(size)
   workdir = epath.Path(_WORKDIR.value) / (
-    f"blocks_{config.problems.size}_problems_{config.problems.num_train}"
+    f"{_DEMO.value}_size_{config.problems.size}_problems_{config.problems.num_train}"
     f"_flops_{config.train.flops:g}"
   )
-  stages = ("screen", "collect", "cut", "train")
-  Pipeline(config, workdir, fresh=False).run(stages)
+  to_train = STAGES[: STAGES.index("train") + 1]
+  Pipeline(config, workdir, fresh=False).run(to_train)
   return [
     RunRecord(
       arm=arm,
@@ -109,13 +112,13 @@ def _run(blocks: str) -> list[RunRecord]:
 def _table(runs: dict[str, list[RunRecord]]) -> str:
   """Returns one line a combination; accuracies are the last points'."""
   lines = [
-    "| blocks | arm | seeds | held-out | training |",
+    "| size | arm | seeds | held-out | training |",
     "|" + "---|" * 5,
   ]
-  for blocks, records in runs.items():
+  for size, records in runs.items():
     for arm in dict.fromkeys(record.arm for record in records):
       last = [r.curve[-1].accuracy for r in records if r.arm == arm]
-      cells = [blocks, arm, str(len(last))]
+      cells = [size, arm, str(len(last))]
       for split in ("heldout", "train"):
         final = [accuracy[split] for accuracy in last]
         cells.append(
@@ -129,15 +132,15 @@ def main(argv) -> None:
   """Runs every combination; prints the table, draws the figure."""
   del argv
   logging.set_verbosity(logging.WARNING)
-  default = str(demo.get_config().problems.size)
-  runs = {blocks: _run(blocks) for blocks in _BLOCKS.value or [default]}
+  default = str(_DEMOS[_DEMO.value].get_config().problems.size)
+  runs = {size: _run(size) for size in _SIZES.value or [default]}
   print(_table(runs))
   if _FIGURE.value:
     by_own_rates = {
-      f"{blocks} blocks": summarize(
+      f"size {size}": summarize(
         [dataclasses.replace(r, arm=r.arm.partition("-")[0]) for r in records]
       )
-      for blocks, records in runs.items()
+      for size, records in runs.items()
     }
     figure_by_hardness(by_own_rates, _FIGURE.value)
 
