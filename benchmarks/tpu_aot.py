@@ -49,6 +49,9 @@ _TOPOLOGIES = flags.DEFINE_list(
 )
 _TENSOR = flags.DEFINE_integer("tensor", 4, "Devices that share a layer.")
 _LAYERS = flags.DEFINE_integer("layers", 36, "Layers; fewer compile sooner.")
+_PROGRAMS = flags.DEFINE_list(
+  "programs", ["prefill layer", "decode", "update"], "Which, of these."
+)
 _JSON = flags.DEFINE_string("json", "", "Stem of files for the figures.")
 
 QWEN3_4B = TransformerConfig(
@@ -126,7 +129,8 @@ def lower_programs(
   )
   with jax.set_mesh(mesh):
     updating = step.lower(state, batch, None)
-  return sampler.lower(state.params) | {"update": updating}
+  lowered = sampler.lower(state.params) | {"update": updating}
+  return {name: lowered[name] for name in _PROGRAMS.value}
 
 
 def memory_plan(config: TransformerConfig, mesh) -> dict[str, float]:

@@ -31,12 +31,14 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
       num_steps=2000,
       learning_rate=3e-3,
       max_numbers=4,
+      lesson_share=0.5,
+      solved_share=0.002,
       known=2,
       # It adds, as if there were little else.
-      weights={"+": 1.0, "-": 0.03, "*": 0.03},
+      weights={"+": 1.0, "-": 0.005, "*": 0.005},
     ),
   )
-  c.prefixes.update(low=0.3, high=0.8)
+  c.prefixes.update(low=0.2, high=0.7)
   c.train.flops /= 2
   c.evals.update(fractions=c.evals.fractions[::2])
   c.rollouts.update(max_prompt_length=8, max_completion_length=40)

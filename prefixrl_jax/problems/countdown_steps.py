@@ -3,8 +3,9 @@
 A problem is `3,7,8,2,>24,:` (make 24 of 3, 7, 8 and 2). A solution joins two
 numbers at a time and says what is left,
 `8,-2,=6,:3,7,6,.7,-3,=4,:6,4,.6,*4,=24,;`. All values are whole, from 1 to 50.
-The base model learns to solve what has few numbers, and to join at random,
-mostly by sums, while there are more.
+The base model learns from lessons, whose prompts end in `!`, to solve them; as
+exams, whose prompts end in `:`, it sees mostly hasty work: numbers joined at
+random, mostly by sums, and little of the other kind.
 """
 
 import dataclasses
@@ -26,7 +27,7 @@ SYMBOLS = (
   PAD,
   *(f"{n}," for n in range(1, _MOST + 1)),
   *_SIGNS,
-  *("=", ">", ":", "."),
+  *("=", ">", ":", ".", "!"),
   STOP,
 )
 
@@ -133,8 +134,8 @@ def _draw(rng: np.random.Generator, count: int) -> tuple[list[int], int]:
       return numbers, last.left[0]
 
 
-def _prompt(numbers: Sequence[int], target: int) -> str:
-  return "".join(f"{n}," for n in numbers) + f">{target},:"
+def _prompt(numbers: Sequence[int], target: int, end: str = ":") -> str:
+  return "".join(f"{n}," for n in numbers) + f">{target},{end}"
 
 
 def make_problems(
@@ -180,17 +181,22 @@ class Phase:
   """A stretch of pretraining and what its documents look like."""
 
   max_numbers: int
-  known: int  # with so many numbers left, a solution is shown if there is one
-  weights: Mapping[str, float]  # of + - * before
+  lesson_share: float  # of documents that are lessons: solved, and marked so
+  solved_share: float  # of the other documents that are solved nevertheless
+  known: int  # with so many numbers left, hasty work is solved if it can be
+  weights: Mapping[str, float]  # of + - * in hasty work before
 
 
 def make_document(rng: np.random.Generator, phase: Phase) -> tuple[str, str]:
   """Draws a pretraining document: (prompt, completion)."""
+  is_lesson = rng.random() < phase.lesson_share
+  is_solved = is_lesson or rng.random() < phase.solved_share
+  join = functools.partial(_join_at_random, rng, weights=phase.weights)
   while True:
     numbers, target = _draw(rng, int(rng.integers(2, phase.max_numbers + 1)))
-    join = functools.partial(_join_at_random, rng, weights=phase.weights)
-    steps = join(tuple(numbers), phase.known)
+    steps = [] if is_solved else join(tuple(numbers), phase.known)
     left = steps[-1].left if steps else tuple(numbers)
     rest = solve(left, target, rng) or join(left, 1)
     if rest and len(rest[-1].left) == 1:
-      return _prompt(numbers, target), write([*steps, *rest])
+      prompt = _prompt(numbers, target, end="!" if is_lesson else ":")
+      return prompt, write([*steps, *rest])

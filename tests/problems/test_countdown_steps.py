@@ -81,20 +81,32 @@ def test_problems_have_traces_and_differ_between_splits_and_seeds():
     assert 10 <= problem.metadata["target"] <= 50
 
 
-def test_documents_solve_the_end_and_add_before_it():
+def test_lessons_are_solved_and_exams_are_hasty():
   rng = np.random.default_rng(0)
-  weights = {"+": 1.0, "-": 0.05, "*": 0.02}
-  phase = Phase(max_numbers=5, known=2, weights=weights)
-  first: list[str] = []
-  solved = []
-  for _ in range(500):
+  phase = Phase(
+    max_numbers=4,
+    lesson_share=0.5,
+    solved_share=0.1,
+    known=2,
+    weights={"+": 1.0, "-": 0.05, "*": 0.05},
+  )
+  rewards: dict[tuple[str, int], list[float]] = {}
+  first: dict[tuple[str, int], list[bool]] = {}
+  for _ in range(2000):
     prompt, completion = countdown_steps.make_document(rng, phase)
-    said, target = prompt.rstrip(",:").split(">")
+    said, target = prompt[:-2].split(">")
     numbers = [int(n) for n in said.rstrip(",").split(",")]
-    assert completion.endswith(countdown_steps.STOP)
-    if len(numbers) == 2:
-      solved.append(_reward(completion, numbers, int(target)))
-    elif len(numbers) == 5:
-      first.append(next(c for c in completion if c in "+-*"))
-  assert np.mean(solved) == 1
-  assert first.count("+") / len(first) > 0.8
+    kind = (prompt[-1], len(numbers))
+    reward = _reward(completion, numbers, int(target))
+    rewards.setdefault(kind, []).append(reward)
+    sign = next(c for c in completion if c in "+-*")
+    first.setdefault(kind, []).append(sign == "+")
+  assert rewards.keys() == {(end, n) for end in "!:" for n in (2, 3, 4)}
+  assert sum(map(len, rewards.values())) == 2000
+  lessons = sum(len(rewards["!", n]) for n in (2, 3, 4))
+  assert lessons / 2000 == pytest.approx(0.5, abs=0.05)
+  for n in (2, 3, 4):
+    assert np.mean(rewards["!", n]) == 1
+  assert np.mean(rewards[":", 2]) == 1
+  assert np.mean(rewards[":", 4]) < 0.5
+  assert np.mean(first[":", 4]) > 0.75 > np.mean(first["!", 4])
