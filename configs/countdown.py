@@ -25,6 +25,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     num_easy=16,
     easy_size=2,
   )
+  c.screen.num_samples = 512  # as in the paper; the demo's 64 hide one in 100
   c.traces.file = "rules:countdown_steps"
   c.pretrain.phases = (
     dict(
@@ -52,5 +53,5 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     c.problems.update(
       size=3, num_train=6, num_heldout=4, num_easy=2, easy_size=2
     )
-    c.screen.max_correct = c.screen.num_samples - 1
+    c.screen.update(num_samples=4, max_correct=3)
   return c
