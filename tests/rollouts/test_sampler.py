@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.metrics import CompilationCounter
 from prefixrl_jax.models import attention, transformer
 from prefixrl_jax.rollouts.requests import Request
@@ -119,9 +120,7 @@ def test_results_do_not_depend_on_the_schedule(
         np.testing.assert_allclose(a.logprobs, b.logprobs, rtol=1e-6, atol=1e-6)
 
 
-def test_eight_devices_sample_what_one_samples(
-  model, params, one_device, eight_devices, rng
-):
+def _assert_eight_sample_as_one(model, params, one_device, eight_devices, rng):
   requests = _requests(rng, model)
   groups = [
     _sampler(model, mesh, params, rows=4).sample(
@@ -132,6 +131,23 @@ def test_eight_devices_sample_what_one_samples(
   for a, b in zip(*map(itertools.chain.from_iterable, groups), strict=True):
     np.testing.assert_array_equal(a.tokens, b.tokens)
     np.testing.assert_allclose(a.logprobs, b.logprobs, atol=1e-5)
+
+
+def test_eight_devices_sample_what_one_samples(
+  model, params, one_device, eight_devices, rng
+):
+  _assert_eight_sample_as_one(model, params, one_device, eight_devices, rng)
+
+
+def test_experts_on_a_mesh_sample_what_they_sample_on_one_device(
+  model, one_device, rng
+):
+  moe = dataclasses.replace(
+    model, num_experts=4, experts_per_token=3, mlp_width=10
+  )
+  params = jax.device_get(transformer.init(moe, jax.random.key(0)))
+  mesh = make_mesh(data=1, fsdp=2, tensor=2, expert=2)
+  _assert_eight_sample_as_one(moe, params, one_device, mesh, rng)
 
 
 def test_frequencies_are_the_policy_s(model, params, one_device):
