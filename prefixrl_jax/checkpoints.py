@@ -46,13 +46,20 @@ class Checkpointer:
       step: its number.
       state: pytree of arrays on the mesh.
       host: JSON values, saved with the state or not at all.
+
+    Raises:
+      KeyboardInterrupt: Ctrl-C came meanwhile. It waits for the save: cut off
+        in its middle, Orbax would leave threads and event loops behind.
     """
-    self._manager.save(
-      step,
-      args=ocp.args.Composite(
-        state=ocp.args.StandardSave(state), host=ocp.args.JsonSave(host)
-      ),
-    )
+    with SignalFlag(signal.SIGINT) as interrupted:
+      self._manager.save(
+        step,
+        args=ocp.args.Composite(
+          state=ocp.args.StandardSave(state), host=ocp.args.JsonSave(host)
+        ),
+      )
+    if interrupted.is_set:
+      raise KeyboardInterrupt
 
   def restore_latest(
     self, abstract_state: Any

@@ -2,10 +2,12 @@
 
 import logging
 import pathlib
+import signal
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from etils import epath
 
@@ -53,6 +55,27 @@ def test_restores_the_newest_onto_another_mesh(
   assert state["x"].sharding == target["x"].sharding
   kept = {p.name for p in folder.iterdir() if p.name.isdigit()}
   assert kept == {"2", "3"}
+
+
+def test_ctrl_c_waits_for_a_save(tmp_path, one_device, monkeypatch):
+  folder = epath.Path(tmp_path) / "c"
+  state = _state(one_device, 1)
+  manager_save = ocp.CheckpointManager.save
+
+  def interrupted_save(*args, **kwargs):
+    signal.raise_signal(signal.SIGINT)
+    return manager_save(*args, **kwargs)
+
+  monkeypatch.setattr(ocp.CheckpointManager, "save", interrupted_save)
+  before = signal.getsignal(signal.SIGINT)
+  with (
+    pytest.raises(KeyboardInterrupt),
+    Checkpointer(folder, keep=2) as checkpointer,
+  ):
+    checkpointer.save(1, state, {})
+  assert signal.getsignal(signal.SIGINT) == before
+  with Checkpointer(folder, keep=2) as checkpointer:
+    assert checkpointer.restore_latest(_abstract(state))[0] == 1
 
 
 def test_restores_parameters_alone(tmp_path, one_device, eight_devices):
