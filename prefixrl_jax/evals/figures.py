@@ -177,6 +177,7 @@ def _draw_curves(
       for arm in arms.values()
       if arm["uses_traces"] and arm["costs"]
     }
+    - {0}  # traces that were brought along
   )
   _label_costs(axes, _COUNTS[axis])
   if not collection:
