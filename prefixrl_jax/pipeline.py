@@ -396,12 +396,12 @@ class Pipeline(Workspace):
         artifact = self.run_artifact("evaluate", arm, seed)
         if self.done(artifact, f"evaluate, {arm} seed {seed}"):
           continue
+        data = self.train_data(seed)
         if arm == "base":
           params = self.session.base_params
         else:
           self.need(self.run_artifact("train", arm, seed), "train")
           params = self._trainer(arm, seed).trained_params()
-        data = self.train_data(seed)
         artifact.begin()
         results, samples = self._evaluate(params, data, seed)
         write_results(artifact.directory / "results.parquet", results)
