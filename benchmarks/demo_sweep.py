@@ -87,7 +87,8 @@ def _run(size: str) -> list[RunRecord]:
   """Trains every combination on problems of one hardness."""
   config = _config(size)
   workdir = epath.Path(_WORKDIR.value) / (
-    f"{_DEMO.value}_size_{config.problems.size}_problems_{config.problems.num_train}"
+    f"{_DEMO.value}_size_{config.problems.size}"
+    f"_problems_{config.problems.num_train}"
     f"_flops_{config.train.flops:g}"
   )
   to_train = STAGES[: STAGES.index("train") + 1]
