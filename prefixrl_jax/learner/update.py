@@ -8,6 +8,7 @@ import optax
 
 from prefixrl_jax.batches import TrainState
 from prefixrl_jax.distributed import sharding
+from prefixrl_jax.distributed.mesh import compiler_options
 from prefixrl_jax.learner import losses
 from prefixrl_jax.learner.logprobs import action_logprobs, num_scored
 from prefixrl_jax.models import adapters, experts, tree_attention
@@ -187,7 +188,10 @@ def make_update(
     return state, metrics
 
   return jax.jit(
-    update, donate_argnums=0, out_shardings=(_shardings(state), None)
+    update,
+    donate_argnums=0,
+    out_shardings=(_shardings(state), None),
+    compiler_options=compiler_options(state.step.sharding.mesh),
   )
 
 

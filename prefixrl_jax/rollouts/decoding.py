@@ -10,6 +10,7 @@ from jax.experimental.layout import Format, Layout
 
 from prefixrl_jax.batches import KVCache, SamplerState
 from prefixrl_jax.distributed import sharding
+from prefixrl_jax.distributed.mesh import compiler_options
 from prefixrl_jax.models import attention, transformer
 from prefixrl_jax.models.decoder_config import of_layer
 
@@ -81,7 +82,7 @@ def state_shardings(mesh, abstract: SamplerState) -> SamplerState:
   )
 
 
-def make_admit(config, shardings: SamplerState):
+def make_admit(config, mesh, shardings: SamplerState):
   """Returns what prefills new trunks into rows; one compiled layer serves all.
 
   It is (params, state, row_ids, trunks) -> state, with unstacked parameters,
@@ -90,6 +91,7 @@ def make_admit(config, shardings: SamplerState):
 
   Args:
     config: TransformerConfig.
+    mesh: of the sampler.
     shardings: of a SamplerState.
   """
 
@@ -100,7 +102,7 @@ def make_admit(config, shardings: SamplerState):
     x = transformer.embed_trunks(config, {"embedding": embedding}, trunks)
     return trunk_tokens.at[row_ids].set(trunks), x
 
-  go_on = jit_prefill_layer(config, shardings)
+  go_on = jit_prefill_layer(config, mesh, shardings)
   # On the host, where every process has them.
   own = [
     jax.tree.map(np.asarray, of_layer(config, i))
@@ -122,12 +124,13 @@ def make_admit(config, shardings: SamplerState):
   return admit
 
 
-def jit_prefill_layer(config, shardings: SamplerState):
+def jit_prefill_layer(config, mesh, shardings: SamplerState):
   """Returns `transformer.prefill_layer`, compiled; its cache is used up."""
   return jax.jit(
     functools.partial(transformer.prefill_layer, config),
     donate_argnames="cache",
     out_shardings=(None, shardings.caches[0]),
+    compiler_options=compiler_options(mesh),
   )
 
 

@@ -18,6 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from prefixrl_jax.distributed import sharding
+from prefixrl_jax.distributed.mesh import compiler_options
 from prefixrl_jax.models import transformer
 from prefixrl_jax.models.decoder_config import of_layer
 from prefixrl_jax.models.layers import Block
@@ -112,10 +113,14 @@ class Sampler:
     )
     whole = sharding.replicated(mesh)
     shardings = decoding.state_shardings(mesh, jax.eval_shape(init))
-    donate = functools.partial(jax.jit, donate_argnames="state")
+    donate = functools.partial(
+      jax.jit,
+      donate_argnames="state",
+      compiler_options=compiler_options(mesh),
+    )
     self._init = jax.jit(init, out_shardings=shardings)
     self._unstack = transformer.make_unstack(config, mesh)
-    self._admit = decoding.make_admit(config, shardings)
+    self._admit = decoding.make_admit(config, mesh, shardings)
     self._start = donate(decoding.start, out_shardings=shardings)
     self._decode = donate(
       functools.partial(
@@ -200,7 +205,9 @@ class Sampler:
       )
       where = sharding.sharding(mesh, residual.shape, *Block.axes)
       return {
-        "prefill layer": decoding.jit_prefill_layer(config, shardings).lower(
+        "prefill layer": decoding.jit_prefill_layer(
+          config, mesh, shardings
+        ).lower(
           params["layers"][0],
           place(residual, where),
           state.caches[0],
