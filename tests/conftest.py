@@ -1,6 +1,8 @@
 """Eight host devices, set before jax is imported; a tiny model."""
 
 import os
+import pathlib
+import socket
 import tempfile
 
 # Compiling is most of the tests' time: fast rather than for speed (a fifth of
@@ -57,3 +59,29 @@ def eight_devices():
 @pytest.fixture
 def rng():
   return np.random.default_rng(0)
+
+
+@pytest.fixture
+def environment_of():
+  """Returns (number of host devices) -> variables for a process of its own."""
+
+  def of(devices):
+    flags = os.environ["XLA_FLAGS"]
+    count = "--xla_force_host_platform_device_count="
+    assert f"{count}8" in flags
+    root = pathlib.Path(__file__).parents[1]
+    return dict(
+      os.environ,
+      XLA_FLAGS=flags.replace(f"{count}8", f"{count}{devices}"),
+      PYTHONPATH=str(root),
+    )
+
+  return of
+
+
+@pytest.fixture
+def free_address():
+  """An address on which several processes can meet."""
+  with socket.socket() as probe:
+    probe.bind(("localhost", 0))
+    return f"localhost:{probe.getsockname()[1]}"

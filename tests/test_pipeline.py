@@ -3,7 +3,6 @@
 import contextlib
 import importlib.resources
 import json
-import os
 import pathlib
 import signal
 import subprocess
@@ -417,7 +416,9 @@ runpy.run_module("prefixrl_jax.main", run_name="__main__", alter_sys=True)
     (signal.SIGTERM, 143, "saved at step"),
   ],
 )
-def test_a_signal_leaves_a_workdir_that_goes_on(tmp_path, number, code, said):
+def test_a_signal_leaves_a_workdir_that_goes_on(
+  tmp_path, environment_of, number, code, said
+):
   flags = [
     "--config=configs/demo.py:tiny=true,arms=prefixrl",
     "--config.train.max_steps=12",
@@ -425,14 +426,12 @@ def test_a_signal_leaves_a_workdir_that_goes_on(tmp_path, number, code, said):
     "--config.train.log_every=1",
     f"--workdir={tmp_path}",
   ]
-  one_device = os.environ["XLA_FLAGS"].replace("count=8", "count=1")
-  environment = os.environ | {"XLA_FLAGS": one_device}
   process = subprocess.Popen(
     [sys.executable, "-c", _HEARS_SIGINT, *_command(*flags)[3:]],
     stderr=subprocess.PIPE,
     text=True,
     cwd=_ROOT,
-    env=environment,
+    env=environment_of(1),
   )
   lines = []
   for line in process.stderr:
@@ -448,7 +447,7 @@ def test_a_signal_leaves_a_workdir_that_goes_on(tmp_path, number, code, said):
     capture_output=True,
     text=True,
     cwd=_ROOT,
-    env=environment,
+    env=environment_of(1),
     check=True,
   )
   steps = [

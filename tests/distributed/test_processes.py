@@ -1,8 +1,6 @@
 """Two processes of two devices each do what one process of four does."""
 
-import os
 import pathlib
-import socket
 import subprocess
 import sys
 
@@ -10,20 +8,10 @@ import numpy as np
 import pytest
 
 _WORKER = pathlib.Path(__file__).parent / "worker.py"
-_ROOT = _WORKER.parents[2]
 
 
-def _run(folder, num_processes):
-  with socket.socket() as probe:
-    probe.bind(("localhost", 0))
-    address = f"localhost:{probe.getsockname()[1]}"
+def _run(folder, num_processes, address, env):
   files = [folder / f"{num_processes}_{i}.npz" for i in range(num_processes)]
-  devices = 4 // num_processes
-  env = dict(
-    os.environ,
-    XLA_FLAGS=os.environ["XLA_FLAGS"].replace("count=8", f"count={devices}"),
-    PYTHONPATH=str(_ROOT),
-  )
   started = [
     subprocess.Popen(
       [sys.executable, _WORKER, address, str(i), str(num_processes), file],
@@ -44,9 +32,11 @@ def _run(folder, num_processes):
 
 
 @pytest.mark.slow
-def test_processes_sample_and_learn_alike(tmp_path):
-  (alone,) = _run(tmp_path, 1)
-  for one in _run(tmp_path, 2):
+def test_processes_sample_and_learn_alike(
+  tmp_path, free_address, environment_of
+):
+  (alone,) = _run(tmp_path, 1, free_address, environment_of(4))
+  for one in _run(tmp_path, 2, free_address, environment_of(2)):
     np.testing.assert_array_equal(one["lengths"], alone["lengths"])
     np.testing.assert_array_equal(one["tokens"], alone["tokens"])
     for name in ("logprobs", "loss", "params"):

@@ -1,9 +1,7 @@
 """What is exported is what was loaded, under the names it had."""
 
 import json
-import os
 import pathlib
-import socket
 import subprocess
 import sys
 import tracemalloc
@@ -335,18 +333,15 @@ def test_says_what_cannot_be_exported(tmp_path, source, trained):
 
 
 @pytest.mark.slow
-def test_processes_read_their_own_and_write_one_folder(tmp_path, source):
-  with socket.socket() as probe:
-    probe.bind(("localhost", 0))
-    address = f"localhost:{probe.getsockname()[1]}"
-  env = dict(
-    os.environ,
-    XLA_FLAGS=os.environ["XLA_FLAGS"].replace("count=8", "count=2"),
-    PYTHONPATH=str(_HERE.parents[1]),
-  )
-  command = [sys.executable, __file__, address, source, tmp_path / "out"]
+def test_processes_read_their_own_and_write_one_folder(
+  tmp_path, source, free_address, environment_of
+):
+  out = tmp_path / "out"
+  command = [sys.executable, __file__, free_address, source, out]
   started = [
-    subprocess.Popen([*command, str(i)], env=env, stdout=subprocess.PIPE)
+    subprocess.Popen(
+      [*command, str(i)], env=environment_of(2), stdout=subprocess.PIPE
+    )
     for i in range(2)
   ]
   try:
@@ -356,7 +351,7 @@ def test_processes_read_their_own_and_write_one_folder(tmp_path, source):
       process.kill()
   read = [int(output.splitlines()[-1]) for output in outputs]
   mesh = make_mesh(1, 1, 1, devices=jax.devices()[:1])
-  _assert_same(_load(tmp_path / "out", mesh), _load(source, mesh))
+  _assert_same(_load(out, mesh), _load(source, mesh))
   total = sum(x.nbytes for x in load_file(source / _WEIGHTS).values())
   # What fsdp does not divide, both read.
   assert read[0] == read[1]
