@@ -5,8 +5,8 @@ whatever opens the source opens it.
 """
 
 import collections
-import fnmatch
 import functools
+import itertools
 import json
 import math
 from collections.abc import Iterator
@@ -68,10 +68,12 @@ def export(
         read(tensor).block_until_ready()
     return
   with artifacts.whole_folder(folder) as temporary:
-    for path in sorted(source.iterdir()):
-      wanted = (fnmatch.fnmatch(path.name, p) for p in importing.SIDE_FILES)
-      if path.is_file() and any(wanted):
-        artifacts.write_bytes(temporary / path.name, path.read_bytes())
+    for path in itertools.chain.from_iterable(
+      map(source.glob, importing.SIDE_FILES)
+    ):
+      if path.is_file():
+        copy = temporary / path.relative_to(source)
+        artifacts.write_bytes(copy, path.read_bytes())
     settings = artifacts.read_json(source / "config.json")
     # Older readers know the one, newer ones write the other.
     key = "dtype" if "dtype" in settings else "torch_dtype"

@@ -32,6 +32,7 @@ SIDE_FILES = (
   "special_tokens_map.json",
   "added_tokens.json",
   "chat_template*",
+  "additional_chat_templates/*",
   "vocab*",
   "merges.txt",
   "spiece.model",

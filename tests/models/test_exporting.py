@@ -28,6 +28,7 @@ _HERE = pathlib.Path(__file__).parent
 _INDEX = importing.INDEX
 _SIDE = {
   "added_tokens.json": "{}",
+  "additional_chat_templates/tool_use.jinja": "{{ tools }}",
   "chat_template.jinja": "{{ messages }}",
   "generation_config.json": '{"eos_token_id": 2}',
   "merges.txt": "a b",
@@ -58,7 +59,8 @@ def _export(folder, source, params, dtype="float32", max_bytes=10**9):
 
 
 def _names(folder):
-  return sorted(p.name for p in pathlib.Path(folder).iterdir())
+  files = filter(pathlib.Path.is_file, pathlib.Path(folder).rglob("*"))
+  return sorted(str(p.relative_to(folder)) for p in files)
 
 
 def _assert_same(ours, theirs):
@@ -76,6 +78,7 @@ def source(tmp_path):
   folder.mkdir()
   make_goldens.write_model("qwen2", folder)
   for name, text in _SIDE.items():
+    (folder / name).parent.mkdir(exist_ok=True)
     (folder / name).write_text(text)
   (folder / "README.md").write_text("not needed to open the model")
   (folder / "pytorch_model.bin").write_text("nor is this")
@@ -171,14 +174,14 @@ def test_is_whole_or_absent(tmp_path, source, one_device, monkeypatch):
     for target in ("out", "new"):
       with pytest.raises(OSError, match="no space left"):
         _export(tmp_path / target, source, zeros)
-  assert _names(tmp_path) == ["out", "source"]
+  assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "source"]
   after = load_file(tmp_path / "out" / _WEIGHTS)
   jax.tree.map(np.testing.assert_array_equal, after, before)
   _export(tmp_path / "out", source, zeros)
   assert not any(
     x.any() for x in load_file(tmp_path / "out" / _WEIGHTS).values()
   )
-  assert _names(tmp_path) == ["out", "source"]
+  assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "source"]
 
 
 def test_the_host_holds_one_tensor(tmp_path, eight_devices):

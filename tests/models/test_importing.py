@@ -298,6 +298,7 @@ def test_fetches_a_model_by_its_name(tmp_path, monkeypatch):
   wanted = huggingface_hub.utils.filter_repo_objects(
     [
       "README.md",
+      "additional_chat_templates/tool_use.jinja",
       "chat_template.jinja",
       "config.json",
       "consolidated.safetensors",
@@ -316,6 +317,7 @@ def test_fetches_a_model_by_its_name(tmp_path, monkeypatch):
     allow_patterns=asked[0][1]["allow_patterns"],
   )
   assert list(wanted) == [
+    "additional_chat_templates/tool_use.jinja",
     "chat_template.jinja",
     "config.json",
     "generation_config.json",
