@@ -268,8 +268,10 @@ class Sampler:
         is_busy = any(row and row.is_busy for row in rows)
         if is_busy:
           owes = waiting is not None or any(row and row.owed for row in rows)
-          # A look costs about a step; so may the lanes that wait for it.
-          patience = self.rows * self.lanes if owes else np.iinfo(np.int32).max
+          # A look costs a part of a step; so may the lanes that wait for it.
+          patience = self.rows * self.lanes // 4
+          if not owes:
+            patience = np.iinfo(np.int32).max
           self._state, status = self._decode(
             self._params,
             state=self._state,
