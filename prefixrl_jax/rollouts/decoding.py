@@ -82,7 +82,7 @@ def state_shardings(mesh, abstract: SamplerState) -> SamplerState:
   )
 
 
-def make_admit(config, mesh, shardings: SamplerState):
+def make_admit(config, shardings: SamplerState):
   """Returns what prefills new trunks into rows; one compiled layer serves all.
 
   It is (params, state, row_ids, trunks) -> state, with unstacked parameters,
@@ -91,7 +91,6 @@ def make_admit(config, mesh, shardings: SamplerState):
 
   Args:
     config: TransformerConfig.
-    mesh: of the sampler.
     shardings: of a SamplerState.
   """
 
@@ -102,7 +101,7 @@ def make_admit(config, mesh, shardings: SamplerState):
     x = transformer.embed_trunks(config, {"embedding": embedding}, trunks)
     return trunk_tokens.at[row_ids].set(trunks), x
 
-  go_on = jit_prefill_layer(config, mesh, shardings)
+  go_on = jit_prefill_layer(config, shardings)
   # On the host, where every process has them.
   own = [
     jax.tree.map(np.asarray, of_layer(config, i))
@@ -124,13 +123,13 @@ def make_admit(config, mesh, shardings: SamplerState):
   return admit
 
 
-def jit_prefill_layer(config, mesh, shardings: SamplerState):
+def jit_prefill_layer(config, shardings: SamplerState):
   """Returns `transformer.prefill_layer`, compiled; its cache is used up."""
   return jax.jit(
     functools.partial(transformer.prefill_layer, config),
     donate_argnames="cache",
     out_shardings=(None, shardings.caches[0]),
-    compiler_options=compiler_options(mesh),
+    compiler_options=compiler_options(shardings.trunk_tokens.mesh),
   )
 
 

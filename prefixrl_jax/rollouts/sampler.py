@@ -120,7 +120,7 @@ class Sampler:
     )
     self._init = jax.jit(init, out_shardings=shardings)
     self._unstack = transformer.make_unstack(config, mesh)
-    self._admit = decoding.make_admit(config, mesh, shardings)
+    self._admit = decoding.make_admit(config, shardings)
     self._start = donate(decoding.start, out_shardings=shardings)
     self._decode = donate(
       functools.partial(
@@ -205,9 +205,7 @@ class Sampler:
       )
       where = sharding.sharding(mesh, residual.shape, *Block.axes)
       return {
-        "prefill layer": decoding.jit_prefill_layer(
-          config, mesh, shardings
-        ).lower(
+        "prefill layer": decoding.jit_prefill_layer(config, shardings).lower(
           params["layers"][0],
           place(residual, where),
           state.caches[0],

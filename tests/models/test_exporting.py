@@ -59,8 +59,7 @@ def _export(folder, source, params, dtype="float32", max_bytes=10**9):
 
 
 def _names(folder):
-  files = filter(pathlib.Path.is_file, pathlib.Path(folder).rglob("*"))
-  return sorted(str(p.relative_to(folder)) for p in files)
+  return sorted(p.name for p in pathlib.Path(folder).iterdir())
 
 
 def _assert_same(ours, theirs):
@@ -115,7 +114,8 @@ def test_round_trip_is_the_identity(tmp_path, eight_devices, name, dtype):
 def test_writes_every_file_that_the_model_needs(tmp_path, source, one_device):
   params = _load(source, one_device)
   _export(tmp_path / "out", source, params, "bfloat16")
-  assert _names(tmp_path / "out") == sorted([*_SIDE, "config.json", _WEIGHTS])
+  side = {name.partition("/")[0] for name in _SIDE}
+  assert _names(tmp_path / "out") == sorted([*side, "config.json", _WEIGHTS])
   for name, text in _SIDE.items():
     assert (tmp_path / "out" / name).read_text() == text
   before = json.loads((source / "config.json").read_text())
@@ -174,14 +174,14 @@ def test_is_whole_or_absent(tmp_path, source, one_device, monkeypatch):
     for target in ("out", "new"):
       with pytest.raises(OSError, match="no space left"):
         _export(tmp_path / target, source, zeros)
-  assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "source"]
+  assert _names(tmp_path) == ["out", "source"]
   after = load_file(tmp_path / "out" / _WEIGHTS)
   jax.tree.map(np.testing.assert_array_equal, after, before)
   _export(tmp_path / "out", source, zeros)
   assert not any(
     x.any() for x in load_file(tmp_path / "out" / _WEIGHTS).values()
   )
-  assert sorted(p.name for p in tmp_path.iterdir()) == ["out", "source"]
+  assert _names(tmp_path) == ["out", "source"]
 
 
 def test_the_host_holds_one_tensor(tmp_path, eight_devices):

@@ -111,20 +111,32 @@ def test_order_and_refills_change_no_bit(
           np.testing.assert_array_equal(a.logprobs, b.logprobs)
 
 
-def test_rows_lanes_and_buckets_change_no_token(
+def test_results_do_not_depend_on_the_schedule(
   model, params, one_device, rng, monkeypatch
 ):
   requests = _requests(rng, model)
   expected = _sampler(model, one_device, params).sample(
     requests, purpose="sampling", seed=1
   )
-  for rows, lanes, block in ((2, 3, 128), (5, 7, 4), (1, 4, 1)):
+  for order, rows, lanes, steps, block in (
+    ([4, 2, 0, 3, 1], 2, 3, 1, 128),
+    ([1, 0, 3, 2, 4], 5, 7, 6, 4),
+    ([2, 0, 1, 4, 3], 1, 4, 3, 1),
+  ):
     monkeypatch.setitem(attention.KEY_BLOCKS, "cpu", block)
-    groups = _sampler(model, one_device, params, rows=rows, lanes=lanes).sample(
-      requests, purpose="sampling", seed=1
+    sampler = _sampler(
+      model,
+      one_device,
+      params,
+      rows=rows,
+      lanes=lanes,
+      steps_per_dispatch=steps,
     )
-    for group, others in zip(groups, expected):
-      for a, b in zip(group, others, strict=True):
+    groups = sampler.sample(
+      [requests[i] for i in order], purpose="sampling", seed=1
+    )
+    for i, group in zip(order, groups):
+      for a, b in zip(group, expected[i], strict=True):
         np.testing.assert_array_equal(a.tokens, b.tokens)
         # Programs of other shapes round otherwise: 1.4e-6 was seen.
         np.testing.assert_allclose(a.logprobs, b.logprobs, rtol=1e-6, atol=1e-6)
