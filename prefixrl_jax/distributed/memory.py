@@ -20,7 +20,7 @@ from prefixrl_jax.models import (
   tree_attention,
 )
 from prefixrl_jax.models.decoder_config import of_layer
-from prefixrl_jax.models.layers import Block
+from prefixrl_jax.models.layers import Block, rotations
 from prefixrl_jax.types import UserError
 
 # Rows a device that a micro-batch may have where the config leaves it open.
@@ -165,25 +165,25 @@ def bytes_kept(model: transformer.TransformerConfig) -> float:
   )
   layer = of_one(params["layers"])
   beside = of_one(adapters.abstract(model)) if model.lora else None
-  own = jax.eval_shape(lambda: jax.tree.map(jnp.asarray, of_layer(model, 0)))
 
-  def run(layer, beside, x, own):
+  def run(layer, beside, x):
     places = attention.trunk_places(*x.shape[:2])
     attend, _ = tree_attention.for_layers(model, places)
     block = Block(model, lambda *args: (attend(*args), None))
     variables = {"params": layer, "adapters": beside or {}}
-    return block.apply(variables, x, places.position, own)[0]
+    turns = rotations(model, places.position)
+    return block.apply(variables, x, turns, of_layer(model, 0))[0]
 
   def kept(length):
     x = jax.ShapeDtypeStruct((1, length, model.width), model.dtype)
 
-    def pull(layer, beside, x, own):
+    def pull(layer, beside, x):
       """What is trained is pulled back to."""
       if beside is None:
-        return jax.vjp(lambda y, x: run(y, None, x, own), layer, x)[1]
-      return jax.vjp(lambda y, x: run(layer, y, x, own), beside, x)[1]
+        return jax.vjp(lambda y, x: run(y, None, x), layer, x)[1]
+      return jax.vjp(lambda y, x: run(layer, y, x), beside, x)[1]
 
-    pull = jax.eval_shape(pull, layer, beside, x, own)
+    pull = jax.eval_shape(pull, layer, beside, x)
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(pull))
 
   short, long = 512, 1024  # whole blocks of attention on every backend

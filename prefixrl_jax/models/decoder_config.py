@@ -32,6 +32,11 @@ class LayerKind:
   rope_base: float | None = 10_000.0  # None: the layer knows no positions
   rope_scaling: RopeScaling | None = None
 
+  @property
+  def rope(self) -> tuple[float | None, RopeScaling | None]:
+    """How the layer turns queries and keys."""
+    return self.rope_base, self.rope_scaling
+
 
 @dataclasses.dataclass(frozen=True)
 class Lora:
@@ -110,19 +115,24 @@ class TransformerConfig:
     """The different windows there are, in the order of their first layers."""
     return tuple(dict.fromkeys(kind.window for kind in self.kinds))
 
+  @property
+  def ropes(self) -> tuple[tuple[float | None, RopeScaling | None], ...]:
+    """The different ropes there are, likewise."""
+    return tuple(dict.fromkeys(kind.rope for kind in self.kinds))
+
 
 class OfLayer(NamedTuple):
-  """What a layer is told besides its parameters."""
+  """What a layer is told besides its parameters; both int []."""
 
-  frequency: jax.Array  # float32 [H/2], radians a position
-  window: jax.Array | int  # int [], an index of config.windows
+  rope: jax.Array | int  # an index of config.ropes
+  window: jax.Array | int  # an index of config.windows
 
 
 def of_layer(config: TransformerConfig, i: int) -> OfLayer:
   """Returns what layer i is told."""
   kind = config.kinds[i]
   return OfLayer(
-    _frequency(kind, config.head_dim), config.windows.index(kind.window)
+    config.ropes.index(kind.rope), config.windows.index(kind.window)
   )
 
 
@@ -134,12 +144,16 @@ def of_layers(config: TransformerConfig) -> OfLayer | None:
   return jax.tree.map(lambda *x: jnp.stack([*map(jnp.asarray, x)]), *layers)
 
 
-def _frequency(kind: LayerKind, head_dim: int):
-  half = head_dim // 2
-  if kind.rope_base is None:
+def frequencies(config: TransformerConfig):
+  """Returns radians a position, float32 [ropes, H/2]."""
+  half = config.head_dim // 2
+  return jnp.stack([_frequency(*rope, half) for rope in config.ropes])
+
+
+def _frequency(base: float | None, scaling: RopeScaling | None, half: int):
+  if base is None:
     return jnp.zeros(half, jnp.float32)
-  frequency = kind.rope_base ** (-jnp.arange(half, dtype=jnp.float32) / half)
-  scaling = kind.rope_scaling
+  frequency = base ** (-jnp.arange(half, dtype=jnp.float32) / half)
   if scaling is None:
     return frequency
   if scaling.kind == "linear":

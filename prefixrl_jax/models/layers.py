@@ -11,7 +11,11 @@ import jax.numpy as jnp
 
 from prefixrl_jax.distributed import sharding
 from prefixrl_jax.models import experts
-from prefixrl_jax.models.decoder_config import OfLayer, TransformerConfig
+from prefixrl_jax.models.decoder_config import (
+  OfLayer,
+  TransformerConfig,
+  frequencies,
+)
 
 # Up to here, turning a product costs less than what it gains.
 _FEW_TOKENS = 128
@@ -43,16 +47,21 @@ class RMSNorm(nn.Module):
     return (x32 * scale).astype(x.dtype)
 
 
-def rotation(position, frequency):
-  """Returns the cosine and sine of every token's angles, [..., 1, H/2].
+def rotations(config: TransformerConfig, position):
+  """Returns cosines and sines of tokens' angles, [ropes, ..., 1, H/2] each.
+
+  To be handed over the border of a loop or a program to the layers: inside,
+  XLA:CPU would fuse them with what uses them, and compute them, number by
+  number, for every head.
 
   Args:
+    config: TransformerConfig.
     position: [...].
-    frequency: float32 [H/2].
   """
-  angle = position[..., None, None].astype(jnp.float32) * frequency
-  # Else XLA would compute them again for every head.
-  return jax.lax.optimization_barrier((jnp.cos(angle), jnp.sin(angle)))
+  of_ropes = frequencies(config)
+  of_ropes = of_ropes.reshape(len(of_ropes), *[1] * (position.ndim + 1), -1)
+  angle = position[..., None, None].astype(jnp.float32) * of_ropes
+  return jnp.cos(angle), jnp.sin(angle)
 
 
 def rotate(x, rotation, scale: float = 1.0):
@@ -60,7 +69,7 @@ def rotate(x, rotation, scale: float = 1.0):
 
   Args:
     x: [..., N, H].
-    rotation: of its tokens, from the function of that name.
+    rotation: cosines and sines of one of `rotations`, [..., 1, H/2].
     scale: what the result is multiplied by.
   """
   cos, sin = rotation
@@ -82,9 +91,10 @@ class Block(nn.Module):
 
   `attend(q, k, v, window) -> (out, kept)` decides what is seen and what is
   kept of the keys and values (nothing, all of them, or an updated cache);
-  window is an index of config.windows; of tokens that are `valid`, experts say
-  what they were sent (the collection "load"). `axes` are those of the
-  residual. With `outputs_first`, weights are `unstack`'s matrices.
+  window is an index of config.windows. `turns` are `rotations` of the tokens;
+  of those that are `valid`, experts say what they were sent (the collection
+  "load"). `axes` are those of the residual. With `outputs_first`, weights are
+  `unstack`'s matrices.
   """
 
   config: TransformerConfig
@@ -116,8 +126,8 @@ class Block(nn.Module):
         out += c.lora.scale * wide
     else:
       lead = y.shape[: y.ndim - len(inputs)]
-      out = outputs_first_product(weight, y.reshape(-1, fan_in), y.dtype)
-      out = out.reshape(*lead, *outputs.values())
+      out = outputs_first_product(weight, y.reshape(-1, fan_in)).T
+      out = out.astype(y.dtype).reshape(*lead, *outputs.values())
     if "embed" in outputs:
       return sharding.constrain(out, *self.axes)
     return sharding.constrain(out, self.axes[0], None, *outputs)
@@ -146,9 +156,10 @@ class Block(nn.Module):
     return y if self.config.norms == "pre" else self._norm(name)(y)
 
   @nn.compact
-  def __call__(self, x, position, own: OfLayer, valid=None):
+  def __call__(self, x, turns, own: OfLayer, valid=None):
     y = self._incoming("attention_norm", x)
-    q, k, v = self._queries_keys_values(y, position, own.frequency)
+    turn = jax.tree.map(lambda x: x[own.rope], turns)
+    q, k, v = self._queries_keys_values(y, turn)
     out, kept = self.attend(q, k, v, own.window)
     c = self.config
     heads = {"heads": c.num_heads, "head_dim": c.head_dim}
@@ -157,7 +168,7 @@ class Block(nn.Module):
     y = self._mlp(self._incoming("mlp_norm", x), valid)
     return x + self._outgoing("mlp_post_norm", y), kept
 
-  def _queries_keys_values(self, y, position, frequency):
+  def _queries_keys_values(self, y, turn):
     c = self.config
     made = []
     for name, axis, size in (
@@ -178,8 +189,7 @@ class Block(nn.Module):
     scale = 1.0
     if c.query_scale is not None:
       scale = c.query_scale * math.sqrt(c.head_dim)
-    turned = rotation(position, frequency)
-    return rotate(q, turned, scale), rotate(k, turned), v
+    return rotate(q, turn, scale), rotate(k, turn), v
 
   def _mlp(self, y, valid):
     c = self.config
@@ -230,8 +240,8 @@ def activation(mlp: str) -> Callable:
   return lambda up, gate: gelu_or_silu(gate) * up
 
 
-def outputs_first_product(weight, y, dtype):
-  """weight [outputs, inputs], y [tokens, inputs] -> [tokens, outputs].
+def outputs_first_product(weight, y):
+  """weight [outputs, inputs], y [tokens, inputs] -> f32 [outputs, tokens].
 
   XLA:CPU multiplies a few tokens by a large matrix half as fast again with the
   weight first, and for TPU it need not move the weights before the decode
@@ -244,5 +254,5 @@ def outputs_first_product(weight, y, dtype):
     preferred_element_type=jnp.float32,
   )
   if len(y) > _FEW_TOKENS:
-    return product(y, weight).astype(dtype)
-  return jax.lax.optimization_barrier(product(weight, y)).T.astype(dtype)
+    return product(y, weight).T
+  return jax.lax.optimization_barrier(product(weight, y))

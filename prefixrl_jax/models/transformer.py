@@ -28,6 +28,7 @@ from prefixrl_jax.models.layers import (
   RMSNorm,
   merged,
   outputs_first_product,
+  rotations,
 )
 
 # How many of a weight's axes are its inputs'; what is not here is no matrix
@@ -92,7 +93,7 @@ class Transformer(nn.Module):
       length=c.num_layers,
       unroll=c.scan_unroll,
       metadata_params={nn.PARTITION_NAME: "layers"},
-    )(c, self.attend, name="layers")(x, position, own, valid)
+    )(c, self.attend, name="layers")(x, rotations(c, position), own, valid)
     return RMSNorm(c, name="final_norm")(x), kept
 
 
@@ -343,23 +344,25 @@ def unstacked_shardings(config: TransformerConfig, mesh) -> dict:
 
 
 def embed_trunks(config, params, trunks):
-  """Returns the residual that `prefill_layer` begins with, [r, P, D].
+  """Returns what `prefill_layer` begins with: residual [r, P, D], and turns.
 
   Args:
     config: TransformerConfig.
     params: unstacked parameters; of them, the embedding.
     trunks: int [r, P], from position 0, padded at the end.
   """
-  return sharding.constrain(embed(config, params, trunks), *Block.axes)
+  x = sharding.constrain(embed(config, params, trunks), *Block.axes)
+  return x, rotations(config, jnp.arange(trunks.shape[1]))
 
 
-def prefill_layer(config, params, x, cache, row_ids, own):
+def prefill_layer(config, params, x, turns, cache, row_ids, own):
   """Runs a layer over trunks; their keys and values go into rows of its cache.
 
   Args:
     config: TransformerConfig.
     params: one of the layers of unstacked parameters.
     x: [r, P, D], the residual before the layer.
+    turns: of positions 0 to P.
     cache: KVCache of the layer.
     row_ids: int [r], rows to fill; a number beyond the rows is ignored.
     own: from `of_layer`.
@@ -375,23 +378,29 @@ def prefill_layer(config, params, x, cache, row_ids, own):
     return out, attention.write_trunks(cache, row_ids, k, v)
 
   block = Block(config, attend, outputs_first=True)
-  return block.apply({"params": params}, x, places.position, own)
+  return block.apply({"params": params}, x, turns, own)
 
 
-def decode_step(config, params, token, caches, reach, *, fork, length):
+def decode_turns(config, *, fork, length):
+  """Returns the turns of one token a lane, at position fork - 1 + length."""
+  return rotations(config, fork - 1 + length)
+
+
+def decode_step(config, params, token, turns, caches, reach, *, fork, length):
   """Decodes one token a lane.
 
   Args:
     config: TransformerConfig.
     params: unstacked parameters.
-    token: int [R, G]; its position is fork - 1 + length.
+    token: int [R, G].
+    turns: from `decode_turns`.
     caches: a KVCache per layer.
     reach: from `attention.decode_reach`.
     fork: int [R, G].
     length: int [R, G], the slot the token is written to.
 
   Returns:
-    Logits of the next token [R, G, V] float32, and the updated caches.
+    Logits of the next token [V, R, G] float32, and the updated caches.
   """
   x: Any = embed(config, params, token)
   updated = []
@@ -412,16 +421,15 @@ def decode_step(config, params, token, caches, reach, *, fork, length):
 
     axes = ("rows", "lanes", "features")
     block = Block(config, attend, axes, outputs_first=True)
-    position = fork - 1 + length
     own = of_layer(config, i)
-    x, cache = block.apply({"params": layer}, x, position, own)
+    x, cache = block.apply({"params": layer}, x, turns, own)
     updated.append(cache)
   x = RMSNorm(config).apply({"params": params["final_norm"]}, x)
   logits = outputs_first_product(
-    head(config, params), x.reshape(-1, config.width), jnp.float32
+    head(config, params), x.reshape(-1, config.width)
   )
   logits = _soft_cap(config, logits)
-  return logits.reshape(*x.shape[:-1], -1), tuple(updated)
+  return logits.reshape(-1, *x.shape[:-1]), tuple(updated)
 
 
 def init_caches(config, *, rows, lanes, trunk_length, completion_length):

@@ -5,7 +5,6 @@ import functools
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.experimental.layout import Format, Layout
 
 from prefixrl_jax.batches import KVCache, SamplerState
@@ -98,23 +97,18 @@ def make_admit(config, shardings: SamplerState):
     jax.jit, donate_argnums=0, out_shardings=(shardings.trunk_tokens, None)
   )
   def begin(trunk_tokens, embedding, row_ids, trunks):
-    x = transformer.embed_trunks(config, {"embedding": embedding}, trunks)
-    return trunk_tokens.at[row_ids].set(trunks), x
+    begun = transformer.embed_trunks(config, {"embedding": embedding}, trunks)
+    return trunk_tokens.at[row_ids].set(trunks), begun
 
   go_on = jit_prefill_layer(config, shardings)
-  # On the host, where every process has them.
-  own = [
-    jax.tree.map(np.asarray, of_layer(config, i))
-    for i in range(config.num_layers)
-  ]
 
   def admit(params, state, row_ids, trunks):
-    trunk_tokens, x = begin(
+    trunk_tokens, (x, turns) = begin(
       state.trunk_tokens, params["embedding"], row_ids, trunks
     )
     caches = []
-    for layer, cache, told in zip(params["layers"], state.caches, own):
-      x, cache = go_on(layer, x, cache, row_ids, told)
+    for i, (layer, cache) in enumerate(zip(params["layers"], state.caches)):
+      x, cache = go_on(layer, x, turns, cache, row_ids, of_layer(config, i))
       caches.append(cache)
     return dataclasses.replace(
       state, caches=tuple(caches), trunk_tokens=trunk_tokens
@@ -199,9 +193,12 @@ def decode(
   # A lane's own write, so that no device asks another for it.
   write = jax.vmap(jax.vmap(lambda old, new, i: old.at[i].set(new)))
   stops = jnp.asarray(stop_tokens, jnp.int32)
+  turns_of = lambda state: transformer.decode_turns(
+    config, fork=state.fork, length=state.length
+  )
 
   def body(carry):
-    step, waited, keys, state = carry
+    step, waited, keys, turns, state = carry
     reach = attention.decode_reach(
       state.caches[0], fork=state.fork, length=state.length, active=state.active
     )
@@ -209,6 +206,7 @@ def decode(
       config,
       params,
       state.token,
+      turns,
       state.caches,
       reach,
       fork=state.fork,
@@ -233,16 +231,16 @@ def decode(
     )
     waited += busy - jnp.sum(state.active)
     keys += attention.num_keys(state.caches[0], reach).astype(jnp.float32)
-    return step + 1, waited, keys, state
+    return step + 1, waited, keys, turns_of(state), state
 
   def goes_on(carry):
-    step, waited, _, state = carry
+    step, waited, *_, state = carry
     return (step < num_steps) & (waited <= patience) & jnp.any(state.active)
 
   busy = jnp.sum(state.active)
   zero = jnp.int32(0)
-  step, _, keys, state = jax.lax.while_loop(
-    goes_on, body, (zero, zero, jnp.float32(0), state)
+  step, _, keys, _, state = jax.lax.while_loop(
+    goes_on, body, (zero, zero, jnp.float32(0), turns_of(state), state)
   )
   return state, (step, keys, state.active, state.length)
 
@@ -257,72 +255,76 @@ def _draw(logits, key, length, temperature, top_k, top_p):
   """Draws a token a lane: int32 [R, G], and its log-probability.
 
   One uniform number a lane picks a block of the vocabulary, then a token in
-  it: a Gumbel number for each token would take longer than the decoder.
+  it: a Gumbel number for each token would take longer than the decoder. The
+  vocabulary comes first in all of it, as the product leaves it: to turn it
+  would take longer than to draw.
 
   Args:
-    logits: float32 [R, G, V].
+    logits: float32 [V, R, G].
     key, length: [R, G], of the completion and its place.
     temperature, top_k, top_p: see `decode`.
   """
+  grid = length.shape
+  logits = logits.reshape(len(logits), -1)
+  key, length = key.reshape(-1), length.reshape(-1)
   if temperature > 0:
     logits = logits / temperature
-  most = jnp.max(logits, axis=-1, keepdims=True)
+  most = jnp.max(logits, axis=0)
   powers = jnp.exp(logits - most)
-  log_total = jnp.log(jnp.sum(powers, axis=-1)) + most[..., 0]
+  log_total = jnp.log(jnp.sum(powers, axis=0)) + most
   if temperature == 0:
-    token = jnp.argmax(logits, axis=-1)
+    token = jnp.argmax(logits, axis=0)
   else:
     if top_k or top_p < 1:
       kept = _filter(logits, top_k, top_p) > -jnp.inf
       powers = jnp.where(kept, powers, 0.0)
-    keys = jax.vmap(jax.vmap(jax.random.fold_in))(key, length)
-    token = _invert(powers, jax.vmap(jax.vmap(jax.random.uniform))(keys))
+    keys = jax.vmap(jax.random.fold_in)(key, length)
+    token = _invert(powers, jax.vmap(jax.random.uniform)(keys))
   token = token.astype(jnp.int32)
-  picked = jnp.take_along_axis(logits, token[..., None], -1)[..., 0]
-  return token, picked - log_total
+  logprob = _at(logits, token) - log_total
+  return token.reshape(grid), logprob.reshape(grid)
+
+
+def _at(x, index):
+  """Returns x[index[n], ..., n]; x: [size, ..., N], index: int [N]."""
+  index = index.reshape(*[1] * (x.ndim - 1), -1)
+  return jnp.take_along_axis(x, index, axis=0)[0]
 
 
 def _invert(weights, uniform, block_size=256):
   """Returns the index in [0, V) at which the cumulated weights pass `uniform`.
 
   Args:
-    weights: [..., V], not negative.
-    uniform: [...], in [0, 1).
+    weights: [V, N], not negative.
+    uniform: [N], in [0, 1).
   """
-  padding = [(0, 0)] * (weights.ndim - 1) + [
-    (0, -weights.shape[-1] % block_size)
-  ]
-  blocks = jnp.pad(weights, padding)
-  blocks = blocks.reshape(*weights.shape[:-1], -1, block_size)
-  sums = jnp.sum(blocks, axis=-1)
-  ends = jnp.cumsum(sums, axis=-1)
-  target = uniform[..., None] * ends[..., -1:]
+  blocks = jnp.pad(weights, [(0, -len(weights) % block_size), (0, 0)])
+  blocks = blocks.reshape(-1, block_size, weights.shape[1])
+  sums = jnp.sum(blocks, axis=1)
+  ends = jnp.cumsum(sums, axis=0)
+  target = uniform * ends[-1]
 
   def passes(ends, weights):
     """The first that passes the target; never one that weighs nothing."""
     past = (ends > target) & (weights > 0)
-    first = jnp.argmax(past, axis=-1, keepdims=True)
-    last = weights.shape[-1] - 1
-    last -= jnp.argmax(weights[..., ::-1] > 0, axis=-1, keepdims=True)
-    return jnp.where(past.any(-1, keepdims=True), first, last)
+    last = len(weights) - 1 - jnp.argmax(weights[::-1] > 0, axis=0)
+    return jnp.where(past.any(axis=0), jnp.argmax(past, axis=0), last)
 
   block = passes(ends, sums)
-  before = jnp.take_along_axis(ends - sums, block, axis=-1)
-  inside = jnp.take_along_axis(blocks, block[..., None], axis=-2)[..., 0, :]
-  place = passes(before + jnp.cumsum(inside, axis=-1), inside)
-  return (block * block_size + place)[..., 0]
+  inside = _at(blocks, block)
+  place = passes(_at(ends - sums, block) + jnp.cumsum(inside, axis=0), inside)
+  return block * block_size + place
 
 
 def _filter(logits, top_k, top_p):
-  """Sets logits to -inf that top_k and top_p leave out."""
+  """Sets logits [V, N] to -inf that top_k and top_p leave out."""
   if top_k:
-    kth = jax.lax.top_k(logits, top_k)[0][..., -1:]
+    kth = jax.lax.top_k(logits, top_k, axis=0)[0][-1]
     logits = jnp.where(logits < kth, -jnp.inf, logits)
   if top_p < 1:
-    ordered = -jnp.sort(-logits, axis=-1)
-    probs = jax.nn.softmax(ordered, axis=-1)
-    before = jnp.cumsum(probs, axis=-1) - probs
-    last = jnp.sum(before < top_p, axis=-1, keepdims=True) - 1
-    threshold = jnp.take_along_axis(ordered, last, axis=-1)
-    logits = jnp.where(logits < threshold, -jnp.inf, logits)
+    ordered = -jnp.sort(-logits, axis=0)
+    probs = jax.nn.softmax(ordered, axis=0)
+    before = jnp.cumsum(probs, axis=0) - probs
+    last = jnp.sum(before < top_p, axis=0) - 1
+    logits = jnp.where(logits < _at(ordered, last), -jnp.inf, logits)
   return logits

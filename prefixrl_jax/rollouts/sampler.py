@@ -14,7 +14,6 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from prefixrl_jax.distributed import sharding
@@ -200,19 +199,19 @@ class Sampler:
         jax.eval_shape(self._unstack, params),
         transformer.unstacked_shardings(config, mesh),
       )
-      residual = jax.ShapeDtypeStruct(
-        (width, self.trunk_length, config.width), config.dtype
+      trunks = jax.ShapeDtypeStruct((width, self.trunk_length), np.int32)
+      residual, turns = jax.eval_shape(
+        functools.partial(transformer.embed_trunks, config), params, trunks
       )
       where = sharding.sharding(mesh, residual.shape, *Block.axes)
       return {
         "prefill layer": decoding.jit_prefill_layer(config, shardings).lower(
           params["layers"][0],
           place(residual, where),
+          turns,
           state.caches[0],
           np.zeros(width, np.int32),
-          jax.eval_shape(
-            lambda: jax.tree.map(jnp.asarray, of_layer(config, 0))
-          ),
+          of_layer(config, 0),
         ),
         "decode": self._decode.lower(params, state=state, patience=np.int32(0)),
       }

@@ -136,14 +136,20 @@ def test_decoding_equals_the_forward_pass(
   forks, steps = np.array([[8, 3, 1]]), 4
   lanes = rng.integers(0, model.vocab_size, (1, 3, steps))
   unstacked = transformer.unstack(model, params)
-  x = transformer.embed_trunks(model, unstacked, trunk)
+  x, turns = transformer.embed_trunks(model, unstacked, trunk)
   empty = transformer.init_caches(
     model, rows=1, lanes=3, trunk_length=8, completion_length=steps
   )
   caches = ()
   for i, cache in enumerate(empty):
     x, cache = transformer.prefill_layer(
-      model, unstacked["layers"][i], x, cache, np.array([0]), of_layer(model, i)
+      model,
+      unstacked["layers"][i],
+      x,
+      turns,
+      cache,
+      np.array([0]),
+      of_layer(model, i),
     )
     caches += (cache,)
   token = np.take_along_axis(trunk, forks - 1, 1)
@@ -154,13 +160,14 @@ def test_decoding_equals_the_forward_pass(
     )
     # Of 7 keys of the trunk, and two a block of the lanes' four.
     assert reach == ((3, 1 + step // 2) if block == 3 else (1, 1))
+    turns = transformer.decode_turns(model, fork=forks, length=length)
     logits, caches = transformer.decode_step(
-      model, unstacked, token, caches, reach, fork=forks, length=length
+      model, unstacked, token, turns, caches, reach, fork=forks, length=length
     )
     for lane, fork in enumerate(forks[0]):
       sequence = np.concatenate([trunk[0, :fork], lanes[0, lane, :step]])
       expected = _reference_logits(model, params, sequence)[-1]
-      np.testing.assert_allclose(logits[0, lane], expected, atol=1e-4)
+      np.testing.assert_allclose(logits[:, 0, lane], expected, atol=1e-4)
     token = lanes[:, :, step]
 
 
