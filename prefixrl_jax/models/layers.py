@@ -94,16 +94,22 @@ class Block(nn.Module):
   window is an index of config.windows. `turns` are `rotations` of the tokens;
   of those that are `valid`, experts say what they were sent (the collection
   "load"). `axes` are those of the residual. With `outputs_first`, weights are
-  `unstack`'s matrices.
+  `unstack`'s matrices; with `tokens_last` too, the MLP is [features, tokens]
+  inside. (Prefill's is not: how XLA:CPU sums `down` would depend on the tokens'
+  number, and a trunk's keys on the trunks beside it.)
   """
 
   config: TransformerConfig
   attend: Callable
   axes: tuple[str, ...] = ("rows", "residual", "features")
   outputs_first: bool = False
+  tokens_last: bool = False
 
-  def _project(self, name, y, inputs, outputs):
-    """y [..., *inputs] -> [..., *outputs]; both are {logical axis: size}."""
+  def _weight(self, name, inputs, outputs):
+    """Returns [*inputs, *outputs], or a matrix if outputs are first.
+
+    Both are {logical axis: size}.
+    """
     c = self.config
     fan_in = math.prod(inputs.values())
     shape, axes = (*inputs.values(), *outputs.values()), (*inputs, *outputs)
@@ -115,7 +121,12 @@ class Block(nn.Module):
       shape,
       jnp.dtype(c.param_dtype),
     )
-    weight = weight.astype(c.dtype)
+    return weight.astype(c.dtype)
+
+  def _project(self, name, y, inputs, outputs):
+    """y [..., *inputs] -> [..., *outputs]; see `_weight`."""
+    c = self.config
+    weight = self._weight(name, inputs, outputs)
     if not self.outputs_first:
       out = jnp.tensordot(y, weight, axes=len(inputs))
       if self.has_variable("adapters", name):
@@ -126,8 +137,8 @@ class Block(nn.Module):
         out += c.lora.scale * wide
     else:
       lead = y.shape[: y.ndim - len(inputs)]
-      out = outputs_first_product(weight, y.reshape(-1, fan_in)).T
-      out = out.astype(y.dtype).reshape(*lead, *outputs.values())
+      out = outputs_first_product(weight, y).T
+      out = out.reshape(*lead, *outputs.values())
     if "embed" in outputs:
       return sharding.constrain(out, *self.axes)
     return sharding.constrain(out, self.axes[0], None, *outputs)
@@ -196,10 +207,16 @@ class Block(nn.Module):
     if c.num_experts:
       return self._experts(y, valid)
     width, hidden = {"embed": c.width}, {"mlp": c.mlp_width}
-    inner = [self._project("up", y, width, hidden)]
-    if c.mlp.startswith("gated"):
-      inner.append(self._project("gate", y, width, hidden))
-    inner = jax.checkpoint(activation(c.mlp), prevent_cse=False)(*inner)
+    names = ("up", "gate") if c.mlp.startswith("gated") else ("up",)
+    activate = jax.checkpoint(activation(c.mlp), prevent_cse=False)
+    if self.tokens_last:
+      # Turned when it is done: XLA:CPU does not vectorize what it also turns.
+      weights = [self._weight(name, width, hidden) for name in names]
+      inner = activate(*(outputs_first_product(w, y) for w in weights)).T
+      inner = inner.reshape(*y.shape[:-1], c.mlp_width)
+      inner = sharding.constrain(inner, self.axes[0], None, *hidden)
+    else:
+      inner = activate(*(self._project(n, y, width, hidden) for n in names))
     return self._project("down", inner, hidden, width)
 
   def _experts(self, y, valid):
@@ -240,8 +257,8 @@ def activation(mlp: str) -> Callable:
   return lambda up, gate: gelu_or_silu(gate) * up
 
 
-def outputs_first_product(weight, y):
-  """weight [outputs, inputs], y [tokens, inputs] -> f32 [outputs, tokens].
+def outputs_first_product(weight, y, dtype=None):
+  """weight [outputs, inputs], y [..., inputs] -> [outputs, tokens].
 
   XLA:CPU multiplies a few tokens by a large matrix half as fast again with the
   weight first, and for TPU it need not move the weights before the decode
@@ -253,6 +270,8 @@ def outputs_first_product(weight, y):
     dimension_numbers=contract_last,
     preferred_element_type=jnp.float32,
   )
+  dtype = dtype or y.dtype
+  y = y.reshape(-1, weight.shape[1])
   if len(y) > _FEW_TOKENS:
-    return product(y, weight).T
-  return jax.lax.optimization_barrier(product(weight, y))
+    return product(y, weight).astype(dtype).T
+  return jax.lax.optimization_barrier(product(weight, y)).astype(dtype)

@@ -420,14 +420,12 @@ def decode_step(config, params, token, turns, caches, reach, *, fork, length):
       return out, cache
 
     axes = ("rows", "lanes", "features")
-    block = Block(config, attend, axes, outputs_first=True)
+    block = Block(config, attend, axes, outputs_first=True, tokens_last=True)
     own = of_layer(config, i)
     x, cache = block.apply({"params": layer}, x, turns, own)
     updated.append(cache)
   x = RMSNorm(config).apply({"params": params["final_norm"]}, x)
-  logits = outputs_first_product(
-    head(config, params), x.reshape(-1, config.width)
-  )
+  logits = outputs_first_product(head(config, params), x, jnp.float32)
   logits = _soft_cap(config, logits)
   return logits.reshape(-1, *x.shape[:-1]), tuple(updated)
 
