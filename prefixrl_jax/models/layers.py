@@ -258,7 +258,7 @@ def activation(mlp: str) -> Callable:
 
 
 def outputs_first_product(weight, y, dtype=None):
-  """weight [outputs, inputs], y [..., inputs] -> [outputs, tokens].
+  """weight [outputs, inputs], y [..., inputs] -> [outputs, tokens], y's dtype.
 
   XLA:CPU multiplies a few tokens by a large matrix half as fast again with the
   weight first, and for TPU it need not move the weights before the decode
