@@ -48,7 +48,7 @@ class RMSNorm(nn.Module):
 
 
 def rotations(config: TransformerConfig, position):
-  """Returns cosines and sines of tokens' angles, [ropes, ..., 1, H/2] each.
+  """Returns cosines and sines of tokens' angles, [ropes, ..., H/2] each.
 
   To be handed over the border of a loop or a program to the layers: inside,
   XLA:CPU would fuse them with what uses them, and compute them, number by
@@ -59,8 +59,8 @@ def rotations(config: TransformerConfig, position):
     position: [...].
   """
   of_ropes = frequencies(config)
-  of_ropes = of_ropes.reshape(len(of_ropes), *[1] * (position.ndim + 1), -1)
-  angle = position[..., None, None].astype(jnp.float32) * of_ropes
+  of_ropes = of_ropes.reshape(len(of_ropes), *[1] * position.ndim, -1)
+  angle = position[..., None].astype(jnp.float32) * of_ropes
   return jnp.cos(angle), jnp.sin(angle)
 
 
@@ -69,10 +69,10 @@ def rotate(x, rotation, scale: float = 1.0):
 
   Args:
     x: [..., N, H].
-    rotation: cosines and sines of one of `rotations`, [..., 1, H/2].
+    rotation: cosines and sines of one of `rotations`, [..., H/2].
     scale: what the result is multiplied by.
   """
-  cos, sin = rotation
+  cos, sin = (x[..., None, :] for x in rotation)
   x1, x2 = jnp.split(x.astype(jnp.float32), 2, axis=-1)
   rotated = jnp.concatenate([x1 * cos - x2 * sin, x2 * cos + x1 * sin], -1)
   if scale != 1.0:
