@@ -101,14 +101,15 @@ def make_admit(config, shardings: SamplerState):
     return trunk_tokens.at[row_ids].set(trunks), begun
 
   go_on = jit_prefill_layer(config, shardings)
+  own = [of_layer(config, i) for i in range(config.num_layers)]
 
   def admit(params, state, row_ids, trunks):
     trunk_tokens, (x, turns) = begin(
       state.trunk_tokens, params["embedding"], row_ids, trunks
     )
     caches = []
-    for i, (layer, cache) in enumerate(zip(params["layers"], state.caches)):
-      x, cache = go_on(layer, x, turns, cache, row_ids, of_layer(config, i))
+    for layer, cache, told in zip(params["layers"], state.caches, own):
+      x, cache = go_on(layer, x, turns, cache, row_ids, told)
       caches.append(cache)
     return dataclasses.replace(
       state, caches=tuple(caches), trunk_tokens=trunk_tokens
