@@ -11,6 +11,7 @@ has a KL term. One core: put `taskset -c 0` before it.
 `benchmarks.startup` starts.
 """
 
+import functools
 import os
 import threading
 from collections.abc import Callable
@@ -48,7 +49,7 @@ def _reward(tokens) -> float:
   return float(np.mean(np.asarray(tokens) % 2 == 0))
 
 
-def _ours(config, params) -> Callable[[], object]:
+def _ours(model: str) -> Callable[[], object]:
   # Imported late: a process of TRL alone has no use for it.
   from benchmarks import ours
   from prefixrl_jax.distributed import sharding
@@ -58,6 +59,7 @@ def _ours(config, params) -> Callable[[], object]:
   from prefixrl_jax.models import transformer
   from prefixrl_jax.rollouts.requests import Request
 
+  config = shapes.MODELS[model]
   mesh = make_mesh(data=-1, fsdp=1, tensor=1)
   sampler = ours.make_sampler(
     config,
@@ -77,7 +79,8 @@ def _ours(config, params) -> Callable[[], object]:
     rows_per_micro=1,
   )
   step, _, init = ours.make_update(config, mesh, b2=0.999)  # as TRL's
-  held = [init(transformer.put_params(config, mesh, params))]
+  params = transformer.put_params(config, mesh, shapes.random_params(config))
+  held = [init(params)]
   prompts = _prompts(config).astype(np.int32)
   steps = iter(range(2**31))
 
@@ -150,7 +153,7 @@ class _Turns:
       raise self._failure
 
 
-def _trl(config, params) -> Callable[[], object]:
+def _trl(model: str) -> Callable[[], object]:
   """Its own loop, sampling by `generate`; completions never end early."""
   import datasets
   import tokenizers
@@ -159,6 +162,7 @@ def _trl(config, params) -> Callable[[], object]:
   import trl
 
   torch.set_num_threads(len(os.sched_getaffinity(0)))
+  config = shapes.MODELS[model]
   words = {f"w{i}": i for i in range(config.vocab_size)}
   inner = tokenizers.Tokenizer(
     tokenizers.models.WordLevel(words, unk_token="w0")
@@ -196,16 +200,16 @@ def _trl(config, params) -> Callable[[], object]:
     disable_tqdm=True,
     dataloader_pin_memory=False,
   )
-  model = shapes.transformers_twin(config, params)
-  model.generation_config.eos_token_id = 2
-  model.generation_config.pad_token_id = 1
+  twin = shapes.transformers_twin(config, shapes.random_params(config))
+  twin.generation_config.eos_token_id = 2
+  twin.generation_config.pad_token_id = 1
 
   def reward(completion_ids, **unused):
     return [_reward(ids) for ids in completion_ids]
 
   return _Turns(
     lambda callbacks: trl.GRPOTrainer(
-      model=model,
+      model=twin,
       reward_funcs=reward,
       args=settings,
       train_dataset=data,
@@ -220,35 +224,26 @@ def main(argv) -> None:
   del argv
   from prefixrl_jax.session import keep_compiled_programs
 
-  config = shapes.MODELS[_MODEL.value]
-  if _FIRST_STEP.value:
-    keep_compiled_programs()
-  params = shapes.random_params(config)
   makers = {"prefixrl_jax": _ours, "trl": _trl}
   if _FIRST_STEP.value:
-    jax.block_until_ready(makers[_FIRST_STEP.value](config, params)())
+    keep_compiled_programs()
+    jax.block_until_ready(makers[_FIRST_STEP.value](_MODEL.value)())
     print(FIRST_STEP_DONE, flush=True)
     os._exit(0)  # a trainer's thread waits for its next turn
   names = ["prefixrl_jax"] + [_PEER.value] * (_PEER.value != "none")
-  seconds = measuring.alternate(
-    {name: makers[name](config, params) for name in names}, _REPEATS.value
+  timed = measuring.alternate(
+    {name: functools.partial(makers[name], _MODEL.value) for name in names},
+    _REPEATS.value,
   )
-  ours = measuring.median(seconds["prefixrl_jax"])
+  ours = timed["prefixrl_jax"].median
   measuring.show(
     f"GRPO step of {_MODEL.value}, {len(os.sched_getaffinity(0))} cores",
     [
-      {
-        "by": name,
-        "seconds": measuring.median(times),
-        "least": min(times),
-        "most": max(times),
-        "against ours": measuring.median(times) / ours,
-      }
-      for name, times in seconds.items()
+      {"by": name, **times.row(), "against ours": times.median / ours}
+      for name, times in timed.items()
     ],
     _JSON.value,
   )
-  os._exit(0)
 
 
 if __name__ == "__main__":

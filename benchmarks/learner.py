@@ -12,8 +12,8 @@ One core: put `taskset -c 0` before it. The roofline is three forward passes
 of a matrix product, with every trunk once and no pair that is not visible.
 """
 
+import functools
 import os
-import resource
 from collections.abc import Sequence
 
 import numpy as np
@@ -77,13 +77,14 @@ def separated(trees: Sequence[Tree]) -> list[Tree]:
   ]
 
 
-def _transformers(config, params, trees: Sequence[Tree]):
+def _transformers(model: str, trees: Sequence[Tree]):
   """Every lane a sequence of its own; a tree's fork is a batch."""
   import torch
 
   torch.set_num_threads(len(os.sched_getaffinity(0)))
-  model = shapes.transformers_twin(config, params).train()
-  optimizer = torch.optim.AdamW(model.parameters(), 1e-6, (0.9, 0.95))
+  config = shapes.MODELS[model]
+  twin = shapes.transformers_twin(config, shapes.random_params(config)).train()
+  optimizer = torch.optim.AdamW(twin.parameters(), 1e-6, (0.9, 0.95))
   batches = []
   for tree in trees:
     for fork in sorted({lane.fork for lane in tree.lanes}):
@@ -101,11 +102,11 @@ def _transformers(config, params, trees: Sequence[Tree]):
     with torch.enable_grad():
       for tokens, advantages in batches:
         n = advantages.shape[1]
-        scores = model(tokens, logits_to_keep=n + 1).logits[:, :-1]
+        scores = twin(tokens, logits_to_keep=n + 1).logits[:, :-1]
         scores = torch.log_softmax(scores.float(), -1)
         picked = scores.gather(-1, tokens[:, -n:, None])[..., 0]
         (-(advantages * picked).sum() / count).backward()
-      torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+      torch.nn.utils.clip_grad_norm_(twin.parameters(), 1.0)
       optimizer.step()
       optimizer.zero_grad()
 
@@ -126,49 +127,44 @@ def least_seconds(config, trees, roofline: measuring.Roofline) -> float:
   )
 
 
-def _time(config, params, trees: Sequence[Tree]) -> dict[str, list[float]]:
-  """Times a unit by everyone; all that they hold goes with this call."""
-  runs = {"prefixrl_jax": ours.updating(config, params, trees, _ROW.value)}
+def _time(trees: Sequence[Tree]) -> dict[str, measuring.Timed]:
+  """Times a unit by everyone."""
+  update = functools.partial(ours.updating, _MODEL.value, row_length=_ROW.value)
+  makers = {"prefixrl_jax": functools.partial(update, trees)}
   if _SEPARATE.value:
-    runs["separate"] = ours.updating(
-      config, params, separated(trees), _ROW.value
-    )
+    makers["separate"] = functools.partial(update, separated(trees))
   if _PEER.value == "transformers":
-    runs["transformers"] = _transformers(config, params, trees)
-  return measuring.alternate(runs, _REPEATS.value)
+    makers["transformers"] = functools.partial(
+      _transformers, _MODEL.value, trees
+    )
+  return measuring.alternate(makers, _REPEATS.value)
 
 
 def main(argv) -> None:
   """Times every unit and prints the table."""
   del argv
   config = shapes.MODELS[_MODEL.value]
-  params = shapes.random_params(config)
   roofline = measuring.measure_roofline()
-  seconds = {}
+  timed = {}
   for name in _UNITS.value:
-    seconds[name] = _time(config, params, make_trees(config, UNITS[name]))
+    timed[name] = _time(make_trees(config, UNITS[name]))
     roofline = roofline.best(measuring.measure_roofline())
-  peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
   rows = []
-  for name, by_peer in seconds.items():
+  for name, by_peer in timed.items():
     least = least_seconds(config, make_trees(config, UNITS[name]), roofline)
     for peer, times in by_peer.items():
-      taken = measuring.median(times)
       rows.append(
         {
           "unit": name,
           "by": peer,
-          "seconds": taken,
-          "least": min(times),
-          "most": max(times),
-          "share of roofline": least / taken,
-          "against ours": taken / measuring.median(by_peer["prefixrl_jax"]),
+          **times.row(),
+          "share of roofline": least / times.median,
+          "against ours": times.median / by_peer["prefixrl_jax"].median,
         }
       )
   measuring.show(
     f"{_MODEL.value}, {len(os.sched_getaffinity(0))} cores,"
-    f" {roofline.flops_per_second / 1e9:.0f} GFLOP/s, peak memory of the whole"
-    f" process {peak:.1f} GiB",
+    f" {roofline.flops_per_second / 1e9:.0f} GFLOP/s",
     rows,
     _JSON.value,
   )

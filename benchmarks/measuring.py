@@ -1,9 +1,14 @@
 """Timing that can be trusted: warm, alternating, next to a roofline."""
 
+import contextlib
 import dataclasses
 import functools
 import json
+import multiprocessing
+import os
+import resource
 import statistics
+import sys
 import time
 from collections.abc import Callable, Mapping
 from typing import Any
@@ -63,30 +68,92 @@ def seconds_of(run: Callable[[], Any]) -> float:
   return time.perf_counter() - started
 
 
-def alternate(
-  runs: Mapping[str, Callable[[], Any]], repeats: int
-) -> dict[str, list[float]]:
+@dataclasses.dataclass
+class Timed:
+  """What the calls of one run took."""
+
+  seconds: list[float] = dataclasses.field(default_factory=list)
+  peak_gib: float = 0.0  # of its process
+
+  @property
+  def median(self) -> float:
+    """The call in the middle."""
+    return statistics.median(self.seconds)
+
+  def row(self) -> dict[str, float]:
+    """Returns columns of a table."""
+    return {
+      "seconds": self.median,
+      "least": min(self.seconds),
+      "most": max(self.seconds),
+      "peak GiB": self.peak_gib,
+    }
+
+
+Maker = Callable[[], Callable[[], Any]]
+
+
+def alternate(makers: Mapping[str, Maker], repeats: int) -> dict[str, Timed]:
   """Times every run `repeats` times, in turn, after one call that warms up.
 
+  Each run is made and called in a process of its own, where nothing that
+  another allocates or sets can slow it, and its memory can be told.
+
   Args:
-    runs: name -> what to time. Turns spread the machine's moods over all.
+    makers: name -> what makes what is timed; it can be pickled. Turns spread
+      the machine's moods over all.
     repeats: at least 3.
 
-  Returns:
-    name -> seconds of each call.
+  Raises:
+    SystemExit: if a process failed.
   """
-  for run in runs.values():
-    jax.block_until_ready(run())
-  seconds: dict[str, list[float]] = {name: [] for name in runs}
-  for _ in range(repeats):
-    for name, run in runs.items():
-      seconds[name].append(seconds_of(run))
-  return seconds
+  timed = {name: Timed() for name in makers}
+  with contextlib.ExitStack() as stack:
+    runs = {
+      name: stack.enter_context(contextlib.closing(_Process(name, make)))
+      for name, make in makers.items()
+    }
+    for run in runs.values():
+      run()
+    for _ in range(repeats):
+      for name, run in runs.items():
+        seconds, timed[name].peak_gib = run()
+        timed[name].seconds.append(seconds)
+  return timed
 
 
-def median(seconds: list[float]) -> float:
-  """Returns the median of a run's times."""
-  return statistics.median(seconds)
+class _Process:
+  """A run in a process of its own; a call returns its seconds and peak GiB."""
+
+  def __init__(self, name: str, make: Maker):
+    spawn = multiprocessing.get_context("spawn")
+    self._name = name
+    self._connection, theirs = spawn.Pipe()
+    self._process = spawn.Process(target=_serve, args=(theirs, make))
+    self._process.start()
+    theirs.close()
+
+  def __call__(self) -> tuple[float, float]:
+    try:
+      self._connection.send("go")
+      return self._connection.recv()
+    except (EOFError, OSError):
+      sys.exit(f"The process of {self._name} failed; its error is above.")
+
+  def close(self) -> None:
+    self._connection.close()
+    self._process.join()
+
+
+def _serve(connection, make: Maker) -> None:
+  """Calls a run whenever it is asked to, until nobody asks any more."""
+  run = make()
+  with contextlib.suppress(EOFError):
+    while connection.recv():
+      seconds = seconds_of(run)
+      peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+      connection.send((seconds, peak))
+  os._exit(0)  # a trainer's thread may wait for its next turn
 
 
 def show(title: str, rows: list[dict[str, Any]], file: str) -> None:
@@ -104,7 +171,10 @@ def show(title: str, rows: list[dict[str, Any]], file: str) -> None:
     table.add_row(
       *(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values())
     )
-  Console().print(table)
+  # A file or a pipe is no narrower than the table.
+  terminal = Console()
+  width = None if terminal.is_terminal else 200
+  Console(width=width).print(table)
   if file:
     path = epath.Path(file)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from benchmarks import shapes
 from prefixrl_jax.distributed import sharding
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.learner import update
@@ -85,8 +86,9 @@ def trunks_of(config, unit: Unit, seed: int = 0) -> np.ndarray:
   return rng.integers(0, config.vocab_size, shape, np.int32)
 
 
-def sampling(config, params, unit: Unit) -> Callable[[], object]:
+def sampling(model: str, unit: Unit) -> Callable[[], object]:
   """Returns what samples a unit once; programs are compiled before."""
+  config = shapes.MODELS[model]
   mesh = make_mesh(data=-1, fsdp=1, tensor=1)
   sampler = make_sampler(
     config,
@@ -97,7 +99,7 @@ def sampling(config, params, unit: Unit) -> Callable[[], object]:
     completion_length=max(unit.lengths),
     steps_per_dispatch=32,
   )
-  sampler.warm_up(params)
+  sampler.warm_up(shapes.random_params(config))
   calls = itertools.count()
 
   def run():
@@ -124,9 +126,11 @@ def sampling(config, params, unit: Unit) -> Callable[[], object]:
 
 
 def updating(
-  config, params, trees: Sequence[Tree], row_length: int = 0
+  model: str, trees: Sequence[Tree], row_length: int = 0
 ) -> Callable[[], object]:
   """Returns what takes one AdamW step on trees; 0: rows for the longest."""
+  config = shapes.MODELS[model]
+  params = shapes.random_params(config)
   mesh = make_mesh(data=-1, fsdp=1, tensor=1)
   longest = max(t.num_tokens for t in trees)
   layout = layout_for(

@@ -47,19 +47,20 @@ UNITS = {
 }
 
 
-def _transformers(config, params, unit: Unit) -> Callable[[], object]:
+def _transformers(model: str, unit: Unit) -> Callable[[], object]:
   """Batches as `generate` takes them: each runs until its longest is done."""
   import torch
 
   torch.set_num_threads(len(os.sched_getaffinity(0)))
-  model = shapes.transformers_twin(config, params)
+  config = shapes.MODELS[model]
+  twin = shapes.transformers_twin(config, shapes.random_params(config))
   prompts = torch.from_numpy(ours.trunks_of(config, unit).astype(np.int64))
 
   def run():
     for i in range(0, unit.num_trunks, unit.rows):
       some = slice(i * unit.lanes, (i + unit.rows) * unit.lanes)
       longest = max(unit.lengths[some])
-      model.generate(
+      twin.generate(
         prompts[i : i + unit.rows],
         attention_mask=torch.ones_like(prompts[i : i + unit.rows]),
         do_sample=True,
@@ -103,30 +104,32 @@ def main(argv) -> None:
   """Times every unit and prints the table."""
   del argv
   config = shapes.MODELS[_MODEL.value]
-  params = shapes.random_params(config)
+  makers = {"prefixrl_jax": ours.sampling}
+  if _PEER.value == "transformers":
+    makers["transformers"] = _transformers
   roofline = measuring.measure_roofline()
-  seconds = {}
+  timed = {}
   for name in _UNITS.value:
-    runs = {"prefixrl_jax": ours.sampling(config, params, UNITS[name])}
-    if _PEER.value == "transformers":
-      runs["transformers"] = _transformers(config, params, UNITS[name])
-    seconds[name] = measuring.alternate(runs, _REPEATS.value)
+    timed[name] = measuring.alternate(
+      {
+        peer: functools.partial(make, _MODEL.value, UNITS[name])
+        for peer, make in makers.items()
+      },
+      _REPEATS.value,
+    )
     roofline = roofline.best(measuring.measure_roofline())
   rows = []
-  for name, by_peer in seconds.items():
+  for name, by_peer in timed.items():
     least = least_seconds(config, UNITS[name], roofline)
     for peer, times in by_peer.items():
-      taken = measuring.median(times)
       rows.append(
         {
           "unit": name,
           "by": peer,
-          "tokens/s": sum(UNITS[name].lengths) / taken,
-          "seconds": taken,
-          "least": min(times),
-          "most": max(times),
-          "share of roofline": least / taken,
-          "against ours": taken / measuring.median(by_peer["prefixrl_jax"]),
+          "tokens/s": sum(UNITS[name].lengths) / times.median,
+          **times.row(),
+          "share of roofline": least / times.median,
+          "against ours": times.median / by_peer["prefixrl_jax"].median,
         }
       )
   measuring.show(

@@ -8,6 +8,7 @@ tokens, which should lie on a line but for attention. Host devices share the
 machine's cores: their row shows what sharding costs, not what it gains.
 """
 
+import functools
 import os
 import subprocess
 import sys
@@ -16,7 +17,7 @@ import numpy as np
 from absl import app, flags
 from matplotlib.figure import Figure
 
-from benchmarks import measuring, ours, shapes
+from benchmarks import measuring, ours
 from benchmarks.ours import Unit
 from prefixrl_jax import huge_pages
 from prefixrl_jax.learner.packing import Lane, Tree
@@ -26,6 +27,7 @@ _REPEATS = flags.DEFINE_integer("repeats", 3, "Timed calls of each.", 3)
 _JSON = flags.DEFINE_string("json", "", "File for the figures.")
 _ONE = flags.DEFINE_bool("one_point", False, "Print the speed of one unit.")
 
+_MODEL = "tiny"
 # What grows -> {how much: what is sampled}
 SAMPLING = {
   "lanes a row": {n: Unit(8, n, 64, (64,) * 8 * n) for n in (1, 2, 4, 8, 16)},
@@ -56,11 +58,15 @@ def tree_of(tokens: int) -> Tree:
   return Tree(np.ones(trunk, np.int32), [lane] * 7, False)
 
 
-def tokens_per_second(config, params, unit: Unit) -> float:
-  """Returns how fast a unit is sampled, median of the repeats."""
-  run = ours.sampling(config, params, unit)
-  seconds = measuring.alternate({"": run}, _REPEATS.value)[""]
-  return sum(unit.lengths) / measuring.median(seconds)
+def tokens_per_second(unit: Unit) -> float:
+  """Returns how fast a unit is sampled."""
+  return sum(unit.lengths) / _seconds(ours.sampling, unit)
+
+
+def _seconds(make, work) -> float:
+  """Returns the median time of what is made of some work."""
+  maker = functools.partial(make, _MODEL, work)
+  return measuring.alternate({"": maker}, _REPEATS.value)[""].median
 
 
 def _on_devices(count: int) -> float:
@@ -100,28 +106,19 @@ def _draw(figures: dict[str, dict[int, float]], stem: str) -> None:
 def main(argv) -> None:
   """Measures every point; prints a table and draws the figure."""
   del argv
-  config = shapes.TINY
-  params = shapes.random_params(config)
   if _ONE.value:
-    print(tokens_per_second(config, params, ONE_UNIT))
+    print(tokens_per_second(ONE_UNIT))
     return
   figures = {
-    name: {
-      n: tokens_per_second(config, params, unit) for n, unit in units.items()
-    }
+    name: {n: tokens_per_second(unit) for n, unit in units.items()}
     for name, units in SAMPLING.items()
   }
   figures["host devices"] = {n: _on_devices(n) for n in DEVICES}
   figures["packed tokens of an update"] = {
-    n: measuring.median(
-      measuring.alternate(
-        {"": ours.updating(config, params, [tree_of(n)])}, _REPEATS.value
-      )[""]
-    )
-    for n in PACKED
+    n: _seconds(ours.updating, [tree_of(n)]) for n in PACKED
   }
   measuring.show(
-    f"tiny model, {len(os.sched_getaffinity(0))} cores",
+    f"{_MODEL} model, {len(os.sched_getaffinity(0))} cores",
     [
       {"what grows": name, "to": n, "tokens/s, or seconds of an update": value}
       for name, points in figures.items()

@@ -63,7 +63,10 @@ def transformers_twin(config: TransformerConfig, params: dict):
       num_key_value_heads=config.num_kv_heads,
       head_dim=config.head_dim,
       rms_norm_eps=config.norm_eps,
-      rope_theta=config.rope_base,
+      rope_parameters={
+        "rope_type": "default",
+        "rope_theta": config.rope_base,
+      },
       tie_word_embeddings=config.tied_head,
     )
   ).eval()

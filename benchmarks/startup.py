@@ -8,6 +8,7 @@ of compiled programs, `cached` with what `cold` left there. One core: put
 """
 
 import os
+import statistics
 import subprocess
 import sys
 import tempfile
@@ -61,7 +62,7 @@ def main(argv) -> None:
     [
       {
         "by": name,
-        "seconds": measuring.median(times),
+        "seconds": statistics.median(times),
         "least": min(times),
         "most": max(times),
       }

@@ -61,8 +61,8 @@ class KVCache:
 
   trunk_key: Array  # [R, K, P / (P), H, (P)]
   trunk_value: Array  # [R, K, P / (P), (P), H]
-  lane_key: Array  # [R, G, K, C / (C), H, (C)]
-  lane_value: Array  # [R, G, K, C / (C), (C), H]
+  lane_key: Array  # [R, K, G, C / (C), H, (C)]
+  lane_value: Array  # [R, K, G, C / (C), (C), H]
 
 
 @flax.struct.dataclass

@@ -163,14 +163,18 @@ def write_lanes(cache, slot, k, v):
     k, v: [R, G, K, H].
   """
   size = cache.lane_key.shape[-1]
-  # A lane's own write, so that no device asks another for it.
-  of_lanes = lambda write: jax.vmap(jax.vmap(write))
-  write_key = of_lanes(lambda old, new, b, i: old.at[:, b, :, i].set(new))
-  write_value = of_lanes(lambda old, new, b, i: old.at[:, b, i].set(new))
+
+  def of_lanes(write):
+    """A lane's own write, so that no device asks another for it."""
+    of_head = jax.vmap(write)
+    return jax.vmap(jax.vmap(of_head, in_axes=(0, 0, None, None)))
+
+  write_key = of_lanes(lambda old, new, b, i: old.at[b, :, i].set(new))
+  write_value = of_lanes(lambda old, new, b, i: old.at[b, i].set(new))
   place = slot // size, slot % size
   return cache.replace(
-    lane_key=write_key(cache.lane_key, k, *place),
-    lane_value=write_value(cache.lane_value, v, *place),
+    lane_key=write_key(cache.lane_key, k.swapaxes(1, 2), *place),
+    lane_value=write_value(cache.lane_value, v.swapaxes(1, 2), *place),
   )
 
 
@@ -195,18 +199,16 @@ def decode_attention(
   Returns:
     [R, G, N, H].
   """
-  q = _group(q, cache.trunk_key.shape[1])
-  rows, lanes, kv_heads, per_kv, head_dim = q.shape
+  q = _group(q, cache.trunk_key.shape[1]).swapaxes(1, 2)
+  *lead, head_dim = q.shape
 
   def times_trunk(x, trunk):
     """Stacks what belongs to all lanes of a row, [R, K, G M, .]."""
-    x = x.swapaxes(1, 2).reshape(rows, kv_heads, -1, x.shape[-1])
+    x = x.reshape(*lead[:2], -1, x.shape[-1])
     x = jnp.matmul(x, trunk, **_F32)
-    x = x.reshape(rows, kv_heads, lanes, per_kv, x.shape[-1])
-    return x.swapaxes(1, 2)
+    return x.reshape(*lead, x.shape[-1])
 
   times_lane = functools.partial(jnp.matmul, **_F32)
-  lead = (rows, lanes, kv_heads, per_kv)
   softmax = (  # its greatest score, its sum and its values' sum so far
     jnp.full((*lead, 1), NEG_INF, jnp.float32),
     jnp.zeros((*lead, 1), jnp.float32),
@@ -237,7 +239,7 @@ def decode_attention(
     num_seen=length + 1,
     num_blocks=reach.lane,
   )
-  return _ungroup((out / total).astype(q.dtype))
+  return _ungroup((out / total).astype(q.dtype).swapaxes(1, 2))
 
 
 def _add_keys(
@@ -246,10 +248,10 @@ def _add_keys(
   """Adds a cache's keys to a softmax under way.
 
   Args:
-    softmax: float32 [R, G, K, M, 1] twice, [R, G, K, M, H].
-    q: [R, G, K, M, H].
+    softmax: float32 [R, K, G, M, 1] twice, [R, K, G, M, H].
+    q: [R, K, G, M, H].
     key, value: [..., blocks, H, size], [..., blocks, size, H].
-    times: multiplies [R, G, K, M, .] with a block of a cache.
+    times: multiplies [R, K, G, M, .] with a block of a cache.
     first_seen: int [R, G], keys before it are out of a lane's window; or None.
     num_seen: int [R, G], keys before it have been written.
     num_blocks: int [], how many to read.
@@ -265,7 +267,7 @@ def _add_keys(
       seen &= places >= first_seen[..., None]
     block = lambda x: jax.lax.dynamic_index_in_dim(x, i, -3, keepdims=False)
     scores = _capped(_scale(q, times(q, block(key))), soft_cap)
-    scores = jnp.where(seen[:, :, None, None], scores, NEG_INF)
+    scores = jnp.where(seen[:, None, :, None], scores, NEG_INF)
     new_most = jnp.maximum(most, jnp.max(scores, -1, keepdims=True))
     # Where nothing has been seen yet, the next key seen makes this 0.
     kept, powers = jnp.exp(most - new_most), jnp.exp(scores - new_most)

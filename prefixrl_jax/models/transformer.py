@@ -436,7 +436,7 @@ def init_caches(config, *, rows, lanes, trunk_length, completion_length):
   trunk_blocks, trunk_size = attention.key_blocks(trunk_length)
   lane_blocks, lane_size = attention.key_blocks(completion_length)
   trunk = (rows, config.num_kv_heads, trunk_blocks)
-  lane = (rows, lanes, config.num_kv_heads, lane_blocks)
+  lane = (rows, config.num_kv_heads, lanes, lane_blocks)
   head_dim = config.head_dim
   one = lambda _: KVCache(
     trunk_key=jnp.zeros((*trunk, head_dim, trunk_size), dtype),

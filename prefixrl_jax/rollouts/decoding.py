@@ -53,16 +53,16 @@ def state_shardings(mesh, abstract: SamplerState) -> SamplerState:
   of_cache = {
     "trunk_key": ("rows", "kv_heads", None, "head_dim", "length"),
     "trunk_value": ("rows", "kv_heads", None, "length", "head_dim"),
-    "lane_key": ("rows", "lanes", "kv_heads", None, "head_dim", "length"),
-    "lane_value": ("rows", "lanes", "kv_heads", None, "length", "head_dim"),
+    "lane_key": ("rows", "kv_heads", "lanes", None, "head_dim", "length"),
+    "lane_value": ("rows", "kv_heads", "lanes", None, "length", "head_dim"),
   }
   # How a token's keys and values lie together, as the loop on a TPU wants it;
   # else it would copy all of them on its way in and out.
   of_tpu = {
     "trunk_key": (2, 0, 1, 3, 4),
     "trunk_value": (2, 0, 1, 3, 4),
-    "lane_key": (0, 1, 3, 5, 2, 4),
-    "lane_value": (0, 1, 3, 4, 2, 5),
+    "lane_key": (0, 2, 3, 5, 1, 4),
+    "lane_value": (0, 2, 3, 4, 1, 5),
   }
   is_tpu = mesh.devices.flat[0].platform == "tpu"
 
@@ -100,7 +100,10 @@ def make_admit(config, shardings: SamplerState):
     begun = transformer.embed_trunks(config, {"embedding": embedding}, trunks)
     return trunk_tokens.at[row_ids].set(trunks), begun
 
-  go_on = jit_prefill_layer(config, shardings)
+  inner, last = (
+    jit_prefill_layer(config, shardings, is_last=x) for x in (False, True)
+  )
+  each = [*[inner] * (config.num_layers - 1), last]
   own = [of_layer(config, i) for i in range(config.num_layers)]
 
   def admit(params, state, row_ids, trunks):
@@ -108,8 +111,9 @@ def make_admit(config, shardings: SamplerState):
       state.trunk_tokens, params["embedding"], row_ids, trunks
     )
     caches = []
-    for layer, cache, told in zip(params["layers"], state.caches, own):
-      x, cache = go_on(layer, x, turns, cache, row_ids, told)
+    layers = zip(each, params["layers"], state.caches, own)
+    for run, layer, cache, told in layers:
+      x, cache = run(layer, x, turns, cache, row_ids, told)
       caches.append(cache)
     return dataclasses.replace(
       state, caches=tuple(caches), trunk_tokens=trunk_tokens
@@ -118,10 +122,21 @@ def make_admit(config, shardings: SamplerState):
   return admit
 
 
-def jit_prefill_layer(config, shardings: SamplerState):
-  """Returns `transformer.prefill_layer`, compiled; its cache is used up."""
+def jit_prefill_layer(config, shardings: SamplerState, *, is_last=False):
+  """Returns `transformer.prefill_layer`, compiled; its cache is used up.
+
+  Behind the last layer nothing is wanted but its cache: with `is_last` there is
+  no residual, and XLA leaves out what would make one.
+  """
+
+  def run(params, x, turns, cache, row_ids, own):
+    x, cache = transformer.prefill_layer(
+      config, params, x, turns, cache, row_ids, own
+    )
+    return None if is_last else x, cache
+
   return jax.jit(
-    functools.partial(transformer.prefill_layer, config),
+    run,
     donate_argnames="cache",
     out_shardings=(None, shardings.caches[0]),
     compiler_options=compiler_options(shardings.trunk_tokens.mesh),
