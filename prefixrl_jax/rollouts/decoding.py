@@ -82,7 +82,9 @@ def state_shardings(mesh, abstract: SamplerState) -> SamplerState:
 
 
 def make_admit(config, shardings: SamplerState):
-  """Returns what prefills new trunks into rows; one compiled layer serves all.
+  """Returns what prefills new trunks into rows.
+
+  One compiled layer serves all but the last.
 
   It is (params, state, row_ids, trunks) -> state, with unstacked parameters,
   int [r] rows to fill, of which numbers beyond the rows are ignored, and
@@ -100,10 +102,9 @@ def make_admit(config, shardings: SamplerState):
     begun = transformer.embed_trunks(config, {"embedding": embedding}, trunks)
     return trunk_tokens.at[row_ids].set(trunks), begun
 
-  inner, last = (
-    jit_prefill_layer(config, shardings, is_last=x) for x in (False, True)
-  )
-  each = [*[inner] * (config.num_layers - 1), last]
+  inner = jit_prefill_layer(config, shardings)
+  last = jit_prefill_layer(config, shardings, is_last=True)
+  run = [inner] * (config.num_layers - 1) + [last]
   own = [of_layer(config, i) for i in range(config.num_layers)]
 
   def admit(params, state, row_ids, trunks):
@@ -111,9 +112,9 @@ def make_admit(config, shardings: SamplerState):
       state.trunk_tokens, params["embedding"], row_ids, trunks
     )
     caches = []
-    layers = zip(each, params["layers"], state.caches, own)
-    for run, layer, cache, told in layers:
-      x, cache = run(layer, x, turns, cache, row_ids, told)
+    layers = zip(run, params["layers"], state.caches, own)
+    for go_through, layer, cache, told in layers:
+      x, cache = go_through(layer, x, turns, cache, row_ids, told)
       caches.append(cache)
     return dataclasses.replace(
       state, caches=tuple(caches), trunk_tokens=trunk_tokens
