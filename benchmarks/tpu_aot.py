@@ -31,7 +31,7 @@ from jax.experimental import topologies
 from benchmarks import measuring, ours
 from configs import math as math_config
 from prefixrl_jax.batches import TrainBatch
-from prefixrl_jax.distributed import memory, sharding
+from prefixrl_jax.distributed import backends, memory, sharding
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.learner.packing import Lane, Layout, Tree, pack
 from prefixrl_jax.ledger import attention_flops, flops_per_token
@@ -40,7 +40,6 @@ from prefixrl_jax.models import (
   attention_kernel,
   block_map,
   transformer,
-  tree_attention,
 )
 from prefixrl_jax.models.transformer import TransformerConfig
 
@@ -198,7 +197,7 @@ def count_by_hand(
   weights = size * num_params / tensor
   a_layer = size * matmul(head=False) / 2 / c.num_layers / tensor
   kv = 2 * size * c.num_kv_heads * c.head_dim / tensor
-  block = attention.KEY_BLOCKS["tpu"]
+  block = backends.BACKENDS["tpu"].key_block
   kept = memory.bytes_kept(config) / tensor
   head = 2 * c.width * c.vocab_size
   return {
@@ -275,7 +274,7 @@ def describe_kernel(topology: str, config: TransformerConfig) -> dict:
     platform="tpu", topology_name=topology
   ).devices
   chip = jax.sharding.SingleDeviceSharding(chips[0])
-  block_q, block_kv = tree_attention.BLOCK_SIZES["tpu"]
+  block_q, block_kv = backends.BACKENDS["tpu"].attention_blocks
 
   def loss(q, k, v, places):
     schedule = block_map.make_schedule(

@@ -1,5 +1,6 @@
 """Eight host devices, set before jax is imported; a tiny model."""
 
+import dataclasses
 import os
 import pathlib
 import socket
@@ -23,6 +24,7 @@ import jax
 import numpy as np
 import pytest
 
+from prefixrl_jax.distributed import backends
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.models import transformer
 
@@ -59,6 +61,17 @@ def eight_devices():
 @pytest.fixture
 def rng():
   return np.random.default_rng(0)
+
+
+@pytest.fixture
+def set_key_block(monkeypatch):
+  """Sets the size of a cache's blocks of keys for the test."""
+
+  def to(size):
+    changed = dataclasses.replace(backends.BACKENDS["cpu"], key_block=size)
+    monkeypatch.setitem(backends.BACKENDS, "cpu", changed)
+
+  return to
 
 
 @pytest.fixture

@@ -1,7 +1,6 @@
 """The device mesh."""
 
 import math
-import os
 
 import jax
 import numpy as np
@@ -9,28 +8,6 @@ import numpy as np
 from prefixrl_jax.types import UserError
 
 AXES = ("data", "fsdp", "tensor", "expert")
-
-
-def platform() -> str:
-  """Returns what the mesh in force consists of: "cpu", "gpu" or "tpu".
-
-  Its devices need not be here: programs are also compiled for other machines.
-  """
-  device = jax.sharding.get_abstract_mesh().abstract_device
-  return device.platform if device else jax.default_backend()
-
-
-def compiler_options(mesh) -> dict[str, int]:
-  """Returns options to compile the mesh's large programs with.
-
-  On a CPU they run as fast without LLVM's costlier passes: nearly all of their
-  time is the library's, in matrix products. What XLA_FLAGS says holds.
-  """
-  level = "xla_backend_optimization_level"
-  on_cpu = mesh.devices.flat[0].platform == "cpu"
-  if not on_cpu or level in os.environ.get("XLA_FLAGS", ""):
-    return {}
-  return {level: 1}
 
 
 def make_mesh(

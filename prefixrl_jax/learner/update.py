@@ -7,8 +7,7 @@ import jax.numpy as jnp
 import optax
 
 from prefixrl_jax.batches import TrainState
-from prefixrl_jax.distributed import sharding
-from prefixrl_jax.distributed.mesh import compiler_options
+from prefixrl_jax.distributed import backends, sharding
 from prefixrl_jax.learner import losses
 from prefixrl_jax.learner.logprobs import action_logprobs, num_scored
 from prefixrl_jax.models import adapters, experts, tree_attention
@@ -191,7 +190,9 @@ def make_update(
     update,
     donate_argnums=0,
     out_shardings=(_shardings(state), None),
-    compiler_options=compiler_options(state.step.sharding.mesh),
+    compiler_options=backends.of_mesh(
+      state.step.sharding.mesh
+    ).compiler_options(),
   )
 
 

@@ -10,13 +10,9 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from prefixrl_jax.distributed.mesh import platform
+from prefixrl_jax.distributed import backends
 
 NEG_INF = -1e30
-
-# A cache lies in blocks of at most so many keys, and decoding reads it block by
-# block. (XLA:CPU copies what it reads of a cache, unless it is all of it.)
-KEY_BLOCKS = {"cpu": 256, "gpu": 256, "tpu": 512}
 
 
 class Places(NamedTuple):
@@ -100,7 +96,7 @@ def dense_attention(q, k, v, mask, soft_cap=None):
 
 def key_blocks(length: int) -> tuple[int, int]:
   """Returns how many blocks a cache of this length has, and their size."""
-  count = -(-length // KEY_BLOCKS[platform()])
+  count = -(-length // backends.in_force().key_block)
   return count, -(-length // count)
 
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import jax
 import jax.numpy as jnp
 
-from prefixrl_jax.distributed.mesh import platform
+from prefixrl_jax.distributed import backends
 from prefixrl_jax.models import attention, block_map
 
 # As in attention_kernel: a query that sees nothing weighs everything exactly 0.
@@ -84,10 +84,10 @@ _attention.defvjp(_forward, _backward)
 
 
 def _over_rows(one_row, visits):
-  """Runs rows side by side on a GPU, one after another on a CPU."""
+  """Runs rows one after another, or side by side."""
 
   def run(*arrays):
-    if _in_turn():
+    if backends.in_force().rows_in_turn:
       each = lambda x: one_row(x[0].code, x[0].count, *x[1])
       return jax.lax.map(each, (visits, arrays))
     longest = jnp.max(visits.count)
@@ -96,11 +96,6 @@ def _over_rows(one_row, visits):
     )
 
   return run
-
-
-def _in_turn() -> bool:
-  """A CPU has no use for wider steps, and rows differ in their visits."""
-  return platform() == "cpu"
 
 
 def _forward_row(how, codes, num_visits, q_places, k_places, q, k, v):

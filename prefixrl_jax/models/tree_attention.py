@@ -6,18 +6,13 @@ import jax
 import jax.numpy as jnp
 from jax.sharding import PartitionSpec
 
-from prefixrl_jax.distributed import sharding
-from prefixrl_jax.distributed.mesh import platform
+from prefixrl_jax.distributed import backends, sharding
 from prefixrl_jax.models import (
   attention,
   attention_kernel,
   attention_xla,
   block_map,
 )
-
-# Tokens in a block of queries and of keys. XLA:CPU: measured with
-# benchmarks.learner; TPU: the largest whose scores stay in vector memory.
-BLOCK_SIZES = {"cpu": (64, 64), "gpu": (256, 256), "tpu": (512, 512)}
 
 
 def make_schedule(rows, *, window=None) -> block_map.Schedule:
@@ -29,8 +24,9 @@ def make_schedule(rows, *, window=None) -> block_map.Schedule:
   """
   places = attention.places_of(rows)
   length = -(-places.tree.shape[1] // 8) * 8
-  block_q, block_kv = BLOCK_SIZES[platform()]
-  if platform() != "tpu":
+  backend = backends.in_force()
+  block_q, block_kv = backend.attention_blocks
+  if not backend.has_attention_kernel:
     block_q, block_kv = min(block_q, length), min(block_kv, length)
   return block_map.make_schedule(
     *places, block_q=block_q, block_kv=block_kv, window=window
@@ -103,7 +99,7 @@ def for_layers(config, rows):
 
 
 def _implementation(schedule, length):
-  if platform() == "tpu":
+  if backends.in_force().has_attention_kernel:
     return attention_kernel.tree_flash_attention
   if length <= min(schedule.block_q, schedule.block_kv):
     return _one_block

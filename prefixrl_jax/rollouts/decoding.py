@@ -8,8 +8,7 @@ import jax.numpy as jnp
 from jax.experimental.layout import Format, Layout
 
 from prefixrl_jax.batches import KVCache, SamplerState
-from prefixrl_jax.distributed import sharding
-from prefixrl_jax.distributed.mesh import compiler_options
+from prefixrl_jax.distributed import backends, sharding
 from prefixrl_jax.models import attention, transformer
 from prefixrl_jax.models.decoder_config import of_layer
 
@@ -56,21 +55,11 @@ def state_shardings(mesh, abstract: SamplerState) -> SamplerState:
     "lane_key": ("rows", "kv_heads", "lanes", None, "head_dim", "length"),
     "lane_value": ("rows", "kv_heads", "lanes", None, "length", "head_dim"),
   }
-  # How a token's keys and values lie together, as the loop on a TPU wants it;
-  # else it would copy all of them on its way in and out.
-  of_tpu = {
-    "trunk_key": (2, 0, 1, 3, 4),
-    "trunk_value": (2, 0, 1, 3, 4),
-    "lane_key": (0, 2, 3, 5, 1, 4),
-    "lane_value": (0, 2, 3, 4, 1, 5),
-  }
-  is_tpu = mesh.devices.flat[0].platform == "tpu"
+  order = backends.of_mesh(mesh).cache_order
 
   def place(name, cache):
     where = sharding.sharding(mesh, getattr(cache, name).shape, *of_cache[name])
-    if is_tpu and name in of_tpu:
-      return Format(Layout(of_tpu[name]), where)
-    return where
+    return Format(Layout(order[name]), where) if name in order else where
 
   return dataclasses.replace(
     shardings,
@@ -140,7 +129,9 @@ def jit_prefill_layer(config, shardings: SamplerState, *, is_last=False):
     run,
     donate_argnames="cache",
     out_shardings=(None, shardings.caches[0]),
-    compiler_options=compiler_options(shardings.trunk_tokens.mesh),
+    compiler_options=backends.of_mesh(
+      shardings.trunk_tokens.mesh
+    ).compiler_options(),
   )
 
 

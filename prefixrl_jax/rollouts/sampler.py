@@ -16,8 +16,7 @@ from typing import Any
 import jax
 import numpy as np
 
-from prefixrl_jax.distributed import sharding
-from prefixrl_jax.distributed.mesh import compiler_options, platform
+from prefixrl_jax.distributed import backends, sharding
 from prefixrl_jax.models import transformer
 from prefixrl_jax.models.decoder_config import of_layer
 from prefixrl_jax.models.layers import Block
@@ -27,10 +26,6 @@ from prefixrl_jax.types import Completion, UserError
 
 # The first component of a completion's key.
 PURPOSES = {"screening": 0, "collection": 1, "sampling": 2, "evaluation": 3}
-
-# What a look at the lanes costs, in decode steps of all lanes; the lanes that
-# wait for it may cost as much. A CPU's was measured, the others' were not.
-_LOOK = {"cpu": 0.0, "gpu": 0.25, "tpu": 0.25}
 
 _NO_TRUNK = np.zeros(0, np.int32)
 
@@ -119,7 +114,7 @@ class Sampler:
     donate = functools.partial(
       jax.jit,
       donate_argnames="state",
-      compiler_options=compiler_options(mesh),
+      compiler_options=backends.of_mesh(mesh).compiler_options(),
     )
     self._init = jax.jit(init, out_shardings=shardings)
     self._unstack = transformer.make_unstack(config, mesh)
@@ -269,7 +264,8 @@ class Sampler:
         is_busy = any(row and row.is_busy for row in rows)
         if is_busy:
           owes = waiting is not None or any(row and row.owed for row in rows)
-          patience = int(_LOOK[platform()] * self.rows * self.lanes)
+          look = backends.in_force().cost_of_a_look
+          patience = int(look * self.rows * self.lanes)
           if not owes:
             patience = np.iinfo(np.int32).max
           self._state, status = self._decode(

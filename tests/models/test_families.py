@@ -24,7 +24,6 @@ from prefixrl_jax.learner import losses
 from prefixrl_jax.learner.logprobs import action_logprobs
 from prefixrl_jax.learner.packing import Lane, Layout, Tree, pack
 from prefixrl_jax.models import (
-  attention,
   importing,
   transformer,
   tree_attention,
@@ -172,10 +171,10 @@ def _sampled(name):
 
 @pytest.mark.parametrize("source", [_golden, _live])
 @_each_family
-def test_greedy_decoding(name, source, monkeypatch):
+def test_greedy_decoding(name, source, set_key_block):
   if _loaded(name)[0].windows != (None,):
     # They cut through several blocks of trunk and of lane.
-    monkeypatch.setitem(attention.KEY_BLOCKS, "cpu", 16)
+    set_key_block(16)
   np.testing.assert_array_equal(_sampled(name), source(name)["greedy"])
 
 

@@ -1,0 +1,79 @@
+"""What CPU, GPU and TPU want done differently.
+
+A CPU's choices were measured, a TPU's come from what its compiler says
+(docs/performance.md); a GPU's were not measured.
+"""
+
+import dataclasses
+import os
+from collections.abc import Mapping
+
+import jax
+
+
+@dataclasses.dataclass(frozen=True)
+class Backend:
+  """How programs are laid out and run."""
+
+  # A cache lies in blocks of at most so many keys, and decoding reads it block
+  # by block. (XLA:CPU copies what it reads of a cache, unless it is all of it.)
+  key_block: int
+  # Tokens in a block of queries and of keys, in attention over packed rows.
+  # TPU: the largest whose scores stay in vector memory.
+  attention_blocks: tuple[int, int]
+  has_attention_kernel: bool = False
+  # A CPU has no use for wider steps, and rows differ in their visits.
+  rows_in_turn: bool = False
+  # What a look at the lanes costs, in decode steps of all lanes; the lanes that
+  # wait for it may cost as much. Measured on a CPU only.
+  cost_of_a_look: float = 0.25
+  # The order in memory of a KVCache's axes, where it is not theirs: as the
+  # decode loop wants them, which else copies all of them in and out.
+  cache_order: Mapping[str, tuple[int, ...]] = dataclasses.field(
+    default_factory=dict
+  )
+  # LLVM's, of large programs: they run as fast on a CPU without its costlier
+  # passes, since nearly all of their time is the library's, in products.
+  optimization_level: int | None = None
+
+  def compiler_options(self) -> dict[str, int]:
+    """Returns options for large programs; what XLA_FLAGS says holds."""
+    level = "xla_backend_optimization_level"
+    is_said = level in os.environ.get("XLA_FLAGS", "")
+    if self.optimization_level is None or is_said:
+      return {}
+    return {level: self.optimization_level}
+
+
+BACKENDS = {
+  "cpu": Backend(
+    key_block=256,
+    attention_blocks=(64, 64),
+    rows_in_turn=True,
+    cost_of_a_look=0.0,
+    optimization_level=1,
+  ),
+  "gpu": Backend(key_block=256, attention_blocks=(256, 256)),
+  "tpu": Backend(
+    key_block=512,
+    attention_blocks=(512, 512),
+    has_attention_kernel=True,
+    cache_order={
+      "trunk_key": (2, 0, 1, 3, 4),
+      "trunk_value": (2, 0, 1, 3, 4),
+      "lane_key": (0, 2, 3, 5, 1, 4),
+      "lane_value": (0, 2, 3, 4, 1, 5),
+    },
+  ),
+}
+
+
+def in_force() -> Backend:
+  """Returns that of the mesh in force, whose devices need not be here."""
+  device = jax.sharding.get_abstract_mesh().abstract_device
+  return BACKENDS[device.platform if device else jax.default_backend()]
+
+
+def of_mesh(mesh: jax.sharding.Mesh) -> Backend:
+  """Returns that of a mesh's devices."""
+  return BACKENDS[mesh.devices.flat[0].platform]
