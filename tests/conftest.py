@@ -64,14 +64,14 @@ def rng():
 
 
 @pytest.fixture
-def set_key_block(monkeypatch):
-  """Sets the size of a cache's blocks of keys for the test."""
+def change_backend(monkeypatch):
+  """Changes fields of the CPU's Backend for the test."""
 
-  def to(size):
-    changed = dataclasses.replace(backends.BACKENDS["cpu"], key_block=size)
+  def change(**fields):
+    changed = dataclasses.replace(backends.BACKENDS["cpu"], **fields)
     monkeypatch.setitem(backends.BACKENDS, "cpu", changed)
 
-  return to
+  return change
 
 
 @pytest.fixture

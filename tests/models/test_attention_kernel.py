@@ -95,9 +95,9 @@ def test_blockwise_equals_dense(
       assert not a[places.tree == 0].any()
 
 
-def test_rows_side_by_side_equal_dense(rng, packed_rows, monkeypatch):
+def test_rows_side_by_side_equal_dense(rng, packed_rows, change_backend):
   """As on a GPU, where rows go through their visits in step."""
-  monkeypatch.setattr(attention_xla, "_in_turn", lambda: False)
+  change_backend(rows_in_turn=False)
   places = packed_rows(rng, LENGTH, 3)
   inputs = _inputs(rng, places, 6, 2, 8)
   blockwise = functools.partial(_blockwise, "xla", block_q=32, block_kv=16)

@@ -171,10 +171,10 @@ def _sampled(name):
 
 @pytest.mark.parametrize("source", [_golden, _live])
 @_each_family
-def test_greedy_decoding(name, source, set_key_block):
+def test_greedy_decoding(name, source, change_backend):
   if _loaded(name)[0].windows != (None,):
     # They cut through several blocks of trunk and of lane.
-    set_key_block(16)
+    change_backend(key_block=16)
   np.testing.assert_array_equal(_sampled(name), source(name)["greedy"])
 
 

@@ -125,13 +125,13 @@ def test_dense_attention_caps_scores_and_is_zero_where_nothing_is_seen(rng):
 
 @pytest.mark.parametrize("block", [128, 3])
 def test_decoding_equals_the_forward_pass(
-  model, params, rng, set_key_block, block
+  model, params, rng, change_backend, block
 ):
   """Lanes with different forks on one trunk, teacher-forced.
 
   Caches are one block, or blocks of three keys, the last with room to spare.
   """
-  set_key_block(block)
+  change_backend(key_block=block)
   trunk = rng.integers(0, model.vocab_size, (1, 8))
   forks, steps = np.array([[8, 3, 1]]), 4
   lanes = rng.integers(0, model.vocab_size, (1, 3, steps))

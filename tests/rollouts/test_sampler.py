@@ -91,9 +91,9 @@ def test_logprobs_are_the_teacher_forced_ones(
 
 @pytest.mark.parametrize("block", [128, 4])
 def test_order_and_refills_change_no_bit(
-  model, params, one_device, rng, set_key_block, block
+  model, params, one_device, rng, change_backend, block
 ):
-  set_key_block(block)
+  change_backend(key_block=block)
   requests = _requests(rng, model)
   samplers = [
     _sampler(model, one_device, params, steps_per_dispatch=steps)
@@ -112,7 +112,7 @@ def test_order_and_refills_change_no_bit(
 
 
 def test_results_do_not_depend_on_the_schedule(
-  model, params, one_device, rng, set_key_block
+  model, params, one_device, rng, change_backend
 ):
   requests = _requests(rng, model)
   expected = _sampler(model, one_device, params).sample(
@@ -123,7 +123,7 @@ def test_results_do_not_depend_on_the_schedule(
     ([1, 0, 3, 2, 4], 5, 7, 6, 4),
     ([2, 0, 1, 4, 3], 1, 4, 3, 1),
   ):
-    set_key_block(block)
+    change_backend(key_block=block)
     sampler = _sampler(
       model,
       one_device,
