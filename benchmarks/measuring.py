@@ -68,6 +68,15 @@ def seconds_of(run: Callable[[], Any]) -> float:
   return time.perf_counter() - started
 
 
+def spread(seconds: list[float]) -> dict[str, float]:
+  """Returns a table's columns of what several calls took."""
+  return {
+    "seconds": statistics.median(seconds),
+    "least": min(seconds),
+    "most": max(seconds),
+  }
+
+
 @dataclasses.dataclass
 class Timed:
   """What the calls of one run took."""
@@ -82,12 +91,7 @@ class Timed:
 
   def row(self) -> dict[str, float]:
     """Returns columns of a table."""
-    return {
-      "seconds": self.median,
-      "least": min(self.seconds),
-      "most": max(self.seconds),
-      "peak GiB": self.peak_gib,
-    }
+    return {**spread(self.seconds), "peak GiB": self.peak_gib}
 
 
 Maker = Callable[[], Callable[[], Any]]
@@ -172,9 +176,10 @@ def show(title: str, rows: list[dict[str, Any]], file: str) -> None:
       *(f"{v:.3g}" if isinstance(v, float) else str(v) for v in row.values())
     )
   # A file or a pipe is no narrower than the table.
-  terminal = Console()
-  width = None if terminal.is_terminal else 200
-  Console(width=width).print(table)
+  console = Console()
+  if not console.is_terminal:
+    console.width = 200
+  console.print(table)
   if file:
     path = epath.Path(file)
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -10,8 +10,7 @@ machine's cores: their row shows what sharding costs, not what it gains.
 
 import functools
 import os
-import subprocess
-import sys
+from unittest import mock
 
 import numpy as np
 from absl import app, flags
@@ -25,7 +24,6 @@ from prefixrl_jax.learner.packing import Lane, Tree
 _FIGURE = flags.DEFINE_string("figure", "", "Stem of the figure, PNG and SVG.")
 _REPEATS = flags.DEFINE_integer("repeats", 3, "Timed calls of each.", 3)
 _JSON = flags.DEFINE_string("json", "", "File for the figures.")
-_ONE = flags.DEFINE_bool("one_point", False, "Print the speed of one unit.")
 
 _MODEL = "tiny"
 # What grows -> {how much: what is sampled}
@@ -71,18 +69,9 @@ def _seconds(make, work) -> float:
 
 def _on_devices(count: int) -> float:
   """The speed of one unit in a process that has so many host devices."""
-  done = subprocess.run(
-    [sys.executable, "-m", "benchmarks.scaling", "--one_point"],
-    env=dict(
-      os.environ,
-      XLA_FLAGS=f"--xla_force_host_platform_device_count={count}",
-    ),
-    capture_output=True,
-    text=True,
-  )
-  if done.returncode:
-    sys.exit(done.stderr)
-  return float(done.stdout.split()[-1])
+  devices = f"--xla_force_host_platform_device_count={count}"
+  with mock.patch.dict(os.environ, XLA_FLAGS=devices):
+    return tokens_per_second(ONE_UNIT)
 
 
 def _draw(figures: dict[str, dict[int, float]], stem: str) -> None:
@@ -106,9 +95,6 @@ def _draw(figures: dict[str, dict[int, float]], stem: str) -> None:
 def main(argv) -> None:
   """Measures every point; prints a table and draws the figure."""
   del argv
-  if _ONE.value:
-    print(tokens_per_second(ONE_UNIT))
-    return
   figures = {
     name: {n: tokens_per_second(unit) for n, unit in units.items()}
     for name, units in SAMPLING.items()

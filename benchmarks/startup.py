@@ -8,7 +8,6 @@ of compiled programs, `cached` with what `cold` left there. One core: put
 """
 
 import os
-import statistics
 import subprocess
 import sys
 import tempfile
@@ -60,13 +59,7 @@ def main(argv) -> None:
     f"Process start to first step, {flags.FLAGS.model},"
     f" {len(os.sched_getaffinity(0))} cores",
     [
-      {
-        "by": name,
-        "seconds": statistics.median(times),
-        "least": min(times),
-        "most": max(times),
-      }
-      for name, times in seconds.items()
+      {"by": name, **measuring.spread(times)} for name, times in seconds.items()
     ],
     flags.FLAGS.json,
   )
