@@ -11,10 +11,17 @@ measurements.
 The compiler counts the body of a loop once, so FLOPs and bytes are those of
 unrolled programs of one and two layers, whose difference is a layer, and of
 one block of keys a layer in the decode loop.
+
+What a program takes is at most the compiler's peak of live memory, by which it
+refuses one that a device cannot hold, but which counts memory on the chip too;
+and at most its arguments, results and temporaries, whose sum can be far more
+(libtpu 0.0.42 compiles an update of 21 GiB, thus counted, for chips of 15.75).
+The table shows the lesser.
 """
 
 import dataclasses
 import functools
+import importlib.metadata
 import os
 import time
 from typing import Any
@@ -51,6 +58,7 @@ _LAYERS = flags.DEFINE_integer("layers", 36, "Layers; fewer compile sooner.")
 _PROGRAMS = flags.DEFINE_list(
   "programs", ["prefill layer", "decode", "update"], "Which, of these."
 )
+_TREES = flags.DEFINE_integer("trees", 2, "Trees of a packed row.")
 _JSON = flags.DEFINE_string("json", "", "Stem of files for the figures.")
 
 QWEN3_4B = TransformerConfig(
@@ -67,10 +75,13 @@ QWEN3_4B = TransformerConfig(
   param_dtype="float32",
   remat="full",
 )
-# A row of 36,864 tokens: two trees of a trunk and eight lanes of 2,048 each.
+# A tree of 18,432 tokens: a trunk and eight lanes of 2,048 each.
 TRUNK, LANES, LANE = 2048, 8, 2048
-TREES_A_ROW = 2
-ROW_LENGTH = TREES_A_ROW * (TRUNK + LANES * LANE)
+
+
+def row_length() -> int:
+  """Returns how many tokens a packed row has."""
+  return _TREES.value * (TRUNK + LANES * LANE)
 
 
 def trees() -> list[Tree]:
@@ -84,14 +95,14 @@ def trees() -> list[Tree]:
   )
   return [
     Tree(np.full(TRUNK, i, np.int32), [lane] * LANES, False)
-    for i in range(TREES_A_ROW)
+    for i in range(_TREES.value)
   ]
 
 
 def visible_pairs() -> int:
   """Returns how many pairs of tokens of such a row see each other."""
   triangle = lambda n: n * (n + 1) // 2
-  return TREES_A_ROW * (
+  return _TREES.value * (
     triangle(TRUNK) + LANES * (TRUNK * LANE + triangle(LANE))
   )
 
@@ -124,7 +135,7 @@ def lower_programs(
       x.dtype,
       sharding=sharding.rows_sharding(mesh, x.shape, axis=1),
     ),
-    pack([], Layout(ROW_LENGTH, shards, 2)),
+    pack([], Layout(row_length(), shards, 2)),
   )
   with jax.set_mesh(mesh):
     updating = step.lower(state, batch, None)
@@ -139,7 +150,7 @@ def memory_plan(config: TransformerConfig, mesh) -> dict[str, float]:
   whole.rollouts.update(max_prompt_length=TRUNK, max_completion_length=LANE)
   whole.collect.update(rows=2 * shards, lanes=LANES)
   whole.train.update(prompts_per_step=shards, completions_per_prompt=LANES)
-  whole.learner.update(row_length=ROW_LENGTH)
+  whole.learner.update(row_length=row_length())
   whole.arms = {"rl": whole.arms.rl}  # one kind of trees: one sum of gradients
   return memory.plan(whole, config, mesh, rows_per_micro=shards)
 
@@ -213,13 +224,13 @@ def count_by_hand(
     "update": {
       "flops": shards
       * (
-        4 * ROW_LENGTH * matmul(head=False)
-        + 4 * TREES_A_ROW * LANES * LANE * head
+        4 * row_length() * matmul(head=False)
+        + 4 * _TREES.value * LANES * LANE * head
       ),
       # Forward twice and backward; AdamW reads four numbers, writes three.
       "bytes accessed": 3 * weights
       + 7 * 4 * num_params / mesh.size
-      + 2 * 2 * ROW_LENGTH * c.num_layers * kept,
+      + 2 * 2 * row_length() * c.num_layers * kept,
     },
   }
 
@@ -230,6 +241,16 @@ def _count(program, instruction: str) -> int | str:
     return program.as_text().count(instruction)
   except jax.errors.JaxRuntimeError:
     return "unreadable"  # some collectives of v6e are too new for the reader
+
+
+def _most_bytes(sizes: Any) -> int:
+  """Returns the lesser of two bounds on what a program takes, arguments too."""
+  s = sizes
+  results = s.output_size_in_bytes - s.alias_size_in_bytes
+  return min(
+    s.peak_memory_in_bytes,
+    s.argument_size_in_bytes + results + s.temp_size_in_bytes,
+  )
 
 
 def describe_programs(topology: str, config: TransformerConfig) -> list[dict]:
@@ -253,10 +274,12 @@ def describe_programs(topology: str, config: TransformerConfig) -> list[dict]:
         "program": name,
         "compile s": seconds,
         "arguments GiB": sizes.argument_size_in_bytes / 2**30,
-        "temporaries GiB": sizes.temp_size_in_bytes / 2**30,
+        "at most GiB": _most_bytes(sizes) / 2**30,
         "planned GiB": sum(planned[x] for x in PLANNED[name]) / share / 2**30,
         "temporaries / caches": (
           sizes.temp_size_in_bytes / planned["kv caches"]
+          if name == "decode"
+          else ""
         ),
         "TFLOP a device": cost[name]["flops"] / 1e12,
         "by hand": counted[name]["flops"] / mesh.size / 1e12,
@@ -284,7 +307,7 @@ def describe_kernel(topology: str, config: TransformerConfig) -> dict:
     return jnp.sum(out.astype(jnp.float32) ** 2)
 
   shape = lambda dtype, *x: jax.ShapeDtypeStruct(
-    (1, ROW_LENGTH, *x), dtype, sharding=chip
+    (1, row_length(), *x), dtype, sharding=chip
   )
   heads = lambda n: shape(config.dtype, n // _TENSOR.value, config.head_dim)
   q, kv = heads(config.num_heads), heads(config.num_kv_heads)
@@ -296,7 +319,7 @@ def describe_kernel(topology: str, config: TransformerConfig) -> dict:
     )
   )
   sizes = done.memory_analysis()
-  batch = pack(trees(), Layout(ROW_LENGTH, 1, 1))
+  batch = pack(trees(), Layout(row_length(), 1, 1))
   with jax.default_device(jax.devices("cpu")[0]):
     visits = block_map.make_schedule(
       *attention.places_of(jax.tree.map(lambda x: jnp.asarray(x[0]), batch)),
@@ -304,15 +327,15 @@ def describe_kernel(topology: str, config: TransformerConfig) -> dict:
       block_kv=block_kv,
       window=None,
     ).by_query.count.sum()
-  blocks = (ROW_LENGTH // block_q) * (ROW_LENGTH // block_kv)
+  blocks = (row_length() // block_q) * (row_length() // block_kv)
   pairs = float(visits) * block_q * block_kv
   return {
     "topology": topology,
-    "tokens": ROW_LENGTH,
+    "tokens": row_length(),
     "compile s": seconds,
     "temporaries GiB": sizes.temp_size_in_bytes / 2**30,
     "scores dense GiB": 4
-    * ROW_LENGTH**2
+    * row_length() ** 2
     * config.num_heads
     / _TENSOR.value
     / 2**30,
@@ -334,8 +357,10 @@ def main(argv) -> None:
     [describe_kernel(t, config) for t in _TOPOLOGIES.value],
     file("kernel"),
   )
+  libtpu = importlib.metadata.version("libtpu")
   measuring.show(
-    f"programs, {config.num_layers} layers, tensor {_TENSOR.value}",
+    f"programs, {config.num_layers} layers, tensor {_TENSOR.value},"
+    f" libtpu {libtpu}",
     [r for t in _TOPOLOGIES.value for r in describe_programs(t, config)],
     file("programs"),
   )

@@ -17,12 +17,16 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from prefixrl_jax.models import attention, block_map
+from prefixrl_jax.types import UserError
 
 # Below every real score and above every masked one: their difference has the
 # exponential 0, also for a query that sees nothing.
 _FLOOR = attention.NEG_INF / 2
 # Large groups of heads need more than the default of 16 MB.
 _VMEM_LIMIT = 48 * 2**20
+# Visits of all rows that lie in a core's scalar memory, of 1 MiB, beside what
+# the compiler keeps there: one row of 504 blocks, more rows of fewer.
+_MOST_VISITS = 504**2
 
 
 class _How(NamedTuple):
@@ -51,10 +55,21 @@ def tree_flash_attention(
 
   Returns:
     [B, T, N, H], in q's dtype; 0 where a query sees nothing.
+
+  Raises:
+    UserError: more or longer rows than a device's scalar memory has room for.
   """
   how = _How(
     schedule.block_q, schedule.block_kv, schedule.window, soft_cap, interpret
   )
+  rows, num_visits = schedule.by_query.code.shape
+  if rows * num_visits > _MOST_VISITS and not interpret:
+    raise UserError(
+      f"a device cannot list the blocks of {rows} rows of {q.shape[1]} tokens:"
+      f" {rows * num_visits}, of {_MOST_VISITS} that it has room for. Of packed"
+      " rows, lower config.learner.rows_per_microbatch or row_length (a tree's"
+      " lanes may lie in several rows); of trunks, the sampler's rows."
+    )
   pad = block_map.pad_to_multiple
   stacked = jnp.stack(places, axis=1)
   grouped = q.reshape(*q.shape[:2], k.shape[2], -1, q.shape[3])

@@ -18,6 +18,7 @@ from prefixrl_jax.models import (
   block_map,
   tree_attention,
 )
+from prefixrl_jax.types import UserError
 
 LENGTH = 100
 
@@ -106,6 +107,27 @@ def test_rows_side_by_side_equal_dense(rng, packed_rows, change_backend):
     _with_gradients(_dense, *inputs, places),
   ):
     np.testing.assert_allclose(a, b, atol=1e-5, rtol=1e-5)
+
+
+def test_rows_that_scalar_memory_cannot_list():
+  """Seen when traced, where the compiler would speak of an allocation."""
+
+  def trace(rows, length):
+    place = jax.ShapeDtypeStruct((rows, length), jnp.int32)
+    heads = jax.ShapeDtypeStruct((rows, length, 1, 128), jnp.bfloat16)
+
+    def run(place, heads):
+      places = attention.Places(place, place, place, place)
+      schedule = block_map.make_schedule(*places, block_q=512, block_kv=512)
+      return attention_kernel.tree_flash_attention(
+        places, schedule, heads, heads, heads
+      )
+
+    return jax.eval_shape(run, place, heads).shape
+
+  assert trace(7, 2**16) == (7, 2**16, 1, 128)
+  with pytest.raises(UserError, match="16 rows of 65536 tokens"):
+    trace(16, 2**16)
 
 
 def test_dense_reference_is_zero_where_nothing_is_seen(rng):
