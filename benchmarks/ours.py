@@ -9,7 +9,8 @@ import jax
 import numpy as np
 
 from benchmarks import shapes
-from prefixrl_jax.distributed import sharding
+from configs import math as math_config
+from prefixrl_jax.distributed import memory, sharding
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.learner import update
 from prefixrl_jax.learner.optimizer import make_optimizer
@@ -17,6 +18,8 @@ from prefixrl_jax.learner.packing import Tree, layout_for, pack
 from prefixrl_jax.models import transformer
 from prefixrl_jax.rollouts.requests import Request
 from prefixrl_jax.rollouts.sampler import Sampler
+
+CHUNK_LENGTH = 512  # tokens whose logits an update holds at once
 
 
 @dataclasses.dataclass(frozen=True)
@@ -72,11 +75,50 @@ def make_update(config, mesh, *, b2: float = 0.95):
     optimizer,
     state,
     temperature=1.0,
-    chunk_length=512,
+    chunk_length=CHUNK_LENGTH,
     kl_coefficient=0.0,
     mixed=False,
   )
   return step, state, update.make_init(optimizer, state)
+
+
+# What of the memory plan is there while a program runs.
+PLANNED = {
+  "decode": ("sampler's parameters", "kv caches"),
+  "update": (
+    "parameters",
+    "optimizer",
+    "gradients",
+    "activations",
+    "logits",
+  ),
+}
+
+
+def planned_bytes(
+  config, mesh, *, rows, lanes, trunk_length, completion_length, row_length
+) -> dict[str, float]:
+  """Returns what the memory plan says of a device, by what it is.
+
+  Args:
+    config: TransformerConfig.
+    mesh: where rows are sharded.
+    rows: of a sampler, on all devices.
+    lanes: of a row.
+    trunk_length, completion_length: of the sampler's caches, in tokens.
+    row_length: tokens of a packed row; an update has one a shard.
+  """
+  shards = sharding.num_row_shards(mesh)
+  whole = math_config.get_config()
+  whole.rollouts.update(
+    max_prompt_length=trunk_length, max_completion_length=completion_length
+  )
+  whole.collect.update(rows=rows, lanes=lanes)
+  # Training samples a row of one lane a shard: less, from two such rows on.
+  whole.train.update(prompts_per_step=shards, completions_per_prompt=1)
+  whole.learner.update(row_length=row_length, logits_chunk_length=CHUNK_LENGTH)
+  whole.arms = {"rl": whole.arms.rl}  # one kind of trees: one sum of gradients
+  return memory.plan(whole, config, mesh, rows_per_micro=shards)
 
 
 def trunks_of(config, unit: Unit, seed: int = 0) -> np.ndarray:

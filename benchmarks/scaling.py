@@ -4,22 +4,28 @@
 
 Sampled tokens a second over lanes, trunk length, completion length, group
 size (64 lanes in all) and host devices; seconds of an update over its packed
-tokens, which should lie on a line but for attention. Host devices share the
-machine's cores: their row shows what sharding costs, not what it gains.
+tokens, which should lie on a line but for attention; and the memory of the
+decode loop and of the update, by the compiler beside the memory plan. Host
+devices share the machine's cores: their row shows what sharding costs, not
+what it gains.
 """
 
 import functools
 import os
 from unittest import mock
 
+import jax
 import numpy as np
 from absl import app, flags
 from matplotlib.figure import Figure
 
-from benchmarks import measuring, ours
+from benchmarks import measuring, ours, shapes
 from benchmarks.ours import Unit
 from prefixrl_jax import huge_pages
-from prefixrl_jax.learner.packing import Lane, Tree
+from prefixrl_jax.distributed import sharding
+from prefixrl_jax.distributed.mesh import make_mesh
+from prefixrl_jax.learner.packing import Lane, Layout, Tree, pack
+from prefixrl_jax.models import transformer
 
 _FIGURE = flags.DEFINE_string("figure", "", "Stem of the figure, PNG and SVG.")
 _REPEATS = flags.DEFINE_integer("repeats", 3, "Timed calls of each.", 3)
@@ -74,20 +80,65 @@ def _on_devices(count: int) -> float:
     return tokens_per_second(ONE_UNIT)
 
 
-def _draw(figures: dict[str, dict[int, float]], stem: str) -> None:
-  """One panel for each thing that grows."""
-  figure = Figure(figsize=(10, 6), layout="constrained")
-  for axes, (name, points) in zip(figure.subplots(2, 3).flat, figures.items()):
-    axes.plot(list(points), list(points.values()), "o-", color="#0072b2")
+def decode_bytes(unit: Unit) -> dict[str, float]:
+  """Returns what the decode loop takes, and by the plan."""
+  config, mesh = shapes.MODELS[_MODEL], make_mesh(data=-1, fsdp=1, tensor=1)
+  sizes = dict(
+    rows=unit.rows,
+    lanes=unit.lanes,
+    trunk_length=unit.trunk_length,
+    completion_length=max(unit.lengths),
+  )
+  sampler = ours.make_sampler(config, mesh, **sizes, steps_per_dispatch=32)
+  lowered = sampler.lower(transformer.abstract_params(config, mesh))["decode"]
+  plan = ours.planned_bytes(config, mesh, **sizes, row_length=1)
+  return _beside_plan(lowered, plan, "decode")
+
+
+def update_bytes(tokens: int) -> dict[str, float]:
+  """Returns what an update of one row takes, and by the plan."""
+  config, mesh = shapes.MODELS[_MODEL], make_mesh(data=-1, fsdp=1, tensor=1)
+  step, state, _ = ours.make_update(config, mesh)
+  with jax.set_mesh(mesh):
+    batch = sharding.put_rows(mesh, pack([], Layout(tokens, 1, 1)), axis=1)
+    lowered = step.lower(state, batch, None)
+  one = dict(rows=1, lanes=1, trunk_length=1, completion_length=1)
+  plan = ours.planned_bytes(config, mesh, **one, row_length=tokens)
+  return _beside_plan(lowered, plan, "update")
+
+
+def _beside_plan(lowered, plan, program: str) -> dict[str, float]:
+  sizes = lowered.compile().memory_analysis()
+  taken = sizes.argument_size_in_bytes + sizes.temp_size_in_bytes
+  planned = sum(plan[part] for part in ours.PLANNED[program])
+  return {"compiler": taken, "plan": planned}
+
+
+# How far something has grown -> what is measured of it then, by whom.
+Series = dict[int, dict[str, float]]
+_COLORS = ("#0072b2", "#d55e00")
+
+
+def _draw(panels: dict[tuple[str, str], Series], stem: str) -> None:
+  """One panel for each thing that grows and what is measured of it."""
+  figure = Figure(figsize=(13, 6), layout="constrained")
+  for axes, ((name, unit), points) in zip(
+    figure.subplots(2, 4).flat, panels.items()
+  ):
+    for color, series in zip(_COLORS, next(iter(points.values()))):
+      values = [point[series] for point in points.values()]
+      axes.plot(list(points), values, "o-", color=color, label=series)
+    if len(axes.lines) > 1:
+      axes.legend()
     axes.set_xscale("log", base=2)
     axes.set_xticks(list(points), [str(n) for n in points])
     axes.set_xlabel(name)
-    axes.set_ylabel("seconds" if "packed" in name else "tokens/s")
+    axes.set_ylabel(unit)
     axes.grid(color="#e6e6e6")
-    if "packed" in name:
-      axes.set_yscale("log", base=2)
-    else:
+    if unit == "tokens/s":
       axes.set_ylim(bottom=0)
+    else:
+      axes.set_yscale("log", base=2)
   for kind in ("png", "svg"):
     figure.savefig(f"{stem}.{kind}", dpi=120)
 
@@ -95,25 +146,37 @@ def _draw(figures: dict[str, dict[int, float]], stem: str) -> None:
 def main(argv) -> None:
   """Measures every point; prints a table and draws the figure."""
   del argv
-  figures = {
-    name: {n: tokens_per_second(unit) for n, unit in units.items()}
+  panels: dict[tuple[str, str], Series] = {
+    (name, "tokens/s"): {
+      n: {"measured": tokens_per_second(unit)} for n, unit in units.items()
+    }
     for name, units in SAMPLING.items()
   }
-  figures["host devices"] = {n: _on_devices(n) for n in DEVICES}
-  figures["packed tokens of an update"] = {
-    n: _seconds(ours.updating, [tree_of(n)]) for n in PACKED
+  panels["host devices", "tokens/s"] = {
+    n: {"measured": _on_devices(n)} for n in DEVICES
   }
+  packed = "packed tokens of an update"
+  panels[packed, "seconds"] = {
+    n: {"measured": _seconds(ours.updating, [tree_of(n)])} for n in PACKED
+  }
+  mib = lambda found: {name: x / 2**20 for name, x in found.items()}
+  lanes = "lanes a row"
+  panels[lanes, "MiB of the decode loop"] = {
+    n: mib(decode_bytes(unit)) for n, unit in SAMPLING[lanes].items()
+  }
+  panels[packed, "MiB"] = {n: mib(update_bytes(n)) for n in PACKED}
   measuring.show(
     f"{_MODEL} model, {len(os.sched_getaffinity(0))} cores",
     [
-      {"what grows": name, "to": n, "tokens/s, or seconds of an update": value}
-      for name, points in figures.items()
-      for n, value in points.items()
+      {"what grows": name, "to": n, "by": series, "": value, "unit": unit}
+      for (name, unit), points in panels.items()
+      for n, point in points.items()
+      for series, value in point.items()
     ],
     _JSON.value,
   )
   if _FIGURE.value:
-    _draw(figures, _FIGURE.value)
+    _draw(panels, _FIGURE.value)
 
 
 if __name__ == "__main__":

@@ -36,7 +36,6 @@ from absl import app, flags, logging
 from jax.experimental import topologies
 
 from benchmarks import measuring, ours
-from configs import math as math_config
 from prefixrl_jax.batches import TrainBatch
 from prefixrl_jax.distributed import backends, memory, sharding
 from prefixrl_jax.distributed.mesh import make_mesh
@@ -143,33 +142,6 @@ def lower_programs(
   return {name: lowered[name] for name in _PROGRAMS.value}
 
 
-def memory_plan(config: TransformerConfig, mesh) -> dict[str, float]:
-  """Returns what the memory plan says of a device, by what it is."""
-  shards = sharding.num_row_shards(mesh)
-  whole = math_config.get_config()
-  whole.rollouts.update(max_prompt_length=TRUNK, max_completion_length=LANE)
-  whole.collect.update(rows=2 * shards, lanes=LANES)
-  whole.train.update(prompts_per_step=shards, completions_per_prompt=LANES)
-  whole.learner.update(row_length=row_length())
-  whole.arms = {"rl": whole.arms.rl}  # one kind of trees: one sum of gradients
-  return memory.plan(whole, config, mesh, rows_per_micro=shards)
-
-
-# What of the plan is there while a program runs; of the prefill, which runs
-# layer by layer, a layer's share.
-PLANNED = {
-  "prefill layer": ("sampler's parameters", "kv caches"),
-  "decode": ("sampler's parameters", "kv caches"),
-  "update": (
-    "parameters",
-    "optimizer",
-    "gradients",
-    "activations",
-    "logits",
-  ),
-}
-
-
 def cost_by_program(
   config: TransformerConfig, mesh
 ) -> dict[str, dict[str, float]]:
@@ -261,13 +233,24 @@ def describe_programs(topology: str, config: TransformerConfig) -> list[dict]:
   mesh = make_mesh(data=1, fsdp=-1, tensor=_TENSOR.value, devices=devices)
   cost = cost_by_program(config, mesh)
   counted = count_by_hand(config, mesh)
-  planned = memory_plan(config, mesh)
+  planned = ours.planned_bytes(
+    config,
+    mesh,
+    rows=2 * sharding.num_row_shards(mesh),
+    lanes=LANES,
+    trunk_length=TRUNK,
+    completion_length=LANE,
+    row_length=row_length(),
+  )
   rows = []
   for name, program in lower_programs(config, mesh).items():
     done, seconds = compiled(program)
     sizes = done.memory_analysis()
     logging.info("%s %s compiled in %.0f s", topology, name, seconds)
-    share = config.num_layers if name == "prefill layer" else 1
+    # The prefill runs layer by layer, on a layer's share of what decoding has.
+    is_layer = name == "prefill layer"
+    share = config.num_layers if is_layer else 1
+    parts = ours.PLANNED["decode" if is_layer else name]
     rows.append(
       {
         "topology": topology,
@@ -275,7 +258,7 @@ def describe_programs(topology: str, config: TransformerConfig) -> list[dict]:
         "compile s": seconds,
         "arguments GiB": sizes.argument_size_in_bytes / 2**30,
         "at most GiB": _most_bytes(sizes) / 2**30,
-        "planned GiB": sum(planned[x] for x in PLANNED[name]) / share / 2**30,
+        "planned GiB": sum(planned[x] for x in parts) / share / 2**30,
         "temporaries / caches": (
           sizes.temp_size_in_bytes / planned["kv caches"]
           if name == "decode"
