@@ -91,7 +91,8 @@ def _run(size: str) -> list[RunRecord]:
     f"_problems_{config.problems.num_train}"
     f"_flops_{config.train.flops:g}"
   )
-  to_train = STAGES[: STAGES.index("train") + 1]
+  stages = list(STAGES)
+  to_train = stages[: stages.index("train") + 1]
   Pipeline(config, workdir, fresh=False).run(to_train)
   return [
     RunRecord(

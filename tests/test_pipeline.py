@@ -16,10 +16,17 @@ import pytest
 from etils import epath
 
 from configs import countdown, demo, math
-from prefixrl_jax import checkpoints, pipeline
-from prefixrl_jax.pipeline import Pipeline
+from prefixrl_jax import checkpoints
+from prefixrl_jax.pipeline import STAGES, Pipeline
 from prefixrl_jax.problems import checksum
 from prefixrl_jax.problems.loading import load_problems
+from prefixrl_jax.stages import (
+  collect,
+  evaluate,
+  import_traces,
+  report,
+  screen,
+)
 from prefixrl_jax.types import UserError
 
 _ROOT = pathlib.Path(__file__).parents[1]
@@ -46,7 +53,7 @@ def done(tmp_path_factory):
   path = tmp_path_factory.mktemp("run")
   workdir = epath.Path(path)
   Pipeline(_config(), workdir, fresh=False).run(("screen", "collect"))
-  Pipeline(_config(), workdir, fresh=False).run(pipeline.STAGES)
+  Pipeline(_config(), workdir, fresh=False).run(STAGES)
   return path
 
 
@@ -89,9 +96,10 @@ def test_what_is_complete_is_not_made_again(done, monkeypatch):
   def refuse(*_, **__):
     raise AssertionError("nothing is left to sample")
 
-  for name in ("collect", "without_prefix", "by_fraction"):
-    monkeypatch.setattr(pipeline, name, refuse)
-  Pipeline(_config(), epath.Path(done), fresh=False).run(pipeline.STAGES)
+  monkeypatch.setattr(collect, "collect", refuse)
+  for stage in (screen, evaluate):
+    monkeypatch.setattr(stage, "without_prefix", refuse)
+  Pipeline(_config(), epath.Path(done), fresh=False).run(STAGES)
   after = {p: p.stat().st_mtime for p in done.rglob("*.json")}
   changed = {p.name for p in before if before[p] != after[p]}
   assert changed == {"summary.json"}
@@ -146,12 +154,12 @@ def test_the_verifier_is_closed_at_the_end(tmp_path, monkeypatch, fails):
   run = Pipeline(_config(), epath.Path(tmp_path), fresh=False)
   done = []
 
-  def screen():
+  def screening(_):
     done.append("screened")
     if fails:
       raise UserError("no")
 
-  monkeypatch.setattr(run, "screen", screen)
+  monkeypatch.setattr(screen, "run", screening)
   close = lambda: done.append("closed")
   run.session = types.SimpleNamespace(
     verifier=types.SimpleNamespace(close=close)
@@ -317,7 +325,7 @@ def test_imported_traces_cost_nothing_and_are_reported(imported):
   assert curve[-1]["step"] == 1
   assert curve[-1]["ledger"]["collection"]["flops_paper"] == 0
   assert curve[-1]["ledger"]["update"]["flops_paper"] > 0
-  note = Pipeline(config, workdir, fresh=False).traces_note(0)
+  note = report.traces_note(Pipeline(config, workdir, fresh=False), 0)
   assert " imported traces (imported:lucky " in note
   assert "traces.jsonl, which cost none" in note
 
@@ -340,7 +348,7 @@ def test_an_import_that_was_cut_off_starts_again(tmp_path, monkeypatch):
     raise KeyboardInterrupt
 
   with monkeypatch.context() as m:
-    m.setattr(pipeline.store, "write_traces", interrupt)
+    m.setattr(import_traces.store, "write_traces", interrupt)
     with pytest.raises(KeyboardInterrupt):
       Pipeline(config, workdir, fresh=False).run(("import",))
   assert not (workdir / "data/seed_0/import/manifest.json").exists()

@@ -1,0 +1,87 @@
+"""Correct traces of the hard problems, by rejection sampling."""
+
+from prefixrl_jax import metrics
+from prefixrl_jax.artifacts import Artifact
+from prefixrl_jax.models import transformer
+from prefixrl_jax.traces import store
+from prefixrl_jax.traces.collect import collect
+from prefixrl_jax.types import UserError
+from prefixrl_jax.workspace import Workspace
+
+
+def run(work: Workspace) -> None:
+  """Rejection-samples the hard problems, unless traces are imported."""
+  if work.config.traces.file:
+    return
+  for seed in work.data_seeds:
+    artifact = work.data_artifact("collect", seed)
+    if not work.done(artifact, f"collect, seed {seed}"):
+      _collect(work, artifact, seed)
+
+
+def _collect(work: Workspace, artifact: Artifact, seed: int) -> None:
+  settings = work.config.collect
+  problems = work.hard(seed, "train")
+  artifact.begin()
+  sampler = work.session.sampler(
+    rows=settings.rows,
+    lanes=settings.lanes,
+    trunk_length=work.config.rollouts.max_prompt_length,
+    temperature=work.config.rollouts.temperature,
+  )
+  sampler.load(work.session.base_params)
+  with metrics.Progress(
+    f"collect, seed {seed}", total=len(problems)
+  ) as progress:
+    before = {"solved": 0, "tried": 0, "tokens": 0, "flops": 0.0}
+
+    def make(some, file, ledger):
+      def on_progress(solved, judged):
+        usage = sampler.usage
+        tokens = usage.input_tokens + usage.output_tokens
+        flops = 2.0 * transformer.num_params(work.session.model) * tokens
+        progress.update(
+          before["solved"] + solved,
+          tried=str(before["tried"] + judged),
+          tokens=f"{before['tokens'] + tokens:.3g}",
+          FLOPs=f"{before['flops'] + flops:.3g}",
+        )
+
+      traces = collect(
+        sampler,
+        work.session.verifier,
+        work.session.tokenizer,
+        some,
+        budget=settings.budget,
+        traces_per_problem=settings.traces_per_problem,
+        policy=work.session.policy,
+        seed=seed,
+        on_progress=on_progress,
+      )
+      usage = sampler.pop_usage()
+      ledger.add_sampling("collection", usage)
+      store.write_traces(file, traces)
+      spent = ledger.to_dict()["collection"]
+      before["solved"] += len({t.problem_id for t in traces})
+      before["tried"] += spent["completions"]
+      before["tokens"] += spent["tokens"]
+      before["flops"] += spent["flops_paper"]
+
+    files, cost = work.in_parts(
+      artifact, problems, settings.problems_per_part, ".parquet", make
+    )
+  traces = [t for file in files for t in store.read_traces(file)]
+  if not traces:
+    raise UserError(
+      f"collection found no correct trace for any of {len(problems)} hard"
+      f" problems (seed {seed}) in {settings.budget} attempts each: raise"
+      " config.collect.budget, or screen less strictly"
+      " (config.screen.max_correct, num_samples)."
+    )
+  store.write_traces(artifact.directory / "traces.parquet", traces)
+  solved = len({t.problem_id for t in traces})
+  artifact.finish({"ledger": cost, "solved": [solved, len(problems)]})
+  work.console.print(
+    f"collect, seed {seed}: {solved} of {len(problems)} hard problems"
+    f" solved with {cost['collection']['completions']} completions"
+  )

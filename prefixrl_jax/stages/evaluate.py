@@ -1,0 +1,92 @@
+"""Policies without prefix first, then by share of the trace revealed."""
+
+from typing import Any
+
+from prefixrl_jax.artifacts import write_json
+from prefixrl_jax.evals.evaluate import Sample, by_fraction, without_prefix
+from prefixrl_jax.evals.results import write_results
+from prefixrl_jax.stages.train import make_trainer
+from prefixrl_jax.train import TrainData
+from prefixrl_jax.types import EvalResult
+from prefixrl_jax.workspace import Workspace
+
+
+def run(work: Workspace) -> None:
+  """Evaluates without prefix first, then by share of the trace revealed."""
+  for seed in work.config.seeds:
+    for arm in ("base", *work.config.run_arms):
+      artifact = work.run_artifact("evaluate", arm, seed)
+      if work.done(artifact, f"evaluate, {arm} seed {seed}"):
+        continue
+      data = work.train_data(seed)
+      if arm == "base":
+        params = work.session.base_params
+      else:
+        work.need(work.run_artifact("train", arm, seed), "train")
+        params = make_trainer(work, data, arm, seed).trained_params()
+      artifact.begin()
+      results, samples = _evaluate(work, params, data, seed)
+      write_results(artifact.directory / "results.parquet", results)
+      write_json(
+        artifact.directory / "samples.json",
+        [_readable(work, s, arm, seed) for s in samples],
+      )
+      artifact.finish({})
+
+
+def _evaluate(work: Workspace, params, data: TrainData, seed: int):
+  settings = work.config.evals
+  easy = [p for p in work.problems(work.data_seed(seed)) if p.split == "easy"]
+  by_id = {p.id: p for p in data.train}
+  keys: dict[str, Any] = dict(stamp=0, purpose="evaluation", seed=seed)
+  longest = max(len(t.tokens) for t in data.traces)
+  results: list[EvalResult] = []
+  samples: list[Sample] = []
+  deepest = int(max(settings.fractions, default=0) * longest)
+  for revealed in sorted({0, deepest}):
+    sampler = work.session.sampler(
+      rows=settings.rows,
+      lanes=settings.lanes,
+      trunk_length=work.config.rollouts.max_prompt_length + revealed,
+      temperature=settings.temperature,
+    )
+    sampler.load(params)
+    if not revealed:
+      for problems in (data.train, data.heldout, easy):
+        if problems:
+          some, shown = without_prefix(
+            work.session,
+            sampler,
+            problems,
+            num_samples=settings.num_samples,
+            **keys,
+          )
+          results += some
+          samples += shown[:2]
+    else:
+      some, shown = by_fraction(
+        work.session,
+        sampler,
+        by_id,
+        data.traces,
+        settings.fractions,
+        num_samples=settings.fraction_samples,
+        **keys,
+      )
+      results += some
+      samples += shown[:: max(1, len(by_id))]
+  return results, samples
+
+
+def _readable(work: Workspace, sample: Sample, arm: str, seed: int) -> dict:
+  decode = lambda tokens: work.session.tokenizer.decode(tokens.tolist())
+  return {
+    "arm": arm,
+    "seed": seed,
+    "problem_id": sample.problem.id,
+    "prompt": sample.problem.prompt,
+    "prefix": decode(sample.prefix),
+    "completion": decode(sample.completion.tokens),
+    "reward": sample.reward,
+    "fraction": sample.fraction,
+  }

@@ -1,0 +1,61 @@
+"""A run's policy as a Hugging Face folder."""
+
+from etils import epath
+
+from prefixrl_jax import checkpoints
+from prefixrl_jax.distributed.mesh import make_mesh
+from prefixrl_jax.models import adapters, exporting, importing
+from prefixrl_jax.types import UserError
+from prefixrl_jax.workspace import Workspace
+
+
+def run(work: Workspace) -> None:
+  """Writes a run's policy as a Hugging Face folder; only when asked to."""
+  c, settings = work.config, work.config.export
+  source = work.model_folder
+  if source is None:
+    raise UserError(
+      "--stage=export: the embedded task's model is of no Hugging Face"
+      " family; only what began as a Hugging Face folder"
+      " (config.model.folder) can be exported."
+    )
+  arm = settings.arm or c.run_arms[0]
+  seed = settings.seed if settings.seed >= 0 else c.seeds[0]
+  artifact = work.run_artifact("export", arm, seed)
+  train = work.run_artifact("train", arm, seed)
+  train.check()
+  folder = epath.Path(settings.directory or artifact.directory / "model")
+  again = artifact.complete and artifact.summary["folder"] == str(folder)
+  if settings.directory and not again:
+    exporting.check_empty(folder)
+  model = importing.read_config(
+    source,
+    dtype=c.model.dtype,
+    param_dtype=c.model.param_dtype,
+    remat="none",
+  )
+  model = adapters.read_settings(c.lora, model)
+  mesh = make_mesh(**c.mesh)
+  step, params = checkpoints.restore_params(
+    train.directory / "checkpoints",
+    adapters.abstract_trained(model, mesh),
+    settings.step if settings.step >= 0 else None,
+  )
+  artifact.begin()
+  if model.lora and settings.lora == "peft":
+    exporting.export_adapters(
+      folder, source, params, model.lora, base=c.model.folder
+    )
+  else:
+    if model.lora:
+      base = importing.load_params(source, model, mesh)
+      params = adapters.merge(model, base, params)
+    exporting.export(
+      folder,
+      source,
+      params,
+      dtype=settings.dtype or c.model.param_dtype,
+      max_bytes=int(settings.shard_gigabytes * 1e9),
+    )
+  artifact.finish({"folder": str(folder), "step": step})
+  work.console.print(f"export: {arm} seed {seed}, step {step}: {folder}")

@@ -1,0 +1,105 @@
+"""Other people's traces, or worked ones by rule, in place of our own."""
+
+import collections
+
+from etils import epath
+from rich import box
+from rich.table import Table
+
+from prefixrl_jax import metrics
+from prefixrl_jax.artifacts import Artifact, write_json
+from prefixrl_jax.ledger import Ledger
+from prefixrl_jax.problems import symbols
+from prefixrl_jax.problems.loading import problem_text
+from prefixrl_jax.rewards.verifiers import answer_finder
+from prefixrl_jax.rows import find_files
+from prefixrl_jax.session import verifier_name
+from prefixrl_jax.traces import store
+from prefixrl_jax.traces.foreign import digest, read_foreign
+from prefixrl_jax.traces.importing import KEPT, Imported, import_traces
+from prefixrl_jax.traces.rules import RULES, write_by_rule
+from prefixrl_jax.types import UserError
+from prefixrl_jax.workspace import Workspace
+
+
+def run(work: Workspace) -> None:
+  """Takes over other people's traces, if there is a file of them.
+
+  It comes before screening, so that a file of no use is known at once, and
+  takes traces of all training problems; `Workspace.traces` has the hard
+  ones.
+  """
+  if not work.config.traces.file:
+    return
+  for seed in work.data_seeds:
+    artifact = work.data_artifact("import", seed)
+    if not work.done(artifact, f"import, seed {seed}"):
+      _import(work, artifact, seed)
+
+
+def _import(work: Workspace, artifact: Artifact, seed: int) -> None:
+  c = work.config
+  problems = [p for p in work.problems(seed) if p.split == "train"]
+  instruction = (
+    "" if c.problems.task in symbols.TASKS else c.problems.instruction
+  )
+  fields = dict(c.traces)
+  file = fields.pop("file")
+  files: list[epath.Path] = []
+  if file.startswith(RULES):
+    rows = write_by_rule(file.removeprefix(RULES), c.problems, problems)
+  else:
+    files = find_files(file, "config.traces.file")
+    rows = read_foreign(files, **fields)
+  artifact.begin()
+  with metrics.Progress(f"import, seed {seed}", total=1.0) as progress:
+    imported = import_traces(
+      rows,
+      problems,
+      text_of=lambda p: problem_text(p, instruction),
+      by_id=not files or bool(c.traces.id_field),
+      verifier=work.session.verifier,
+      tokenizer=work.session.tokenizer,
+      has_answer=answer_finder(verifier_name(c)),
+      max_completion_length=c.rollouts.max_completion_length,
+      traces_per_problem=c.collect.traces_per_problem,
+      origin="imported:" if files else "rules/",
+      on_progress=lambda share, counts: progress.update(
+        share, kept=str(counts[KEPT]), read=str(sum(counts.values()))
+      ),
+    )
+  _show_import(work, imported, seed)
+  if not imported.traces:
+    counts = ", ".join(f"{k} {n}" for k, n in imported.counts.items() if n)
+    raise UserError(
+      f"{c.traces.file} has no trace that can be used for any of"
+      f" {len(problems)} training problems (seed {seed}): {counts or 'none'}."
+    )
+  store.write_traces(artifact.directory / "traces.parquet", imported.traces)
+  write_json(artifact.directory / "disagreements.json", imported.disagreements)
+  artifact.finish(
+    {
+      "ledger": Ledger(work.session.model).to_dict(),  # it cost us nothing
+      "files": {str(file): digest(file) for file in files},
+      "traces": imported.counts,
+      "problems": [
+        len({t.problem_id for t in imported.traces}),
+        len(problems),
+      ],
+      "policies": collections.Counter(t.policy for t in imported.traces),
+      "agreement": imported.agreement,
+    }
+  )
+
+
+def _show_import(work: Workspace, imported: Imported, seed: int) -> None:
+  """Prints what has become of the traces."""
+  table = Table(box=box.SIMPLE_HEAD)
+  table.add_column(f"import, seed {seed}")
+  table.add_column("traces", justify="right")
+  for counts in (imported.counts, imported.agreement):
+    for name, count in counts.items():
+      if count:
+        table.add_row(name, str(count))
+    table.add_section()
+  work.console.print(table)

@@ -1,0 +1,49 @@
+"""A small base model for a task of ours, unless one is given."""
+
+import jax
+
+from prefixrl_jax import checkpoints, metrics
+from prefixrl_jax.artifacts import Artifact
+from prefixrl_jax.distributed import memory
+from prefixrl_jax.distributed.mesh import make_mesh
+from prefixrl_jax.learner.packing import layout_for
+from prefixrl_jax.pretrain import pretrain
+from prefixrl_jax.session import demo_model, own_tokenizer
+from prefixrl_jax.workspace import Workspace
+
+
+def run(work: Workspace) -> None:
+  """Makes a small base model for a task of ours, unless one is given."""
+  c = work.config
+  if c.model.folder or c.model.base:
+    return
+  artifact = Artifact(
+    work.workdir / "pretrain", work.inputs("model", "pretrain")
+  )
+  if work.done(artifact, "pretrain"):
+    return
+  artifact.begin()
+  steps = sum(dict(p)["num_steps"] for p in c.pretrain.phases)
+  mesh = make_mesh(**c.mesh)
+  model, rows_per_micro = memory.fit(
+    c, demo_model(c.model), mesh, work.console.print
+  )
+  with metrics.Progress("pretrain", total=steps) as progress:
+    params = pretrain(
+      c.pretrain,
+      model,
+      mesh,
+      own_tokenizer(c.problems.task),
+      c.problems.task,
+      layout=layout_for(
+        longest_trunk=c.rollouts.max_prompt_length,
+        longest_completion=c.rollouts.max_completion_length,
+        num_lanes=1,
+        num_trees=(0, c.pretrain.batch_size),
+        row_length=c.learner.row_length,
+        rows_per_micro=rows_per_micro,
+      ),
+      on_step=lambda step, loss: progress.update(step, loss=f"{loss:.3f}"),
+    )
+  checkpoints.save_params(work.base_file(), jax.device_get(params))
+  artifact.finish({"weight_hash": checkpoints.weight_hash(params)})

@@ -1,0 +1,76 @@
+"""Tables and figures of all runs."""
+
+import collections
+
+from prefixrl_jax.artifacts import read_json
+from prefixrl_jax.evals import report
+from prefixrl_jax.evals.curves import CurvePoint, RunRecord
+from prefixrl_jax.evals.results import read_results
+from prefixrl_jax.traces.rules import RULES
+from prefixrl_jax.workspace import Workspace
+
+
+def run(work: Workspace) -> None:
+  """Writes summary.json, the figures and index.html; prints the table."""
+  runs, samples = [], []
+  for arm in ("base", *work.config.run_arms):
+    for seed in work.config.seeds:
+      evaluated = work.need(
+        work.run_artifact("evaluate", arm, seed), "evaluate"
+      )
+      curve = []
+      if arm != "base":
+        trained = work.run_artifact("train", arm, seed)
+        curve = [
+          CurvePoint(**point)
+          for point in read_json(trained.directory / "curve.json")
+        ]
+      settings = work.config.arms[arm] if arm != "base" else None
+      runs.append(
+        RunRecord(
+          arm=arm,
+          seed=seed,
+          curve=curve,
+          results=read_results(evaluated.directory / "results.parquet"),
+          uses_traces=settings is not None
+          and (settings.prefixed_share > 0 or settings.sft_epochs > 0),
+        )
+      )
+      samples += read_json(evaluated.directory / "samples.json")
+  notes = {}
+  for seed in work.data_seeds:
+    hard = work.data_artifact("screen", seed).summary["hard"]
+    notes[f"seed {seed}"] = (
+      f"{hard['train'][0]} of {hard['train'][1]} training problems hard,"
+      f" {traces_note(work, seed)};"
+      f" {hard['heldout'][0]} of {hard['heldout'][1]} held-out ones hard"
+    )
+  directory = work.workdir / "report"
+  summary = report.write_report(
+    directory,
+    runs,
+    samples=samples,
+    notes=notes,
+    trained_band=(work.config.prefixes.low, work.config.prefixes.high),
+  )
+  report.print_summary(summary)
+  if work.config.traces.file:
+    for name, note in notes.items():
+      work.console.print(f"{name}: {note}")
+  work.console.print(f"report: {directory / 'index.html'}")
+
+
+def traces_note(work: Workspace, seed: int) -> str:
+  """Says where the hard problems' traces come from."""
+  traces = work.traces(seed)
+  solved = len({t.problem_id for t in traces})
+  if not work.config.traces.file:
+    return f"{solved} of them solved by rejection sampling"
+  writers = collections.Counter(t.policy for t in traces)
+  by_rule = work.config.traces.file.startswith(RULES)
+  kind = "traces by rule" if by_rule else "imported traces"
+  return (
+    f"{solved} of them with {len(traces)} {kind} ("
+    + ", ".join(f"{policy} {n}" for policy, n in writers.most_common())
+    + f") from {work.config.traces.file}, which cost none of this run's FLOPs"
+  )

@@ -1,0 +1,70 @@
+"""The base model on every problem: which ones are hard."""
+
+from prefixrl_jax import metrics
+from prefixrl_jax.artifacts import Artifact
+from prefixrl_jax.evals.evaluate import without_prefix
+from prefixrl_jax.evals.results import read_results, write_results
+from prefixrl_jax.workspace import Workspace
+
+
+def run(work: Workspace) -> None:
+  """Samples the base model on every problem; keeps the hard ones."""
+  for seed in work.data_seeds:
+    artifact = work.data_artifact("screen", seed)
+    if not work.done(artifact, f"screen, seed {seed}"):
+      _screen(work, artifact, seed)
+
+
+def _screen(work: Workspace, artifact: Artifact, seed: int) -> None:
+  settings = work.config.screen
+  problems = work.problems(seed)
+  artifact.begin()
+  sampler = work.session.sampler(
+    rows=settings.rows,
+    lanes=settings.lanes,
+    trunk_length=work.config.rollouts.max_prompt_length,
+    temperature=work.config.rollouts.temperature,
+  )
+  sampler.load(work.session.base_params)
+  with metrics.Progress(
+    f"screen, seed {seed}", total=len(problems)
+  ) as progress:
+    screened = 0
+
+    def make(some, file, ledger):
+      nonlocal screened
+      results, _ = without_prefix(
+        work.session,
+        sampler,
+        some,
+        num_samples=settings.num_samples,
+        stamp=0,
+        purpose="screening",
+        seed=seed,
+      )
+      ledger.add_sampling("screening", sampler.pop_usage())
+      write_results(file, results)
+      screened += len(some)
+      progress.update(screened)
+
+    files, cost = work.in_parts(
+      artifact, problems, settings.problems_per_part, ".parquet", make
+    )
+  results = [r for file in files for r in read_results(file)]
+  write_results(artifact.directory / "pass_rates.parquet", results)
+  hard = [r for r in results if work.is_hard(r)]
+  count = lambda rs, split: sum(r.split == split for r in rs)
+  summary = {
+    "ledger": cost,
+    "hard": {
+      split: [count(hard, split), count(results, split)]
+      for split in ("train", "heldout")
+    },
+  }
+  artifact.finish(summary)
+  (a, b), (x, y) = summary["hard"]["train"], summary["hard"]["heldout"]
+  work.console.print(
+    f"screen, seed {seed}: {a} of {b} training problems are hard"
+    f" (at most {settings.max_correct} of {settings.num_samples} correct),"
+    f" {x} of {y} held-out ones"
+  )
