@@ -16,9 +16,10 @@ import itertools
 
 import ml_collections
 import numpy as np
-from absl import app, flags, logging
+from absl import flags, logging
 from etils import epath
 
+from benchmarks import measuring
 from configs import countdown, demo
 from prefixrl_jax.artifacts import read_json
 from prefixrl_jax.evals.curves import CurvePoint, RunRecord
@@ -130,9 +131,8 @@ def _table(runs: dict[str, list[RunRecord]]) -> str:
   return "\n".join(lines)
 
 
-def main(argv) -> None:
+def main() -> None:
   """Runs every combination; prints the table, draws the figure."""
-  del argv
   logging.set_verbosity(logging.WARNING)
   default = str(_DEMOS[_DEMO.value].get_config().problems.size)
   runs = {size: _run(size) for size in _SIZES.value or [default]}
@@ -148,4 +148,4 @@ def main(argv) -> None:
 
 
 if __name__ == "__main__":
-  app.run(main)
+  measuring.run(main)

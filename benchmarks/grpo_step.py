@@ -18,10 +18,9 @@ from collections.abc import Callable
 
 import jax
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from benchmarks import measuring, shapes
-from prefixrl_jax import huge_pages
 
 _MODEL = flags.DEFINE_enum("model", "tiny", list(shapes.MODELS), "Model.")
 _PEER = flags.DEFINE_enum("peer", "none", ["none", "trl"], "Compare with.")
@@ -219,9 +218,8 @@ def _trl(model: str) -> Callable[[], object]:
   )
 
 
-def main(argv) -> None:
+def main() -> None:
   """Times the steps and prints the table, or takes the first one."""
-  del argv
   from prefixrl_jax.session import keep_compiled_programs
 
   makers = {"prefixrl_jax": _ours, "trl": _trl}
@@ -247,5 +245,4 @@ def main(argv) -> None:
 
 
 if __name__ == "__main__":
-  huge_pages.ensure()
-  app.run(main)
+  measuring.run(main)

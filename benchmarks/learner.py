@@ -17,14 +17,12 @@ import os
 from collections.abc import Sequence
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from benchmarks import measuring, ours, shapes
-from prefixrl_jax import huge_pages
 from prefixrl_jax.learner.packing import Lane, Tree
 from prefixrl_jax.ledger import attention_flops, flops_per_token
 
-_UNITS = flags.DEFINE_list("unit", ["trees", "nested"], "Units.")
 _MODEL = flags.DEFINE_enum("model", "smol", list(shapes.MODELS), "Model.")
 _PEER = flags.DEFINE_enum(
   "peer", "none", ["none", "transformers"], "What to compare with."
@@ -43,6 +41,7 @@ UNITS = {
   "trees": (256, (256,), 8, 64, 4),
   "nested": (512, (128, 256, 384, 512), 8, 64, 1),
 }
+_UNITS = measuring.define_choices("unit", UNITS, "What is timed")
 
 
 def make_trees(config, unit) -> list[Tree]:
@@ -140,9 +139,8 @@ def _time(trees: Sequence[Tree]) -> dict[str, measuring.Timed]:
   return measuring.alternate(makers, _REPEATS.value)
 
 
-def main(argv) -> None:
+def main() -> None:
   """Times every unit and prints the table."""
-  del argv
   config = shapes.MODELS[_MODEL.value]
   roofline = measuring.measure_roofline()
   timed = {}
@@ -171,5 +169,4 @@ def main(argv) -> None:
 
 
 if __name__ == "__main__":
-  huge_pages.ensure()
-  app.run(main)
+  measuring.run(main)

@@ -10,15 +10,46 @@ import resource
 import statistics
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from absl import app, flags
 from etils import epath
 from rich.console import Console
 from rich.table import Table
+
+from prefixrl_jax import huge_pages
+
+flags.disclaim_key_flags()  # --help shows them as those of who asks for them
+
+
+def run(main: Callable[[], None]) -> None:
+  """Runs a benchmark in huge pages; its arguments are flags alone."""
+  huge_pages.ensure()
+
+  def checked(argv):
+    if len(argv) > 1:
+      sys.exit(f"what is {argv[1]!r}? Flags start with --; see --help.")
+    main()
+
+  app.run(checked)
+
+
+def define_choices(
+  name: str, known: Collection[str], what: str
+) -> flags.FlagHolder[list[str]]:
+  """Defines a flag that takes some of what is known; by default all of it."""
+  names = ", ".join(known)
+  holder = flags.DEFINE_list(name, list(known), f"{what}, of {names}.")
+  flags.register_validator(
+    name,
+    lambda asked: bool(asked) and set(asked) <= set(known),
+    message=f"known are {names}; several are separated by commas",
+  )
+  return holder
 
 
 @dataclasses.dataclass(frozen=True)

@@ -8,7 +8,7 @@ Nothing is loaded or compiled, and the devices need not be here.
 from typing import Any
 
 import jax
-from absl import app, flags
+from absl import flags
 
 from benchmarks import measuring
 from configs import math as math_config
@@ -138,9 +138,8 @@ def planned(name: str) -> tuple[TransformerConfig, int, dict[str, float]]:
   return model, rows, memory.plan(config, model, mesh, rows)
 
 
-def main(argv) -> None:
+def main() -> None:
   """Prints the table."""
-  del argv
   table = []
   for name, preset in PRESETS.items():
     model, rows, plan = planned(name)
@@ -172,4 +171,4 @@ def main(argv) -> None:
 
 
 if __name__ == "__main__":
-  app.run(main)
+  measuring.run(main)

@@ -10,9 +10,10 @@ import json
 
 import jax
 import numpy as np
-from absl import app, flags
+from absl import flags
 from etils import epath
 
+from benchmarks import measuring
 from prefixrl_jax.distributed import sharding
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.learner import sft
@@ -32,9 +33,8 @@ _WINDOW = flags.DEFINE_integer("window", 1024, "Tokens a window has.")
 _ROWS = flags.DEFINE_integer("rows", 2, "Windows in a batch.")
 
 
-def main(argv) -> None:
+def main() -> None:
   """Prints the perplexity of the texts, joined by blank lines, in windows."""
-  del argv
   mesh = make_mesh(data=1, fsdp=-1, tensor=1)
   folder = epath.Path(_FOLDER.value)
   tokenizer = load_tokenizer(folder)
@@ -90,4 +90,4 @@ def main(argv) -> None:
 
 
 if __name__ == "__main__":
-  app.run(main)
+  measuring.run(main)

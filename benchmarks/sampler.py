@@ -18,15 +18,13 @@ import os
 from collections.abc import Callable
 
 import numpy as np
-from absl import app, flags
+from absl import flags
 
 from benchmarks import measuring, ours, shapes
 from benchmarks.ours import Unit
-from prefixrl_jax import huge_pages
 from prefixrl_jax.ledger import attention_flops, flops_per_token
 from prefixrl_jax.models import transformer
 
-_UNITS = flags.DEFINE_list("unit", ["prompts", "trunks", "ragged"], "Units.")
 _MODEL = flags.DEFINE_enum("model", "smol", list(shapes.MODELS), "Model.")
 _PEER = flags.DEFINE_enum(
   "peer", "none", ["none", "transformers"], "What to compare with."
@@ -45,6 +43,7 @@ UNITS = {
   "trunks": Unit(4, 8, 256, (64,) * 32),
   "ragged": Unit(16, 1, 64, _ragged_lengths()),
 }
+_UNITS = measuring.define_choices("unit", UNITS, "What is timed")
 
 
 def _transformers(model: str, unit: Unit) -> Callable[[], object]:
@@ -100,9 +99,8 @@ def least_seconds(config, unit: Unit, roofline: measuring.Roofline) -> float:
   )
 
 
-def main(argv) -> None:
+def main() -> None:
   """Times every unit and prints the table."""
-  del argv
   config = shapes.MODELS[_MODEL.value]
   makers = {"prefixrl_jax": ours.sampling}
   if _PEER.value == "transformers":
@@ -142,5 +140,4 @@ def main(argv) -> None:
 
 
 if __name__ == "__main__":
-  huge_pages.ensure()
-  app.run(main)
+  measuring.run(main)

@@ -21,7 +21,7 @@ import sys
 import tempfile
 import time
 
-from absl import app, flags
+from absl import flags
 
 from benchmarks import measuring
 from prefixrl_jax.rewards import isolation
@@ -58,9 +58,8 @@ _HOSTILE = (
 )
 
 
-def main(argv) -> None:
+def main() -> None:
   """Runs the load and prints two tables, or the one of parts."""
-  del argv
   if _PARTS.value:
     measuring.show("CPU time of a run's parts, ms", _parts(), _JSON.value)
     return
@@ -193,4 +192,4 @@ def _state():
 
 
 if __name__ == "__main__":
-  app.run(main)
+  measuring.run(main)

@@ -16,12 +16,11 @@ from unittest import mock
 
 import jax
 import numpy as np
-from absl import app, flags
+from absl import flags
 from matplotlib.figure import Figure
 
 from benchmarks import measuring, ours, shapes
 from benchmarks.ours import Unit
-from prefixrl_jax import huge_pages
 from prefixrl_jax.distributed import sharding
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.learner.packing import Lane, Layout, Tree, pack
@@ -143,9 +142,8 @@ def _draw(panels: dict[tuple[str, str], Series], stem: str) -> None:
     figure.savefig(f"{stem}.{kind}", dpi=120)
 
 
-def main(argv) -> None:
+def main() -> None:
   """Measures every point; prints a table and draws the figure."""
-  del argv
   panels: dict[tuple[str, str], Series] = {
     (name, "tokens/s"): {
       n: {"measured": tokens_per_second(unit)} for n, unit in units.items()
@@ -180,5 +178,4 @@ def main(argv) -> None:
 
 
 if __name__ == "__main__":
-  huge_pages.ensure()
-  app.run(main)
+  measuring.run(main)

@@ -13,11 +13,10 @@ import sys
 import tempfile
 import time
 
-from absl import app, flags
+from absl import flags
 
 from benchmarks import measuring
 from benchmarks.grpo_step import FIRST_STEP_DONE
-from prefixrl_jax import huge_pages
 
 _REPEATS = flags.DEFINE_integer("startup_repeats", 3, "Processes of each.", 1)
 
@@ -43,9 +42,8 @@ def seconds_to_first_step(side: str, cache: str) -> float:
   return time.perf_counter() - started
 
 
-def main(argv) -> None:
+def main() -> None:
   """Starts the processes in turn and prints the table."""
-  del argv
   seconds: dict[str, list[float]] = {}
   for _ in range(_REPEATS.value):
     with tempfile.TemporaryDirectory() as cache:
@@ -66,5 +64,4 @@ def main(argv) -> None:
 
 
 if __name__ == "__main__":
-  huge_pages.ensure()
-  app.run(main)
+  measuring.run(main)

@@ -32,7 +32,7 @@ os.environ.setdefault("ALLOW_MULTIPLE_LIBTPU_LOAD", "1")
 import jax
 import jax.numpy as jnp
 import numpy as np
-from absl import app, flags, logging
+from absl import flags, logging
 from jax.experimental import topologies
 
 from benchmarks import measuring, ours
@@ -54,8 +54,8 @@ _TOPOLOGIES = flags.DEFINE_list(
 )
 _TENSOR = flags.DEFINE_integer("tensor", 4, "Devices that share a layer.")
 _LAYERS = flags.DEFINE_integer("layers", 36, "Layers; fewer compile sooner.")
-_PROGRAMS = flags.DEFINE_list(
-  "programs", ["prefill layer", "decode", "update"], "Which, of these."
+_PROGRAMS = measuring.define_choices(
+  "programs", ("prefill layer", "decode", "update"), "What is compiled"
 )
 _TREES = flags.DEFINE_integer("trees", 2, "Trees of a packed row.")
 _JSON = flags.DEFINE_string("json", "", "Stem of files for the figures.")
@@ -330,9 +330,8 @@ def describe_kernel(topology: str, config: TransformerConfig) -> dict:
   }
 
 
-def main(argv) -> None:
+def main() -> None:
   """Compiles for every topology; prints two tables."""
-  del argv
   config = dataclasses.replace(QWEN3_4B, num_layers=_LAYERS.value)
   file = lambda what: f"{_JSON.value}_{what}.json" if _JSON.value else ""
   measuring.show(
@@ -350,4 +349,4 @@ def main(argv) -> None:
 
 
 if __name__ == "__main__":
-  app.run(main)
+  measuring.run(main)

@@ -15,10 +15,11 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
-from absl import app, flags
+from absl import flags
 from rich.console import Console
 from rich.table import Table
 
+from benchmarks import measuring
 from prefixrl_jax.rewards import math
 from prefixrl_jax.types import Problem
 
@@ -174,9 +175,8 @@ def _verifier() -> math.MathVerifier:
   )
 
 
-def main(argv) -> None:
+def main() -> None:
   """Prints the tables that the flags ask for."""
-  del argv
   if _FOLDER.value:
     verifier = _verifier()
     try:
@@ -188,4 +188,4 @@ def main(argv) -> None:
 
 
 if __name__ == "__main__":
-  app.run(main)
+  measuring.run(main)
