@@ -16,12 +16,15 @@ class Backend:
   """How programs are laid out and run."""
 
   # A cache lies in blocks of at most so many keys, and decoding reads it block
-  # by block. (XLA:CPU copies what it reads of a cache, unless it is all of it.)
+  # by block, as far as any lane has come.
   key_block: int
   # Tokens in a block of queries and of keys, in attention over packed rows.
   # TPU: the largest whose scores stay in vector memory.
   attention_blocks: tuple[int, int]
   has_attention_kernel: bool = False
+  # A cache of no more keys is one block. (XLA:CPU copies what it reads of a
+  # cache, unless it is all of it: large blocks cost more than they save.)
+  whole_cache: int = 0
   # A CPU has no use for wider steps, and rows differ in their visits.
   rows_in_turn: bool = False
   # What a look at the lanes costs, in decode steps of all lanes; the lanes that
@@ -47,7 +50,8 @@ class Backend:
 
 BACKENDS = {
   "cpu": Backend(
-    key_block=256,
+    key_block=128,
+    whole_cache=512,
     attention_blocks=(64, 64),
     rows_in_turn=True,
     cost_of_a_look=0.0,

@@ -96,7 +96,9 @@ def dense_attention(q, k, v, mask, soft_cap=None):
 
 def key_blocks(length: int) -> tuple[int, int]:
   """Returns how many blocks a cache of this length has, and their size."""
-  count = -(-length // backends.in_force().key_block)
+  backend = backends.in_force()
+  is_whole = length <= backend.whole_cache
+  count = 1 if is_whole else -(-length // backend.key_block)
   return count, -(-length // count)
 
 

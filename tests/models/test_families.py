@@ -174,7 +174,7 @@ def _sampled(name):
 def test_greedy_decoding(name, source, change_backend):
   if _loaded(name)[0].windows != (None,):
     # They cut through several blocks of trunk and of lane.
-    change_backend(key_block=16)
+    change_backend(key_block=16, whole_cache=0)
   np.testing.assert_array_equal(_sampled(name), source(name)["greedy"])
 
 

@@ -131,7 +131,7 @@ def test_decoding_equals_the_forward_pass(
 
   Caches are one block, or blocks of three keys, the last with room to spare.
   """
-  change_backend(key_block=block)
+  change_backend(key_block=block, whole_cache=0)
   trunk = rng.integers(0, model.vocab_size, (1, 8))
   forks, steps = np.array([[8, 3, 1]]), 4
   lanes = rng.integers(0, model.vocab_size, (1, 3, steps))

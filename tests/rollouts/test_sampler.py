@@ -93,7 +93,7 @@ def test_logprobs_are_the_teacher_forced_ones(
 def test_order_and_refills_change_no_bit(
   model, params, one_device, rng, change_backend, block
 ):
-  change_backend(key_block=block)
+  change_backend(key_block=block, whole_cache=0)
   requests = _requests(rng, model)
   samplers = [
     _sampler(model, one_device, params, steps_per_dispatch=steps)
@@ -123,7 +123,7 @@ def test_results_do_not_depend_on_the_schedule(
     ([1, 0, 3, 2, 4], 5, 7, 6, 4),
     ([2, 0, 1, 4, 3], 1, 4, 3, 1),
   ):
-    change_backend(key_block=block)
+    change_backend(key_block=block, whole_cache=0)
     sampler = _sampler(
       model,
       one_device,
