@@ -74,6 +74,21 @@ class Session:
       stop_tokens=self.tokenizer.stop_tokens,
     )
 
+  def base_sampler(self, settings: ml_collections.ConfigDict) -> Sampler:
+    """Returns one of problems alone that is loaded with the base policy.
+
+    Args:
+      settings: config.screen or config.collect.
+    """
+    sampler = self.sampler(
+      rows=settings.rows,
+      lanes=settings.lanes,
+      trunk_length=self.config.rollouts.max_prompt_length,
+      temperature=self.config.rollouts.temperature,
+    )
+    sampler.load(self.base_params)
+    return sampler
+
 
 def open_session(
   config: ml_collections.ConfigDict,

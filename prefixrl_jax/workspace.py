@@ -2,7 +2,7 @@
 
 import functools
 import importlib.resources
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import ml_collections
@@ -149,6 +149,23 @@ class Workspace:
     if artifact.complete:
       self.console.print(f"[dim]{what}: complete, not run again[/dim]")
     return artifact.complete
+
+  def data_to_make(self, stage: str) -> Iterator[tuple[Artifact, int]]:
+    """Yields a stage's artifacts that are not complete, and their seeds."""
+    for seed in self.data_seeds:
+      artifact = self.data_artifact(stage, seed)
+      if not self.done(artifact, f"{stage}, seed {seed}"):
+        yield artifact, seed
+
+  def runs_to_make(
+    self, stage: str, arms: Sequence[str]
+  ) -> Iterator[tuple[Artifact, str, int]]:
+    """Yields a stage's artifacts that are not complete, their arm and seed."""
+    for seed in self.config.seeds:
+      for arm in arms:
+        artifact = self.run_artifact(stage, arm, seed)
+        if not self.done(artifact, f"{stage}, {arm} seed {seed}"):
+          yield artifact, arm, seed
 
   def need(self, artifact: Artifact, stage: str) -> Artifact:
     """Returns the artifact; an error if the stage has not made it."""

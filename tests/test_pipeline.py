@@ -96,9 +96,13 @@ def test_what_is_complete_is_not_made_again(done, monkeypatch):
   def refuse(*_, **__):
     raise AssertionError("nothing is left to sample")
 
-  monkeypatch.setattr(collect, "collect", refuse)
-  for stage in (screen, evaluate):
-    monkeypatch.setattr(stage, "without_prefix", refuse)
+  for stage, name in (
+    (screen, "without_prefix"),
+    (collect, "collect"),
+    (evaluate, "without_prefix"),
+    (evaluate, "by_fraction"),
+  ):
+    monkeypatch.setattr(stage, name, refuse)
   Pipeline(_config(), epath.Path(done), fresh=False).run(STAGES)
   after = {p: p.stat().st_mtime for p in done.rglob("*.json")}
   changed = {p.name for p in before if before[p] != after[p]}

@@ -13,23 +13,15 @@ def run(work: Workspace) -> None:
   """Rejection-samples the hard problems, unless traces are imported."""
   if work.config.traces.file:
     return
-  for seed in work.data_seeds:
-    artifact = work.data_artifact("collect", seed)
-    if not work.done(artifact, f"collect, seed {seed}"):
-      _collect(work, artifact, seed)
+  for artifact, seed in work.data_to_make("collect"):
+    _collect(work, artifact, seed)
 
 
 def _collect(work: Workspace, artifact: Artifact, seed: int) -> None:
   settings = work.config.collect
   problems = work.hard(seed, "train")
   artifact.begin()
-  sampler = work.session.sampler(
-    rows=settings.rows,
-    lanes=settings.lanes,
-    trunk_length=work.config.rollouts.max_prompt_length,
-    temperature=work.config.rollouts.temperature,
-  )
-  sampler.load(work.session.base_params)
+  sampler = work.session.base_sampler(settings)
   with metrics.Progress(
     f"collect, seed {seed}", total=len(problems)
   ) as progress:

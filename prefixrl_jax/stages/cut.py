@@ -8,10 +8,7 @@ from prefixrl_jax.workspace import Workspace
 
 def run(work: Workspace) -> None:
   """Cuts every trace into prefixes."""
-  for seed in work.data_seeds:
-    artifact = work.data_artifact("cut", seed)
-    if work.done(artifact, f"cut, seed {seed}"):
-      continue
+  for artifact, seed in work.data_to_make("cut"):
     traces = work.traces(seed)
     if not traces:
       raise UserError(

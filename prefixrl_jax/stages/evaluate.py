@@ -13,25 +13,22 @@ from prefixrl_jax.workspace import Workspace
 
 def run(work: Workspace) -> None:
   """Evaluates without prefix first, then by share of the trace revealed."""
-  for seed in work.config.seeds:
-    for arm in ("base", *work.config.run_arms):
-      artifact = work.run_artifact("evaluate", arm, seed)
-      if work.done(artifact, f"evaluate, {arm} seed {seed}"):
-        continue
-      data = work.train_data(seed)
-      if arm == "base":
-        params = work.session.base_params
-      else:
-        work.need(work.run_artifact("train", arm, seed), "train")
-        params = make_trainer(work, data, arm, seed).trained_params()
-      artifact.begin()
-      results, samples = _evaluate(work, params, data, seed)
-      write_results(artifact.directory / "results.parquet", results)
-      write_json(
-        artifact.directory / "samples.json",
-        [_readable(work, s, arm, seed) for s in samples],
-      )
-      artifact.finish({})
+  arms = ("base", *work.config.run_arms)
+  for artifact, arm, seed in work.runs_to_make("evaluate", arms):
+    data = work.train_data(seed)
+    if arm == "base":
+      params = work.session.base_params
+    else:
+      work.need(work.run_artifact("train", arm, seed), "train")
+      params = make_trainer(work, data, arm, seed).trained_params()
+    artifact.begin()
+    results, samples = _evaluate(work, params, data, seed)
+    write_results(artifact.directory / "results.parquet", results)
+    write_json(
+      artifact.directory / "samples.json",
+      [_readable(work, s, arm, seed) for s in samples],
+    )
+    artifact.finish({})
 
 
 def _evaluate(work: Workspace, params, data: TrainData, seed: int):

@@ -31,10 +31,8 @@ def run(work: Workspace) -> None:
   """
   if not work.config.traces.file:
     return
-  for seed in work.data_seeds:
-    artifact = work.data_artifact("import", seed)
-    if not work.done(artifact, f"import, seed {seed}"):
-      _import(work, artifact, seed)
+  for artifact, seed in work.data_to_make("import"):
+    _import(work, artifact, seed)
 
 
 def _import(work: Workspace, artifact: Artifact, seed: int) -> None:

@@ -9,23 +9,15 @@ from prefixrl_jax.workspace import Workspace
 
 def run(work: Workspace) -> None:
   """Samples the base model on every problem; keeps the hard ones."""
-  for seed in work.data_seeds:
-    artifact = work.data_artifact("screen", seed)
-    if not work.done(artifact, f"screen, seed {seed}"):
-      _screen(work, artifact, seed)
+  for artifact, seed in work.data_to_make("screen"):
+    _screen(work, artifact, seed)
 
 
 def _screen(work: Workspace, artifact: Artifact, seed: int) -> None:
   settings = work.config.screen
   problems = work.problems(seed)
   artifact.begin()
-  sampler = work.session.sampler(
-    rows=settings.rows,
-    lanes=settings.lanes,
-    trunk_length=work.config.rollouts.max_prompt_length,
-    temperature=work.config.rollouts.temperature,
-  )
-  sampler.load(work.session.base_params)
+  sampler = work.session.base_sampler(settings)
   with metrics.Progress(
     f"screen, seed {seed}", total=len(problems)
   ) as progress:

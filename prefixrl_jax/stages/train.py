@@ -7,16 +7,12 @@ from prefixrl_jax.workspace import Workspace
 
 def run(work: Workspace) -> None:
   """Trains every arm and seed on the same budget."""
-  for seed in work.config.seeds:
-    for arm in work.config.run_arms:
-      artifact = work.run_artifact("train", arm, seed)
-      if work.done(artifact, f"train, {arm} seed {seed}"):
-        continue
-      trainer = make_trainer(work, work.train_data(seed), arm, seed)
-      artifact.begin()
-      curve = trainer.run()
-      write_json(artifact.directory / "curve.json", curve)
-      artifact.finish({"steps": curve[-1]["step"]})
+  for artifact, arm, seed in work.runs_to_make("train", work.config.run_arms):
+    trainer = make_trainer(work, work.train_data(seed), arm, seed)
+    artifact.begin()
+    curve = trainer.run()
+    write_json(artifact.directory / "curve.json", curve)
+    artifact.finish({"steps": curve[-1]["step"]})
 
 
 def make_trainer(
