@@ -14,7 +14,7 @@ from prefixrl_jax.distributed import memory, sharding
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.learner import update
 from prefixrl_jax.learner.optimizer import make_optimizer
-from prefixrl_jax.learner.packing import Tree, layout_for, pack
+from prefixrl_jax.learner.packing import Layout, Tree, layout_for, pack
 from prefixrl_jax.models import transformer
 from prefixrl_jax.rollouts.requests import Request
 from prefixrl_jax.rollouts.sampler import Sampler
@@ -80,6 +80,29 @@ def make_update(config, mesh, *, b2: float = 0.95):
     mixed=False,
   )
   return step, state, update.make_init(optimizer, state)
+
+
+def lower_update(config, mesh, row_length: int, num_micros: int):
+  """Lowers an update of packed rows, one a shard; devices may be absent.
+
+  Args:
+    config: TransformerConfig.
+    mesh: of the update.
+    row_length: tokens of a row.
+    num_micros: micro-batches.
+  """
+  step, state, _ = make_update(config, mesh)
+  shards = sharding.num_row_shards(mesh)
+  batch = jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(
+      x.shape,
+      x.dtype,
+      sharding=sharding.rows_sharding(mesh, x.shape, axis=1),
+    ),
+    pack([], Layout(row_length, shards, num_micros)),
+  )
+  with jax.set_mesh(mesh):
+    return step.lower(state, batch, None)
 
 
 # What of the memory plan is there while a program runs.

@@ -14,16 +14,14 @@ import functools
 import os
 from unittest import mock
 
-import jax
 import numpy as np
 from absl import flags
 from matplotlib.figure import Figure
 
 from benchmarks import measuring, ours, shapes
 from benchmarks.ours import Unit
-from prefixrl_jax.distributed import sharding
 from prefixrl_jax.distributed.mesh import make_mesh
-from prefixrl_jax.learner.packing import Lane, Layout, Tree, pack
+from prefixrl_jax.learner.packing import Lane, Tree
 from prefixrl_jax.models import transformer
 
 _FIGURE = flags.DEFINE_string("figure", "", "Stem of the figure, PNG and SVG.")
@@ -97,10 +95,7 @@ def decode_bytes(unit: Unit) -> dict[str, float]:
 def update_bytes(tokens: int) -> dict[str, float]:
   """Returns what an update of one row takes, and by the plan."""
   config, mesh = shapes.MODELS[_MODEL], make_mesh(data=-1, fsdp=1, tensor=1)
-  step, state, _ = ours.make_update(config, mesh)
-  with jax.set_mesh(mesh):
-    batch = sharding.put_rows(mesh, pack([], Layout(tokens, 1, 1)), axis=1)
-    lowered = step.lower(state, batch, None)
+  lowered = ours.lower_update(config, mesh, tokens, num_micros=1)
   one = dict(rows=1, lanes=1, trunk_length=1, completion_length=1)
   plan = ours.planned_bytes(config, mesh, **one, row_length=tokens)
   return _beside_plan(lowered, plan, "update")

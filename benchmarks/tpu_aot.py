@@ -36,7 +36,6 @@ from absl import flags, logging
 from jax.experimental import topologies
 
 from benchmarks import measuring, ours
-from prefixrl_jax.batches import TrainBatch
 from prefixrl_jax.distributed import backends, memory, sharding
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.learner.packing import Lane, Layout, Tree, pack
@@ -117,28 +116,19 @@ def lower_programs(
   config: TransformerConfig, mesh
 ) -> dict[str, jax.stages.Lowered]:
   """Lowers prefill and decode loop, two rows a shard, and the update, one."""
-  shards = sharding.num_row_shards(mesh)
   sampler = ours.make_sampler(
     config,
     mesh,
-    rows=2 * shards,
+    rows=2 * sharding.num_row_shards(mesh),
     lanes=LANES,
     trunk_length=TRUNK,
     completion_length=LANE,
     steps_per_dispatch=128,
   )
-  step, state, _ = ours.make_update(config, mesh)
-  batch: TrainBatch = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(
-      x.shape,
-      x.dtype,
-      sharding=sharding.rows_sharding(mesh, x.shape, axis=1),
-    ),
-    pack([], Layout(row_length(), shards, 2)),
-  )
-  with jax.set_mesh(mesh):
-    updating = step.lower(state, batch, None)
-  lowered = sampler.lower(state.params) | {"update": updating}
+  params = transformer.abstract_params(config, mesh)
+  lowered = sampler.lower(params) | {
+    "update": ours.lower_update(config, mesh, row_length(), num_micros=2)
+  }
   return {name: lowered[name] for name in _PROGRAMS.value}
 
 
