@@ -123,6 +123,13 @@ def test_dense_attention_caps_scores_and_is_zero_where_nothing_is_seen(rng):
   assert not out[0, 3].any()
 
 
+def test_long_caches_lie_in_blocks(change_backend):
+  """By hand: 513 keys take five blocks of 128, the least that hold them."""
+  change_backend(key_block=128, whole_cache=512)
+  assert attention.key_blocks(512) == (1, 512)
+  assert attention.key_blocks(513) == (5, 103)
+
+
 @pytest.mark.parametrize("block", [128, 3])
 def test_decoding_equals_the_forward_pass(
   model, params, rng, change_backend, block
