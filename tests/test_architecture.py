@@ -11,6 +11,7 @@ _PACKAGE = pathlib.Path(__file__).parents[1] / "prefixrl_jax"
 # Text and files alone: usable where no accelerator and no jax is.
 _TEXT_SIDE = (
   "types.py",
+  "thoughts.py",
   "tokenizer.py",
   "chat_template.py",
   "artifacts.py",

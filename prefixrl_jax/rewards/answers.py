@@ -1,6 +1,6 @@
 r"""Where a completion's final answer stands: in a box or on an answer line.
 
-What stands before the last </think> is not looked at. Where there is a box
+Thoughts are not looked at (see `thoughts`). Where there is a box
 (\boxed or \fbox), boxes alone count; else the last answer line does: what
 follows "answer is", "Answer:", "A:" or "####", up to the end of the sentence,
 or the last "is" in that. Where there is neither, `last_sentence` is left.
@@ -8,6 +8,8 @@ All of it takes time in proportion to the text's length.
 """
 
 import re
+
+from prefixrl_jax.thoughts import without_thoughts
 
 _TOKEN = re.compile(
   r"\\{1,2}(?:boxed|fbox)\s*(?:(?P<open>\{)|(?P<bare>[-+]?\.?\d[\d.,/]*))"
@@ -40,7 +42,7 @@ def given(text: str) -> list[str]:
   None: it has no answer. Several: it has not made up its mind. Boxes of a
   list, close together and joined by a comma, "and" or "or", are one answer.
   """
-  text = after_thinking(text)
+  text = without_thoughts(text)
   if not _BOX.search(text):
     return [answer] if (answer := _marked(text)) else []
   answers: list[str] = []
@@ -57,18 +59,13 @@ def given(text: str) -> list[str]:
 
 def is_marked(text: str) -> bool:
   """Says whether a text has a box or an answer line, be it empty."""
-  text = after_thinking(text)
+  text = without_thoughts(text)
   return bool(_BOX.search(text) or _MARK.search(text))
-
-
-def after_thinking(text: str) -> str:
-  """Returns what follows the last </think>."""
-  return text.rpartition("</think>")[2]
 
 
 def last_sentence(text: str) -> str:
   """Returns the last sentence of the last line; displayed math is in a line."""
-  text = after_thinking(text)[-_LONGEST_SENTENCE:]
+  text = without_thoughts(text)[-_LONGEST_SENTENCE:]
   for _ in range(2):
     text = _TAIL.sub("", text)
   text = _DISPLAY.sub(lambda m: m.group().replace("\n", " "), text.rstrip())

@@ -15,6 +15,7 @@ from typing import Any
 from prefixrl_jax.rewards import Verdict, answers, numbers
 from prefixrl_jax.rewards.countdown import is_solution
 from prefixrl_jax.rewards.workers import DIED, TIMED_OUT, WorkerPool
+from prefixrl_jax.thoughts import without_thoughts
 from prefixrl_jax.types import Problem, UserError
 
 _EXECUTES = "its scorer executes the answer (sympy.parse_expr)"
@@ -95,7 +96,7 @@ class GymVerifier:
 
 def extract_answer(text: str) -> str | None:
   """Returns the one final answer of a completion, None where there is none."""
-  text = answers.after_thinking(text)
+  text = without_thoughts(text)
   given = list(dict.fromkeys(x.strip() for x in _TAG.findall(text)))
   if not given:
     given = answers.given(text) if answers.is_marked(text) else [text.strip()]

@@ -15,6 +15,7 @@ from typing import Any
 
 from prefixrl_jax.rewards import Verdict, answers, numbers
 from prefixrl_jax.rewards.workers import TIMED_OUT, WorkerPool
+from prefixrl_jax.thoughts import without_thoughts
 from prefixrl_jax.types import Problem
 
 # Longer answers, and more of them, are wrong unless equal as text.
@@ -118,7 +119,7 @@ def final_answers(text: str) -> list[str]:
   if answers.is_marked(text):
     return answers.given(text)
   sentence = answers.last_sentence(text)
-  lines = answers.after_thinking(text).split()
+  lines = without_thoughts(text).split()
   if len(lines) > 1 and all(map(numbers.read, lines)):
     return []
   formulas = _FORMULA.findall(sentence)

@@ -30,6 +30,8 @@ from prefixrl_jax.rewards import answers
     (r"\boxed{1}, \boxed{2} and \boxed{3}", ["1, 2, 3"]),
     (r"\boxed{3} is wrong. Let me think again. \boxed{4}", ["3", "4"]),
     (r"<think>\boxed{3}? no.</think> \boxed{4}", ["4"]),
+    (r"[THINK]\boxed{3}? no.[/THINK] \boxed{4}", ["4"]),
+    (r"<think>\boxed{4}", []),
     # Answer lines.
     ("The answer is 12.\nGoodbye 5", ["12"]),
     ("The answer is 12.5. Goodbye", ["12.5"]),
