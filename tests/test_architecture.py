@@ -15,6 +15,8 @@ _TEXT_SIDE = (
   "tokenizer.py",
   "chat_template.py",
   "artifacts.py",
+  "fields.py",
+  "config.py",
   "rewards",
   "traces/foreign.py",
   "traces/importing.py",

@@ -1,8 +1,11 @@
 """Configs: their argument, and the checks across their fields."""
 
+import math as numbers
+
 import pytest
 
-from configs import code, demo, gym, logic, math
+from configs import code, countdown, demo, gym, logic, math
+from prefixrl_jax import fields
 from prefixrl_jax.config import parse_arg, validate
 from prefixrl_jax.types import UserError
 
@@ -10,7 +13,7 @@ from prefixrl_jax.types import UserError
 @pytest.mark.parametrize(
   ("config", "arg"),
   [
-    (demo, ""),
+    *((config, arg) for config in (demo, countdown) for arg in ("", "tiny")),
     *(
       (config, arg)
       for config in (math, code, logic, gym)
@@ -43,8 +46,7 @@ def test_argument_takes_the_types_of_the_defaults():
     ("seeds=many", "seeds='many' is not of type int"),
     ("tiny=perhaps", "'perhaps' is not true or false"),
     ("arms=rl+ppo", "no arm 'ppo'; config.arms has"),
-    ("arms=rl+rl", "named twice"),
-    ("seeds=0", r"config\.seeds is empty"),
+    ("arms=rl+rl", "run_arms = .* a list of different values"),
   ],
 )
 def test_names_a_wrong_argument(arg, message):
@@ -55,7 +57,7 @@ def test_names_a_wrong_argument(arg, message):
 def test_what_to_do_with_long_prompts_is_one_of_two():
   config = math.get_config()
   config.problems.too_long = "cut"
-  with pytest.raises(UserError, match="neither error nor drop"):
+  with pytest.raises(UserError, match="not one of 'error', 'drop'"):
     validate(config)
 
 
@@ -68,34 +70,179 @@ def test_what_to_do_with_long_prompts_is_one_of_two():
       r"export\.arm: there is no arm 'ppo'; config\.arms has",
     ),
     ("export.seed", 3, r"export\.seed = 3 is none of config\.seeds, 0\."),
-    ("export.dtype", "int4", "'int4' is neither bfloat16 nor float32"),
-    ("export.shard_gigabytes", 0.0, "shard_gigabytes must be above 0"),
+    ("export.dtype", "int4", "'int4' is not one of '', 'float32', 'bfloat16'"),
+    ("export.shard_gigabytes", 0.0, r"= 0\.0 is not a number in \(0"),
     ("export.lora", "peft", r"no adapters: config\.lora\.rank is 0"),
-    ("export.lora", "added", "'added' is neither merged nor peft"),
-    ("lora.rank", -1, "rank -1 must be at least 0"),
-    ("lora.alpha", 0.0, r"alpha 0\.0 above 0"),
-    ("arms.rl.prefixed_share", 1.5, r"rl\.prefixed_share = 1\.5"),
-    ("arms.sft_rl.sft_epochs", -1, "negative"),
-    ("problems.num_train", -1, "num_train and num_heldout are not negative"),
-    ("rewards.verifier", "oracle", "'oracle' is none of math, code"),
-    ("rewards.sandbox", "none", "'none' is neither bubblewrap nor"),
-    ("rewards.num_workers", 0, "num_workers and memory_mb must be above 0"),
+    ("export.lora", "added", "'added' is not one of 'merged', 'peft'"),
+    ("lora.rank", -1, "rank = -1 is not a whole number, at least 0"),
+    ("lora.alpha", 0.0, r"alpha = 0\.0 is not"),
+    ("arms.rl.prefixed_share", 1.5, r"rl\.prefixed_share = 1\.5 is not"),
+    ("arms.sft_rl.sft_epochs", -1, "sft_epochs = -1 is not"),
+    ("problems.num_train", -1, "num_train = -1 is not"),
+    ("problems.size", 11, "problems of checksum have 1 to 10 blocks"),
+    ("rewards.verifier", "oracle", "'oracle' is not one of '', 'math'"),
+    ("rewards.sandbox", "none", "'none' is not one of 'bubblewrap', 'unsafe"),
     ("rewards.total_seconds", 1.0, r"got\n? ?5\.0 and 1\.0"),
     ("prefixes.low", 0.9, "low=0.9, high=0.8"),
-    ("prefixes.num_cuts", 0, "num_cuts=0"),
-    ("learner.advantage", "gae", "'gae' is none of"),
-    ("learner.discount", 0.0, r"not in \(0, 1\]"),
-    ("train.completions_per_prompt", 1, "has no baseline"),
-    ("train.log_every", 0, "log_every must be at least 1"),
-    ("rollouts.temperature", 0.0, "above 0"),
+    ("learner.advantage", "gae", "'gae' is not one of 'group_mean'"),
+    ("learner.discount", 0.0, r"discount = 0\.0 is not a number in \(0, 1\]"),
+    ("learner.decay_steps", 30, r"must be above warmup_steps = 30"),
+    ("train.completions_per_prompt", 1, "at least 2 .*baseline"),
+    ("train.log_every", 0, "log_every = 0 is not"),
+    ("rollouts.temperature", 0.0, r"temperature = 0\.0 is not"),
     ("rollouts.top_p", 0.0, "top_p"),
     ("screen.max_correct", 64, "below num_samples"),
-    ("evals.fractions", (0.0, 0.5), "0 is always evaluated"),
+    ("evals.fractions", (0.0, 0.5), "0 always is evaluated"),
+    ("evals.fractions", (0.5, 0.5), "different values"),
+    # What ran, and ended later or not at all.
+    ("rollouts.steps_per_dispatch", 0, "steps_per_dispatch = 0 is not"),
+    ("train.checkpoints_kept", 0, "checkpoints_kept = 0 is not"),
+    ("evals.num_samples", 0, "num_samples = 0 is not"),
+    ("evals.curve_points", 0, "curve_points = 0 is not"),
+    ("evals.curve_samples", 0, "curve_samples = 0 is not"),
+    ("evals.lanes", 0, "lanes = 0 is not"),
+    ("screen.rows", 0, "rows = 0 is not"),
+    ("collect.budget", 0, "budget = 0 is not"),
+    ("collect.problems_per_part", 0, "problems_per_part = 0 is not"),
+    ("sft.batch_size", 0, "batch_size = 0 is not"),
+    ("sft.learning_rate", -1e-4, "learning_rate = -0.0001 is not"),
+    ("train.prompts_per_step", 0, "prompts_per_step = 0 is not"),
+    ("train.flops", -1.0, "flops = -1.0 is not"),
+    ("train.flops", numbers.inf, "flops = inf is not"),
+    ("arms.rl.learning_rate", numbers.nan, "learning_rate = nan is not"),
+    ("learner.logits_chunk_length", 0, "logits_chunk_length = 0 is not"),
+    ("learner.optimizer.b1", 1.0, r"b1 = 1\.0 is not a number in \[0, 1\)"),
+    ("learner.kl_coefficient", -0.1, "kl_coefficient = -0.1 is not"),
+    ("model.dtype", "float8", "'float8' is not one of 'float32', 'bfloat16'"),
+    ("model.head_dim", 15, "head_dim be even"),
+    ("model.num_kv_heads", 3, "must divide num_heads"),
+    ("mesh.data", 0, "data = 0 is not a whole number, at least 1, or -1"),
+    ("mesh.fsdp", -1, "at most one size may be -1"),
+    ("seeds", (), r"config\.seeds = \(\) is not a list of different values"),
+    ("seeds", (-1,), "at least 0"),
+    ("run_arms", (), "run_arms"),
+    ("train", 3, r"config\.train = 3 is not a section"),
+    ("pretrain.phases", (), r"phases = \(\) is not a list of sections"),
+    ("pretrain.phases", ({"num_steps": 1},), "learning_rate .* is missing"),
+    ("problems.num_train", 3.0, r"num_train = 3\.0 is not a whole number"),
+    ("train.max_steps", True, "max_steps = True is not a whole number"),
+    ("train.max_steps", "3", "max_steps = '3' is not a whole number"),
+    ("train.flopz", 1.0, r"no field config\.train\.flopz; did you mean flops"),
+    ("arms.rl.rate", 1.0, r"no field config\.arms\.rl\.rate"),
+    ("arms.base", {}, r"config\.arms\.base\.prefixed_share .*is missing"),
   ],
 )
 def test_names_a_wrong_field(field, value, message):
   config = demo.get_config()
-  with config.unlocked():
-    config.update_from_flattened_dict({field: value})
+  _set(config, field, value)
   with pytest.raises(UserError, match=message):
     validate(config)
+
+
+def _set(config, field, value):
+  """Sets a field as a config file may, to a value of whatever type."""
+  *sections, name = field.split(".")
+  for section in sections:
+    config = config[section]
+  with config.ignore_type():
+    config[name] = value
+
+
+_ALL = {"demo": demo, "countdown": countdown, "math": math, "gym": gym}
+
+
+@pytest.mark.parametrize("name", _ALL)
+def test_every_field_has_a_rule_that_refuses_nonsense(name):
+  """What is in no table is refused, so that a new field needs a rule."""
+  get_config = _ALL[name].get_config
+  paths = list(_paths(get_config()))
+  assert len(paths) > 80
+  for path in paths:
+    values = (None, numbers.nan, -5, b"", {"a": 1}, [[]])
+    for value in (*values, *(("",) if _is_number(get_config(), path) else ())):
+      config = get_config()
+      _set(config, path, value)
+      with pytest.raises(UserError, match=rf"config\.{path}") as e:
+        validate(config)
+      assert "\n" not in str(e.value)
+
+
+def _paths(section, path=""):
+  for name, value in section.items():
+    if hasattr(value, "items"):
+      yield from _paths(value, f"{path}{name}.")
+    else:
+      yield path + name
+
+
+def _is_number(config, path):
+  for name in path.split("."):
+    config = config[name]
+  return isinstance(config, (int, float))
+
+
+@pytest.mark.parametrize("name", _ALL)
+def test_a_field_that_is_missing_is_named(name):
+  get_config = _ALL[name].get_config
+  for path in _paths(get_config()):
+    config = get_config()
+    *sections, last = path.split(".")
+    section = config
+    for part in sections:
+      section = section[part]
+    del section[last]
+    with pytest.raises(UserError, match=rf"{path}.* is missing|another kind"):
+      validate(config)
+
+
+def test_every_row_of_the_table_is_a_field_of_some_config():
+  there = set()
+  for config in (demo.get_config(), countdown.get_config(), math.get_config()):
+    there |= set(_paths(config))
+    for phase in config.pretrain.get("phases", ()):
+      there |= {f"pretrain.phases.N.{p}" for p in _paths(phase)}
+  there = {p.replace("arms.rl.", "arms.NAME.") for p in there}
+  for task in ("", "checksum", "countdown_steps"):
+    for path, field in fields.leaves(fields.tree_of(task)):
+      assert path in there
+      assert field.help
+
+
+def test_a_task_of_the_other_kind_of_config_is_named():
+  config = demo.get_config()
+  config.problems.task = "math500"
+  for wrong in (config, math.get_config("task=checksum")):
+    with pytest.raises(UserError, match="needs a config of another kind"):
+      validate(wrong)
+
+
+@pytest.mark.parametrize(
+  ("path", "only_execution"),
+  [
+    ("model.remat", True),
+    ("model.scan_unroll", True),
+    ("rollouts.steps_per_dispatch", True),
+    ("screen.rows", True),
+    ("collect.lanes", True),
+    ("evals.rows", True),
+    ("train.rows", True),
+    ("collect.problems_per_part", True),
+    ("learner.rows_per_microbatch", True),
+    ("learner.logits_chunk_length", True),
+    ("learner.row_length", True),
+    ("rewards.timeout_seconds", True),
+    ("mesh.fsdp", True),
+    ("export.directory", True),
+    ("model.dtype", False),
+    ("screen.num_samples", False),
+    ("arms.prefixrl.learning_rate", False),
+    ("pretrain.phases", False),
+    ("pretrain.phases.0.noise", False),
+    ("train.flops", False),
+    ("rewards.memory_mb", False),
+    ("problems", False),
+    ("no.such.field", False),
+  ],
+)
+def test_says_what_changes_only_how_results_are_computed(path, only_execution):
+  assert fields.is_execution(path) is only_execution

@@ -13,6 +13,7 @@ import numpy as np
 
 from prefixrl_jax.types import Problem
 
+SIZES, UNITS = range(1, 11), "blocks"  # of a problem
 PAD, STOP = "_", ";"
 SYMBOLS = (
   PAD,

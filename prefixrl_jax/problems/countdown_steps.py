@@ -18,6 +18,7 @@ import numpy as np
 
 from prefixrl_jax.types import Problem
 
+SIZES, UNITS = range(2, 7), "numbers"  # of a problem
 PAD, STOP = "_", ";"
 _MOST = 50  # of a value
 _LEAST_TARGET = 10

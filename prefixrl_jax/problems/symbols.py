@@ -1,7 +1,8 @@
 """Tasks with an alphabet of their own, for small models that are made here.
 
-Each is a module with SYMBOLS, PAD and STOP, `make_problems`, and `Phase` and
-`make_document` to pretrain on; `write_traces` where there are rules for it.
+Each is a module with SYMBOLS, PAD and STOP, the SIZES that problems have, in
+UNITS, `make_problems`, and `Phase` and `make_document` to pretrain on;
+`write_traces` where there are rules for it.
 """
 
 from typing import Any
