@@ -6,6 +6,7 @@ standard output), "call" (a function's arguments and result) or "asserts"
 """
 
 import re
+import typing
 from typing import Any
 
 from prefixrl_jax.problems.reading import Getter, Parts, Skip
@@ -19,6 +20,7 @@ _FUNCTION = (
   " ```python block."
 )
 _NAME = re.compile(r"\b([A-Za-z_]\w*)\s*\(")
+_WORD = re.compile(r"\w+")
 # "absolute or relative error does not exceed 10^{-6}", and the like.
 _TOLERANCE = re.compile(
   r"\b(?:absolute|relative)\b[^.]*?\b(?:10\s*\^\s*\{?\s*[-\u2212]\s*|1e-)"
@@ -39,16 +41,20 @@ def read_apps(get: Getter) -> Parts:
   question = get.text("problem")
   if not name:
     return _stdin(question, inputs, outputs)
-  # Some of the sources keep a result in a list of its own.
+  pairs = _pairs(inputs, outputs)
+  # Some of the sources keep a result in a list of its own, others do not:
+  # rows do not say so, nor does APPS's own grader ask.
   if all(isinstance(o, list) and len(o) == 1 for o in outputs):
-    outputs = [o[0] for o in outputs]
+    pairs = [pair | {"or_output": pair["output"][0]} for pair in pairs]
   starter = get.maybe("starter_code") or ""
   begin = f"\n\nIt begins with:\n```python\n{starter.strip()}\n```"
   return Parts(
     f"{question}{begin if starter.strip() else ''}\n\n"
     + _FUNCTION.format(name=name),
     "",
-    _metadata("call", _pairs(inputs, outputs), entry_point=name),
+    _metadata(
+      "call", pairs, entry_point=name, prompt_code=_annotations(starter)
+    ),
     question,
   )
 
@@ -109,6 +115,12 @@ def read_mbpp(get: Getter) -> Parts:
     _metadata("asserts", tests, entry_point=names[0], setup=setup),
     task,
   )
+
+
+def _annotations(starter: str) -> str:
+  """Imports what starter code is annotated with, as the sites it is from do."""
+  names = sorted(set(_WORD.findall(starter)) & set(typing.__all__))
+  return f"from typing import {', '.join(names)}\n" if names else ""
 
 
 def _stdin(question: str, inputs, outputs) -> Parts:

@@ -29,9 +29,11 @@ from prefixrl_jax.rewards.sandbox import (
   TooLong,
   unpack,
 )
+from prefixrl_jax.thoughts import without_thoughts
 from prefixrl_jax.types import Problem, UserError
 
 _FENCE = re.compile(r"[ \t]*(`{3,}|~{3,})([^`]*)")
+_FUTURE = re.compile(r"^from __future__ import [^(\n]*\n", re.MULTILINE)
 _PYTHON = ("", "python", "py", "python3")
 _ENDINGS = ("crash", "time limit", "memory limit", "file limit")
 _BROKEN = "sandbox broke down"
@@ -56,7 +58,8 @@ class CodeVerifier:
   A problem's metadata:
     format: "stdin", "call" or "asserts".
     tests: {"input": str, "output": str}; {"input": [arguments], "output":
-      value}; or strings of Python that fail by an exception.
+      value, and maybe "or_output": a value that is as right}; or strings of
+      Python that fail by an exception.
     entry_point: the function, maybe a method of `Solution`; "" if none.
     setup: Python put before each of the asserts.
     prompt_code: put before a completion that does not define entry_point.
@@ -227,7 +230,11 @@ class _Solution:
       if "value" not in reply:
         return _why(reply)
       value = _as_json(reply["value"])
-      same = _same_value(value, test["output"], metadata["tolerance"])
+      same = any(
+        _same_value(value, test[name], metadata["tolerance"])
+        for name in ("output", "or_output")
+        if name in test
+      )
       return "passed" if same else "wrong"
     except _Gone as e:
       return str(e)
@@ -285,12 +292,15 @@ class _Gone(Exception):
 def find_code(text: str, whole: bool) -> tuple[str | None, str]:
   """Returns a completion's code, or None and why there is none.
 
+  Drafts within thoughts are not looked at.
+
   Args:
     text: the completion.
     whole: all of it is code, unless it has a fence.
   """
   block, fence, language = None, "", ""
   lines: list[str] = []
+  text = without_thoughts(text)
   for line in text.replace("\r\n", "\n").split("\n"):
     found = _FENCE.fullmatch(line)
     if not fence and found:
@@ -319,15 +329,17 @@ def _complete(code, prompt_code, entry_point):
   name = re.escape(entry_point)
   if re.search(rf"^(?:async\s+def|def|class)\s+{name}\b", code, re.MULTILINE):
     # Often without the imports and functions that the prompt has given.
-    return f"{_stand_alone(prompt_code)}\n{code}"
-  return prompt_code + code
+    prompt_code = f"{_stand_alone(prompt_code)}\n"
+  # These are the first statements of a file, or they are none.
+  future = "".join(_FUTURE.findall(code))
+  return future + prompt_code + _FUTURE.sub("", code)
 
 
 def _stand_alone(prompt_code):
   """What a prompt defines, its imports alone if it stops in mid-function."""
   try:
     ast.parse(prompt_code)
-  except SyntaxError:
+  except (SyntaxError, ValueError):  # null bytes, a lone surrogate
     imports = re.findall(r"^(?:import|from)\s.*$", prompt_code, re.MULTILINE)
     return "\n".join(imports)
   return prompt_code

@@ -5,6 +5,7 @@ from typing import Any
 
 import ml_collections
 
+from prefixrl_jax.thoughts import without_thoughts
 from prefixrl_jax.types import Problem
 
 VERIFIERS = (
@@ -39,7 +40,7 @@ def make_verifier(name: str, config: ml_collections.ConfigDict) -> Any:
 def answer_finder(name: str) -> Callable[[str], bool]:
   """Returns what says whether a wrong text gives a final answer at all."""
   if name == "code":
-    return lambda text: "```" in text
+    return lambda text: "```" in without_thoughts(text)
   # What is an answer is the task's to say.
   if name in ("checksum", "countdown_steps", "gym"):
     return lambda text: bool(text.strip())

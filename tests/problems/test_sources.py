@@ -184,8 +184,8 @@ _CODE = {
       {
         "format": "call",
         "tests": [
-          {"input": [1, 2], "output": 3},
-          {"input": [3, 4], "output": 7},
+          {"input": [1, 2], "output": [3], "or_output": 3},
+          {"input": [3, 4], "output": [7], "or_output": 7},
         ],
         "entry_point": "add",
       },

@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import queue
+import sys
 import textwrap
 import threading
 import time
@@ -94,6 +95,11 @@ _PASSED = ["passed"] * 3
     ("```python\nx = 1\n```\n```python\nx = 2", "no code"),
     ("```python\n\n```", "no code"),
     ("```python\nx = 1\n```\n```cpp\nint x;\n```", "not python"),
+    ("<think>\n```\nx = 1\nno\n</think>\n```\nx = 2\n```", "x = 2"),
+    ("<think>\n```\nx = 1\n```\n</think>\nI do not know.", "no code"),
+    ("```\nx = 1\n```\n</think>\n```\nx = 2\n```", "x = 2"),
+    ("```\nx = 1\n```\n<think>\n```\nx = 2\n```", "x = 1"),
+    ("[THINK]```\nx = 1\n```[/THINK]\n```\nx = 2\n```", "x = 2"),
     ("", "no code"),
   ],
 )
@@ -124,6 +130,135 @@ def test_programs(verifier):
   verdicts = verifier.judge([fenced] * 4, texts)
   assert [v.reward for v in verdicts] == [1, 0, 0, 0]
   assert not any(v.timed_out for v in verdicts)
+
+
+@pytest.mark.parametrize(
+  ("code", "status"),
+  [
+    ("print(2 * int(input()))\nexit()", "passed"),
+    ("n = int(input())\nif n: print(2 * n); quit()\nprint(0)", "passed"),
+    ("print(2 * int(input())); exit(0)", "passed"),
+    ("print(2 * int(input())); exit(1)", "error"),
+    ("exit()\nprint(2 * int(input()))", "wrong"),
+    ("license, credits, copyright, help\nprint(2 * int(input()))", "passed"),
+    ("import __main__ as m\nx = 2\nprint(m.x * int(input()))", "passed"),
+    ("import sys\nprint(len(sys.argv) * 2 * int(input()))", "passed"),
+    ("f = __file__\nprint(2 * int(input()))", "passed"),
+  ],
+)
+def test_a_program_is_what_it_is_in_a_file(verifier, code, status):
+  assert _examine(verifier, _DOUBLE, code) == (
+    _PASSED if status == "passed" else [status]
+  )
+
+
+_ITS_OWN_FILE = {
+  "dataclass": """
+    from dataclasses import dataclass, field, replace
+    @dataclass(order=True)
+    class Pair:
+      x: int
+      y: list = field(default_factory=list)
+    def f(n): return replace(Pair(0), x=n).x ** 2
+  """,
+  "pickle": """
+    import pickle
+    class Box:
+      def __init__(self, x): self.x = x
+    def f(n): return pickle.loads(pickle.dumps(Box(n))).x ** 2
+  """,
+  "deepcopy and enum": """
+    import copy, enum, pickle
+    class Colour(enum.Enum):
+      RED = 1
+    def f(n):
+      red = pickle.loads(pickle.dumps(Colour.RED))
+      return n * n if copy.deepcopy([red]) == [Colour.RED] else 0
+  """,
+  "annotations": """
+    from typing import NamedTuple, get_type_hints
+    class Pair(NamedTuple):
+      x: int
+    def f(n: int) -> int:
+      same = f.__annotations__["n"] is int is get_type_hints(Pair)["x"]
+      return Pair(n).x ** 2 if same else 0
+  """,
+  "singledispatch": """
+    from functools import singledispatch
+    @singledispatch
+    def g(n): return 0
+    @g.register
+    def _(n: int): return n * n
+    def f(n): return g(n)
+  """,
+  "its name": """
+    import sys
+    def g(n): return n * n
+    def f(n): return sys.modules[__name__].g(n)
+  """,
+  "its source": """
+    import inspect
+    def f(n): return n * n if "n * n" in inspect.getsource(f) else 0
+  """,
+  "postponed": """
+    from __future__ import annotations
+    def f(n: Unknown): return n * n
+  """,
+  "not a script": """
+    def f(n): return n * n
+    if __name__ == "__main__": f = None
+  """,
+}
+
+
+@pytest.mark.parametrize("code", _ITS_OWN_FILE.values(), ids=_ITS_OWN_FILE)
+def test_a_function_is_what_it_is_in_a_file(verifier, code):
+  code = textwrap.dedent(code)
+  for problem in (
+    _SQUARE_CALLS,
+    _SQUARE_ASSERTS,
+    _problem(
+      "call", _SQUARE_CALLS.metadata["tests"], prompt_code="import typing\n"
+    ),
+  ):
+    assert _examine(verifier, problem, code) == _PASSED
+
+
+def test_annotations_are_looked_up(verifier):
+  code = "def f(n: Unknown): return n * n"
+  assert _examine(verifier, _SQUARE_CALLS, code) == ["error"]
+  postponed = "from __future__ import annotations\ndef f(n): return n * n"
+  assert _examine(verifier, _SQUARE_ASSERTS, postponed) == _PASSED
+
+
+@pytest.mark.parametrize(
+  ("returned", "status"),
+  [("n", "passed"), ("[n]", "passed"), ("[[n]]", "wrong"), ("n + 1", "wrong")],
+)
+def test_apps_results_in_a_list_of_their_own(verifier, returned, status):
+  """Rows do not say whether the list is the function's or the source's."""
+  tests = {"fn_name": "f", "inputs": [[5], [6]], "outputs": [[5], [6]]}
+  row = {"question": "?", "input_output": json.dumps(tests)}
+  source = SOURCES["apps"]
+  metadata = source.read(Getter(source.columns, row)).metadata
+  problem = Problem("p", "?", "", "", "train", 0, metadata)
+  code = f"```\ndef f(n): return {returned}\n```"
+  assert _examine(verifier, problem, code)[0] == status
+
+
+def test_starter_code_may_be_annotated_as_on_its_site(verifier):
+  starter = "class Solution:\n  def f(self, xs: List[int]) -> Optional[int]:\n"
+  tests = {"fn_name": "f", "inputs": [[[5, 6]]], "outputs": [11]}
+  row = {
+    "question": "?",
+    "input_output": json.dumps(tests),
+    "starter_code": starter,
+  }
+  source = SOURCES["apps"]
+  metadata = source.read(Getter(source.columns, row)).metadata
+  problem = Problem("p", "?", "", "", "train", 0, metadata)
+  code = f"```\n{starter}    return sum(xs)\n```"
+  assert _examine(verifier, problem, code) == ["passed"]
 
 
 @pytest.mark.parametrize(
@@ -533,6 +668,15 @@ def test_other_data_is_refused(value):
     plain.encode(value)
 
 
+@pytest.fixture
+def converse(monkeypatch):
+  """`_converse`; what it leaves in this process is undone."""
+  for name in ("__main__", "solution", "tests"):
+    monkeypatch.setitem(sys.modules, name, sys.modules.get(name))
+  monkeypatch.setattr(sys, "argv", sys.argv[:])
+  return _converse
+
+
 def _converse(code, source, **settings):
   """Runs a test of some code, both in this process."""
   to_code, to_test = queue.Queue(), queue.Queue()
@@ -577,6 +721,12 @@ def _converse(code, source, **settings):
     ("def f(): raise type('E', (BaseException,), {})", "f()", "error"),
     ("def f(): bytearray(2**60)", "try: f()\nexcept MemoryError: 1", "passed"),
     ("def f(): return 1", "assert f() == 2, 'no'", "wrong"),
+    (
+      "f = 1",
+      "from dataclasses import dataclass\n@dataclass\nclass A:\n  x: int\n"
+      "assert A(f).x == 1 and A.__annotations__['x'] is int",
+      "passed",
+    ),
     ("f = object()", "assert f", "error"),
     ("f = object()", "assert f == f", "error"),
     ("f = object()", "import copy; copy.copy(f)", "error"),
@@ -592,8 +742,8 @@ def _converse(code, source, **settings):
     ("f = sum = lambda x: 3", "assert sum([1]) == 1 == f(0) - 2", "passed"),
   ],
 )
-def test_solutions_and_tests_converse(code, source, status):
-  assert _converse(code, source)[0] == status
+def test_solutions_and_tests_converse(converse, code, source, status):
+  assert converse(code, source)[0] == status
 
 
 # Reference solutions.

@@ -90,8 +90,12 @@ def run_test(
   """
   ask = lambda what, *parameters: _ask(what, parameters, receive, send)
   try:
-    namespace: dict[str, Any] = {"__name__": "tests"}
-    exec(compile(prompt_code, "prompt.py", "exec"), namespace)
+    module = sys.modules["tests"] = type(sys)("tests")
+    namespace: dict[str, Any] = module.__dict__
+    execute = lambda text: exec(
+      compile(text, "test.py", "exec", dont_inherit=True), namespace
+    )
+    execute(prompt_code)
     namespace.pop(entry_point, None)
     read, defined = _globals_of(f"{setup}\n{source}")
     for name in sorted(read - defined - namespace.keys()):
@@ -100,8 +104,8 @@ def run_test(
         namespace[name] = importlib.import_module(name)
       elif name == entry_point or not hasattr(builtins, name):
         namespace[name] = ask("find", name)
-    for text in (setup, source):
-      exec(compile(text, "test.py", "exec"), namespace)
+    execute(setup)
+    execute(source)
   except AssertionError as e:
     return "wrong", str(e)
   except BaseException as e:  # SystemExit too: the test did not get to its end

@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 
+from .module import make_module
 from .plain import receive, send
 
 _STDERR_TAIL = 2000
@@ -292,10 +293,9 @@ def _run_program(code):
     os._exit(status)
 
   atexit.register(leave)  # first, and so the last to be called
-  sys.argv[:] = ["solution.py"]
-  module = sys.modules["__main__"] = type(sys)("__main__")
+  _, run = make_module("__main__", code)
   try:
-    exec(compile(code, "solution.py", "exec"), module.__dict__)
+    run()
     status = 0
   except SystemExit as e:
     number = 0 if e.code is None else e.code

@@ -6,6 +6,7 @@ that is ever taken from here is plain data.
 
 from __future__ import annotations  # typing is slow to import
 
+from .module import make_module
 from .plain import decode, encode
 
 TYPE_CHECKING = False
@@ -20,7 +21,7 @@ def serve(
   """Loads code, says how that went, and does what comes in, for ever.
 
   Args:
-    code: Python, not run as `__main__`.
+    code: Python; `__name__` is "solution" in it.
     receive, send: messages: {"do": operation, "with": its parameters}, and
       {"value": result, "arguments": a call's, if it changed them} or
       {"raised": name, "text": message, "names": its classes}.
@@ -34,7 +35,8 @@ def serve(
       objects.append(value)
     return numbers[id(value)]
 
-  namespace: dict[str, Any] = {"__name__": "solution"}
+  module, load = make_module("solution", code)
+  namespace: dict[str, Any] = module.__dict__
 
   def find(name):
     """A function, or a method of a new `Solution`."""
@@ -52,9 +54,6 @@ def serve(
     "iter": iter,
     "next": next,
   }
-
-  def load():
-    exec(compile(code, "solution.py", "exec"), namespace)
 
   perform: Callable[..., Any] = load
   parameters: list[Any] = []
