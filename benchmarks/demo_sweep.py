@@ -20,8 +20,8 @@ from absl import flags, logging
 from etils import epath
 
 from benchmarks import measuring
-from configs import countdown, demo
 from prefixrl_jax.artifacts import read_json
+from prefixrl_jax.configs import countdown, demo
 from prefixrl_jax.evals.curves import CurvePoint, RunRecord
 from prefixrl_jax.evals.figures import figure_by_hardness
 from prefixrl_jax.evals.summary import summarize

@@ -11,8 +11,8 @@ import jax
 from absl import flags
 
 from benchmarks import measuring
-from configs import math as math_config
-from configs.models import PRESETS
+from prefixrl_jax.configs import math as math_config
+from prefixrl_jax.configs.models import PRESETS
 from prefixrl_jax.distributed import memory
 from prefixrl_jax.distributed.mesh import AXES
 from prefixrl_jax.models import families, transformer

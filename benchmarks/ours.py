@@ -9,7 +9,7 @@ import jax
 import numpy as np
 
 from benchmarks import shapes
-from configs import math as math_config
+from prefixrl_jax.configs import math as math_config
 from prefixrl_jax.distributed import memory, sharding
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.learner import update

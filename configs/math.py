@@ -1,27 +1,15 @@
 """Real models on real math problems.
 
-  python -m prefixrl_jax.main --config=configs/math.py \
-      --config.model.folder=MODEL --config.problems.file=PROBLEMS.jsonl
-
-MODEL is a Hugging Face folder of a known family. PROBLEMS has one
-JSON object a line, with fields `problem` and `answer` (names are config).
-`:task=gsm8k` and others (docs/tasks.md) know their fields and files on the hub.
-`:trial=true` shrinks everything to what a CPU does in a quarter of an hour.
+prefixrl_jax/configs/math.py has its fields and its argument. For a config
+of your own copy this file and change what get_config returns.
 """
 
 import ml_collections
 
-from configs import tasks
+from prefixrl_jax.configs import math
 
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
-  """Returns the config; configs/tasks.py has the argument and all fields."""
-  return tasks.get_config(
-    arg,
-    task="jsonl",
-    instruction=(
-      "\n\nPlease reason step by step, and put your final answer within"
-      " \\boxed{}."
-    ),
-    trial=dict(instruction="\n\nAnswer briefly, in one or two sentences."),
-  )
+  """Returns the config; arg is what follows the colon of --config=FILE:arg."""
+  c = math.get_config(arg)
+  return c

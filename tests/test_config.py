@@ -1,13 +1,17 @@
 """Configs: their argument, and the checks across their fields."""
 
+import importlib.util
 import math as numbers
+import pathlib
 
 import pytest
 
-from configs import code, countdown, demo, gym, logic, math
 from prefixrl_jax import fields
 from prefixrl_jax.config import parse_arg, validate
+from prefixrl_jax.configs import code, countdown, demo, gym, logic, math
 from prefixrl_jax.types import UserError
+
+_REAL = ("math", "code", "logic", "gym")
 
 
 @pytest.mark.parametrize(
@@ -23,6 +27,22 @@ from prefixrl_jax.types import UserError
 )
 def test_committed_configs_are_valid(config, arg):
   validate(config.get_config(arg))
+
+
+_ROOT = pathlib.Path(__file__).parents[1]
+
+
+@pytest.mark.parametrize("name", ["demo", "countdown", *_REAL])
+def test_the_file_in_configs_is_the_package_s(name):
+  """It imports nothing that an installed package does not have."""
+  file = _ROOT / "configs" / f"{name}.py"
+  assert "from configs" not in file.read_text()
+  spec = importlib.util.spec_from_file_location(f"copy_of_{name}", file)
+  module = importlib.util.module_from_spec(spec)
+  spec.loader.exec_module(module)
+  own = importlib.import_module(f"prefixrl_jax.configs.{name}")
+  for arg in ("", "seeds=2,arms=rl"):
+    assert module.get_config(arg).to_dict() == own.get_config(arg).to_dict()
 
 
 def test_task_and_level_are_an_argument():

@@ -15,8 +15,8 @@ import pandas as pd
 import pytest
 from etils import epath
 
-from configs import countdown, demo, math
 from prefixrl_jax import checkpoints
+from prefixrl_jax.configs import countdown, demo, math
 from prefixrl_jax.pipeline import STAGES, Pipeline
 from prefixrl_jax.problems import checksum
 from prefixrl_jax.problems.loading import load_problems

@@ -6,7 +6,7 @@ import pytest
 import tokenizers
 from etils import epath
 
-from configs import code, math
+from prefixrl_jax.configs import code, math
 from prefixrl_jax.session import open_session
 from prefixrl_jax.types import UserError
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from etils import epath
 
-from configs import demo
 from prefixrl_jax import checkpoints
+from prefixrl_jax.configs import demo
 from prefixrl_jax.distributed import memory
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.metrics import read_jsonl

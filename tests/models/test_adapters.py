@@ -184,7 +184,7 @@ def test_share_of_the_optimizer_state(rank, targets, per_cent):
 
 
 def test_memory_plan(one_device):
-  from configs import demo
+  from prefixrl_jax.configs import demo
 
   config = demo.get_config()
   plan = lambda model: memory.plan(config, model, one_device, 1)

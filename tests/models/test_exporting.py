@@ -16,9 +16,9 @@ from etils import epath
 from make_goldens import MODELS
 from safetensors.numpy import load_file
 
-from configs import demo
 from prefixrl_jax import checkpoints
 from prefixrl_jax.batches import TrainState
+from prefixrl_jax.configs import demo
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.models import exporting, importing, transformer
 from prefixrl_jax.pipeline import Pipeline

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from configs import math
+from prefixrl_jax.configs import math
 
 
 @pytest.fixture

@@ -4,7 +4,7 @@ import contextlib
 
 import pytest
 
-from configs import code
+from prefixrl_jax.configs import code
 from prefixrl_jax.rewards import Verdict
 from prefixrl_jax.rewards.verifiers import VERIFIERS, make_verifier
 from prefixrl_jax.types import Problem

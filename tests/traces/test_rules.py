@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from configs import logic
+from prefixrl_jax.configs import logic
 from prefixrl_jax.problems.loading import load_problems
 from prefixrl_jax.rewards import Verdict
 from prefixrl_jax.traces.importing import import_traces

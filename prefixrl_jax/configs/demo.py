@@ -1,0 +1,179 @@
+"""The whole method on a laptop CPU: the embedded checksum-chain task.
+
+  python -m prefixrl_jax.main --config=configs/demo.py
+  ... --config=configs/demo.py:arms=rl+sft_rl+prefixrl,seeds=3
+
+Values are the paper's unless a comment says otherwise.
+"""
+
+import ml_collections
+
+from prefixrl_jax.config import parse_arg
+from prefixrl_jax.configs import sections
+
+
+def get_config(arg: str = "") -> ml_collections.ConfigDict:
+  """Returns the config. arg: arms=a+b, seeds=n, tiny=true (for tests)."""
+  chosen = parse_arg(arg, arms="rl+sft_rl+prefixrl", seeds=1, tiny=False)
+  c = ml_collections.ConfigDict()
+  c.run_arms = tuple(chosen.arms.split("+"))
+  c.seeds = tuple(range(chosen.seeds))
+  # Every seed has its own problems, traces and cuts.
+  c.fresh_data_per_seed = True
+  c.wandb_project = ""
+
+  c.mesh = dict(data=-1, fsdp=1, tensor=1, expert=1)
+
+  c.model = dict(
+    folder="",  # a Hugging Face folder; empty: the shape below
+    # The base policy: a safetensors file, or empty to run `pretrain`.
+    base="package:demo_base.safetensors",
+    num_layers=3,
+    width=64,
+    num_heads=4,
+    num_kv_heads=4,
+    head_dim=16,
+    mlp_width=256,
+    vocab_size=30,
+    mlp="gelu",
+    rope_base=1000.0,
+    norm_eps=1e-5,
+    tied_head=False,
+    dtype="float32",
+    param_dtype="float32",
+    remat="none",
+    scan_unroll=3,  # all layers: see TransformerConfig
+  )
+
+  # The task is ours; a problem is as hard as it has blocks, its size.
+  c.problems = dict(
+    task="checksum",
+    size=7,
+    num_train=48,
+    num_heldout=32,
+    num_easy=16,
+    easy_size=2,
+  )
+
+  c.rewards = sections.rewards()
+
+  # How the shipped base model was made; `--stage=pretrain` makes it again.
+  c.pretrain = dict(
+    seed=1,
+    batch_size=48,
+    phases=(
+      dict(
+        num_steps=2200,
+        learning_rate=3e-3,
+        max_blocks=7,
+        lesson_share=0.4,
+        max_window=4,
+        worked_share=0.05,
+        noise=0.01,
+      ),
+      dict(
+        num_steps=300,
+        learning_rate=1e-3,
+        max_blocks=7,
+        lesson_share=0.4,
+        max_window=6,
+        worked_share=0.01,
+        noise=0.01,
+      ),
+    ),
+    optimizer=dict(b1=0.9, b2=0.98, eps=1e-8, weight_decay=0.01, clip_norm=1.0),
+    warmup_steps=20,
+  )
+
+  # Paper: hard = 0 correct of 512. A guess succeeds once in 3^7 here.
+  c.screen = dict(
+    num_samples=64, max_correct=0, rows=16, lanes=8, problems_per_part=64
+  )
+  c.collect = dict(
+    budget=2048, traces_per_problem=1, rows=16, lanes=8, problems_per_part=64
+  )
+  c.traces = sections.traces()
+  c.prefixes = dict(num_cuts=3, low=0.4, high=0.8)
+
+  c.rollouts = dict(
+    max_prompt_length=32,
+    max_completion_length=58,
+    steps_per_dispatch=8,
+    temperature=1.0,  # left open by the paper
+    top_k=0,  # off, as is top_p: both bias the ratio
+    top_p=1.0,
+  )
+
+  # Left open by the paper: optimizer, KL, clip, length normalisation.
+  c.learner = dict(
+    optimizer=dict(b1=0.9, b2=0.95, eps=1e-8, weight_decay=0.0, clip_norm=1.0),
+    # Working a block out is rare at first; Adam's first, large steps would
+    # wipe it out (docs/tuning.md).
+    warmup_steps=30,
+    decay_steps=0,
+    advantage="group_mean",
+    discount=1.0,
+    kl_coefficient=0.0,
+    rows_per_microbatch=2,
+    logits_chunk_length=512,
+    row_length=640,  # tokens of a packed row, unless a tree needs more
+  )
+  c.sft = dict(batch_size=16, learning_rate=3e-4)
+
+  # Each arm's learning rate and SFT's epochs are chosen on held-out problems
+  # by the sweep in docs/tuning.md.
+  c.arms = dict(
+    rl=dict(prefixed_share=0.0, sft_epochs=0, learning_rate=5e-4),
+    sft_rl=dict(prefixed_share=0.0, sft_epochs=8, learning_rate=2e-4),
+    # The paper's 3 : 1 leaves the first block to chance on some seeds.
+    prefixrl=dict(prefixed_share=0.5, sft_epochs=0, learning_rate=7e-4),
+    prefixrl_only=dict(prefixed_share=1.0, sft_epochs=0, learning_rate=7e-4),
+  )
+  c.train = dict(
+    # Every arm's budget, in the paper's convention: collection (if the arm
+    # uses traces) + SFT + sampling + updates.
+    flops=2.4e12,
+    max_steps=0,  # no limit but the budget
+    prompts_per_step=16,
+    rows=0,  # prompts that are sampled at a time; 0: all of a step's
+    cuts_together=False,  # True: a step has all cuts of a trace, on one trunk
+    completions_per_prompt=8,
+    checkpoint_every=50,
+    log_every=10,  # steps between two lines on the terminal
+    checkpoints_kept=2,
+  )
+  c.evals = dict(
+    rows=16,
+    lanes=16,
+    temperature=1.0,
+    num_samples=32,  # of the final evaluation, per problem
+    fractions=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+    fraction_samples=16,
+    curve_points=12,
+    curve_samples=8,
+  )
+
+  c.lora = sections.lora()
+  c.export = sections.export()
+
+  if chosen.tiny:
+    c.problems.update(
+      size=3, num_train=6, num_heldout=4, num_easy=2, easy_size=1
+    )
+    c.screen.update(num_samples=4, rows=4, lanes=4)
+    c.collect.update(budget=256, rows=4, lanes=8)
+    c.train.update(
+      flops=1.2e10,
+      prompts_per_step=4,
+      completions_per_prompt=4,
+      checkpoint_every=2,
+    )
+    c.learner.update(rows_per_microbatch=2, row_length=256)
+    c.evals.update(
+      num_samples=2,
+      fraction_samples=2,
+      fractions=(0.5,),
+      curve_points=2,
+      curve_samples=2,
+    )
+  return c
