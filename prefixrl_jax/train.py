@@ -32,6 +32,7 @@ from prefixrl_jax.rollouts.requests import Request
 from prefixrl_jax.rollouts.sampler import Sampler
 from prefixrl_jax.session import Session, round_up
 from prefixrl_jax.types import (
+  EvalResult,
   Preempted,
   PrefixedProblem,
   Problem,
@@ -46,13 +47,15 @@ class TrainData:
 
   Attributes:
     train: the hard problems that are trained on.
-    heldout: hard problems that are not.
+    heldout: problems that are not, hard or not.
+    hard_heldout: ids of the hard ones among them.
     traces, prefixed: of the train problems.
     ledger: what the traces cost, {purpose: fields}.
   """
 
   train: Sequence[Problem]
   heldout: Sequence[Problem]
+  hard_heldout: frozenset[str]
   traces: Sequence[Trace]
   prefixed: Sequence[PrefixedProblem]
   ledger: dict
@@ -449,12 +452,14 @@ class Trainer:
     """Evaluates without prefix; stamped with the step it belongs to."""
     config = self.session.config
     self.eval_sampler.load(self._policy(state.params))
-    accuracy = {}
+    results: dict[str, list[EvalResult]] = {}
     for split, problems in (
       ("train", self.data.train),
       ("heldout", self.data.heldout),
     ):
-      results, _ = without_prefix(
+      if not problems:
+        continue
+      results[split], _ = without_prefix(
         self.session,
         self.eval_sampler,
         problems,
@@ -463,10 +468,14 @@ class Trainer:
         purpose="evaluation",
         seed=self.seed,
       )
-      accuracy[split] = mean_accuracy(results)
+    results["heldout_hard"] = [
+      r
+      for r in results.get("heldout", ())
+      if r.problem_id in self.data.hard_heldout
+    ]
     self._charge("evaluation", self.eval_sampler)
     return {
       "step": step,
       "ledger": self.ledger.to_dict(),
-      "accuracy": accuracy,
+      "accuracy": {s: mean_accuracy(r) for s, r in results.items() if r},
     }

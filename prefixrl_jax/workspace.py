@@ -256,16 +256,21 @@ class Workspace:
     )
 
   def hard(self, seed: int, split: str) -> list[Problem]:
-    """Returns a split's hard problems; an error if there are none."""
+    """Returns a split's hard problems, of which there may be none."""
     artifact = self.need(self.data_artifact("screen", seed), "screen")
     results = read_results(artifact.directory / "pass_rates.parquet")
     ids = {r.problem_id for r in results if self.is_hard(r)}
-    hard = [p for p in self.problems(seed) if p.split == split and p.id in ids]
+    return [p for p in self.problems(seed) if p.split == split and p.id in ids]
+
+  def hard_train(self, seed: int) -> list[Problem]:
+    """Returns the hard training problems; an error if there are none."""
+    hard = self.hard(seed, "train")
     if not hard:
       raise UserError(
-        f"no {split} problem of seed {seed} is hard: lower the bar"
-        " (config.screen.max_correct), sample less (num_samples) or bring"
-        " harder problems."
+        f"no training problem of seed {seed} is hard: each was solved more than"
+        f" {self.config.screen.max_correct} times in"
+        f" {self.config.screen.num_samples}; raise config.screen.max_correct,"
+        " lower config.screen.num_samples or bring harder problems."
       )
     return hard
 
@@ -273,7 +278,7 @@ class Workspace:
     """Returns a data seed's traces of hard training problems."""
     stage = self.traces_stage
     artifact = self.need(self.data_artifact(stage, seed), stage)
-    hard = {p.id for p in self.hard(seed, "train")}
+    hard = {p.id for p in self.hard_train(seed)}
     traces = store.read_traces(artifact.directory / "traces.parquet")
     # An import does not know what is hard.
     return [t for t in traces if t.problem_id in hard]
@@ -291,8 +296,9 @@ class Workspace:
     cost.add_entries(screened.summary["ledger"])
     cost.add_entries(made.summary["ledger"])
     return TrainData(
-      train=[p for p in self.hard(seed, "train") if p.id in solved],
-      heldout=self.hard(seed, "heldout"),
+      train=[p for p in self.hard_train(seed) if p.id in solved],
+      heldout=[p for p in self.problems(seed) if p.split == "heldout"],
+      hard_heldout=frozenset(p.id for p in self.hard(seed, "heldout")),
       traces=traces,
       prefixed=store.read_prefixed_problems(
         cuts.directory / "prefixed.parquet"

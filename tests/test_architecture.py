@@ -22,6 +22,7 @@ _TEXT_SIDE = (
   "traces/importing.py",
   "problems",
   "evals/statistics.py",
+  "evals/comparisons.py",
   "evals/curves.py",
   "evals/summary.py",
   "evals/figures.py",

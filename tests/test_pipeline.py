@@ -27,7 +27,7 @@ from prefixrl_jax.stages import (
   report,
   screen,
 )
-from prefixrl_jax.types import UserError
+from prefixrl_jax.types import EvalResult, UserError
 
 _ROOT = pathlib.Path(__file__).parents[1]
 
@@ -72,6 +72,16 @@ def test_report_has_every_arm(done):
     curve = summary["arms"][arm]["runs"]["0"]["curve"]
     # An arm that uses traces starts at what they cost.
     assert curve["cost"]["flops_paper"][0] >= costs["collection"]["flops_paper"]
+    # All held-out problems are evaluated, the hard ones are shown apart too.
+    screened = json.loads(
+      (done / "data/seed_0/screen/manifest.json").read_text()
+    )
+    hard, both = screened["summary"]["hard"]["heldout"]
+    final = summary["arms"][arm]["runs"]["0"]["final"]
+    assert final["heldout"]["num_problems"] == both
+    assert ("heldout_hard" in final) == (hard > 0)
+    if hard:
+      assert final["heldout_hard"]["num_problems"] == hard
   for name in ("index.html", "figure_a.png", "figure_a.svg", "figure_c.png"):
     assert (done / "report" / name).stat().st_size > 1000
 
@@ -143,6 +153,45 @@ def test_fresh_starts_anew(tmp_path):
 def test_a_stage_needs_the_one_before(tmp_path):
   with pytest.raises(UserError, match="run --stage=screen first"):
     Pipeline(_config(), epath.Path(tmp_path), fresh=False).run(("collect",))
+
+
+def _solve(monkeypatch, splits):
+  """Screening finds all problems of the splits solved, all others hard."""
+
+  def screened(session, sampler, problems, *, num_samples, **_):
+    del session, sampler
+    return [
+      EvalResult(
+        p.id, p.split, 0.0, num_samples, num_samples * (p.split in splits)
+      )
+      for p in problems
+    ], []
+
+  monkeypatch.setattr(screen, "without_prefix", screened)
+
+
+def test_no_hard_problem_is_said_before_collection(tmp_path, monkeypatch):
+  _solve(monkeypatch, ("train",))
+  config = _config()
+  with pytest.raises(UserError, match=r"raise config\.screen\.max_correct"):
+    Pipeline(config, epath.Path(tmp_path), fresh=False).run(STAGES)
+  assert not (tmp_path / "data/seed_0/collect").exists()
+
+
+@pytest.mark.parametrize("num_heldout", [4, 0])
+def test_without_hard_heldout_problems_a_run_goes_on(
+  tmp_path, monkeypatch, capsys, num_heldout
+):
+  _solve(monkeypatch, ("heldout",))
+  config = _config("tiny=true,arms=rl", **{"problems.num_heldout": num_heldout})
+  Pipeline(config, epath.Path(tmp_path), fresh=False).run(STAGES)
+  said = " ".join(capsys.readouterr().err.split())
+  assert "no accuracy on hard held-out ones" in said
+  summary = json.loads((tmp_path / "report/summary.json").read_text())
+  splits = ["train", "heldout", "easy"] if num_heldout else ["train", "easy"]
+  assert list(summary["arms"]["rl"]["final"]) == splits
+  curve = summary["arms"]["rl"]["runs"]["0"]["curve"]["accuracy"]
+  assert list(curve) == [split for split in splits if split != "easy"]
 
 
 def test_no_trace_found_says_what_to_change(tmp_path):

@@ -70,9 +70,11 @@ def _data(seed=0) -> TrainData:
         seed=seed,
       )
     )
+  heldout = checksum.make_problems(2, 3, seed=seed, split="heldout", start=4)
   return TrainData(
     train=train,
-    heldout=checksum.make_problems(2, 3, seed=seed, split="heldout", start=4),
+    heldout=heldout,
+    hard_heldout=frozenset({heldout[0].id}),
     traces=traces,
     prefixed=cut(
       traces,
@@ -171,7 +173,7 @@ def test_curve_starts_at_rl_and_ends_at_the_end(uninterrupted):
   _, curve, _ = uninterrupted
   assert curve[0]["step"] == 2
   assert curve[-1]["step"] == 8
-  assert set(curve[0]["accuracy"]) == {"train", "heldout"}
+  assert set(curve[0]["accuracy"]) == {"train", "heldout", "heldout_hard"}
 
 
 class KilledError(Exception):

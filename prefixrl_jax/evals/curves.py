@@ -9,7 +9,10 @@ from prefixrl_jax.types import TRAINING, EvalResult
 
 COUNTS = ("flops_paper", "flops_executed", "tokens", "completions")
 AXES = tuple(c + suffix for c in COUNTS for suffix in ("", "_with_screening"))
-SPLITS = ("train", "heldout", "easy")
+# Training problems are the hard ones; of the held-out ones, which are all
+# evaluated, the hard ones are shown apart too.
+SPLITS = ("train", "heldout", "heldout_hard", "easy")
+BASE = "base"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,7 +23,8 @@ class CurvePoint:
     step: of training.
     ledger: purpose -> {flops_paper, flops_executed, tokens, completions,
       seconds}, cumulative; an absent purpose has cost nothing.
-    accuracy: split -> mean accuracy on its problems without prefix.
+    accuracy: split -> mean accuracy on its problems without prefix; splits
+      without problems are left out.
   """
 
   step: int
@@ -37,6 +41,7 @@ class RunRecord:
   curve: list[CurvePoint]
   results: list[EvalResult]  # of the evaluation after training
   uses_traces: bool
+  hard: frozenset[str] = frozenset()  # ids of the problems screened as hard
 
 
 Runs = Collection[RunRecord]
@@ -50,18 +55,37 @@ class Line:
   accuracy: np.ndarray
 
 
+def costs_to_reach(
+  cost: np.ndarray, accuracy: np.ndarray, level: np.ndarray
+) -> np.ndarray:
+  """Returns the costs at which accuracies first reach their levels.
+
+  Args:
+    cost: [points], of all lines.
+    accuracy: [lines, points]; NaN before a line begins and after its end.
+    level: [lines].
+
+  Returns:
+    [lines]; interpolated between points, infinite where a level is not reached.
+  """
+  reached = accuracy >= level[:, None]
+  i = reached.argmax(axis=1)
+  before = np.maximum(i - 1, 0)
+  line = np.arange(len(accuracy))
+  rise = accuracy[line, i] - accuracy[line, before]
+  share = (level - accuracy[line, before]) / np.where(rise == 0, 1, rise)
+  crossing = cost[before] + share * (cost[i] - cost[before])
+  begins = (i == 0) | np.isnan(accuracy[line, before])
+  crossing = np.where(begins, cost[i], crossing)
+  return np.where(reached.any(axis=1), crossing, np.inf)
+
+
 def cost_to_reach(
   cost: np.ndarray, accuracy: np.ndarray, level: float
 ) -> float | None:
   """Returns the cost at which accuracy first reaches level, None if never."""
-  reached = np.flatnonzero(accuracy >= level)
-  if not reached.size:
-    return None
-  i = reached[0]
-  if i == 0:
-    return float(cost[0])
-  share = (level - accuracy[i - 1]) / (accuracy[i] - accuracy[i - 1])
-  return float(cost[i - 1] + share * (cost[i] - cost[i - 1]))
+  reached = costs_to_reach(cost, accuracy[None], np.array([level]))[0]
+  return float(reached) if np.isfinite(reached) else None
 
 
 def costs_of(run: RunRecord, axis: str) -> np.ndarray:
@@ -107,13 +131,49 @@ def on_common_costs(lines: Sequence[Line]) -> tuple[np.ndarray, np.ndarray]:
   return cost, np.stack([np.interp(cost, x.cost, x.accuracy) for x in lines])
 
 
-def mean_line(runs: Runs, axis: str, split: str) -> Line | None:
-  """Returns the mean of the runs' lines; None if they have no common costs."""
-  lines = lines_of(runs, axis, split)
-  if not lines:
-    return None
-  cost, values = on_common_costs(lines)
-  return Line(cost, values.mean(axis=0)) if cost.size else None
+def mean_lines(
+  lines: Sequence[Line], weights: np.ndarray
+) -> tuple[np.ndarray, np.ndarray]:
+  """Returns weighted means of lines, each where all of its lines are defined.
+
+  Args:
+    lines: at least one.
+    weights: [means, lines]; each row sums to 1, or is NaN.
+
+  Returns:
+    Costs [points] and accuracies [means, points]; NaN where a line of weight
+    above 0 is not defined.
+  """
+  cost = np.unique(np.concatenate([line.cost for line in lines]))
+  values = np.stack([np.interp(cost, x.cost, x.accuracy) for x in lines])
+  outside = np.stack([(cost < x.cost[0]) | (cost > x.cost[-1]) for x in lines])
+  means = weights @ values
+  means[(weights > 0) @ outside.astype(np.float64) > 0] = np.nan
+  return cost, means
+
+
+def results_of(
+  run: RunRecord, split: str, *, fraction: float | None = None
+) -> list[EvalResult]:
+  """Returns a split's results; of one share revealed, or of all of them."""
+  is_hard = split == "heldout_hard"
+  return [
+    e
+    for e in run.results
+    if e.split == ("heldout" if is_hard else split)
+    and (not is_hard or e.problem_id in run.hard)
+    and (fraction is None or e.fraction == fraction)
+  ]
+
+
+def final_accuracy(runs: Runs, split: str) -> float | None:
+  """Returns the mean final accuracy of the runs that have this split."""
+  finals = [
+    np.mean([e.num_correct / e.num_samples for e in results])
+    for run in runs
+    if (results := results_of(run, split, fraction=0))
+  ]
+  return float(np.mean(finals)) if finals else None
 
 
 def curve_splits(runs: Runs) -> list[str]:

@@ -1,8 +1,8 @@
-"""The paper's figures A and C, drawn from a summary."""
+"""The paper's figures A, B and C, drawn from a summary."""
 
 import io
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from prefixrl_jax.artifacts import write_bytes
-from prefixrl_jax.evals.summary import BASE
+from prefixrl_jax.evals.curves import BASE
 
 # Okabe and Ito's colours, which colour-blind people tell apart; an arm has
 # the same one in every figure and every run.
@@ -27,6 +27,7 @@ _MORE_COLOURS = ("#cc79a7", "#56b4e9", "#8c564b", "#7f7f7f", "#b8a800")
 _SPLITS = {
   "train": "Training problems",
   "heldout": "Held-out problems",
+  "heldout_hard": "Hard held-out problems",
   "easy": "Easy problems",
 }
 _COUNTS = {
@@ -72,6 +73,46 @@ def figure_a(summary: Mapping[str, Any], path_stem: epath.PathLike) -> None:
   highest = max((axes.dataLim.y1 for axes in panels.flat), default=1.0)
   panels[0, 0].set_ylim(0, _round_up(highest))
   _add_legend(figure, panels.flat)
+  _save(figure, path_stem)
+
+
+@style.context(["default", _STYLE])
+def figure_b(summary: Mapping[str, Any], path_stem: epath.PathLike) -> None:
+  """Draws pass@k of held-out problems over k: all of them, then the hard ones.
+
+  A line is the mean over seeds, its band their minimum and maximum.
+
+  Args:
+    summary: from `summarize`.
+    path_stem: of the files: .png and .svg are appended.
+  """
+  arms = summary["arms"]
+  colours = arm_colours(arms)
+  splits = [
+    split
+    for split in ("heldout", "heldout_hard")
+    if any(split in arm["final"] for arm in arms.values())
+  ] or ["train"]
+  figure = Figure(figsize=(1 + 4.5 * len(splits), 4.6), layout="constrained")
+  panels = figure.subplots(1, len(splits), sharey=True, squeeze=False)[0]
+  for axes, split in zip(panels, splits):
+    for arm, of_arm in arms.items():
+      by_k = of_arm["final"].get(split, {}).get("pass_at_k")
+      if by_k:
+        spreads = list(by_k.values())
+        line = {
+          name: [spread[name] for spread in spreads]
+          for name in ("mean", "min", "max")
+        }
+        ks = [int(k) for k in by_k]
+        _draw_line(axes, ks, line, arm, colours[arm], marker="o")
+    axes.set_title(_SPLITS[split])
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter(lambda k, _: f"{k:g}")
+    axes.set_xlabel("k, samples allowed")
+  panels[0].set_ylabel("pass@k without prefix")
+  panels[0].set_ylim(0, 1.02)
+  _add_legend(figure, panels)
   _save(figure, path_stem)
 
 
@@ -201,7 +242,7 @@ def _draw_curves(
 
 def _draw_line(
   axes: Axes,
-  x: list[float],
+  x: Sequence[float],
   line: Mapping[str, list],
   arm: str,
   colour: str,

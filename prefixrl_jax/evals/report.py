@@ -1,7 +1,7 @@
 """The report: summary.json, figures and a page to read them on."""
 
 import base64
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -12,16 +12,22 @@ from rich.console import Console
 from rich.table import Table
 
 from prefixrl_jax.artifacts import write_json, write_text
-from prefixrl_jax.evals.curves import RunRecord
+from prefixrl_jax.evals.curves import BASE, RunRecord
 from prefixrl_jax.evals.figures import (
   arm_colours,
   arm_label,
   figure_a,
+  figure_b,
   figure_c,
 )
-from prefixrl_jax.evals.summary import BASE, summarize
+from prefixrl_jax.evals.summary import summarize
 
-_SPLITS = {"train": "training", "heldout": "held-out", "easy": "easy"}
+_SPLITS = {
+  "train": "training",
+  "heldout": "held-out",
+  "heldout_hard": "hard held-out",
+  "easy": "easy",
+}
 
 
 def write_report(
@@ -32,7 +38,7 @@ def write_report(
   notes: Mapping[str, Any],
   trained_band: tuple[float, float],
 ) -> dict[str, Any]:
-  """Writes summary.json, figure_a and figure_c (.png, .svg) and index.html.
+  """Writes summary.json, figures a, b, c (.png, .svg) and index.html.
 
   Args:
     directory: made if it does not exist.
@@ -49,10 +55,11 @@ def write_report(
   summary = summarize(runs)
   write_json(folder / "summary.json", summary)
   figure_a(summary, folder / "figure_a")
+  figure_b(summary, folder / "figure_b")
   figure_c(summary, folder / "figure_c", trained_band)
   images = {
     name: base64.b64encode((folder / f"{name}.svg").read_bytes()).decode()
-    for name in ("figure_a", "figure_c")
+    for name in ("figure_a", "figure_b", "figure_c")
   }
   grouped: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
   for sample in samples:
@@ -71,6 +78,8 @@ def write_report(
     "speed_up": _speed_up,
     "count": _count,
     "label": arm_label,
+    "seeds": _each_seed,
+    "interval": _interval,
   }
   page = environment.from_string(template.read_text("utf-8")).render(
     summary=summary,
@@ -107,6 +116,8 @@ def print_summary(summary: Mapping[str, Any]) -> None:
       arm_label(arm), *cells, style="bold" if arm == method else None
     )
   console.print(f"\nAccuracy without prefix (%){over}", finals)
+  if num_seeds > 1:
+    _print_seeds(console, summary)
   if not summary["versus"]:
     return
   gains = _table(["baseline", "problems", "ratio", "speed-up", "screening too"])
@@ -118,17 +129,41 @@ def print_summary(summary: Mapping[str, Any]) -> None:
       gains.add_row(
         arm_label(baseline),
         splits.get(split, split),
-        _times(versus["final_ratio"]["of_means"]),
-        _speed_up(faster["flops_paper"]["of_means"]),
-        _speed_up(faster["flops_paper_with_screening"]["of_means"]),
+        _with_interval(versus["final_ratio"], _times),
+        _with_interval(faster["flops_paper"], _speed_up),
+        _with_interval(faster["flops_paper_with_screening"], _speed_up),
       )
   console.print(f"{arm_label(method)} against", gains)
   console.print(
     "ratio: of final accuracies. speed-up: the baseline's training FLOPs over"
     f"\nthose {arm_label(method)} needs for the accuracy the baseline ends"
-    " with, collection\nincluded, then screening too. Of means over seeds.",
+    " with, collection\nincluded, then screening too. Of means over seeds"
+    + ("; below, 95 % with the\nseeds drawn anew." if num_seeds > 1 else "."),
     style="dim",
   )
+
+
+def _print_seeds(console: Console, summary: Mapping[str, Any]) -> None:
+  """Prints each seed's final accuracy, and how many took off."""
+  for split, name in _shown_splits(summary).items():
+    threshold = summary["take_off"].get(split)
+    if split == "easy" or threshold is None:
+      continue
+    table = _table(["arm", "took off"])
+    table.add_column(f"each seed, {name}, %", overflow="fold")
+    for arm, of_arm in summary["arms"].items():
+      if split in of_arm["final"]:
+        table.add_row(
+          arm_label(arm),
+          _count_of(of_arm["final"][split]),
+          " ".join(f"{x:>3}" for x in _each_seed(of_arm, split)),
+        )
+    console.print(table)
+    console.print(
+      f"took off: ended at {_percent(threshold)} % or more, halfway from the"
+      " base model to the best run",
+      style="dim",
+    )
 
 
 def _table(columns: Sequence[str]) -> Table:
@@ -171,6 +206,37 @@ def _times(ratio: float | None) -> str:
 
 def _speed_up(ratio: float | None) -> str:
   return "never" if ratio == 0 else _times(ratio)
+
+
+def _each_seed(arm: Mapping[str, Any], split: str) -> list[str]:
+  """Returns the final accuracy of every seed that has the split, in %."""
+  return [
+    f"{100 * run['final'][split]['accuracy']:.0f}"
+    for run in arm["runs"].values()
+    if split in run["final"]
+  ]
+
+
+def _count_of(final: Mapping[str, Any]) -> str:
+  return f"{len(final['took_off'])} of {final['accuracy']['num']}"
+
+
+def _interval(
+  comparison: Mapping[str, Any], write: Callable[[float | None], str]
+) -> str:
+  """Returns the ends of an interval over seeds; empty if there is none."""
+  if comparison["interval"] is None:
+    return ""
+  low, high = map(write, comparison["interval"])
+  return f"{low} to {high}"
+
+
+def _with_interval(
+  comparison: Mapping[str, Any], write: Callable[[float | None], str]
+) -> str:
+  text = write(comparison["of_means"])
+  between = _interval(comparison, write)
+  return f"{text}\n{between}" if between else text
 
 
 def _count(number: float) -> str:

@@ -1,4 +1,7 @@
-"""Estimators over judged samples."""
+"""Estimators over judged samples, and over seeds."""
+
+from collections.abc import Iterable
+from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike
@@ -69,3 +72,39 @@ def bootstrap_interval(
   tail = (1 - confidence) / 2
   low, high = np.quantile(values[drawn].mean(axis=1), [tail, 1 - tail])
   return float(low), float(high)
+
+
+def spread(values: Iterable[float | None]) -> dict[str, Any]:
+  """Returns mean, min, max, std and num of the values that are not None.
+
+  std is that of a sample; None for a single value, as all but num are for none.
+  """
+  defined = [value for value in values if value is not None]
+  if not defined:
+    return dict.fromkeys(("mean", "min", "max", "std"), None) | {"num": 0}
+  return {
+    "mean": float(np.mean(defined)),
+    "min": min(defined),
+    "max": max(defined),
+    "std": float(np.std(defined, ddof=1)) if len(defined) > 1 else None,
+    "num": len(defined),
+  }
+
+
+def resampling_weights(
+  num: int, *, num_resamples: int = 2000, seed: int = 0
+) -> np.ndarray:
+  """Returns how often each of num things is drawn in a resample, as a share.
+
+  A mean over a resample is then a product with one row.
+
+  Args:
+    num: how many things there are; as many are drawn, with replacement.
+    num_resamples: rows.
+    seed: of the draws.
+
+  Returns:
+    float64 [num_resamples, num]; each row sums to 1.
+  """
+  rng = np.random.default_rng(seed)
+  return rng.multinomial(num, np.full(num, 1 / num), num_resamples) / num

@@ -6,6 +6,7 @@ keys, so that the summary equals what JSON gives back.
 
   method: the arm that the others are compared with
   seeds: [seed, ...] of all arms
+  take_off: {split: accuracy from which on a run has taken off}
   arms: {arm: {
     uses_traces: whether the arm pays for collection
     runs: {seed: {
@@ -23,7 +24,8 @@ keys, so that the summary equals what JSON gives back.
     }}
     costs: {purpose: {...}}          means over the seeds that have a curve
     mean_curve: {axis: {split: {cost, mean, min, max}}}      lists
-    final: {split: {accuracy: SPREAD, pass_at_k: {k: SPREAD}}}
+    final: {split: {accuracy: SPREAD, pass_at_k: {k: SPREAD},
+                    took_off: [seed, ...]}}
     by_fraction: {split: {fraction: [...], mean, min, max: [...],
                           seeds: {seed: [...]}}}
   }}
@@ -36,20 +38,25 @@ keys, so that the summary equals what JSON gives back.
 
   SPREAD: {mean, min, max, std, num} over the seeds where the value is
     defined; std is that of a sample, so null for a single seed.
-  COMPARISON: {of_means, seeds: {seed: value}, spread: SPREAD}
+  COMPARISON: {of_means, interval: [low, high], undefined,
+    seeds: {seed: value}, spread: SPREAD}
+
+**Splits.** `train` are the hard training problems that have a trace. Of
+held-out problems all are evaluated, `heldout`; `heldout_hard` are those of them
+that screening found hard, which the base model fails at by choice.
 
 **Axes.** An axis is a count (flops_paper, flops_executed, tokens, completions)
 summed over collection, sft, sampling and update; evaluation is nobody's
-training cost. Screening, which finds out what problems are hard, is left out
-as in the paper; `<count>_with_screening` adds it to arms that use traces.
+training cost. Screening, which finds out what problems are hard, is left out as
+in the paper; `<count>_with_screening` adds it to arms that use traces.
 
 **Final accuracy.** `final` and `final_ratio` come from the evaluation after
 training (fraction 0: no prefix). Speed-ups use a curve's own last point, so
 that both of their sides are measured on one scale.
 
 **Reaching an accuracy.** The cost at the first crossing, interpolated linearly
-between curve points; an accuracy that the first point has costs what the
-first point costs.
+between curve points; an accuracy that the first point has costs what the first
+point costs.
 
 **speed_up** = the whole cost of the baseline / the method's cost to reach the
 accuracy that the baseline ends with, as the paper states its speed-ups.
@@ -63,18 +70,28 @@ next to it.
 
 **Means over seeds.** Per-seed comparisons pair equal seeds. `of_means` compares
 the mean curves: accuracy averaged over seeds at equal cost, where all seeds of
-the arm are defined (no run is before its first point or past its last one).
-Its knots are those of all seeds, which makes it exact.
+the arm are defined (no run is before its first point or past its last one). Its
+knots are those of all seeds, which makes it exact. `interval` holds 95 % of
+2,000 values of `of_means` whose seeds are drawn anew, with replacement, in
+pairs of the two arms; null for fewer than two seeds. `undefined` is the share
+of draws without a value, which the interval leaves out.
+
+**Take-off.** Where all that can be learnt is learnt at once, a mean over seeds
+is little but the share of seeds on which it was, and a mean curve's speed-up is
+that of no seed. A run has taken off if its final accuracy is at least halfway
+from the base model's (0 without one) to the best run's, of all arms and seeds;
+null if no run is above the base model.
 """
 
-import functools
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 
+from prefixrl_jax.evals.comparisons import compare_arms
 from prefixrl_jax.evals.curves import (
   AXES,
+  BASE,
   COUNTS,
   SPLITS,
   RunRecord,
@@ -82,16 +99,20 @@ from prefixrl_jax.evals.curves import (
   cost_to_reach,
   costs_of,
   curve_splits,
+  final_accuracy,
   in_order,
   lines_of,
-  mean_line,
   on_common_costs,
+  results_of,
 )
-from prefixrl_jax.evals.statistics import bootstrap_interval, pass_at_k
+from prefixrl_jax.evals.statistics import (
+  bootstrap_interval,
+  pass_at_k,
+  spread,
+)
 from prefixrl_jax.types import PURPOSES, TRAINING, EvalResult, UserError
 
 LEVELS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-BASE = "base"
 # Where the method starts, and a part of the method: no rivals of it.
 NOT_BASELINES = (BASE, "prefixrl_only")
 
@@ -121,8 +142,17 @@ def summarize(
   return {
     "method": method,
     "seeds": sorted({run.seed for run in runs}),
-    "arms": {arm: _summarize_arm(by_seed) for arm, by_seed in arms.items()},
-    "versus": {rival: _versus(arms[method], arms[rival]) for rival in rivals}
+    "take_off": {
+      split: _take_off(runs, split)
+      for split in SPLITS
+      if final_accuracy(runs, split) is not None
+    },
+    "arms": {
+      arm: _summarize_arm(by_seed, runs) for arm, by_seed in arms.items()
+    },
+    "versus": {
+      rival: compare_arms(arms[method], arms[rival]) for rival in rivals
+    }
     if method in arms
     else {},
   }
@@ -131,7 +161,9 @@ def summarize(
 # -- one arm -------------------------------------------------------------------
 
 
-def _summarize_arm(by_seed: Mapping[int, RunRecord]) -> dict[str, Any]:
+def _summarize_arm(
+  by_seed: Mapping[int, RunRecord], everyone: Runs
+) -> dict[str, Any]:
   runs = {str(s): _summarize_run(by_seed[s]) for s in sorted(by_seed)}
   splits = in_order(run["final"] for run in runs.values())
   finals = {
@@ -156,25 +188,26 @@ def _summarize_arm(by_seed: Mapping[int, RunRecord]) -> dict[str, Any]:
     "mean_curve": mean_curve,
     "final": {
       split: {
-        "accuracy": _spread(f["accuracy"] for f in finals[split]),
+        "accuracy": spread(f["accuracy"] for f in finals[split]),
         "pass_at_k": {
-          k: _spread(f["pass_at_k"].get(k) for f in finals[split])
+          k: spread(f["pass_at_k"].get(k) for f in finals[split])
           for k in max((f["pass_at_k"] for f in finals[split]), key=len)
         },
+        "took_off": _took_off(by_seed, everyone, split),
       }
       for split in splits
     },
     "by_fraction": {
       split: _by_fraction(by_seed, split)
       for split in SPLITS
-      if any(e.split == split for r in by_seed.values() for e in r.results)
+      if any(results_of(run, split) for run in by_seed.values())
     },
   }
 
 
 def _summarize_run(run: RunRecord) -> dict[str, Any]:
   splits = curve_splits([run])
-  unprefixed = [e for e in run.results if e.fraction == 0]
+  unprefixed = {split: results_of(run, split, fraction=0) for split in SPLITS}
   return {
     "curve": {
       "step": [point.step for point in run.curve],
@@ -183,9 +216,7 @@ def _summarize_run(run: RunRecord) -> dict[str, Any]:
     },
     "costs": _last_costs(run),
     "final": {
-      split: _final([e for e in unprefixed if e.split == split])
-      for split in SPLITS
-      if any(e.split == split for e in unprefixed)
+      split: _final(results) for split, results in unprefixed.items() if results
     },
     "cost_to_level": {
       axis: {
@@ -239,10 +270,9 @@ def _by_fraction(by_seed: Mapping[int, RunRecord], split: str) -> dict:
   """Mean accuracy over problems, by the share of the trace revealed."""
   judged: dict[int, dict[float, list[float]]] = {s: {} for s in sorted(by_seed)}
   for seed, run in by_seed.items():
-    for e in run.results:
-      if e.split == split:
-        share = e.num_correct / e.num_samples
-        judged[seed].setdefault(e.fraction, []).append(share)
+    for e in results_of(run, split):
+      share = e.num_correct / e.num_samples
+      judged[seed].setdefault(e.fraction, []).append(share)
   fractions = sorted({f for by_share in judged.values() for f in by_share})
   seeds = {
     str(seed): [
@@ -250,7 +280,7 @@ def _by_fraction(by_seed: Mapping[int, RunRecord], split: str) -> dict:
     ]
     for seed, by_share in judged.items()
   }
-  spreads = [_spread(values) for values in zip(*seeds.values())]
+  spreads = [spread(values) for values in zip(*seeds.values())]
   return {
     "fraction": fractions,
     **{name: [s[name] for s in spreads] for name in ("mean", "min", "max")},
@@ -258,115 +288,30 @@ def _by_fraction(by_seed: Mapping[int, RunRecord], split: str) -> dict:
   }
 
 
-# -- the method against a baseline ---------------------------------------------
+# -- which seeds took off ------------------------------------------------------
 
 
-def _versus(
-  method: Mapping[int, RunRecord], baseline: Mapping[int, RunRecord]
-) -> dict[str, Any]:
-  versus = {}
-  for split in SPLITS:
-    target = mean_line(baseline.values(), "flops_paper", split)
-    if target is None and not _finals(baseline.values(), split):
-      continue
-    versus[split] = {
-      "accuracy": None if target is None else float(target.accuracy[-1]),
-      **{
-        name: {
-          axis: _compare(
-            functools.partial(
-              _speed_up, axis=axis, split=split, first_crossing=first_crossing
-            ),
-            method,
-            baseline,
-          )
-          for axis in AXES
-        }
-        for name, first_crossing in (
-          ("speed_up", False),
-          ("speed_up_first_crossing", True),
-        )
-      },
-      "final_ratio": _compare(
-        functools.partial(_final_ratio, split=split), method, baseline
-      ),
-    }
-  return versus
-
-
-def _compare(
-  measure: Callable[[Runs, Runs], float | None],
-  method: Mapping[int, RunRecord],
-  baseline: Mapping[int, RunRecord],
-) -> dict[str, Any]:
-  """Measures the means over seeds, then each seed that both arms have."""
-  values = {
-    str(seed): measure([method[seed]], [baseline[seed]])
-    for seed in sorted(method.keys() & baseline.keys())
-  }
-  return {
-    "of_means": measure(method.values(), baseline.values()),
-    "seeds": values,
-    "spread": _spread(values.values()),
-  }
-
-
-def _speed_up(
-  method: Runs,
-  baseline: Runs,
-  *,
-  axis: str,
-  split: str,
-  first_crossing: bool,
-) -> float | None:
-  """Returns the baseline's cost / the method's; see the module's docstring."""
-  fast, slow = (
-    mean_line(method, axis, split),
-    mean_line(baseline, axis, split),
-  )
-  if fast is None or slow is None or slow.accuracy[-1] == 0:
-    return None
-  target = slow.accuracy[-1]
-  spent = (
-    cost_to_reach(slow.cost, slow.accuracy, target)
-    if first_crossing
-    else float(slow.cost[-1])
-  )
-  needed = cost_to_reach(fast.cost, fast.accuracy, target)
-  if not spent or needed == 0:
-    return None
-  return 0.0 if needed is None else spent / needed
-
-
-def _final_ratio(method: Runs, baseline: Runs, *, split: str) -> float | None:
-  """Returns the ratio of mean final accuracies, None if it is undefined."""
-  ours, theirs = _finals(method, split), _finals(baseline, split)
-  if not ours or not any(theirs):
-    return None
-  return float(np.mean(ours) / np.mean(theirs))
-
-
-def _finals(runs: Runs, split: str) -> list[float]:
-  """Returns the final accuracies of the runs that have this split."""
-  shares = [
-    [
-      e.num_correct / e.num_samples
-      for e in run.results
-      if e.fraction == 0 and e.split == split
-    ]
+def _take_off(runs: Runs, split: str) -> float | None:
+  """Returns the accuracy from which on a run has taken off; see above."""
+  trained = [
+    accuracy
     for run in runs
+    if run.arm != BASE
+    and (accuracy := final_accuracy([run], split)) is not None
   ]
-  return [float(np.mean(s)) for s in shares if s]
+  start = final_accuracy([r for r in runs if r.arm == BASE], split) or 0.0
+  best = max(trained, default=0.0)
+  return (start + best) / 2 if best > start else None
 
 
-def _spread(values: Iterable[float | None]) -> dict[str, Any]:
-  defined = [value for value in values if value is not None]
-  if not defined:
-    return dict.fromkeys(("mean", "min", "max", "std"), None) | {"num": 0}
-  return {
-    "mean": float(np.mean(defined)),
-    "min": min(defined),
-    "max": max(defined),
-    "std": float(np.std(defined, ddof=1)) if len(defined) > 1 else None,
-    "num": len(defined),
-  }
+def _took_off(
+  by_seed: Mapping[int, RunRecord], everyone: Runs, split: str
+) -> list[int]:
+  threshold = _take_off(everyone, split)
+  return [
+    seed
+    for seed in sorted(by_seed)
+    if threshold is not None
+    and (accuracy := final_accuracy([by_seed[seed]], split)) is not None
+    and accuracy >= threshold
+  ]

@@ -19,7 +19,7 @@ def run(work: Workspace) -> None:
 
 def _collect(work: Workspace, artifact: Artifact, seed: int) -> None:
   settings = work.config.collect
-  problems = work.hard(seed, "train")
+  problems = work.hard_train(seed)
   artifact.begin()
   sampler = work.session.base_sampler(settings)
   with metrics.Progress(

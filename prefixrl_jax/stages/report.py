@@ -34,6 +34,9 @@ def run(work: Workspace) -> None:
           results=read_results(evaluated.directory / "results.parquet"),
           uses_traces=settings is not None
           and (settings.prefixed_share > 0 or settings.sft_epochs > 0),
+          hard=frozenset(
+            p.id for p in work.hard(work.data_seed(seed), "heldout")
+          ),
         )
       )
       samples += read_json(evaluated.directory / "samples.json")

@@ -60,3 +60,15 @@ def _screen(work: Workspace, artifact: Artifact, seed: int) -> None:
     f" (at most {settings.max_correct} of {settings.num_samples} correct),"
     f" {x} of {y} held-out ones"
   )
+  # Said here, before anything is spent on traces.
+  work.hard_train(seed)
+  if not x:
+    which = (
+      "no held-out problem is hard"
+      if y
+      else "there are no held-out problems (config.problems.num_heldout = 0)"
+    )
+    work.console.print(
+      f"screen, seed {seed}: {which}; the report will have no accuracy on hard"
+      " held-out ones."
+    )

@@ -13,6 +13,7 @@ from prefixrl_jax.evals.curves import CurvePoint, RunRecord
 from prefixrl_jax.evals.figures import (
   arm_colours,
   figure_a,
+  figure_b,
   figure_by_hardness,
   figure_c,
 )
@@ -126,6 +127,8 @@ def test_report_is_complete(written):
   assert sorted(path.name for path in directory.iterdir()) == [
     "figure_a.png",
     "figure_a.svg",
+    "figure_b.png",
+    "figure_b.svg",
     "figure_c.png",
     "figure_c.svg",
     "index.html",
@@ -145,7 +148,7 @@ def check_figure(path):
     assert np.any(np.all(pixels == wanted, axis=-1)), arm
 
 
-@pytest.mark.parametrize("name", ["figure_a", "figure_c"])
+@pytest.mark.parametrize("name", ["figure_a", "figure_b", "figure_c"])
 def test_figures_are_not_blank(written, name):
   check_figure(written[0] / f"{name}.png")
 
@@ -168,15 +171,16 @@ def test_hardness_is_drawn_from_curves_alone(tmp_path):
 def test_figures_are_reproducible(written, tmp_path):
   directory, summary = written
   figure_a(summary, tmp_path / "figure_a")
+  figure_b(summary, tmp_path / "figure_b")
   figure_c(summary, tmp_path / "figure_c", (0.4, 0.8))
-  for name in ("figure_a.svg", "figure_c.svg"):
+  for name in ("figure_a.svg", "figure_b.svg", "figure_c.svg"):
     assert (tmp_path / name).read_bytes() == (directory / name).read_bytes()
 
 
 def test_page_shows_the_numbers(written):
   directory, summary = written
   page = read(directory / "index.html")
-  assert page.tags.count("img") == 2
+  assert page.tags.count("img") == 3
   assert "35 of 80" in page.text
   text = " ".join(page.text.split())
   final = summary["arms"]["prefixrl"]["final"]["train"]["accuracy"]
@@ -187,6 +191,33 @@ def test_page_shows_the_numbers(written):
   assert f"{speed_up['flops_paper']['of_means']:.1f}x speed-up" in text
   screened = speed_up["flops_paper_with_screening"]["of_means"]
   assert f"with screening charged: {screened:.1f}x speed-up" in text
+  low, high = compared["final_ratio"]["interval"]
+  assert f"{low:.1f}x to {high:.1f}x" in text
+  assert "with the same random numbers" in text
+
+
+def test_page_shows_every_seed(written):
+  directory, summary = written
+  text = " ".join(read(directory / "index.html").text.split())
+  for arm in ("rl", "prefixrl"):
+    of_arm = summary["arms"][arm]
+    each = [
+      f"{100 * run['final']['heldout']['accuracy']:.0f}"
+      for run in of_arm["runs"].values()
+    ]
+    took_off = len(of_arm["final"]["heldout"]["took_off"])
+    assert f"held-out {took_off} of 3 {' '.join(each)}" in text
+  assert summary["arms"]["prefixrl"]["final"]["heldout"]["took_off"] == [
+    0,
+    1,
+    2,
+  ]
+  assert summary["arms"]["rl"]["final"]["heldout"]["took_off"] == []
+
+
+def test_page_has_samples_where_there_are_some(written):
+  page = read(written[0] / "index.html")
+  assert "Samples" in page.text
 
 
 def test_page_needs_nothing_from_elsewhere(written):
@@ -228,7 +259,7 @@ def test_report_of_the_base_model_alone(tmp_path):
   report.print_summary(summary)
   page = read(tmp_path / "index.html")
   assert "gains" not in page.text
-  assert "Samples" not in page.tags
+  assert "Samples" not in page.text
 
 
 def test_never_and_undefined_are_spelled_out(tmp_path, capsys):
@@ -243,6 +274,8 @@ def test_never_and_undefined_are_spelled_out(tmp_path, capsys):
   summary = write(tmp_path, runs=runs)
   assert summary["versus"]["rl"]["train"]["speed_up"]["tokens"] == {
     "of_means": None,
+    "interval": None,
+    "undefined": None,
     "seeds": {"0": None},
     "spread": {"mean": None, "min": None, "max": None, "std": None, "num": 0},
   }
@@ -262,8 +295,17 @@ def test_terminal_table_fits_80_columns(written, capsys, monkeypatch):
   out = capsys.readouterr().out
   assert "PrefixRL" in out
   assert "held-out" in out
+  assert max(map(len, out.splitlines())) <= 80
   final = written[1]["arms"]["rl"]["final"]["train"]["accuracy"]
   assert f"{100 * final['mean']:.1f} ± {100 * final['std']:.1f}" in out
+  low, high = written[1]["versus"]["rl"]["train"]["final_ratio"]["interval"]
+  assert f"{low:.1f}x to {high:.1f}x" in out
+  each = [
+    f"{100 * run['final']['train']['accuracy']:.0f}"
+    for run in written[1]["arms"]["prefixrl"]["runs"].values()
+  ]
+  rows = [" ".join(line.split()) for line in out.splitlines()]
+  assert f"PrefixRL 3 of 3 {' '.join(each)}" in rows
 
 
 def test_colours_are_fixed_per_arm():

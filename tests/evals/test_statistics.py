@@ -6,7 +6,12 @@ import math
 import numpy as np
 import pytest
 
-from prefixrl_jax.evals.statistics import bootstrap_interval, pass_at_k
+from prefixrl_jax.evals.statistics import (
+  bootstrap_interval,
+  pass_at_k,
+  resampling_weights,
+  spread,
+)
 
 
 def enumerated(n: int, c: int, k: int) -> float:
@@ -92,3 +97,23 @@ def test_bootstrap_needs_a_list_of_values(values):
 def test_bootstrap_needs_a_confidence_between_0_and_1(confidence):
   with pytest.raises(ValueError, match="confidence"):
     bootstrap_interval([0.1], confidence=confidence)
+
+
+def test_resampling_weights_are_means_over_draws():
+  weights = resampling_weights(3, num_resamples=20_000)
+  np.testing.assert_allclose(weights.sum(axis=1), 1)
+  # Of the 27 equally likely draws of three, one takes the first thing thrice,
+  # and eight never do.
+  assert np.mean(weights[:, 0] == 1) == pytest.approx(1 / 27, abs=0.005)
+  assert np.mean(weights[:, 0] == 0) == pytest.approx(8 / 27, abs=0.01)
+
+
+def test_spread_leaves_out_what_is_undefined():
+  assert spread([1.0, None, 3.0]) == {
+    "mean": 2.0,
+    "min": 1.0,
+    "max": 3.0,
+    "std": pytest.approx(2**0.5),
+    "num": 2,
+  }
+  assert spread([None])["num"] == 0

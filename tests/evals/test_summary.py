@@ -12,6 +12,7 @@ from prefixrl_jax.evals.curves import (
   CurvePoint,
   RunRecord,
   cost_to_reach,
+  costs_to_reach,
 )
 from prefixrl_jax.evals.summary import summarize
 from prefixrl_jax.types import EvalResult, UserError
@@ -92,6 +93,13 @@ def test_cost_to_reach_is_the_first_crossing():
   assert cost_to_reach(cost, accuracy, 0.5) == pytest.approx(20)
   assert cost_to_reach(cost, accuracy, 0.7) == pytest.approx(30 + 10 * 5 / 7)
   assert cost_to_reach(cost, accuracy, 0.95) is None
+
+
+def test_costs_to_reach_of_several_lines():
+  cost = np.array([10.0, 20.0, 30.0])
+  accuracy = np.array([[0.1, 0.5, 0.2], [0.5, 0.5, 0.5], [0.0, 0.1, 0.1]])
+  reached = costs_to_reach(cost, accuracy, np.array([0.3, 0.5, 0.2]))
+  np.testing.assert_allclose(reached, [15, 10, np.inf])
 
 
 def test_speed_up_and_ratio_by_hand():
@@ -215,6 +223,94 @@ def test_comparisons_over_seeds_by_hand():
   ratio = versus(summary)["final_ratio"]
   assert ratio["of_means"] == pytest.approx(0.65 / 0.4)
   assert ratio["seeds"] == {"0": pytest.approx(2), "1": pytest.approx(1.25)}
+
+
+def test_intervals_equal_enumeration_of_all_draws_of_two_seeds():
+  # Of two pairs of seeds a quarter of the draws has the first twice, a quarter
+  # the second twice; so the middle 95 % reach from the lesser to the greater.
+  slower = run(
+    "prefixrl", [10, 50], [0, 0.4], seed=1, collection=10.0, final=0.4
+  )
+  compared = versus(summarize([rl(), rl(seed=1), prefixrl(), slower]))
+  for comparison, ends in (
+    (compared["final_ratio"], (1.0, 2.0)),
+    (compared["speed_up"]["flops_paper"], (0.8, 2.0)),
+  ):
+    assert comparison["interval"] == pytest.approx(ends)
+    assert comparison["undefined"] == 0
+
+
+def test_interval_says_how_many_draws_have_no_value():
+  stuck = run("rl", [0, 40], [0, 0], seed=1, final=0.0)
+  method = [prefixrl(), prefixrl(seed=1)]
+  ratio = versus(summarize([rl(), stuck, *method]))["final_ratio"]
+  # 0.8 / mean(0.4, 0) in half of the draws, 2 in a quarter, else 0.8 / 0.
+  assert ratio["of_means"] == pytest.approx(4)
+  assert ratio["interval"] == pytest.approx([2, 4])
+  assert ratio["undefined"] == pytest.approx(0.25, abs=0.03)
+
+
+def test_a_speed_up_of_a_draw_that_never_gets_there_is_0():
+  stuck = run("prefixrl", [10, 30], [0, 0], seed=1, collection=10.0, final=0.0)
+  compared = versus(summarize([rl(), rl(seed=1), prefixrl(), stuck]))
+  speed_up = compared["speed_up"]["flops_paper"]
+  assert speed_up["interval"] == pytest.approx([0, 2])
+  # The mean of 0.8 and 0 at cost 30 is the target: its speed-up is no seed's.
+  assert speed_up["of_means"] == pytest.approx(40 / 30)
+  assert speed_up["seeds"] == {"0": pytest.approx(2.0), "1": 0}
+
+
+def test_one_seed_has_no_interval():
+  ratio = versus(summarize([rl(), prefixrl()]))["final_ratio"]
+  assert ratio["interval"] is None
+  assert ratio["undefined"] is None
+
+
+def test_who_took_off_by_hand():
+  base = run("base", [], [], final=0.1)
+  runs = [
+    base,
+    rl(final=0.5),
+    rl(seed=1, final=0.45),
+    prefixrl(final=0.9),
+    prefixrl(seed=1, final=0.1),
+  ]
+  summary = summarize(runs)
+  assert summary["take_off"] == {"train": pytest.approx(0.5)}
+  took_off = {
+    arm: of_arm["final"]["train"]["took_off"]
+    for arm, of_arm in summary["arms"].items()
+  }
+  assert took_off == {"base": [], "rl": [0], "prefixrl": [0]}
+  # Where nobody gets beyond the base model, nobody has taken off.
+  summary = summarize([base, rl(final=0.1)])
+  assert summary["take_off"] == {"train": None}
+  assert summary["arms"]["rl"]["final"]["train"]["took_off"] == []
+
+
+def test_hard_heldout_problems_are_shown_apart():
+  results = [
+    EvalResult("hard", "heldout", 0.0, 4, 1),
+    EvalResult("solved", "heldout", 0.0, 4, 3),
+    EvalResult("t", "train", 0.0, 4, 4),
+    EvalResult("t", "train", 0.5, 4, 2),
+  ]
+  record = RunRecord(
+    "base", 0, [], results, False, hard=frozenset({"hard", "t"})
+  )
+  of_arm = summarize([record])["arms"]["base"]
+  final = of_arm["runs"]["0"]["final"]
+  assert {s: f["accuracy"] for s, f in final.items()} == {
+    "train": 1,
+    "heldout": 0.5,
+    "heldout_hard": 0.25,
+  }
+  assert final["heldout"]["pass_at_k"]["4"] == 1
+  assert final["heldout_hard"]["num_problems"] == 1
+  assert of_arm["by_fraction"]["train"]["fraction"] == [0.0, 0.5]
+  # Without hard ones among them there is nothing to show apart.
+  easy = summarize([RunRecord("base", 0, [], results, False)])
+  assert list(easy["arms"]["base"]["final"]) == ["train", "heldout"]
 
 
 def test_seeds_that_share_no_cost_have_no_mean_curve():
