@@ -7,59 +7,122 @@ import sys
 
 import pytest
 
-_PACKAGE = pathlib.Path(__file__).parents[1] / "prefixrl_jax"
-# Text and files alone: usable where no accelerator and no jax is.
-_TEXT_SIDE = (
-  "types.py",
-  "thoughts.py",
-  "tokenizer.py",
-  "chat_template.py",
-  "artifacts.py",
-  "fields.py",
-  "config.py",
-  "rewards",
-  "traces/foreign.py",
-  "traces/importing.py",
-  "problems",
-  "evals/statistics.py",
-  "evals/comparisons.py",
-  "evals/curves.py",
-  "evals/summary.py",
-  "evals/figures.py",
-  "evals/report.py",
-  "evals/results.py",
-  "prefixes",
+_ROOT = pathlib.Path(__file__).parents[1]
+_DEVICE_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax")
+# What may need an accelerator, whole packages or single modules. All else is
+# text and files: usable where there is none, and no jax.
+_DEVICE_SIDE = (
+  "batches",
+  "checkpoints",
+  "distributed",
+  "evals.evaluate",
+  "learner.logprobs",
+  "learner.losses",
+  "learner.optimizer",
+  "learner.packing",
+  "learner.sft",
+  "learner.update",
+  "ledger",
+  "main",
+  "metrics",
+  "models",
+  "pipeline",
+  "pretrain",
+  "rollouts.decoding",
+  "rollouts.sampler",
+  "session",
+  "stages",
+  "traces.collect",
+  "train",
+  "workspace",
 )
-_TOP = ("prefixrl_jax.main", "prefixrl_jax.pipeline", "prefixrl_jax.train")
+# Each may import those before it, and none behind it; all else is below them.
+_LAYERS = (
+  "session",
+  "evals.evaluate",
+  "train",
+  "workspace",
+  "stages",
+  "pipeline",
+  "main",
+)
 
 
-def _imports(path):
-  """Modules that a file imports, at any depth of nesting."""
-  for node in ast.walk(ast.parse(path.read_text())):
-    if isinstance(node, ast.Import):
-      yield from (name.name for name in node.names)
-    elif isinstance(node, ast.ImportFrom):
-      yield node.module
-      yield from (f"{node.module}.{name.name}" for name in node.names)
+def _modules():
+  """Module name -> names of what it imports, at any depth of nesting."""
+  modules = {}
+  for file in sorted((_ROOT / "prefixrl_jax").rglob("*.py")):
+    parts = file.relative_to(_ROOT).with_suffix("").parts
+    name = ".".join(parts).removesuffix(".__init__")
+    imported = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+      if isinstance(node, ast.Import):
+        imported.update(alias.name for alias in node.names)
+      elif isinstance(node, ast.ImportFrom):
+        package = parts[: len(parts) - node.level] if node.level else ()
+        source = ".".join((*package, *filter(None, [node.module])))
+        imported.add(source)
+        imported.update(f"{source}.{alias.name}" for alias in node.names)
+    modules[name] = imported
+  return modules
 
 
-@pytest.mark.parametrize("part", _TEXT_SIDE)
-def test_text_side_does_not_import_jax(part):
-  path = _PACKAGE / part
-  files = sorted(path.rglob("*.py")) if path.is_dir() else [path]
-  assert files
-  for file in files:
-    for module in _imports(file):
-      assert module.split(".")[0] not in ("jax", "flax", "optax"), file
+_MODULES = _modules()
 
 
-def test_nobody_imports_what_is_on_top():
-  above = {"prefixrl_jax.train": ("train.py", "evaluate.py", "workspace.py")}
-  above["prefixrl_jax.pipeline"] = ("main.py",)
-  for file in _PACKAGE.rglob("*.py"):
-    for module in _imports(file):
-      if module in _TOP:
-        assert file.name in above.get(module, ()), (file, module)
+def _is_within(module, parents):
+  return any(
+    module == f"prefixrl_jax.{parent}"
+    or module.startswith(f"prefixrl_jax.{parent}.")
+    for parent in parents
+  )
+
+
+def _reached(module):
+  """What a module imports, and what that imports, with the way to each."""
+  ways = {module: (module,)}
+  waiting = [module]
+  while waiting:
+    importer = waiting.pop()
+    for imported in _MODULES.get(importer, ()):
+      if imported not in ways:
+        ways[imported] = (*ways[importer], imported)
+        waiting.append(imported)
+  return ways
+
+
+@pytest.mark.parametrize("module", _MODULES)
+def test_text_side_never_gets_to_jax(module):
+  if _is_within(module, _DEVICE_SIDE):
+    return
+  for imported, way in _reached(module).items():
+    assert imported.split(".")[0] not in _DEVICE_PACKAGES, " > ".join(way)
+
+
+@pytest.mark.parametrize("part", _DEVICE_SIDE)
+def test_device_side_is_there_and_needs_jax(part):
+  modules = [m for m in _MODULES if _is_within(m, (part,))]
+  assert modules, part
+  assert any(
+    imported.split(".")[0] in _DEVICE_PACKAGES
+    for module in modules
+    for imported in _reached(module)
+  )
+
+
+@pytest.mark.parametrize("module", _MODULES)
+def test_nobody_imports_a_layer_above(module):
+  ranks = [i for i, layer in enumerate(_LAYERS) if _is_within(module, (layer,))]
+  above = _LAYERS[ranks[0] + 1 :] if ranks else _LAYERS
+  for imported in _MODULES[module]:
+    assert not _is_within(imported, above), imported
+
+
+def test_nobody_imports_in_a_circle():
+  for module in _MODULES:
+    for imported in _MODULES[module] & _MODULES.keys():
+      way = _reached(imported).get(module)
+      assert way is None or imported == module, way
 
 
 def test_verifier_workers_do_not_import_jax():
