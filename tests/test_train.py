@@ -83,7 +83,8 @@ def _data(seed=0) -> TrainData:
       low=0.4,
       high=0.8,
       seed=seed,
-    ),
+      hold_answer=lambda ids, _: [False] * len(ids),
+    ).prefixed,
     ledger={},
   )
 
