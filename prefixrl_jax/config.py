@@ -1,13 +1,35 @@
 """Reading a config's argument, and every check across its fields."""
 
+import importlib.util
+import json
 import re
+from collections.abc import Collection, Iterator
 from typing import Any
 
 import ml_collections
 
-from prefixrl_jax import fields
+from prefixrl_jax import fields, rules
 from prefixrl_jax.problems import symbols
 from prefixrl_jax.types import UserError
+
+# What configs' arguments are; a config may have others.
+ARGUMENTS = {
+  "arms": fields.Field(rules.NAME, "rows of config.arms, + between"),
+  "seeds": fields.Field(rules.whole(1, 10_000), "how many runs, from seed 0"),
+  "tiny": fields.Field(rules.SWITCH, "for tests: seconds, and no results"),
+  "task": fields.Field(rules.NAME, "what to train on; docs/tasks.md"),
+  "level": fields.Field(rules.TEXT, "how hard, in the task's own words"),
+  "model": fields.Field(rules.TEXT, "a preset; docs/presets.md"),
+  "trial": fields.Field(rules.SWITCH, "everything small, as for a CPU"),
+}
+# The argument's keys of the config that was read last, with their defaults.
+arguments: dict[str, Any] = {}
+
+
+def describe(key: str) -> str:
+  """Returns what --help says of a key of a config's argument."""
+  known = ARGUMENTS.get(key)
+  return f"{known.help}: {known.rule.words}" if known else ""
 
 
 def parse_arg(arg: str, **defaults: Any) -> ml_collections.ConfigDict:
@@ -20,31 +42,47 @@ def parse_arg(arg: str, **defaults: Any) -> ml_collections.ConfigDict:
   Raises:
     UserError: an unknown key, or a value that does not parse.
   """
+  arguments.clear()
+  arguments.update(defaults)
   parsed = ml_collections.ConfigDict(defaults)
   for item in filter(None, arg.split(",")):
-    key, _, value = item.partition("=")
+    key, _, text = item.partition("=")
+    key, text = key.strip(), text.strip()
     if key not in defaults:
       raise UserError(
         f"--config: there is no argument {key!r}; known are"
         f" {', '.join(defaults)}."
       )
-    default = defaults[key]
-    if isinstance(default, bool):
-      if value.lower() not in ("", "true", "false"):
-        raise UserError(f"--config: {key}={value!r} is not true or false.")
-      parsed[key] = value.lower() != "false"
-      continue
-    try:
-      parsed[key] = type(default)(value)
-    except ValueError:
-      raise UserError(
-        f"--config: {key}={value!r} is not of type {type(default).__name__}."
-      ) from None
+    value = _parsed(key, text, type(defaults[key]))
+    known = ARGUMENTS.get(key)
+    if known and not known.rule.allows(value):
+      raise UserError(f"--config: {key}={text} is not {known.rule.words}.")
+    parsed[key] = value
   return parsed
 
 
-def validate(config: ml_collections.ConfigDict) -> None:
-  """Raises UserError for the first thing in the config that cannot work."""
+def _parsed(key: str, text: str, kind: type) -> Any:
+  if kind is bool:
+    if text.lower() not in ("", "true", "false"):
+      raise UserError(f"--config: {key}={text!r} is not true or false.")
+    return text.lower() != "false"
+  try:
+    return kind(text)
+  except ValueError:
+    raise UserError(
+      f"--config: {key}={text!r} is not of type {kind.__name__}."
+    ) from None
+
+
+def validate(
+  config: ml_collections.ConfigDict, stages: Collection[str] = ()
+) -> None:
+  """Raises UserError for the first thing in the config that cannot work.
+
+  Args:
+    config: the whole of it.
+    stages: that will run.
+  """
   fields.check(config)
   c = config
 
@@ -53,6 +91,7 @@ def validate(config: ml_collections.ConfigDict) -> None:
       raise UserError(message)
 
   _check_arms(c, check)
+  _check_splits(c.problems, stages, check)
   if c.problems.task in symbols.TASKS:
     _check_symbols(c, check)
   _check_problems(c.problems, check)
@@ -97,6 +136,55 @@ def validate(config: ml_collections.ConfigDict) -> None:
     "config.export.lora = 'peft', but there are no adapters: config.lora.rank"
     " is 0.",
   )
+  check(
+    not c.wandb_project or _is_installed("wandb"),
+    "config.wandb_project is set, but wandb is not installed: pip install"
+    " 'prefixrl_jax[wandb]'.",
+  )
+
+
+def as_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """Returns the config as plain JSON values, sections in their order."""
+  return json.loads(json.dumps(config.to_dict()))
+
+
+def notes(config: ml_collections.ConfigDict) -> Iterator[str]:
+  """Yields what is done otherwise than the config says, a line each.
+
+  Args:
+    config: validated.
+  """
+  prompts = config.train.prompts_per_step
+  for name in config.run_arms:
+    share = config.arms[name].prefixed_share
+    count = round(share * prompts)
+    if abs(count - share * prompts) > 1e-6:
+      yield (
+        f"config.arms.{name}.prefixed_share = {share:g} of"
+        f" config.train.prompts_per_step = {prompts} is no whole number of"
+        f" problems; {count}, a share of {count / prompts:.3g}, are prefixed"
+      )
+
+
+def _is_installed(package: str) -> bool:
+  try:
+    return importlib.util.find_spec(package) is not None
+  except ValueError:  # it was imported without being found
+    return False
+
+
+def _check_splits(p: ml_collections.ConfigDict, stages, check) -> None:
+  """What training and its curve need is not found out after they are paid."""
+  for split, name, needed_by in (
+    ("training", "num_train", ("import", "collect", "cut", "train")),
+    ("held-out", "num_heldout", ("train", "evaluate")),
+  ):
+    needed = [stage for stage in needed_by if stage in stages]
+    check(
+      p[name] > 0 or not needed,
+      f"config.problems.{name} = 0, but --stage={needed[0] if needed else ''}"
+      f" needs {split} problems.",
+    )
 
 
 def _check_arms(c: ml_collections.ConfigDict, check) -> None:
@@ -110,6 +198,14 @@ def _check_arms(c: ml_collections.ConfigDict, check) -> None:
     check(
       arm in c.arms,
       f"there is no arm {arm!r}; config.arms has {', '.join(c.arms)}.",
+    )
+    share, prompts = c.arms[arm].prefixed_share, c.train.prompts_per_step
+    count = round(share * prompts)
+    check(
+      share in (0, 1) or 0 < count < prompts,
+      f"config.arms.{arm}.prefixed_share = {share:g} of"
+      f" config.train.prompts_per_step = {prompts} is rounded to {count} of"
+      f" them, so that one kind is left out; shares are whole {prompts}ths.",
     )
 
 

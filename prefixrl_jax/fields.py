@@ -7,22 +7,32 @@ only how a result is computed. Checks across fields are in config.py.
 
 import dataclasses
 import difflib
-import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from typing import Any
 
 from prefixrl_jax.learner.advantages import ESTIMATORS
 from prefixrl_jax.problems import symbols
 from prefixrl_jax.rewards.verifiers import VERIFIERS
+from prefixrl_jax.rules import (
+  COUNT,
+  COUNT_OR_NONE,
+  DTYPE,
+  NAME,
+  POSITIVE,
+  RATE,
+  SECONDS,
+  SEED,
+  SHARE,
+  SIZE_OF_MESH,
+  SWITCH,
+  TEXT,
+  Rule,
+  one_of,
+  real,
+  several,
+  whole,
+)
 from prefixrl_jax.types import UserError
-
-
-@dataclasses.dataclass(frozen=True)
-class Rule:
-  """What a value may be: in words, and as a function."""
-
-  words: str
-  allows: Callable[[Any], bool]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,48 +52,7 @@ class Field:
 
 
 Tree = Mapping[str, Any]  # of sections (Tree) and fields (Field)
-NAME, N = "NAME", "N"  # in a path: any name, any place of a list
-_LARGEST = 2**31 - 1  # of what goes to devices as int32
-
-
-def _whole(low: int, high: int = _LARGEST) -> Rule:
-  upto = f" from {low} to {high}" if high < _LARGEST else f", at least {low}"
-  return Rule(
-    f"a whole number{upto}",
-    lambda v: type(v) is int and low <= v <= high,
-  )
-
-
-def _real(low: float, high: float, *, open_low=False, open_high=False) -> Rule:
-  is_real = lambda v: type(v) in (int, float) and math.isfinite(v)
-  sides = ("(" if open_low else "[") + f"{low:g}, {high:g}"
-  return Rule(
-    f"a number in {sides}" + (")" if open_high else "]"),
-    lambda v: (
-      is_real(v)
-      and (low < v if open_low else low <= v)
-      and (v < high if open_high else v <= high)
-    ),
-  )
-
-
-def _one_of(*names: str) -> Rule:
-  return Rule(
-    f"one of {', '.join(repr(n) for n in names)}",
-    lambda v: type(v) is str and v in names,
-  )
-
-
-def _several(rule: Rule, *, may_be_empty: bool = False) -> Rule:
-  return Rule(
-    f"a list of different values, each {rule.words}",
-    lambda v: (
-      type(v) in (list, tuple)
-      and (may_be_empty or len(v) > 0)
-      and all(map(rule.allows, v))
-      and len(set(v)) == len(v)
-    ),
-  )
+ANY, EACH = "NAME", "N"  # in a path: any name, any place of a list
 
 
 def _how(rule: Rule, words: str) -> Field:
@@ -91,219 +60,203 @@ def _how(rule: Rule, words: str) -> Field:
   return Field(rule, words, execution=True)
 
 
-_TEXT = Rule("a string", lambda v: type(v) is str)
-_NAME = Rule("a name", lambda v: type(v) is str and v != "")
-_SWITCH = Rule("True or False", lambda v: type(v) is bool)
-_COUNT = _whole(1)
-_COUNT_OR_NONE = _whole(0)
-_SEED = _whole(0)
-_SHARE = _real(0, 1)
-_SIZE_OF_MESH = Rule(
-  "a whole number, at least 1, or -1",
-  lambda v: type(v) is int and (v == -1 or 1 <= v <= _LARGEST),
-)
-_RATE = _real(0, 1, open_low=True)
-_SECONDS = _real(0, 86400, open_low=True)
-_POSITIVE = _real(0, 1e30, open_low=True)
-_DTYPE = _one_of("float32", "bfloat16")
-
 _OPTIMIZER = {
-  "b1": Field(_real(0, 1, open_high=True), "AdamW: decay of the mean"),
-  "b2": Field(_real(0, 1, open_high=True), "AdamW: decay of the square"),
-  "eps": Field(_RATE, "AdamW: added to the divisor"),
-  "weight_decay": Field(_SHARE, "AdamW: times the learning rate"),
-  "clip_norm": Field(_real(0, 1e30), "global norm of a gradient; 0: any"),
+  "b1": Field(real(0, 1, open_high=True), "AdamW: decay of the mean"),
+  "b2": Field(real(0, 1, open_high=True), "AdamW: decay of the square"),
+  "eps": Field(RATE, "AdamW: added to the divisor"),
+  "weight_decay": Field(SHARE, "AdamW: times the learning rate"),
+  "clip_norm": Field(real(0, 1e30), "global norm of a gradient; 0: any"),
 }
 _SAMPLER = {
-  "rows": _how(_COUNT, "prompts that are sampled at a time"),
-  "lanes": _how(_COUNT, "completions of a prompt that are sampled at a time"),
+  "rows": _how(COUNT, "prompts that are sampled at a time"),
+  "lanes": _how(COUNT, "completions of a prompt that are sampled at a time"),
 }
-_PART = _how(_COUNT, "problems between two points to go on from")
+_PART = _how(COUNT, "problems between two points to go on from")
 
 _COMMON: Tree = {
-  "run_arms": Field(_several(_NAME), "rows of `arms` that are trained"),
-  "seeds": Field(_several(_SEED), "of everything random, a run each"),
+  "run_arms": Field(several(NAME), "rows of `arms` that are trained"),
+  "seeds": Field(several(SEED), "of everything random, a run each"),
   "fresh_data_per_seed": Field(
-    _SWITCH, "each seed has its own problems, traces and cuts"
+    SWITCH, "each seed has problems and traces of its own"
   ),
-  "wandb_project": _how(_TEXT, "also log to Weights & Biases; empty: do not"),
+  "wandb_project": _how(TEXT, "also log to Weights & Biases; empty: do not"),
   "mesh": {
-    "data": _how(_SIZE_OF_MESH, "replicas of the parameters; -1: the rest"),
-    "fsdp": _how(_SIZE_OF_MESH, "shards of parameters and batch; -1: the rest"),
-    "tensor": _how(_SIZE_OF_MESH, "devices that share a layer; -1: the rest"),
-    "expert": _how(_SIZE_OF_MESH, "devices that share experts; -1: the rest"),
+    "data": _how(SIZE_OF_MESH, "replicas of the parameters; -1: the rest"),
+    "fsdp": _how(SIZE_OF_MESH, "shards of parameters and batch; -1: the rest"),
+    "tensor": _how(SIZE_OF_MESH, "devices that share a layer; -1: the rest"),
+    "expert": _how(SIZE_OF_MESH, "devices that share experts; -1: the rest"),
   },
   "model": {
-    "folder": Field(_TEXT, "Hugging Face folder or ORGANISATION/MODEL[@REV]"),
-    "base": Field(_TEXT, "an own alphabet's model; empty: it is pretrained"),
-    "dtype": Field(_DTYPE, "of activations"),
-    "param_dtype": Field(_DTYPE, "of the trained parameters"),
+    "folder": Field(TEXT, "Hugging Face folder or ORGANISATION/MODEL[@REV]"),
+    "base": Field(TEXT, "an own alphabet's model; empty: it is pretrained"),
+    "dtype": Field(DTYPE, "of activations"),
+    "param_dtype": Field(DTYPE, "of the trained parameters"),
     "remat": _how(
-      _one_of("none", "full", "auto"),
+      one_of("none", "full", "auto"),
       "recompute layers in the backward pass; auto: if memory asks for it",
     ),
   },
   "rewards": {
-    "verifier": Field(_one_of("", *VERIFIERS), "empty: the task's own"),
-    "num_workers": _how(_whole(1, 4096), "processes that judge"),
-    "timeout_seconds": _how(_SECONDS, "of a comparison or a program's test"),
-    "total_seconds": _how(_SECONDS, "of all tests of a program"),
-    "memory_mb": Field(_COUNT, "of a program"),
+    "verifier": Field(one_of("", *VERIFIERS), "empty: the task's own"),
+    "num_workers": _how(whole(1, 4096), "processes that judge"),
+    "timeout_seconds": _how(SECONDS, "of a comparison or a program's test"),
+    "total_seconds": _how(SECONDS, "of all tests of a program"),
+    "memory_mb": Field(COUNT, "of a program"),
     "sandbox": Field(
-      _one_of("bubblewrap", "unsafe_subprocess"),
+      one_of("bubblewrap", "unsafe_subprocess"),
       "of programs; the second only within a container of yours",
     ),
-    "partial": Field(_SWITCH, "the share of tests passed is the reward"),
+    "partial": Field(SWITCH, "the share of tests passed is the reward"),
   },
   "screen": {
-    "num_samples": Field(_COUNT, "of a problem"),
-    "max_correct": Field(_COUNT_OR_NONE, "of them, for it to be hard"),
+    "num_samples": Field(COUNT, "of a problem"),
+    "max_correct": Field(COUNT_OR_NONE, "of them, for it to be hard"),
     **_SAMPLER,
     "problems_per_part": _PART,
   },
   "collect": {
-    "budget": Field(_COUNT, "attempts at a hard problem, at most"),
-    "traces_per_problem": Field(_COUNT, "correct ones, at most"),
+    "budget": Field(COUNT, "attempts at a hard problem, at most"),
+    "traces_per_problem": Field(COUNT, "correct ones, at most"),
     **_SAMPLER,
     "problems_per_part": _PART,
   },
   "traces": {
-    "file": Field(_TEXT, "of other people's traces, or rules:TASK"),
-    "model": Field(_TEXT, "who wrote them, where no column says so"),
-    "problem_field": Field(_TEXT, "column; empty: guessed"),
-    "id_field": Field(_TEXT, "column; empty: guessed"),
-    "text_field": Field(_TEXT, "column; empty: guessed"),
-    "model_field": Field(_TEXT, "column; empty: guessed"),
-    "finish_field": Field(_TEXT, "column; empty: guessed"),
-    "verdict_field": Field(_TEXT, "column; empty: guessed"),
+    "file": Field(TEXT, "of other people's traces, or rules:TASK"),
+    "model": Field(TEXT, "who wrote them, where no column says so"),
+    "problem_field": Field(TEXT, "column; empty: guessed"),
+    "id_field": Field(TEXT, "column; empty: guessed"),
+    "text_field": Field(TEXT, "column; empty: guessed"),
+    "model_field": Field(TEXT, "column; empty: guessed"),
+    "finish_field": Field(TEXT, "column; empty: guessed"),
+    "verdict_field": Field(TEXT, "column; empty: guessed"),
   },
   "prefixes": {
-    "num_cuts": Field(_COUNT, "prefixes of a trace"),
-    "low": Field(_SHARE, "least share of a trace that a prefix is"),
-    "high": Field(_SHARE, "largest share"),
+    "num_cuts": Field(COUNT, "prefixes of a trace"),
+    "low": Field(SHARE, "least share of a trace that a prefix is"),
+    "high": Field(SHARE, "largest share"),
   },
   "rollouts": {
-    "max_prompt_length": Field(_COUNT, "tokens"),
-    "max_completion_length": Field(_COUNT, "tokens"),
-    "steps_per_dispatch": _how(_COUNT, "tokens between two looks of the host"),
-    "temperature": Field(_real(0.01, 100), "of the policy that is trained"),
-    "top_k": Field(_COUNT_OR_NONE, "0: off; biases the ratio"),
-    "top_p": Field(_RATE, "1: off; biases the ratio"),
+    "max_prompt_length": Field(COUNT, "tokens"),
+    "max_completion_length": Field(COUNT, "tokens"),
+    "steps_per_dispatch": _how(COUNT, "tokens between two looks of the host"),
+    "temperature": Field(real(0.01, 100), "of the policy that is trained"),
+    "top_k": Field(COUNT_OR_NONE, "0: off; biases the ratio"),
+    "top_p": Field(RATE, "1: off; biases the ratio"),
   },
   "learner": {
     "optimizer": _OPTIMIZER,
-    "warmup_steps": Field(_COUNT_OR_NONE, "of the learning rate, linear"),
-    "decay_steps": Field(_COUNT_OR_NONE, "cosine to a tenth; 0: stays"),
-    "advantage": Field(_one_of(*ESTIMATORS), "reward against its group"),
-    "discount": Field(_RATE, "of a reward, a token"),
-    "kl_coefficient": Field(_real(0, 1e30), "of the distance from the base"),
-    "rows_per_microbatch": _how(_COUNT_OR_NONE, "0: as many as fit"),
-    "logits_chunk_length": _how(_COUNT, "tokens whose logits exist at a time"),
-    "row_length": _how(_COUNT, "tokens of a packed row, unless a tree is more"),
+    "warmup_steps": Field(COUNT_OR_NONE, "of the learning rate, linear"),
+    "decay_steps": Field(COUNT_OR_NONE, "cosine to a tenth; 0: stays"),
+    "advantage": Field(one_of(*ESTIMATORS), "reward against its group"),
+    "discount": Field(RATE, "of a reward, a token"),
+    "kl_coefficient": Field(real(0, 1e30), "of the distance from the base"),
+    "rows_per_microbatch": _how(COUNT_OR_NONE, "0: as many as fit"),
+    "logits_chunk_length": _how(COUNT, "tokens whose logits exist at a time"),
+    "row_length": _how(COUNT, "tokens of a packed row, unless a tree is more"),
   },
   "sft": {
-    "batch_size": Field(_COUNT, "traces a step"),
-    "learning_rate": Field(_RATE, "at its peak"),
+    "batch_size": Field(COUNT, "traces a step"),
+    "learning_rate": Field(RATE, "at its peak"),
   },
   "arms": {
-    NAME: {
-      "prefixed_share": Field(_SHARE, "of a step's problems"),
-      "sft_epochs": Field(_COUNT_OR_NONE, "on the traces, before RL"),
-      "learning_rate": Field(_RATE, "of RL, at its peak"),
+    ANY: {
+      "prefixed_share": Field(SHARE, "of a step's problems"),
+      "sft_epochs": Field(COUNT_OR_NONE, "on the traces, before RL"),
+      "learning_rate": Field(RATE, "of RL, at its peak"),
     }
   },
   "train": {
-    "flops": Field(_POSITIVE, "every arm's budget, by the paper's count"),
-    "max_steps": Field(_COUNT_OR_NONE, "of RL; 0: what the budget allows"),
-    "prompts_per_step": Field(_COUNT, "prefixed and original problems"),
-    "rows": _how(_COUNT_OR_NONE, "prompts sampled at a time; 0: all"),
-    "cuts_together": Field(_SWITCH, "a step has all cuts of a trace"),
-    "completions_per_prompt": Field(_whole(2), "whose mean is the baseline"),
-    "checkpoint_every": _how(_COUNT, "steps"),
-    "checkpoints_kept": _how(_COUNT, "the newest"),
-    "log_every": _how(_COUNT, "steps between two lines on the terminal"),
+    "flops": Field(POSITIVE, "every arm's budget, by the paper's count"),
+    "max_steps": Field(COUNT_OR_NONE, "of RL; 0: what the budget allows"),
+    "prompts_per_step": Field(COUNT, "prefixed and original problems"),
+    "rows": _how(COUNT_OR_NONE, "prompts sampled at a time; 0: all"),
+    "cuts_together": Field(SWITCH, "a step has all cuts of a trace"),
+    "completions_per_prompt": Field(whole(2), "whose mean is the baseline"),
+    "checkpoint_every": _how(COUNT, "steps"),
+    "checkpoints_kept": _how(COUNT, "the newest"),
+    "log_every": _how(COUNT, "steps between two lines on the terminal"),
   },
   "evals": {
     **_SAMPLER,
-    "temperature": Field(_real(0, 100), "0: greedy"),
-    "num_samples": Field(_COUNT, "of a problem, finally, without prefix"),
+    "temperature": Field(real(0, 100), "0: greedy"),
+    "num_samples": Field(COUNT, "of a problem, finally, without prefix"),
     "fractions": Field(
-      _several(_real(0, 1, open_low=True, open_high=True), may_be_empty=True),
+      several(real(0, 1, open_low=True, open_high=True), may_be_empty=True),
       "of a trace that are revealed; 0 always is evaluated",
     ),
-    "fraction_samples": Field(_COUNT, "of a problem, at each of them"),
-    "curve_points": Field(_COUNT, "evaluations while training"),
-    "curve_samples": Field(_COUNT, "of a problem, at each of them"),
+    "fraction_samples": Field(COUNT, "of a problem, at each of them"),
+    "curve_points": Field(COUNT, "evaluations while training"),
+    "curve_samples": Field(COUNT, "of a problem, at each of them"),
   },
   "lora": {
-    "rank": Field(_COUNT_OR_NONE, "of adapters; 0: all weights are trained"),
-    "alpha": Field(_POSITIVE, "adapters count alpha / rank"),
-    "targets": Field(_NAME, "all, or attention, mlp, names, with + between"),
+    "rank": Field(COUNT_OR_NONE, "of adapters; 0: all weights are trained"),
+    "alpha": Field(POSITIVE, "adapters count alpha / rank"),
+    "targets": Field(NAME, "all, or attention, mlp, names, with + between"),
   },
   "export": {
-    "lora": _how(_one_of("merged", "peft"), "adapters added in, or alone"),
-    "arm": _how(_TEXT, "empty: the first of run_arms"),
-    "seed": _how(_whole(-1), "-1: the first of seeds"),
-    "step": _how(_whole(-1), "of the checkpoint; -1: the newest"),
-    "directory": _how(_TEXT, "empty: export/ARM/seed_N/model in the workdir"),
-    "dtype": _how(_one_of("", "float32", "bfloat16"), "empty: param_dtype"),
-    "shard_gigabytes": _how(_POSITIVE, "of the largest weight file"),
+    "lora": _how(one_of("merged", "peft"), "adapters added in, or alone"),
+    "arm": _how(TEXT, "empty: the first of run_arms"),
+    "seed": _how(whole(-1), "-1: the first of seeds"),
+    "step": _how(whole(-1), "of the checkpoint; -1: the newest"),
+    "directory": _how(TEXT, "empty: export/ARM/seed_N/model in the workdir"),
+    "dtype": _how(one_of("", "float32", "bfloat16"), "empty: param_dtype"),
+    "shard_gigabytes": _how(POSITIVE, "of the largest weight file"),
   },
 }
 _COUNTS_OF_PROBLEMS = {
-  "num_train": Field(_COUNT_OR_NONE, "problems to train on"),
-  "num_heldout": Field(_COUNT_OR_NONE, "problems to evaluate on"),
+  "num_train": Field(COUNT_OR_NONE, "problems to train on"),
+  "num_heldout": Field(COUNT_OR_NONE, "problems to evaluate on"),
 }
 # What tasks with an alphabet of their own have besides.
 _SYMBOLS: Tree = {
   "model": {
-    "num_layers": Field(_COUNT, "of the model that is made here, as below"),
-    "width": Field(_COUNT, "of the residual"),
-    "num_heads": Field(_COUNT, "of queries"),
-    "num_kv_heads": Field(_COUNT, "of keys and values; divides num_heads"),
-    "head_dim": Field(_COUNT, "of a head; even"),
-    "mlp_width": Field(_COUNT, "of an MLP's hidden layer"),
-    "vocab_size": Field(_COUNT, "at least the task's symbols"),
-    "mlp": Field(_one_of("gelu", "gated_gelu", "gated_silu"), "its kind"),
-    "rope_base": Field(_real(1, 1e30, open_low=True), "of the rotations"),
-    "norm_eps": Field(_RATE, "added to the divisor of norms"),
-    "tied_head": Field(_SWITCH, "the embedding is the head, too"),
-    "scan_unroll": _how(_COUNT, "layers that are compiled in one piece"),
+    "num_layers": Field(COUNT, "of the model that is made here, as below"),
+    "width": Field(COUNT, "of the residual"),
+    "num_heads": Field(COUNT, "of queries"),
+    "num_kv_heads": Field(COUNT, "of keys and values; divides num_heads"),
+    "head_dim": Field(COUNT, "of a head; even"),
+    "mlp_width": Field(COUNT, "of an MLP's hidden layer"),
+    "vocab_size": Field(COUNT, "at least the task's symbols"),
+    "mlp": Field(one_of("gelu", "gated_gelu", "gated_silu"), "its kind"),
+    "rope_base": Field(real(1, 1e30, open_low=True), "of the rotations"),
+    "norm_eps": Field(RATE, "added to the divisor of norms"),
+    "tied_head": Field(SWITCH, "the embedding is the head, too"),
+    "scan_unroll": _how(COUNT, "layers that are compiled in one piece"),
   },
   "problems": {
-    "task": Field(_NAME, "docs/tasks.md has them"),
-    "size": Field(_COUNT, "blocks or numbers of a problem"),
+    "task": Field(NAME, "docs/tasks.md has them"),
+    "size": Field(COUNT, "blocks or numbers of a problem"),
     **_COUNTS_OF_PROBLEMS,
-    "num_easy": Field(_COUNT_OR_NONE, "smaller problems, to check on"),
-    "easy_size": Field(_COUNT, "their size"),
+    "num_easy": Field(COUNT_OR_NONE, "smaller problems, to check on"),
+    "easy_size": Field(COUNT, "their size"),
   },
   "pretrain": {
-    "seed": Field(_SEED, "of the base model"),
-    "batch_size": Field(_COUNT, "documents a step"),
+    "seed": Field(SEED, "of the base model"),
+    "batch_size": Field(COUNT, "documents a step"),
     "phases": {
-      N: {
-        "num_steps": Field(_COUNT, "of the phase"),
-        "learning_rate": Field(_RATE, "at its peak"),
-        "lesson_share": Field(_SHARE, "of documents that are lessons"),
+      EACH: {
+        "num_steps": Field(COUNT, "of the phase"),
+        "learning_rate": Field(RATE, "at its peak"),
+        "lesson_share": Field(SHARE, "of documents that are lessons"),
       }
     },
     "optimizer": _OPTIMIZER,
-    "warmup_steps": Field(_COUNT_OR_NONE, "of each phase"),
+    "warmup_steps": Field(COUNT_OR_NONE, "of each phase"),
   },
 }
 _PHASES: Tree = {
   "checksum": {
-    "max_blocks": Field(_whole(1, 10), "of a document"),
-    "max_window": Field(_COUNT, "blocks worked in a lesson, at most"),
-    "worked_share": Field(_SHARE, "of an exam's blocks"),
-    "noise": Field(_SHARE, "chance that a running sum is wrong"),
+    "max_blocks": Field(whole(1, 10), "of a document"),
+    "max_window": Field(COUNT, "blocks worked in a lesson, at most"),
+    "worked_share": Field(SHARE, "of an exam's blocks"),
+    "noise": Field(SHARE, "chance that a running sum is wrong"),
   },
   "countdown_steps": {
-    "max_numbers": Field(_whole(2, 10), "of a document"),
-    "solved_share": Field(_SHARE, "of other documents that are solved"),
-    "known": Field(_COUNT, "numbers left from which on work is solved"),
+    "max_numbers": Field(whole(2, 10), "of a document"),
+    "solved_share": Field(SHARE, "of other documents that are solved"),
+    "known": Field(COUNT, "numbers left from which on work is solved"),
     "weights": {
-      sign: Field(_real(0, 1e6, open_low=True), f"of {sign} before that")
+      sign: Field(real(0, 1e6, open_low=True), f"of {sign} before that")
       for sign in "+-*"
     },
   },
@@ -311,27 +264,27 @@ _PHASES: Tree = {
 # What tasks have whose problems are rows of files, or are drawn as text.
 _ROWS: Tree = {
   "problems": {
-    "task": Field(_NAME, "docs/tasks.md has them"),
-    "level": Field(_TEXT, "how hard, in the task's own words"),
-    "file": Field(_TEXT, "in place of the hub; * for several"),
-    "split": Field(_TEXT, "of the source; empty: the one for training"),
-    "name": Field(_TEXT, "of the tfds or reasoning-gym data set"),
-    "max_number": Field(_whole(2), "of countdown"),
-    "problem_field": Field(_NAME, "of a row, of tasks jsonl and tfds"),
-    "answer_field": Field(_NAME, "likewise"),
-    "answer_pattern": Field(_TEXT, "regex; its group 1 is the answer"),
-    "id_field": Field(_TEXT, "of a row; empty: its number"),
-    "start": Field(_COUNT_OR_NONE, "rows that are left out before the first"),
+    "task": Field(NAME, "docs/tasks.md has them"),
+    "level": Field(TEXT, "how hard, in the task's own words"),
+    "file": Field(TEXT, "in place of the hub; * for several"),
+    "split": Field(TEXT, "of the source; empty: the one for training"),
+    "name": Field(TEXT, "of the tfds or reasoning-gym data set"),
+    "max_number": Field(whole(2), "of countdown"),
+    "problem_field": Field(NAME, "of a row, of tasks jsonl and tfds"),
+    "answer_field": Field(NAME, "likewise"),
+    "answer_pattern": Field(TEXT, "regex; its group 1 is the answer"),
+    "id_field": Field(TEXT, "of a row; empty: its number"),
+    "start": Field(COUNT_OR_NONE, "rows that are left out before the first"),
     **_COUNTS_OF_PROBLEMS,
     "heldout": {
-      "task": Field(_TEXT, "of held-out problems; empty: the source's own"),
-      "file": Field(_TEXT, "likewise"),
-      "split": Field(_TEXT, "likewise"),
-      "level": Field(_TEXT, "likewise"),
+      "task": Field(TEXT, "of held-out problems; empty: the source's own"),
+      "file": Field(TEXT, "likewise"),
+      "split": Field(TEXT, "likewise"),
+      "level": Field(TEXT, "likewise"),
     },
-    "exclude": Field(_TEXT, "TASK or TASK=FILE, commas between: not trained"),
-    "instruction": Field(_TEXT, "the end of every prompt"),
-    "too_long": Field(_one_of("error", "drop"), "what becomes of such prompts"),
+    "exclude": Field(TEXT, "TASK or TASK=FILE, commas between: not trained"),
+    "instruction": Field(TEXT, "the end of every prompt"),
+    "too_long": Field(one_of("error", "drop"), "what becomes of such prompts"),
   },
   "pretrain": {},
 }
@@ -341,7 +294,7 @@ def tree_of(task: str) -> Tree:
   """Returns the sections and fields that a config of a task has."""
   if task not in symbols.TASKS:
     return _joined(_COMMON, _ROWS)
-  phase = {"pretrain": {"phases": {N: _PHASES[task]}}}
+  phase = {"pretrain": {"phases": {EACH: _PHASES[task]}}}
   return _joined(_COMMON, _joined(_SYMBOLS, phase))
 
 
@@ -354,19 +307,25 @@ def leaves(tree: Tree, path: str = "") -> Iterator[tuple[str, Field]]:
       yield from leaves(node, f"{path}{name}.")
 
 
+def find(path: str) -> Field | None:
+  """Returns the field of a path, as arms.rl.learning_rate; None: no field."""
+  for task in ("", *symbols.TASKS):
+    node: Any = tree_of(task)
+    for name in path.split("."):
+      node = _child(node, name)
+    if isinstance(node, Field):
+      return node
+  return None
+
+
 def is_execution(path: str) -> bool:
   """Whether a field changes only how results are computed, not which.
 
   Args:
     path: dotted, without `config.`; what is no field changes results.
   """
-  for task in ("", *symbols.TASKS):
-    node: Any = tree_of(task)
-    for name in path.split("."):
-      node = _child(node, name)
-    if isinstance(node, Field):
-      return node.execution
-  return False
+  field = find(path)
+  return field is not None and field.execution
 
 
 def check(config: Any) -> None:
@@ -399,12 +358,12 @@ def _check(value: Any, node: Any, path: str) -> None:
         f"{path} = {_shown(value)} is not {node.rule.words} ({node.help})."
       )
     return
-  if N in node and isinstance(value, (list, tuple)) and value:
+  if EACH in node and isinstance(value, (list, tuple)) and value:
     value = {str(i): each for i, each in enumerate(value)}
-  elif N in node or not hasattr(value, "items"):
-    what = "a list of sections" if N in node else "a section"
+  elif EACH in node or not hasattr(value, "items"):
+    what = "a list of sections" if EACH in node else "a section"
     raise UserError(f"{path} = {_shown(value)} is not {what}.")
-  if NAME in node or N in node:
+  if ANY in node or EACH in node:
     node = {name: _child(node, name) for name in value}
   for name in value:
     if name not in node:
@@ -422,7 +381,7 @@ def _check(value: Any, node: Any, path: str) -> None:
 def _child(node: Any, name: str) -> Any:
   if not isinstance(node, Mapping):
     return None
-  return node.get(name, node.get(NAME, node.get(N)))
+  return node.get(name, node.get(ANY, node.get(EACH)))
 
 
 def _nearest(name: Any, known: Mapping) -> str:

@@ -5,14 +5,21 @@
 Run it again to go on where it stopped; what is complete is not made again.
 """
 
+import contextlib
+import datetime
+import errno
+import os
 import pathlib
+import shlex
 import signal
 import sys
+import tempfile
+import traceback
 
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from prefixrl_jax import huge_pages
+from prefixrl_jax import command_line, huge_pages, startup
 from prefixrl_jax.types import Preempted, UserError
 
 STAGES = "pretrain,import,screen,collect,cut,train,evaluate,report"
@@ -47,75 +54,168 @@ _FRESH = flags.DEFINE_bool(
 )
 
 
+_DEBUG = flags.DEFINE_bool(
+  "debug", False, "Print the stack trace of an error that is unexpected."
+)
+
+
 def _main(argv) -> None:
   if len(argv) > 1:
     raise UserError(f"what is {argv[1]!r}? Flags start with --; see --help.")
   config = _CONFIG.value
   if config is None:
     raise UserError("--config is missing, e.g. --config=configs/demo.py.")
-  name = config_flags.get_config_filename(flags.FLAGS["config"])
-  file = pathlib.Path(name.partition(":")[0])
-  if not file.exists():
-    raise UserError(f"--config: there is no file {file}.")
   if _TRACES.value:
     config.traces.file = _TRACES.value
+  stages = _stages(config.traces.file)
+  # Imported here, so that --help and a mistyped flag answer at once.
+  from etils import epath
+
+  from prefixrl_jax.artifacts import write_json
+  from prefixrl_jax.config import as_json, notes, validate
+
+  validate(config, stages)
+  for note in notes(config):
+    print(f"note: {note}", file=sys.stderr)
+  workdir = epath.Path(_workdir())
+  startup.check_workdir(workdir)
+  startup.quiet_libraries()
+  from prefixrl_jax.pipeline import Pipeline
+  from prefixrl_jax.session import keep_compiled_programs
+
+  keep_compiled_programs()
+  pipeline = Pipeline(config, workdir, fresh=_FRESH.value)
+  if stages != ["problems"]:  # it leaves nothing
+    write_json(workdir / "config.json", as_json(config))
+  pipeline.run(stages)
+
+
+def _workdir() -> str:
+  """Returns where the artifacts are; ~ is one's home."""
+  name = config_flags.get_config_filename(flags.FLAGS["config"])
+  default = f"runs/{pathlib.Path(name.partition(':')[0]).stem}"
+  return os.path.expanduser(_WORKDIR.value or default)
+
+
+def _stages(traces: str) -> list[str]:
+  """Returns the stages that --stage asks for.
+
+  Args:
+    traces: config.traces.file.
+  """
+  known = (*STAGES.split(","), *_ON_DEMAND)
   # Traces are imported or collected, never both in one run.
-  unused = "collect" if config.traces.file else "import"
-  if _STAGE.value == "all":
-    stages = [stage for stage in STAGES.split(",") if stage != unused]
-  else:
-    stages = _STAGE.value.split(",")
+  unused = "collect" if traces else "import"
+  stages = [stage.strip() for stage in _STAGE.value.split(",")]
   for stage in stages:
-    known = (*STAGES.split(","), *_ON_DEMAND)
-    if stage not in known:
+    if stage not in (*known, "all"):
       raise UserError(
         f"there is no stage {stage!r}; known are {', '.join(known)}, all."
       )
   if unused in stages:
     raise UserError(
-      f"--stage=collect: traces are imported from {config.traces.file}, none"
+      f"--stage=collect: traces are imported from {traces}, none"
       " is sampled; leave out --traces or use --stage=import."
-      if config.traces.file
+      if traces
       else "--stage=import needs --traces=FILE."
     )
-  # Imported here, so that --help and a mistyped flag answer at once.
-  from etils import epath
-
-  from prefixrl_jax.config import validate
-
-  validate(config)
-  workdir = epath.Path(_WORKDIR.value or f"runs/{file.stem}")
-  from prefixrl_jax.pipeline import Pipeline
-  from prefixrl_jax.session import keep_compiled_programs
-
-  keep_compiled_programs()
-  Pipeline(config, workdir, fresh=_FRESH.value).run(stages)
+  if "all" in stages:
+    stages += [stage for stage in STAGES.split(",") if stage != unused]
+  return [stage for stage in known if stage in stages]
 
 
 def main() -> None:
-  """Runs, and turns what the user can mend into one line and an exit code."""
+  """Runs, and turns whatever is raised into one line and an exit code."""
   huge_pages.ensure()
+  startup.open_standard_streams()
   logging.set_verbosity(logging.WARNING)
   try:
-    app.run(_main, flags_parser=_parse_flags)
+    if command_line.wants_help(sys.argv):
+      module = flags.FLAGS.find_module_defining_flag("workdir")
+      own = flags.FLAGS.get_key_flags_for_module(module)
+      print(command_line.help_text(sys.argv, own))
+    else:
+      app.run(_main, flags_parser=_parse_flags)
   except UserError as e:
-    sys.exit(f"error: {e}")
+    _exit(f"error: {e}", 1)
   except Preempted as e:
-    print(f"terminated, {e}; run the same command to go on", file=sys.stderr)
-    sys.exit(128 + signal.SIGTERM)
+    _exit(
+      f"terminated, {e}; run the same command to go on", 128 + signal.SIGTERM
+    )
   except KeyboardInterrupt:
-    print("interrupted; run the same command to go on", file=sys.stderr)
-    sys.exit(128 + signal.SIGINT)
+    _exit("interrupted; run the same command to go on", 128 + signal.SIGINT)
+  except BrokenPipeError:  # who read what we print has had enough
+    _exit("", 128 + signal.SIGPIPE)
+  except Exception as e:
+    if "--debug" in sys.argv:
+      raise
+    _exit(f"error: {_unexpected(e)}", 1)
+  else:
+    _exit("", 0)
+
+
+def _exit(message: str, code: int) -> None:
+  """Ends the process; output that nobody takes is no error."""
+  try:
+    if message:
+      print(message, file=sys.stderr)
+    sys.stdout.flush()
+    sys.stderr.flush()
+  except OSError as e:
+    code = code or (128 + signal.SIGPIPE if e.errno == errno.EPIPE else 1)
+    # The interpreter would say once more that it cannot be written.
+    for number in (1, 2):
+      os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+  sys.exit(code)
+
+
+def _unexpected(e: Exception) -> str:
+  """Returns a line about what nobody foresaw; its stack trace is in a file."""
+  what = command_line.one_line(e)
+  if isinstance(e, OSError) and e.strerror:
+    what = f"{e.strerror}: {e.filename}" if e.filename else e.strerror
+    if e.errno in (errno.ENOSPC, errno.EDQUOT):
+      what += "; make room and run the same command to go on"
+  elif "RESOURCE_EXHAUSTED" in what or isinstance(e, MemoryError):
+    what = (
+      "out of memory; fewer rows and lanes (config.train.rows, collect, evals)"
+      f" or learner.rows_per_microbatch need less. {what}"
+    )
+  trace = "".join(traceback.format_exception(e))
+  with contextlib.suppress(OSError):
+    return f"{what} (stack trace: {_keep(trace)})"
+  return f"{what} (--debug prints the stack trace)"
+
+
+def _keep(trace: str) -> str:
+  """Returns the file that it has put a stack trace into."""
+  text = f"{datetime.datetime.now()} {shlex.join(sys.argv)}\n{trace}\n"
+  with contextlib.suppress(OSError, flags.Error):
+    file = os.path.join(_workdir(), "error.log")
+    with open(file, "a", errors="backslashreplace") as f:
+      f.write(text)
+    return file
+  number, file = tempfile.mkstemp(prefix="prefixrl_jax_", suffix=".log")
+  with open(number, "w", errors="backslashreplace") as f:
+    f.write(text)
+  return file
 
 
 def _parse_flags(argv):
   """Parses flags; a wrong config field is the user's to mend."""
   try:
+    argv = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
+    argv, note = command_line.located(argv)
+    if note:
+      print(f"note: {note}", file=sys.stderr)
+    sys.argv[:] = argv  # where config_flags looks for fields
     return flags.FLAGS(argv)
+  except UserError:
+    raise
   except flags.Error as e:
-    raise UserError(str(e)) from None
-  except (AttributeError, KeyError, TypeError, FileNotFoundError) as e:
-    raise UserError(f"--config: {e}") from None
+    raise UserError(" ".join(str(e).split())) from None
+  except Exception as e:  # every type of field has its own
+    raise UserError(f"--config: {' '.join(str(e).split())}") from e
 
 
 if __name__ == "__main__":

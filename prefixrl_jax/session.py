@@ -1,5 +1,6 @@
 """What every stage needs: mesh, model, tokenizer, verifier."""
 
+import contextlib
 import dataclasses
 import functools
 import os
@@ -16,6 +17,7 @@ from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.models import adapters, importing, transformer
 from prefixrl_jax.problems import loading, symbols
 from prefixrl_jax.rewards import Verifier
+from prefixrl_jax.rewards.verifiers import make_verifier
 from prefixrl_jax.rollouts.sampler import Sampler
 from prefixrl_jax.tokenizer import (
   SymbolTokenizer,
@@ -94,7 +96,6 @@ def open_session(
   *,
   folder: epath.Path | None,
   base: epath.Path,
-  verifier: Verifier,
   show: Callable[[str], None],
 ) -> Session:
   """Loads the base policy; shows and checks the memory plan before.
@@ -103,7 +104,6 @@ def open_session(
     config: the whole config.
     folder: of a Hugging Face model, if config.model.folder names one.
     base: the embedded task's base model; not read if there is a folder.
-    verifier: of the task.
     show: prints a line.
 
   Raises:
@@ -123,6 +123,8 @@ def open_session(
     model = demo_model(c.model)
   model = adapters.read_settings(c.lora, model)
   check_vocabulary(tokenizer, model.vocab_size)
+  # Without a sandbox the code task does not start.
+  verifier = make_verifier(verifier_name(c), c.rewards)
   model, rows_per_micro = memory.fit(c, model, mesh, show)
   if folder:
     name = epath.Path(c.model.folder).name
@@ -171,8 +173,13 @@ def own_tokenizer(task: str) -> SymbolTokenizer:
 def keep_compiled_programs() -> None:
   """Keeps compiled programs between processes, as the environment allows."""
   if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    cache = pathlib.Path.home() / ".cache" / "prefixrl_jax" / "xla"
-    jax.config.update("jax_compilation_cache_dir", str(cache))
+    # Without a home (a container's user has none), or with one that cannot be
+    # written to, every process compiles for itself.
+    with contextlib.suppress(OSError, RuntimeError):
+      cache = pathlib.Path.home() / ".cache" / "prefixrl_jax" / "xla"
+      cache.mkdir(parents=True, exist_ok=True)
+      if os.access(cache, os.W_OK):
+        jax.config.update("jax_compilation_cache_dir", str(cache))
   if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 

@@ -3,6 +3,7 @@
 import importlib.util
 import math as numbers
 import pathlib
+import sys
 
 import pytest
 
@@ -43,6 +44,14 @@ def test_the_file_in_configs_is_the_package_s(name):
   own = importlib.import_module(f"prefixrl_jax.configs.{name}")
   for arg in ("", "seeds=2,arms=rl"):
     assert module.get_config(arg).to_dict() == own.get_config(arg).to_dict()
+
+
+def test_wandb_is_named_before_anything_if_it_is_missing(monkeypatch):
+  config = demo.get_config()
+  config.wandb_project = "p"
+  monkeypatch.setitem(sys.modules, "wandb", None)
+  with pytest.raises(UserError, match=r"prefixrl_jax\[wandb\]"):
+    validate(config)
 
 
 def test_task_and_level_are_an_argument():
@@ -174,17 +183,18 @@ _ALL = {"demo": demo, "countdown": countdown, "math": math, "gym": gym}
 @pytest.mark.parametrize("name", _ALL)
 def test_every_field_has_a_rule_that_refuses_nonsense(name):
   """What is in no table is refused, so that a new field needs a rule."""
-  get_config = _ALL[name].get_config
-  paths = list(_paths(get_config()))
-  assert len(paths) > 80
-  for path in paths:
+  config = _ALL[name].get_config()
+  plain = dict(_paths(config))
+  assert len(plain) > 80
+  for path, right in plain.items():
     values = (None, numbers.nan, -5, b"", {"a": 1}, [[]])
-    for value in (*values, *(("",) if _is_number(get_config(), path) else ())):
-      config = get_config()
+    for value in (*values, *(("",) if type(right) in (int, float) else ())):
       _set(config, path, value)
       with pytest.raises(UserError, match=rf"config\.{path}") as e:
         validate(config)
       assert "\n" not in str(e.value)
+    _set(config, path, right)
+  validate(config)
 
 
 def _paths(section, path=""):
@@ -192,19 +202,13 @@ def _paths(section, path=""):
     if hasattr(value, "items"):
       yield from _paths(value, f"{path}{name}.")
     else:
-      yield path + name
-
-
-def _is_number(config, path):
-  for name in path.split("."):
-    config = config[name]
-  return isinstance(config, (int, float))
+      yield path + name, value
 
 
 @pytest.mark.parametrize("name", _ALL)
 def test_a_field_that_is_missing_is_named(name):
   get_config = _ALL[name].get_config
-  for path in _paths(get_config()):
+  for path, _ in _paths(get_config()):
     config = get_config()
     *sections, last = path.split(".")
     section = config
@@ -218,9 +222,9 @@ def test_a_field_that_is_missing_is_named(name):
 def test_every_row_of_the_table_is_a_field_of_some_config():
   there = set()
   for config in (demo.get_config(), countdown.get_config(), math.get_config()):
-    there |= set(_paths(config))
+    there |= set(dict(_paths(config)))
     for phase in config.pretrain.get("phases", ()):
-      there |= {f"pretrain.phases.N.{p}" for p in _paths(phase)}
+      there |= {f"pretrain.phases.N.{p}" for p in dict(_paths(phase))}
   there = {p.replace("arms.rl.", "arms.NAME.") for p in there}
   for task in ("", "checksum", "countdown_steps"):
     for path, field in fields.leaves(fields.tree_of(task)):

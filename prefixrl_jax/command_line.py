@@ -1,0 +1,221 @@
+"""What a person types: the config's file and argument, and --help."""
+
+import importlib.util
+import pathlib
+import re
+import shutil
+import textwrap
+import traceback
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import ml_collections
+from absl import flags
+
+from prefixrl_jax import config as config_lib
+from prefixrl_jax import fields
+from prefixrl_jax.types import UserError
+
+_OWN = pathlib.Path(__file__).parent / "configs"
+_NAMES = ("demo", "countdown", "math", "code", "logic", "gym")
+_HELP = ("--help", "-help", "-h", "-?", "--helpshort")
+
+
+def wants_help(argv: Sequence[str]) -> bool:
+  """Whether the command line asks for `help_text`."""
+  return any(arg in _HELP for arg in argv[1:])
+
+
+def located(argv: Sequence[str]) -> tuple[list[str], str]:
+  """Finds the config's file, and says what is wrong with it, if anything.
+
+  Args:
+    argv: the command line.
+
+  Returns:
+    The command line with --config=PATH[:ARG] of a file that is there, and a
+    note of what stands for what; empty if the file was there.
+
+  Raises:
+    UserError: there is no config in such a file, or it cannot be read.
+  """
+  argv, places = list(argv), []
+  for i, arg in enumerate(argv):
+    match = re.fullmatch(r"--?config(?:=(.*))?", arg, re.DOTALL)
+    if match:
+      inside = match[1] is not None
+      places.append((i, i + (not inside)))
+  if not places:
+    return argv, ""
+  if len(places) > 1:
+    raise UserError("--config is given twice.")
+  ((i, last),) = places
+  if last == len(argv):
+    raise UserError("--config has no file, e.g. --config=configs/demo.py.")
+  value = argv[last] if last > i else argv[i].partition("=")[2]
+  name, colon, arg = value.partition(":")
+  file, note = _find(name)
+  read(file, arg if colon else None)
+  argv[i : last + 1] = [f"--config={file}{colon}{arg}"]
+  return argv, note
+
+
+def _find(name: str) -> tuple[pathlib.Path, str]:
+  """Returns a config's file, and a note if it is not the one asked for."""
+  file = pathlib.Path(name)
+  if not name:
+    raise UserError("--config has no file, e.g. --config=configs/demo.py.")
+  if "\0" in name:
+    raise UserError("--config: a file's name has no null character.")
+  if file.is_file():
+    if file.suffix != ".py":
+      raise UserError(f"--config: {file} is no Python file (.py).")
+    return file, ""
+  if file.exists():
+    inside = " a folder" if file.is_dir() else " no file"
+    raise UserError(f"--config: {file} is{inside}; see --help.")
+  own = _OWN / f"{file.stem}.py"
+  is_own = str(file.parent) in (".", "configs") and file.stem in _NAMES
+  if is_own and file.suffix in ("", ".py"):
+    return own, f"there is no file {file} here; taking the package's, {own}"
+  raise UserError(
+    f"--config: there is no file {file}; the package has"
+    f" {', '.join(f'configs/{n}.py' for n in _NAMES)}."
+  )
+
+
+def read(file: pathlib.Path, arg: str | None) -> ml_collections.ConfigDict:
+  """Returns what a config's file makes of an argument.
+
+  Args:
+    file: has `get_config`.
+    arg: what follows the colon; None if there is no colon.
+
+  Raises:
+    UserError: it raises, or has or returns something else; file and line.
+  """
+  spec = importlib.util.spec_from_file_location("config_of_run", file)
+  assert spec is not None
+  assert spec.loader is not None
+  try:
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    get_config = getattr(module, "get_config", None)
+    if not callable(get_config):
+      raise UserError(f"--config: {file} has no function get_config.")
+    config_lib.arguments.clear()
+    config = get_config() if arg is None else get_config(arg)
+  except UserError:
+    raise
+  except SyntaxError as e:
+    where = f"{e.filename or file}:{e.lineno}"
+    raise UserError(f"--config: {where}: {e.msg}.") from e
+  except (Exception, SystemExit) as e:
+    raise UserError(f"--config: {_raised(e, file)}") from e
+  if not isinstance(config, ml_collections.ConfigDict):
+    raise UserError(
+      f"--config: get_config of {file} returns a {type(config).__name__}, not"
+      " an ml_collections.ConfigDict."
+    )
+  return config
+
+
+def _raised(e: BaseException, file: pathlib.Path) -> str:
+  """Says in a line what was raised, and in which line of the file."""
+  where = str(file)
+  for frame in traceback.extract_tb(e.__traceback__):
+    if pathlib.Path(frame.filename) == file.absolute():
+      where = f"{file}:{frame.lineno}"
+  return f"{where}: {one_line(e)}"
+
+
+def one_line(e: BaseException) -> str:
+  """Returns an exception's type and message, in a line that is not long."""
+  text = textwrap.shorten(str(e), 400, placeholder=" …")
+  return f"{type(e).__name__}: {text}" if text else type(e).__name__
+
+
+def help_text(argv: Sequence[str], own_flags: Sequence[flags.Flag]) -> str:
+  """Returns what --help prints: flags, configs, their arguments and fields.
+
+  Args:
+    argv: the command line; its --config is the one shown.
+    own_flags: of the program.
+  """
+  argv, _ = located([arg for arg in argv if arg not in _HELP])
+  value = next(
+    (a.partition("=")[2] for a in argv if a.startswith("--config=")),
+    str(_OWN / "demo.py"),
+  )
+  name, colon, arg = value.partition(":")
+  config = read(pathlib.Path(name), arg if colon else None)
+  file = pathlib.Path(name)
+  shown = f"configs/{file.name}" if file.parent == _OWN else str(file)
+  return "\n".join(
+    [
+      "python -m prefixrl_jax.main --config=FILE[:ARGUMENT]"
+      " [--config.FIELD=VALUE ...] [--FLAG=VALUE ...]",
+      "",
+      "Flags",
+      *_rows((f"--{f.name}", f.help) for f in own_flags),
+      "",
+      "Configs",
+      *_rows((f"configs/{n}.py", _summary(n)) for n in _NAMES),
+      "",
+      f"ARGUMENT of {shown}: KEY=VALUE, with commas between",
+      *_rows(
+        (f"{key}={_value(default)}", config_lib.describe(key))
+        for key, default in config_lib.arguments.items()
+      ),
+      "",
+      f"FIELD of {shown}, with its value; * changes only how results are"
+      " computed, not which",
+      *_rows(_described(config)),
+      "",
+      "--config=FILE --help shows those of another file.",
+    ]
+  )
+
+
+def _summary(name: str) -> str:
+  return (_OWN / f"{name}.py").read_text().split('"""')[1].split("\n")[0]
+
+
+def _described(config: ml_collections.ConfigDict) -> Iterator[tuple[str, str]]:
+  for path, value in _leaves(config):
+    field = fields.find(path)
+    words = f"{field.help}: {field.rule.words}" if field else ""
+    mark = "* " if field and field.execution else ""
+    yield f"{path}={_value(value)}", mark + words
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+  if hasattr(value, "items") and (value or not path):
+    for name, child in value.items():
+      yield from _leaves(child, f"{path}.{name}" if path else name)
+  elif isinstance(value, tuple) and value and hasattr(value[0], "items"):
+    for i, child in enumerate(value):
+      yield from _leaves(child, f"{path}.{i}")
+  else:
+    yield path, value
+
+
+def _value(value: Any) -> str:
+  if isinstance(value, str):
+    return (
+      value if value and re.fullmatch(r"[\w.:+/-]*", value) else repr(value)
+    )
+  return str(value).replace(" ", "")
+
+
+def _rows(rows) -> Iterator[str]:
+  """Yields lines of two columns, as wide as the terminal."""
+  width = min(shutil.get_terminal_size((100, 24)).columns, 120)
+  for left, right in rows:
+    lines = textwrap.wrap(right or "", max(width - 38, 30)) or [""]
+    if len(left) > 33:
+      yield f"  {left}"
+      left = ""
+    for line in lines:
+      yield f"  {left:34}{line}".rstrip()
+      left = ""

@@ -1,0 +1,52 @@
+"""What setup.cfg asks pip for, and what it ships."""
+
+import configparser
+import importlib.metadata
+import pathlib
+import re
+
+import pytest
+
+_ROOT = pathlib.Path(__file__).parents[1]
+
+
+def _settings():
+  settings = configparser.ConfigParser()
+  settings.read(_ROOT / "setup.cfg")
+  return settings
+
+
+def test_every_extra_is_spelt_as_its_package_spells_it():
+  """Others are left out with a warning by older versions of pip."""
+  settings = _settings()
+  asked = [settings["options"]["install_requires"]]
+  asked += settings["options.extras_require"].values()
+  extras = re.findall(r"^([\w-]+)\[([\w-]+)\]", "\n".join(asked), re.MULTILINE)
+  assert ("etils", "epath") in extras
+  for package, extra in extras:
+    try:
+      metadata = importlib.metadata.metadata(package)
+    except importlib.metadata.PackageNotFoundError:
+      continue
+    assert extra in (metadata.get_all("Provides-Extra") or []), package
+
+
+def test_math_verify_has_the_parser_it_was_made_with():
+  (required,) = re.findall(
+    r"antlr4-python3-runtime>=([\d.]+),",
+    _settings()["options"]["install_requires"],
+  )
+  extra = f"antlr4-{required.replace('.', '-')}"
+  known = importlib.metadata.metadata("math-verify").get_all("Provides-Extra")
+  assert extra in known
+  assert importlib.metadata.version("antlr4-python3-runtime") == required
+
+
+@pytest.mark.parametrize("name", ["demo", "math"])
+def test_configs_are_shipped(name):
+  """A folder is a package, and found, if it has an __init__."""
+  folder = _ROOT / "prefixrl_jax" / "configs"
+  assert (folder / "__init__.py").exists()
+  assert (folder / f"{name}.py").exists()
+  include = _settings()["options.packages.find"]["include"].split()
+  assert include == ["prefixrl_jax", "prefixrl_jax.*"]
