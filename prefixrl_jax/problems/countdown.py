@@ -32,8 +32,13 @@ class Step(NamedTuple):
 
 
 def read(get: Getter) -> Parts:
-  """Numbers and a target; a solution of ours is the answer."""
-  numbers, target = [int(n) for n in get("numbers")], int(get("target"))
+  """Numbers and a target; a solution of ours is the answer.
+
+  The numbers are put in order, so that a puzzle is found to be a copy of
+  another one whatever order theirs are in.
+  """
+  numbers = sorted(int(n) for n in get("numbers"))
+  target = int(get("target"))
   found = solve(numbers, target)
   if found is None:
     raise Skip("no solution")

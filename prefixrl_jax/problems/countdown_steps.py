@@ -5,12 +5,15 @@ numbers at a time and says what is left,
 `8,-2,=6,:3,7,6,.7,-3,=4,:6,4,.6,*4,=24,;`. All values are whole, from 1 to 50.
 The base model learns from lessons, whose prompts end in `!`, to solve them; as
 exams, whose prompts end in `:`, it sees mostly hasty work: numbers joined at
-random, mostly by sums, and little of the other kind.
+random, mostly by sums, and little of the other kind. One puzzle of four, in
+whatever order its numbers are, is drawn for held-out problems and for nothing
+else: neither a training problem nor a document to pretrain on.
 """
 
 import dataclasses
 import functools
 import itertools
+import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
@@ -126,13 +129,27 @@ def _join_at_random(
   return steps
 
 
-def _draw(rng: np.random.Generator, count: int) -> tuple[list[int], int]:
-  """Draws numbers, and a target that they make."""
+def is_held_out(numbers: Sequence[int], target: int) -> bool:
+  """Says whether a puzzle is for held-out problems; one of four is.
+
+  It depends on nothing but the puzzle, so that no seed's held-out problem is
+  another one's lesson or training problem, nor is it in another order.
+  """
+  puzzle = f"{sorted(numbers)} {target}"
+  return zlib.crc32(puzzle.encode()) % 4 == 0
+
+
+def _draw(
+  rng: np.random.Generator, count: int, *, held_out: bool
+) -> tuple[list[int], int]:
+  """Draws numbers, and a target that they make; see `is_held_out`."""
   while True:
     numbers = rng.integers(1, _LARGEST + 1, count).tolist()
     last = _join_at_random(rng, tuple(numbers), 1)[-1]
     if len(last.left) == 1 and last.left[0] >= _LEAST_TARGET:
-      return numbers, last.left[0]
+      target = last.left[0]
+      if is_held_out(numbers, target) == held_out:
+        return numbers, target
 
 
 def _prompt(numbers: Sequence[int], target: int, end: str = ":") -> str:
@@ -142,7 +159,7 @@ def _prompt(numbers: Sequence[int], target: int, end: str = ":") -> str:
 def make_problems(
   num_problems: int, size: int, *, seed: int, split: str, start: int
 ) -> list[Problem]:
-  """Draws random problems that have a solution.
+  """Draws random problems that have a solution; held-out ones are apart.
 
   Args:
     num_problems: how many.
@@ -154,7 +171,7 @@ def make_problems(
   rng = np.random.default_rng([seed, ("train", "heldout", "easy").index(split)])
   problems = []
   for i in range(start, start + num_problems):
-    numbers, target = _draw(rng, size)
+    numbers, target = _draw(rng, size, held_out=split == "heldout")
     problems.append(
       Problem(
         id=f"countdown_steps/{seed}/{split}/{i}",
@@ -194,7 +211,8 @@ def make_document(rng: np.random.Generator, phase: Phase) -> tuple[str, str]:
   is_solved = is_lesson or rng.random() < phase.solved_share
   join = functools.partial(_join_at_random, rng, weights=phase.weights)
   while True:
-    numbers, target = _draw(rng, int(rng.integers(2, phase.max_numbers + 1)))
+    count = int(rng.integers(2, phase.max_numbers + 1))
+    numbers, target = _draw(rng, count, held_out=False)
     steps = [] if is_solved else join(tuple(numbers), phase.known)
     left = steps[-1].left if steps else tuple(numbers)
     rest = solve(left, target, rng) or join(left, 1)

@@ -10,7 +10,9 @@ from fractions import Fraction
 
 import pytest
 
+from prefixrl_jax.configs import math
 from prefixrl_jax.problems import countdown, parities
+from prefixrl_jax.problems.loading import load_parts
 from prefixrl_jax.problems.reading import Draw, Getter, Skip
 from prefixrl_jax.types import Problem, UserError
 
@@ -42,8 +44,13 @@ def test_drawn_problems_have_the_answer_they_say(level):
     assert 1 <= row["target"] <= 100
     parts = countdown.read(Getter(_COLUMNS, row))
     assert _is_solution(parts.answer, row["numbers"], row["target"])
-    assert parts.metadata == row | {"use_all": True}
-    listed = ", ".join(map(str, row["numbers"]))
+    numbers = sorted(row["numbers"])
+    assert parts.metadata == {
+      "numbers": numbers,
+      "target": row["target"],
+      "use_all": True,
+    }
+    listed = ", ".join(map(str, numbers))
     assert f"numbers {listed} exactly once" in parts.prompt
 
 
@@ -69,6 +76,28 @@ def test_the_solver_is_exact(numbers, target, found):
   assert (solution is not None) == found
   if found:
     assert _is_solution(solution[0], numbers, target)
+
+
+@pytest.mark.parametrize("task", ["countdown", "game24", "parities"])
+def test_heldout_problems_are_no_training_problems_in_another_order(task):
+  config = math.get_config(f"task={task},trial=true").problems
+  num_train = 15 if task == "game24" else 150  # its solver takes longest
+  config.update(num_train=num_train, num_heldout=50, max_number=9)
+  if task == "countdown":
+    config.level = "3"
+  train, heldout = (
+    [_puzzle(p) for p in part.problems] for part in load_parts(config, seed=0)
+  )
+  assert (len(train), len(heldout)) == (num_train, 50)
+  assert len({*train, *heldout}) == num_train + 50
+
+
+def _puzzle(problem):
+  """What a problem is whatever the order of its numbers; blocks have one."""
+  known = problem.metadata
+  if "blocks" in known:
+    return tuple(known["blocks"])
+  return (*sorted(known["numbers"]), known["target"])
 
 
 def test_unsolvable_rows_are_skipped():

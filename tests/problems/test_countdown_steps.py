@@ -5,6 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
+from prefixrl_jax.configs import countdown
 from prefixrl_jax.problems import countdown_steps
 from prefixrl_jax.problems.countdown_steps import Phase
 from prefixrl_jax.rewards.countdown import StepsVerifier
@@ -79,6 +80,53 @@ def test_problems_have_traces_and_differ_between_splits_and_seeds():
     (trace,) = countdown_steps.write_traces(problem)
     assert _reward(trace, **problem.metadata) == 1
     assert 10 <= problem.metadata["target"] <= 50
+
+
+def _puzzle(numbers, target):
+  return (*sorted(numbers), target)
+
+
+def test_heldout_problems_are_in_no_lesson_exam_or_training_set():
+  """Up to the numbers' order, in what the configuration draws."""
+  config = countdown.get_config()
+  size, count = config.problems.size, config.problems.num_heldout
+  heldout, others = set(), set()
+  for seed in range(3):
+    for split in ("heldout", "train", "easy"):
+      problems = countdown_steps.make_problems(
+        count, size, seed=seed, split=split, start=0
+      )
+      puzzles = {_puzzle(**p.metadata) for p in problems}
+      if split == "heldout":
+        heldout |= puzzles
+      else:
+        others |= puzzles
+  assert len(heldout) > 330  # of 3 * 128: a seed's own, nearly all different
+  (settings,) = map(dict, config.pretrain.phases)
+  del settings["num_steps"], settings["learning_rate"]
+  rng = np.random.default_rng(config.pretrain.seed)
+  ends = set()
+  for _ in range(2000):
+    prompt, _ = countdown_steps.make_document(rng, Phase(**settings))
+    said, _, rest = prompt.partition(",>")
+    ends.add(prompt[-1])
+    others.add(_puzzle(map(int, said.split(",")), int(rest[:-2])))
+  assert ends == {"!", ":"}
+  assert len(others) > 1500
+  assert not heldout & others
+
+
+@pytest.mark.parametrize("size", [2, 3, 4, 5])
+def test_a_quarter_of_all_puzzles_is_held_out(size):
+  puzzles = [
+    (numbers, target)
+    for numbers in itertools.combinations_with_replacement(range(1, 10), size)
+    for target in range(10, 51)
+  ]
+  held_out = [countdown_steps.is_held_out(*puzzle) for puzzle in puzzles]
+  assert np.mean(held_out) == pytest.approx(0.25, abs=0.02)
+  for (numbers, target), held in zip(puzzles[::97], held_out[::97]):
+    assert countdown_steps.is_held_out(numbers[::-1], target) == held
 
 
 def test_lessons_are_solved_and_exams_are_hasty():
