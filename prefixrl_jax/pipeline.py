@@ -48,5 +48,5 @@ class Pipeline(Workspace):
         if name in stages:
           stage.run(self)
     finally:
-      if "session" in vars(self):  # it was needed
-        self.session.verifier.close()
+      if "verifier" in vars(self):  # it was needed
+        self.verifier.close()

@@ -17,7 +17,6 @@ from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.models import adapters, importing, transformer
 from prefixrl_jax.problems import loading, symbols
 from prefixrl_jax.rewards import Verifier
-from prefixrl_jax.rewards.verifiers import make_verifier
 from prefixrl_jax.rollouts.sampler import Sampler
 from prefixrl_jax.tokenizer import (
   SymbolTokenizer,
@@ -96,6 +95,7 @@ def open_session(
   *,
   folder: epath.Path | None,
   base: epath.Path,
+  verifier: Verifier,
   show: Callable[[str], None],
 ) -> Session:
   """Loads the base policy; shows and checks the memory plan before.
@@ -104,6 +104,7 @@ def open_session(
     config: the whole config.
     folder: of a Hugging Face model, if config.model.folder names one.
     base: the embedded task's base model; not read if there is a folder.
+    verifier: of the task.
     show: prints a line.
 
   Raises:
@@ -123,8 +124,6 @@ def open_session(
     model = demo_model(c.model)
   model = adapters.read_settings(c.lora, model)
   check_vocabulary(tokenizer, model.vocab_size)
-  # Without a sandbox the code task does not start.
-  verifier = make_verifier(verifier_name(c), c.rewards)
   model, rows_per_micro = memory.fit(c, model, mesh, show)
   if folder:
     name = epath.Path(c.model.folder).name

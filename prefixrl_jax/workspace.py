@@ -15,7 +15,14 @@ from prefixrl_jax.ledger import Ledger
 from prefixrl_jax.models import importing
 from prefixrl_jax.problems import symbols
 from prefixrl_jax.problems.loading import Part, load_parts
-from prefixrl_jax.session import Session, open_session, open_tokenizer
+from prefixrl_jax.rewards import Verifier
+from prefixrl_jax.rewards.verifiers import make_verifier
+from prefixrl_jax.session import (
+  Session,
+  open_session,
+  open_tokenizer,
+  verifier_name,
+)
 from prefixrl_jax.tokenizer import Tokenizer
 from prefixrl_jax.traces import store
 from prefixrl_jax.train import TrainData
@@ -89,8 +96,14 @@ class Workspace:
       self.config,
       folder=self.model_folder,
       base=self.base_file(),
+      verifier=self.verifier,
       show=self.console.print,
     )
+
+  @functools.cached_property
+  def verifier(self) -> Verifier:
+    """The task's; without a sandbox there is none of programs."""
+    return make_verifier(verifier_name(self.config), self.config.rewards)
 
   @functools.cached_property
   def tokenizer(self) -> Tokenizer:

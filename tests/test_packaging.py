@@ -36,7 +36,7 @@ def test_math_verify_has_the_parser_it_was_made_with():
     r"antlr4-python3-runtime>=([\d.]+),",
     _settings()["options"]["install_requires"],
   )
-  extra = f"antlr4-{required.replace('.', '-')}"
+  extra = f"antlr{required.replace('.', '-')}"
   known = importlib.metadata.metadata("math-verify").get_all("Provides-Extra")
   assert extra in known
   assert importlib.metadata.version("antlr4-python3-runtime") == required

@@ -214,9 +214,7 @@ def test_the_verifier_is_closed_at_the_end(tmp_path, monkeypatch, fails):
 
   monkeypatch.setattr(screen, "run", screening)
   close = lambda: done.append("closed")
-  run.session = types.SimpleNamespace(
-    verifier=types.SimpleNamespace(close=close)
-  )
+  run.verifier = types.SimpleNamespace(close=close)
   with pytest.raises(UserError) if fails else contextlib.nullcontext():
     run.run(("screen",))
   assert done == ["screened", "closed"]

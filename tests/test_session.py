@@ -7,8 +7,10 @@ import tokenizers
 from etils import epath
 
 from prefixrl_jax.configs import code, math
+from prefixrl_jax.rewards.logic import LogicVerifier
 from prefixrl_jax.session import open_session
 from prefixrl_jax.types import UserError
+from prefixrl_jax.workspace import Workspace
 
 
 def _folder(path, *, vocab_size):
@@ -32,7 +34,12 @@ def _folder(path, *, vocab_size):
       }
     )
   )
-  return dict(folder=epath.Path(path), base=epath.Path("none"), show=print)
+  return dict(
+    folder=epath.Path(path),
+    base=epath.Path("none"),
+    verifier=LogicVerifier(),
+    show=print,
+  )
 
 
 def test_tokenizer_of_another_model_is_an_error(tmp_path):
@@ -44,5 +51,8 @@ def test_tokenizer_of_another_model_is_an_error(tmp_path):
 def test_without_a_sandbox_the_code_task_does_not_start(tmp_path, monkeypatch):
   config = code.get_config("trial=true")
   monkeypatch.setenv("PATH", str(tmp_path))
+  _folder(tmp_path, vocab_size=40)
+  config.model.folder = str(tmp_path)
+  work = Workspace(config, epath.Path(tmp_path / "run"), fresh=False)
   with pytest.raises(UserError, match=r"install bubblewrap(.|\n)*unsafe_sub"):
-    open_session(config, **_folder(tmp_path, vocab_size=40))
+    _ = work.session

@@ -1,12 +1,13 @@
 """Accuracy of a policy: without prefix, and by share of a trace revealed."""
 
+import collections
 import dataclasses
 from collections.abc import Sequence
 
 import numpy as np
 
 from prefixrl_jax.prefixes.cut import reveal
-from prefixrl_jax.rewards.judging import judge
+from prefixrl_jax.rewards.judging import hold_answer, judge
 from prefixrl_jax.rollouts.requests import Request
 from prefixrl_jax.rollouts.sampler import Sampler
 from prefixrl_jax.session import Session
@@ -89,8 +90,11 @@ def by_fraction(
   traces: Sequence[Trace],
   fractions: Sequence[float],
   **settings,
-) -> tuple[list[EvalResult], list[Sample]]:
+) -> tuple[list[EvalResult], list[Sample], dict[float, int]]:
   """Evaluates with growing shares of each problem's first trace revealed.
+
+  What is revealed may hold the answer already, and whatever follows is then
+  right: such a problem is not asked at that share.
 
   Args:
     session, sampler: see `evaluate`.
@@ -98,18 +102,39 @@ def by_fraction(
     traces: the first of each problem is used.
     fractions: shares of the trace's tokens, above 0.
     **settings: num_samples, stamp, purpose, seed of `evaluate`.
+
+  Returns:
+    As `evaluate`; and of how many problems each share holds the answer, where
+    there are any.
   """
   first = {t.problem_id: t for t in reversed(traces)}
   # All at once: the prefixes of a trace share its trunk.
-  asked = [(t, fraction) for fraction in fractions for t in first.values()]
-  return evaluate(
+  asked = [
+    (problems[t.problem_id], reveal(t, fraction), fraction)
+    for fraction in fractions
+    for t in first.values()
+  ]
+  held = hold_answer(
+    session.verifier,
+    session.tokenizer,
+    [problem for problem, _, _ in asked],
+    [prefix for _, prefix, _ in asked],
+  )
+  given_away = collections.Counter(
+    fraction for (_, _, fraction), holds in zip(asked, held) if holds
+  )
+  asked = [a for a, holds in zip(asked, held) if not holds]
+  if not asked:
+    return [], [], dict(given_away)
+  results, samples = evaluate(
     session,
     sampler,
-    [problems[trace.problem_id] for trace, _ in asked],
-    [reveal(trace, fraction) for trace, fraction in asked],
-    [fraction for _, fraction in asked],
+    [problem for problem, _, _ in asked],
+    [prefix for _, prefix, _ in asked],
+    [fraction for _, _, fraction in asked],
     **settings,
   )
+  return results, samples, dict(given_away)
 
 
 def without_prefix(

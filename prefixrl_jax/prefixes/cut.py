@@ -1,10 +1,32 @@
 """Where a trace is cut: traces become prefixed problems."""
 
-from collections.abc import Sequence
+import dataclasses
+import math
+from collections.abc import Callable, Sequence
 
 import numpy as np
 
 from prefixrl_jax.types import PrefixedProblem, Trace
+
+# 0.7 * 10 is a little more than 7, and 0.29 * 100 a little less than 29.
+_ROUNDING = 1e-9
+
+
+@dataclasses.dataclass(frozen=True)
+class Cuts:
+  """What has become of the cuts that were asked for.
+
+  Attributes:
+    prefixed: the prefixes, trace by trace.
+    cut_earlier: of them, how many held the answer where they were first cut.
+    left_out: cuts whose every earlier place held the answer too, or was taken.
+    too_short: cuts that found no place of their own in a short trace.
+  """
+
+  prefixed: list[PrefixedProblem]
+  cut_earlier: int
+  left_out: int
+  too_short: int
 
 
 def cut(
@@ -15,42 +37,92 @@ def cut(
   low: float,
   high: float,
   seed: int,
-) -> list[PrefixedProblem]:
-  """Cuts each trace at fixed random places, once and offline.
+  hold_answer: Callable[[Sequence[str], Sequence[np.ndarray]], Sequence[bool]],
+) -> Cuts:
+  """Cuts each trace at different random places, once and offline.
 
-  A cut keeps between 1 token and all but the last one. The places are a
-  function of (seed, problem, attempt), so more traces change no earlier cut.
+  A cut keeps between 1 token and all but the last one, and a share of the
+  trace that is within the bounds, wherever there is such a place. A prefix that
+  holds the answer would be paid for whatever follows it; it is cut at an
+  earlier place instead, or left out. The places are a function of (seed,
+  problem, attempt), so more traces change no earlier cut.
 
   Args:
     traces: correct ones.
     problem_indices: problem id -> Problem.index.
-    num_cuts: prefixes a trace (paper: 3).
-    low, high: bounds of the share of the trace's tokens that is kept, drawn
-      uniformly (paper: 0.4 to 0.8; 0 to 1 is a draw over the whole trace).
+    num_cuts: prefixes a trace (paper: 3); fewer where places are fewer.
+    low, high: bounds of the share of the trace's tokens that is kept, all
+      places between being alike (paper: 0.4 to 0.8; 0 to 1 is a draw over the
+      whole trace).
     seed: of the draw.
+    hold_answer: (problem ids, prefixes) -> whether each holds the answer.
   """
-  prefixed = []
-  for trace in traces:
+  missing = 0
+  free: list[list[int]] = []  # of each trace: places not tried, in their order
+  pending: list[tuple[int, int, int]] = []  # trace, cut, tokens kept
+  for t, trace in enumerate(traces):
     rng = np.random.default_rng(
       [seed, problem_indices[trace.problem_id], trace.attempt]
     )
-    length = len(trace.tokens)
-    if length < 2:
-      continue  # nothing to keep without giving everything away
-    for share in rng.uniform(low, high, num_cuts):
-      kept = int(np.clip(np.floor(share * length), 1, length - 1))
-      prefixed.append(
-        PrefixedProblem(
-          problem_id=trace.problem_id,
-          prefix=trace.tokens[:kept],
-          fraction=kept / length,
-          trace_policy=trace.policy,
-          trace_attempt=trace.attempt,
-        )
-      )
-  return prefixed
+    order = rng.permutation(_places(len(trace.tokens), low, high)).tolist()
+    missing += max(0, num_cuts - len(order))
+    pending += [(t, n, kept) for n, kept in enumerate(order[:num_cuts])]
+    free.append(order[num_cuts:])
+  found: dict[tuple[int, int], int] = {}
+  moved: set[tuple[int, int]] = set()
+  left_out = 0
+  while pending:
+    held = hold_answer(
+      [traces[t].problem_id for t, _, _ in pending],
+      [traces[t].tokens[:kept] for t, _, kept in pending],
+    )
+    again = []
+    for (t, n, kept), holds in zip(pending, held):
+      if not holds:
+        found[t, n] = kept
+        continue
+      moved.add((t, n))
+      earlier = next((place for place in free[t] if place < kept), None)
+      if earlier is None:
+        left_out += 1
+      else:
+        free[t].remove(earlier)
+        again.append((t, n, earlier))
+    pending = again
+  return Cuts(
+    [_prefixed(traces[t], kept) for (t, _), kept in sorted(found.items())],
+    cut_earlier=len(moved) - left_out,
+    left_out=left_out,
+    too_short=missing,
+  )
+
+
+def _places(length: int, low: float, high: float) -> range:
+  """Returns how many tokens a cut may keep; the nearest if none is within."""
+  if length < 2:
+    return range(0)  # nothing to keep without giving everything away
+  first = max(1, math.ceil(low * length - _ROUNDING))
+  last = min(length - 1, revealed_length(length, high))
+  if first > last:
+    first = last = min(max(1, round((low + high) / 2 * length)), length - 1)
+  return range(first, last + 1)
+
+
+def _prefixed(trace: Trace, kept: int) -> PrefixedProblem:
+  return PrefixedProblem(
+    problem_id=trace.problem_id,
+    prefix=trace.tokens[:kept],
+    fraction=kept / len(trace.tokens),
+    trace_policy=trace.policy,
+    trace_attempt=trace.attempt,
+  )
+
+
+def revealed_length(length: int, fraction: float) -> int:
+  """Returns how many whole tokens a fraction of a trace's length is."""
+  return math.floor(fraction * length + _ROUNDING)
 
 
 def reveal(trace: Trace, fraction: float) -> np.ndarray:
   """Returns the first `fraction` of a trace's tokens, for evaluation."""
-  return trace.tokens[: int(np.floor(fraction * len(trace.tokens)))]
+  return trace.tokens[: revealed_length(len(trace.tokens), fraction)]

@@ -47,3 +47,24 @@ def judge(
       *(len(verdicts), late, dead),
     )
   return verdicts
+
+
+def hold_answer(
+  verifier: Verifier,
+  tokenizer: Tokenizer,
+  problems: Sequence[Problem],
+  prefixes: Sequence[np.ndarray],
+) -> list[bool]:
+  """Says which prefixes are paid for already: who stops there is right.
+
+  Args:
+    verifier: of the task.
+    tokenizer: the policy's.
+    problems, prefixes: aligned; prefixes are int [length].
+  """
+  nothing = np.zeros(0)
+  stop = Completion(nothing.astype(np.int32), nothing, truncated=False)
+  verdicts = judge(
+    verifier, tokenizer, problems, prefixes, [stop] * len(problems)
+  )
+  return [verdict.reward > 0 for verdict in verdicts]

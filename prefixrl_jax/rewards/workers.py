@@ -1,24 +1,41 @@
-"""Worker processes that can be killed: one bad input costs its own limit."""
+"""Worker processes that can be killed: one bad input costs its own limit.
+
+Workers are forked by a process of their own, the nursery, which has imported
+what they need: that takes seconds, a fork some milliseconds. A job is given to
+a worker that has said that it is there. So no job is judged by how processes
+start: that succeeds, or is an error of the run.
+"""
 
 import contextlib
+import ctypes
 import multiprocessing
 import multiprocessing.connection
+import multiprocessing.reduction
+import os
+import pickle
 import resource
 import signal
 import threading
 import time
+import traceback
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from prefixrl_jax.types import UserError
+
 TIMED_OUT = object()  # the job ran into its time limit
 DIED = object()  # the worker did not survive the job
+
+_START_SECONDS = 120.0  # for imports, beside other work
+_START_ATTEMPTS = 5  # in a row, while no worker is there
+_PAUSE_SECONDS = 0.5  # between two attempts
 
 
 class WorkerPool:
   """Runs jobs in processes of its own, and kills what takes too long.
 
-  The function must be importable (workers are spawned) and must not import
-  jax: a worker that does may seize the accelerator.
+  The function must be importable (the nursery is spawned) and must not import
+  jax: a process that does may seize the accelerator.
   """
 
   def __init__(
@@ -34,76 +51,150 @@ class WorkerPool:
 
     Args:
       function: of one picklable argument.
-      num_workers: processes.
+      num_workers: jobs at a time.
       timeout_seconds: a job's limit, from when a worker takes it up.
-      prepare: called in a new worker first; no job's time limit runs then.
+      prepare: called in the nursery first; no job's time limit runs then.
       memory_bytes: address space of a worker; None: all there is.
     """
-    self._function, self._timeout = function, timeout_seconds
-    self._prepare, self._memory = prepare, memory_bytes
+    self._num_workers, self._timeout = num_workers, timeout_seconds
+    self._setup = memory_bytes, pickle.dumps((prepare, function))
     self._context = multiprocessing.get_context("spawn")
-    self._workers: list[_Worker | None] = [None] * num_workers
+    self._nursery: _Nursery | None = None
+    self._workers: list[_Worker] = []
+    self._failures, self._next_start = 0, 0.0
     self._lock = threading.Lock()
 
   def map(self, arguments: Sequence[Any]) -> list[Any]:
-    """Returns each argument's result, TIMED_OUT, DIED or an exception."""
+    """Returns each argument's result, TIMED_OUT, DIED or an exception.
+
+    Raises:
+      UserError: no worker can be started; says why.
+    """
     results: list[Any] = [None] * len(arguments)
     pending = list(range(len(arguments)))[::-1]
     with self._lock:
-      while pending or any(w and w.job is not None for w in self._workers):
-        for i, worker in enumerate(self._workers):
-          if not pending:
-            break
-          if worker is None:
-            worker = self._workers[i] = _Worker(
-              self._context, self._memory, self._prepare, self._function
-            )
-          if worker.job is None:
-            worker.take(pending.pop(), arguments)
-        self._collect(results)
-    return results
-
-  def _collect(self, results) -> None:
-    """Waits for an answer or the next time limit."""
-    busy = [w for w in self._workers if w and w.job is not None]
-    now = time.monotonic()
-    # Until a worker has said that it is up, its job has not begun.
-    patience = min(
-      (w.started + self._timeout - now for w in busy if w.is_ready),
-      default=1.0,
-    )
-    multiprocessing.connection.wait(
-      [w.pipe for w in busy], timeout=min(max(patience, 0.0), 1.0)
-    )
-    for i, worker in enumerate(self._workers):
-      if worker is None or worker.job is None:
-        continue
       try:
-        while worker.job is not None and worker.pipe.poll():
-          message = worker.pipe.recv()
-          if not worker.is_ready:
-            worker.is_ready, worker.started = True, time.monotonic()
-          else:
-            results[worker.job], worker.job = message, None
-        if worker.job is None:
-          continue
-      except (EOFError, OSError):
-        results[worker.job] = DIED
-        self._replace(i)
-        continue
-      if worker.is_ready and time.monotonic() > worker.started + self._timeout:
-        results[worker.job] = TIMED_OUT
-        self._replace(i)
+        while pending or self._busy():
+          self._start(len(pending))
+          self._hand_out(pending, arguments)
+          self._collect(results)
+      except BaseException:
+        self._drop(*self._busy())  # nobody will ask for their results
+        raise
+    return results
 
   def close(self) -> None:
     """Ends the processes."""
-    for i in range(len(self._workers)):
-      self._replace(i)
+    self._drop(*self._workers)
+    self._end_nursery()
 
-  def _replace(self, i: int) -> None:
-    """Kills a worker; another takes its place when there is work."""
-    worker, self._workers[i] = self._workers[i], None
-    if worker:
+  def _busy(self) -> "list[_Worker]":
+    return [w for w in self._workers if w.job is not None]
+
+  def _start(self, num_pending: int) -> None:
+    """Starts as many workers as can have work, if the system lets us."""
+    wanted = min(len(self._busy()) + num_pending, self._num_workers)
+    try:
+      while len(self._workers) < wanted and time.monotonic() > self._next_start:
+        if self._nursery is None:
+          self._nursery = _Nursery(self._context, *self._setup)
+        if not self._nursery.is_ready:
+          return
+        self._workers.append(self._nursery.new_worker(self._context))
+    except OSError as e:  # too many processes or files, too little memory
+      if isinstance(e, ConnectionError):  # the nursery is gone
+        self._end_nursery()
+      self._failed_to_start(str(e))
+
+  def _failed_to_start(self, why: str) -> None:
+    """Has it tried again later; an error if there is nobody to wait for."""
+    self._failures += 1
+    self._next_start = time.monotonic() + _PAUSE_SECONDS
+    if self._failures >= _START_ATTEMPTS and not self._workers:
+      self._failures = 0
+      raise UserError(
+        "a verifier's process does not start, so that nothing can be judged:"
+        f" {why.strip()}\nIf memory, processes (ulimit -u) or open files"
+        " (ulimit -n) are short, end other programs or lower"
+        " config.rewards.num_workers."
+      )
+
+  def _hand_out(self, pending: list[int], arguments) -> None:
+    for worker in list(self._workers):
+      if not pending or not worker.is_ready or worker.job is not None:
+        continue
+      data = pickle.dumps(arguments[pending[-1]])
+      try:
+        worker.pipe.send_bytes(data)
+      except OSError:  # it has died in waiting
+        self._drop(worker)
+        continue
+      worker.job, worker.started = pending.pop(), time.monotonic()
+
+  def _collect(self, results: list[Any]) -> None:
+    """Waits for an answer or the next time limit."""
+    now = time.monotonic()
+    limits = [w.started + self._timeout for w in self._busy()]
+    pipes = [w.pipe for w in self._workers]
+    if self._nursery and not self._nursery.is_ready:
+      pipes.append(self._nursery.pipe)
+    patience = min([*limits, now + _PAUSE_SECONDS]) - now
+    multiprocessing.connection.wait(pipes, timeout=max(0.0, patience))
+    self._look_after_nursery()
+    for worker in list(self._workers):
+      try:
+        while worker.pipe.poll():
+          self._hear(worker, results)
+      except (EOFError, OSError):
+        self._drop(worker)
+        if worker.job is not None:
+          results[worker.job] = DIED
+        elif not worker.is_ready:
+          self._failed_to_start(worker.why or "it ended as soon as it was born")
+      else:
+        if worker.job is not None and (
+          time.monotonic() > worker.started + self._timeout
+        ):
+          results[worker.job] = TIMED_OUT
+          self._drop(worker)
+
+  def _look_after_nursery(self) -> None:
+    """Sees whether it is ready, or never will be."""
+    nursery = self._nursery
+    if nursery is None or nursery.is_ready:
+      return
+    try:
+      if nursery.pipe.poll():
+        nursery.hear()
+      elif time.monotonic() > nursery.started + _START_SECONDS:
+        nursery.why = f"it did not start within {_START_SECONDS:.0f} seconds"
+      else:
+        return
+    except (EOFError, OSError):
+      nursery.why = nursery.last_words()
+    if not nursery.is_ready:
+      self._end_nursery()
+      self._failed_to_start(nursery.why)
+
+  def _end_nursery(self) -> None:
+    nursery, self._nursery = self._nursery, None
+    if nursery:
+      nursery.kill()
+
+  def _hear(self, worker: "_Worker", results: list[Any]) -> None:
+    message = _unpickle(worker.pipe.recv_bytes())
+    if worker.job is not None:
+      results[worker.job], worker.job = message, None
+    elif isinstance(message, str):
+      worker.why = message  # and now it ends
+    else:
+      worker.process = os.pidfd_open(message)
+      self._failures = 0
+
+  def _drop(self, *workers: "_Worker") -> None:
+    """Kills workers; others take their places when there is work."""
+    for worker in workers:
+      self._workers.remove(worker)
       worker.kill()
 
   def __enter__(self) -> "WorkerPool":
@@ -113,49 +204,152 @@ class WorkerPool:
     self.close()
 
 
-class _Worker:
-  """One process and the job it has."""
+class _Nursery:
+  """The process that forks workers."""
 
-  def __init__(self, context, memory, prepare, function):
+  def __init__(self, context, memory: int | None, job: bytes):
     self.pipe, theirs = context.Pipe()
-    self._process = context.Process(
-      target=_work, args=(theirs, memory, prepare, function), daemon=True
-    )
-    self._process.start()
-    theirs.close()
-    self.job: int | None = None
+    try:
+      self._process = context.Process(
+        target=_nurse, args=(theirs, memory, job), daemon=True
+      )
+      self._process.start()
+    except BaseException:
+      self.pipe.close()
+      raise
+    finally:
+      theirs.close()
     self.is_ready = False
+    self.why = ""  # it cannot get ready
     self.started = time.monotonic()
 
-  def take(self, job: int, arguments) -> None:
-    self.job, self.started = job, time.monotonic()
-    with contextlib.suppress(OSError):  # it died; reading will tell
-      self.pipe.send(arguments[job])
+  def hear(self) -> None:
+    """Takes its message: it is ready, or why not."""
+    self.why = self.pipe.recv_bytes().decode()
+    self.is_ready = not self.why
+
+  def last_words(self) -> str:
+    """Returns how it ended."""
+    self._process.join(1.0)
+    return f"it ended with exit code {self._process.exitcode}"
+
+  def new_worker(self, context) -> "_Worker":
+    """Has a worker forked, which says so when it is there.
+
+    Raises:
+      OSError: there is no pipe to be had, or the nursery is gone.
+    """
+    ours, theirs = context.Pipe()
+    try:
+      multiprocessing.reduction.send_handle(self.pipe, theirs.fileno(), None)
+    except BaseException:
+      ours.close()
+      raise
+    finally:
+      theirs.close()
+    return _Worker(ours)
 
   def kill(self) -> None:
+    """Ends the process, and its children with it."""
     self._process.kill()
     self._process.join()
     self.pipe.close()
 
 
-def _work(pipe, memory, prepare, function) -> None:
+class _Worker:
+  """One process and the job it has."""
+
+  def __init__(self, pipe: multiprocessing.connection.Connection):
+    self.pipe = pipe
+    self.process = -1  # its file descriptor, once it is there
+    self.why = ""  # it is not
+    self.job: int | None = None
+    self.started = 0.0  # the job
+
+  @property
+  def is_ready(self) -> bool:
+    return self.process >= 0
+
+  def kill(self) -> None:
+    """Ends the process."""
+    self.pipe.close()
+    if self.is_ready:
+      with contextlib.suppress(ProcessLookupError):
+        signal.pidfd_send_signal(self.process, signal.SIGKILL)
+      os.close(self.process)
+
+
+def _nurse(pipe, memory: int | None, job: bytes) -> None:
+  """Prepares, and forks a worker for each pipe that comes in."""
   # Ctrl-C is the parent's to handle; it kills what it no longer needs.
   signal.signal(signal.SIGINT, signal.SIG_IGN)
-  if memory is not None:
-    _, most = resource.getrlimit(resource.RLIMIT_AS)
-    if most != resource.RLIM_INFINITY:
-      memory = min(memory, most)
-    resource.setrlimit(resource.RLIMIT_AS, (memory, most))
-  if prepare:
-    prepare()
-  pipe.send("ready")
+  # Threads of numpy's would not survive the fork.
+  os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
+  try:
+    if memory is not None:
+      _, most = resource.getrlimit(resource.RLIMIT_AS)
+      if most != resource.RLIM_INFINITY:
+        memory = min(memory, most)
+      resource.setrlimit(resource.RLIMIT_AS, (memory, most))
+    prepare, function = pickle.loads(job)
+    if prepare:
+      prepare()
+  except BaseException:
+    pipe.send_bytes(traceback.format_exc()[-2000:].encode(errors="replace"))
+    return
+  signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # nobody waits for them
+  prctl = ctypes.CDLL(None).prctl
+  pipe.send_bytes(b"")  # ready
   while True:
     try:
-      argument = pipe.recv()
-    except EOFError:
+      handle = multiprocessing.reduction.recv_handle(pipe)
+    except (EOFError, OSError):
+      return
+    with multiprocessing.connection.Connection(handle) as worker_pipe:
+      try:
+        pid = os.fork()
+      except OSError as e:
+        worker_pipe.send_bytes(pickle.dumps(str(e)))
+        continue
+      if pid == 0:
+        prctl(1, signal.SIGKILL)  # PR_SET_PDEATHSIG: to die with the nursery
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+        pipe.close()
+        try:
+          _work(worker_pipe, function)
+        finally:
+          os._exit(1)
+
+
+def _work(pipe, function) -> None:
+  """Does one job after another, until there will be none."""
+  pipe.send_bytes(pickle.dumps(os.getpid()))
+  while True:
+    try:
+      argument = pickle.loads(pipe.recv_bytes())
+    except (EOFError, OSError):
       return
     try:
-      result = function(argument)
+      result = pickle.dumps(function(argument))
     except Exception as e:  # it is the caller's to judge
-      result = e
-    pipe.send(result)
+      result = _pickle_exception(e)
+    pipe.send_bytes(result)
+
+
+def _pickle_exception(error: Exception) -> bytes:
+  """Pickles an exception, or its text if it would not come back."""
+  with contextlib.suppress(Exception):
+    data = pickle.dumps(error)
+    if isinstance(pickle.loads(data), Exception):
+      return data
+  text = type(error).__name__
+  with contextlib.suppress(Exception):
+    text += f": {error}"[:2000]
+  return pickle.dumps(RuntimeError(text))
+
+
+def _unpickle(data: bytes) -> Any:
+  try:
+    return pickle.loads(data)
+  except Exception as e:  # as much the caller's to judge
+    return RuntimeError(f"a result that does not unpickle: {e}")

@@ -1,13 +1,16 @@
 """Every trace cut into prefixes."""
 
-from prefixrl_jax.prefixes.cut import cut
+from collections.abc import Sequence
+
+from prefixrl_jax.prefixes.cut import Cuts, cut
+from prefixrl_jax.rewards.judging import hold_answer
 from prefixrl_jax.traces import store
-from prefixrl_jax.types import UserError
+from prefixrl_jax.types import Trace, UserError
 from prefixrl_jax.workspace import Workspace
 
 
 def run(work: Workspace) -> None:
-  """Cuts every trace into prefixes."""
+  """Cuts every trace into prefixes that do not hold the answer."""
   for artifact, seed in work.data_to_make("cut"):
     traces = work.traces(seed)
     if not traces:
@@ -17,13 +20,50 @@ def run(work: Workspace) -> None:
         " num_samples) or bring other traces."
       )
     artifact.begin()
-    prefixed = cut(
-      traces,
-      {p.id: p.index for p in work.problems(seed)},
-      seed=seed,
-      **work.config.prefixes,
+    cuts = _cut(work, traces, seed)
+    work.console.print(
+      f"cut, seed {seed}: {len(cuts.prefixed)} prefixes of {len(traces)}"
+      f" traces{_account(cuts)}"
     )
+    if not cuts.prefixed:
+      raise UserError(
+        f"No prefix of a trace is left (seed {seed}): all hold the answer"
+        " already, or the traces are too short. Cut earlier"
+        " (config.prefixes.low, high) or bring other traces."
+      )
     store.write_prefixed_problems(
-      artifact.directory / "prefixed.parquet", prefixed
+      artifact.directory / "prefixed.parquet", cuts.prefixed
     )
-    artifact.finish({"prefixed": len(prefixed)})
+    artifact.finish(
+      {
+        "prefixed": len(cuts.prefixed),
+        "cut_earlier": cuts.cut_earlier,
+        "left_out": cuts.left_out,
+        "too_short": cuts.too_short,
+      }
+    )
+
+
+def _cut(work: Workspace, traces: Sequence[Trace], seed: int) -> Cuts:
+  problems = {p.id: p for p in work.problems(seed)}
+  return cut(
+    traces,
+    {p.id: p.index for p in problems.values()},
+    seed=seed,
+    hold_answer=lambda ids, prefixes: hold_answer(
+      work.verifier, work.tokenizer, [problems[i] for i in ids], prefixes
+    ),
+    **work.config.prefixes,
+  )
+
+
+def _account(cuts: Cuts) -> str:
+  said = []
+  if held := cuts.cut_earlier + cuts.left_out:
+    said.append(
+      f"{held} held the answer already: {cuts.cut_earlier} cut earlier,"
+      f" {cuts.left_out} left out"
+    )
+  if cuts.too_short:
+    said.append(f"{cuts.too_short} fewer, for want of places in short traces")
+  return "".join(f"; {s}" for s in said)

@@ -5,6 +5,7 @@ from typing import Any
 from prefixrl_jax.artifacts import write_json
 from prefixrl_jax.evals.evaluate import Sample, by_fraction, without_prefix
 from prefixrl_jax.evals.results import write_results
+from prefixrl_jax.prefixes.cut import revealed_length
 from prefixrl_jax.stages.train import make_trainer
 from prefixrl_jax.train import TrainData
 from prefixrl_jax.types import EvalResult
@@ -22,13 +23,20 @@ def run(work: Workspace) -> None:
       work.need(work.run_artifact("train", arm, seed), "train")
       params = make_trainer(work, data, arm, seed).trained_params()
     artifact.begin()
-    results, samples = _evaluate(work, params, data, seed)
+    results, samples, given_away = _evaluate(work, params, data, seed)
     write_results(artifact.directory / "results.parquet", results)
     write_json(
       artifact.directory / "samples.json",
       [_readable(work, s, arm, seed) for s in samples],
     )
-    artifact.finish({})
+    if given_away:
+      shares = ", ".join(f"{n} at {f:.0%}" for f, n in given_away.items())
+      work.console.print(
+        f"evaluate, {arm} seed {seed}: what is revealed of a trace holds the"
+        f" answer already; such problems are left out there ({shares})"
+      )
+    # As text: keys of JSON.
+    artifact.finish({"given_away": {str(f): n for f, n in given_away.items()}})
 
 
 def _evaluate(work: Workspace, params, data: TrainData, seed: int):
@@ -36,10 +44,12 @@ def _evaluate(work: Workspace, params, data: TrainData, seed: int):
   easy = [p for p in work.problems(work.data_seed(seed)) if p.split == "easy"]
   by_id = {p.id: p for p in data.train}
   keys: dict[str, Any] = dict(stamp=0, purpose="evaluation", seed=seed)
-  longest = max(len(t.tokens) for t in data.traces)
   results: list[EvalResult] = []
   samples: list[Sample] = []
-  deepest = int(max(settings.fractions, default=0) * longest)
+  given_away: dict[float, int] = {}
+  deepest = revealed_length(
+    max(len(t.tokens) for t in data.traces), max(settings.fractions, default=0)
+  )
   for revealed in sorted({0, deepest}):
     sampler = work.session.sampler(
       rows=settings.rows,
@@ -61,7 +71,7 @@ def _evaluate(work: Workspace, params, data: TrainData, seed: int):
           results += some
           samples += shown[:2]
     else:
-      some, shown = by_fraction(
+      some, shown, given_away = by_fraction(
         work.session,
         sampler,
         by_id,
@@ -72,7 +82,7 @@ def _evaluate(work: Workspace, params, data: TrainData, seed: int):
       )
       results += some
       samples += shown[:: max(1, len(by_id))]
-  return results, samples
+  return results, samples, given_away
 
 
 def _readable(work: Workspace, sample: Sample, arm: str, seed: int) -> dict:

@@ -42,11 +42,17 @@ def run(work: Workspace) -> None:
       samples += read_json(evaluated.directory / "samples.json")
   notes = {}
   for seed in work.data_seeds:
+    base = work.run_artifact("evaluate", "base", seed)
+    given_away = base.summary.get("given_away", {})
     hard = work.data_artifact("screen", seed).summary["hard"]
     notes[f"seed {seed}"] = (
       f"{hard['train'][0]} of {hard['train'][1]} training problems hard,"
-      f" {traces_note(work, seed)};"
+      f" {traces_note(work, seed)}{_cuts_note(work, seed)};"
       f" {hard['heldout'][0]} of {hard['heldout'][1]} held-out ones hard"
+      + "".join(
+        f"; {n} left out at {float(f):.0%} of a trace, which holds the answer"
+        for f, n in given_away.items()
+      )
     )
   directory = work.workdir / "report"
   summary = report.write_report(
@@ -76,4 +82,16 @@ def traces_note(work: Workspace, seed: int) -> str:
     f"{solved} of them with {len(traces)} {kind} ("
     + ", ".join(f"{policy} {n}" for policy, n in writers.most_common())
     + f") from {work.config.traces.file}, which cost none of this run's FLOPs"
+  )
+
+
+def _cuts_note(work: Workspace, seed: int) -> str:
+  """Says how many cuts held the answer, if any did."""
+  cuts = work.data_artifact("cut", seed).summary
+  earlier, left_out = cuts.get("cut_earlier", 0), cuts.get("left_out", 0)
+  if not earlier + left_out:
+    return ""
+  return (
+    f" ({earlier + left_out} of their cuts held the answer already:"
+    f" {earlier} were made earlier, {left_out} left out)"
   )

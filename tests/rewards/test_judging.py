@@ -5,7 +5,7 @@ import numpy as np
 from prefixrl_jax.problems import checksum
 from prefixrl_jax.rewards import Verdict
 from prefixrl_jax.rewards.checksum import ChecksumVerifier
-from prefixrl_jax.rewards.judging import judge
+from prefixrl_jax.rewards.judging import hold_answer, judge
 from prefixrl_jax.tokenizer import SymbolTokenizer
 from prefixrl_jax.types import Completion, Problem
 
@@ -37,6 +37,17 @@ def test_prefix_and_completion_are_one_answer():
 
 def test_a_truncated_completion_is_wrong_whatever_it_says():
   assert _judge("a=0", "b=1;", truncated=True) == 0
+
+
+def test_a_prefix_holds_the_answer_if_stopping_there_is_right():
+  prefixes = ("a=0b=1;", "a=0b=1", "a=0", "", "a=0b=2;")
+  held = hold_answer(
+    ChecksumVerifier(),
+    _TOKENIZER,
+    [_PROBLEM] * len(prefixes),
+    [np.array(_TOKENIZER.encode(p), np.int32) for p in prefixes],
+  )
+  assert held == [True, False, False, False, False]
 
 
 def test_what_could_not_be_judged_is_logged(caplog):
