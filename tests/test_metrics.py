@@ -4,13 +4,14 @@ import sys
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from etils import epath
 from tensorboardX.proto import event_pb2
 
 from prefixrl_jax import metrics
 from prefixrl_jax.metrics import CompilationCounter, MetricWriter, Timers
-from prefixrl_jax.types import UserError
+from prefixrl_jax.types import Completion, UserError
 
 
 def _write(folder, steps, resume_step=None):
@@ -53,15 +54,51 @@ def test_wandb_is_named_when_it_is_missing(tmp_path, monkeypatch):
     MetricWriter(epath.Path(tmp_path), wandb_project="p", resume_step=None)
 
 
-def test_timers_add_up_and_start_anew():
+def test_timers_add_up_and_start_anew(monkeypatch):
   timers = Timers()
-  for _ in range(2):
-    with timers("x"):
+  now = iter([1.0, 3.0, 10.0, 14.5, 20.0, 20.25])
+  monkeypatch.setattr(metrics.time, "perf_counter", lambda: next(now))
+  for name in ("x", "x", "y"):
+    with timers(name):
       pass
-  first = timers.pop()
-  assert set(first) == {"time/x"}
-  assert first["time/x"] >= 0
+  assert timers.pop() == {"time/x": 6.5, "time/y": 0.25}
   assert timers.pop() == {}
+
+
+def test_what_a_block_took_counts_though_it_raised(monkeypatch):
+  timers = Timers()
+  now = iter([1.0, 3.0])
+  monkeypatch.setattr(metrics.time, "perf_counter", lambda: next(now))
+  with pytest.raises(KeyError), timers("x"):
+    raise KeyError
+  assert timers.pop() == {"time/x": 2.0}
+
+
+def test_group_metrics_by_hand():
+  completion = lambda length, truncated: Completion(
+    np.zeros(length, np.int32), np.zeros(length, np.float32), truncated
+  )
+  rewards = np.array([[1.0, 0.0], [1.0, 1.0], [0.5, 0.0]])
+  groups = [
+    [completion(2, False), completion(4, True)],
+    [completion(1, False), completion(1, False)],
+    [completion(8, True), completion(4, True)],
+  ]
+  found = metrics.group_metrics(np.array([True, True, False]), rewards, groups)
+  assert found == {
+    "train/prefixed/reward": 0.75,
+    "train/prefixed/accuracy": 0.75,
+    "train/prefixed/any_correct": 1.0,
+    "train/prefixed/all_correct": 0.5,
+    "train/prefixed/length": 2.0,
+    "train/prefixed/truncated": 0.25,
+    "train/no_prefix/reward": 0.25,
+    "train/no_prefix/accuracy": 0.0,  # half right is not right
+    "train/no_prefix/any_correct": 0.0,
+    "train/no_prefix/all_correct": 0.0,
+    "train/no_prefix/length": 6.0,
+    "train/no_prefix/truncated": 1.0,
+  }
 
 
 def test_counts_what_is_compiled_while_it_listens():

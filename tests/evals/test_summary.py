@@ -100,6 +100,10 @@ def test_costs_to_reach_of_several_lines():
   accuracy = np.array([[0.1, 0.5, 0.2], [0.5, 0.5, 0.5], [0.0, 0.1, 0.1]])
   reached = costs_to_reach(cost, accuracy, np.array([0.3, 0.5, 0.2]))
   np.testing.assert_allclose(reached, [15, 10, np.inf])
+  # A line that begins there, at or above its level.
+  late = np.array([[np.nan, 0.3, 0.5]])
+  np.testing.assert_allclose(costs_to_reach(cost, late, np.array([0.3])), [20])
+  np.testing.assert_allclose(costs_to_reach(cost, late, np.array([0.4])), [25])
 
 
 def test_speed_up_and_ratio_by_hand():
@@ -238,6 +242,17 @@ def test_intervals_equal_enumeration_of_all_draws_of_two_seeds():
   ):
     assert comparison["interval"] == pytest.approx(ends)
     assert comparison["undefined"] == 0
+
+
+def test_interval_holds_95_percent_of_the_draws():
+  # Of the 27 draws of three seeds one has a ratio of 1, one of 3 (1/27 each,
+  # more than 2.5 %); the middle half would end at 5/3 and 7/3.
+  finals = (0.2, 0.4, 0.6)
+  runs = [rl(seed=s, final=0.2) for s in range(3)]
+  runs += [prefixrl(seed=s, final=f) for s, f in enumerate(finals)]
+  ratio = versus(summarize(runs))["final_ratio"]
+  assert ratio["of_means"] == pytest.approx(2)
+  assert ratio["interval"] == pytest.approx([1, 3])
 
 
 def test_interval_says_how_many_draws_have_no_value():
