@@ -6,6 +6,8 @@ import functools
 import json
 import multiprocessing
 import os
+import pathlib
+import platform
 import resource
 import statistics
 import sys
@@ -191,15 +193,44 @@ def _serve(connection, make: Maker) -> None:
   os._exit(0)  # a trainer's thread may wait for its next turn
 
 
-def show(title: str, rows: list[dict[str, Any]], file: str) -> None:
+_VECTORS = {"amx_tile": "AMX", "avx512f": "AVX-512", "avx2": "AVX2"}
+
+
+def machine() -> str:
+  """Names what is measured: speeds are those of one kind of processor."""
+  device = jax.devices()[0]
+  if device.platform != "cpu":
+    return f"{jax.device_count()} x {device.device_kind}"
+  facts = {}
+  with contextlib.suppress(OSError):
+    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
+      name, _, value = line.partition(":")
+      facts.setdefault(name.strip(), value.strip())
+  names = facts.get("flags", "").split()
+  vectors = [shown for name, shown in _VECTORS.items() if name in names]
+  cores = len(os.sched_getaffinity(0))
+  return ", ".join(
+    [
+      facts.get("model name", platform.machine()),
+      *vectors,
+      f"{cores} core{'s' if cores > 1 else ''}",
+    ]
+  )
+
+
+def show(
+  title: str, rows: list[dict[str, Any]], file: str, *, timed: bool = True
+) -> None:
   """Prints rows as a table and writes them as JSON.
 
   Args:
     title: above the table.
     rows: all with the same keys, the table's columns.
     file: of the JSON; empty: none.
+    timed: they depend on this machine, which is named.
   """
-  table = Table(title=title)
+  here = machine() if timed else ""
+  table = Table(title=title, caption=here)
   for name in rows[0]:
     table.add_column(name)
   for row in rows:
@@ -214,4 +245,6 @@ def show(title: str, rows: list[dict[str, Any]], file: str) -> None:
   if file:
     path = epath.Path(file)
     path.parent.mkdir(parents=True, exist_ok=True)
+    if timed:
+      rows = [{**row, "machine": here} for row in rows]
     path.write_text(json.dumps(rows, indent=2))

@@ -167,7 +167,7 @@ def main() -> None:
         "of": preset.device_gigabytes,
       }
     )
-  measuring.show("GB a device, as planned", table, _JSON.value)
+  measuring.show("GB a device, as planned", table, _JSON.value, timed=False)
 
 
 if __name__ == "__main__":

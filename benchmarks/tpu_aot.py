@@ -328,6 +328,7 @@ def main() -> None:
     "attention kernel, forward and backward, one device",
     [describe_kernel(t, config) for t in _TOPOLOGIES.value],
     file("kernel"),
+    timed=False,
   )
   libtpu = importlib.metadata.version("libtpu")
   measuring.show(
@@ -335,6 +336,7 @@ def main() -> None:
     f" libtpu {libtpu}",
     [r for t in _TOPOLOGIES.value for r in describe_programs(t, config)],
     file("programs"),
+    timed=False,
   )
 
 
