@@ -201,7 +201,7 @@ def machine() -> str:
   device = jax.devices()[0]
   if device.platform != "cpu":
     return f"{jax.device_count()} x {device.device_kind}"
-  facts = {}
+  facts: dict[str, str] = {}
   with contextlib.suppress(OSError):
     for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
       name, _, value = line.partition(":")
