@@ -31,7 +31,7 @@ def read_prontoqa(get: Getter) -> Parts:
 
 
 def _parts(premises, conclusion, get, labels) -> Parts:
-  said = get.text("answer")
+  said = get.scalar("answer")
   answer = _NAMES.get(said.casefold(), "")
   if answer not in labels:
     raise Skip(f"answer is none of {', '.join(labels)}")

@@ -23,7 +23,7 @@ def read(get: Getter) -> Parts:
     answer = _boxed(str(get.maybe("solution") or ""))
   else:
     # GSM8K's answers are solutions with the number behind the marks.
-    answer = get.text("answer").rpartition("####")[2].strip()
+    answer = get.scalar("answer").rpartition("####")[2].strip()
   if not answer:
     raise Skip("no answer")
   return Parts(problem, answer, {})

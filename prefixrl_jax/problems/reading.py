@@ -1,8 +1,13 @@
 """What a task's reader is given of a row, and what it makes of it."""
 
+import decimal
 import json
+import math
+import numbers
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
+
+from prefixrl_jax.conversations import NotText, kind, user_text
 
 
 class Skip(Exception):
@@ -64,8 +69,12 @@ class Getter:
   def maybe(self, name: str) -> Any:
     """Returns a value; None if no column holds it or it is empty."""
     for value in self._values(name):
-      if value is not None and value != [] and str(value).strip():
-        return value
+      if isinstance(value, str):
+        if not value or value.isspace():
+          continue
+      elif value is None or value == [] or value != value:
+        continue  # NaN is how some programs write that there is nothing
+      return value
     return None
 
   def _values(self, name: str) -> Iterator[Any]:
@@ -86,14 +95,39 @@ class Getter:
     return value
 
   def text(self, name: str) -> str:
-    """Returns a value as text: a user's words, if it is a conversation."""
-    value = self(name)
-    if isinstance(value, list):
-      said = [m.get("content") for m in value if m.get("role") == "user"]
-      value = said[0] if said else ""
-    if not (text := str(value).strip()):
+    """Returns a value that is text: a user's words, if it is a conversation."""
+    try:
+      text = user_text(self(name)).strip()
+    except NotText as e:
+      raise Skip(f"{name} is {e}, no text") from None
+    if not text:
       raise Skip(f"no {name}")
     return text
+
+  def scalar(self, name: str) -> str:
+    """Returns a text, a number or a truth value as text, or the only of a list.
+
+    Of two in a list none is the right one.
+    """
+    value = self(name)
+    if isinstance(value, list):
+      if len(value) > 1:
+        raise Skip(f"{name} is a list of several")
+      value = value[0]
+      if value is None or value != value:
+        raise Skip(f"no {name}")
+    if isinstance(value, str):
+      return value.strip()
+    if isinstance(value, dict):
+      inner = ", ".join(map(str, list(value)[:8]))
+      raise Skip(
+        f"{name} is an object (name a field of it, behind a dot: {inner})"
+      )
+    if not isinstance(value, numbers.Real | decimal.Decimal):
+      raise Skip(f"{name} is {kind(value)}, no text")
+    if not isinstance(value, int) and not math.isfinite(value):
+      raise Skip(f"{name} is not finite")
+    return str(value)
 
   def parsed(self, name: str) -> Any:
     """Returns a value that may be JSON in a text; None if there is none."""
@@ -101,6 +135,6 @@ class Getter:
     if isinstance(value, str):
       try:
         return json.loads(value)
-      except ValueError:
+      except (ValueError, RecursionError):
         raise Skip(f"{name} is not JSON") from None
     return value

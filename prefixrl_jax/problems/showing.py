@@ -11,7 +11,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
-from prefixrl_jax.problems.loading import Part
+from prefixrl_jax.problems.streams import Part
 from prefixrl_jax.tokenizer import Tokenizer
 from prefixrl_jax.types import Problem
 

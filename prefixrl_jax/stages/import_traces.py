@@ -10,7 +10,7 @@ from prefixrl_jax import metrics
 from prefixrl_jax.artifacts import Artifact, write_json
 from prefixrl_jax.ledger import Ledger
 from prefixrl_jax.problems import symbols
-from prefixrl_jax.problems.loading import problem_text
+from prefixrl_jax.problems.streams import problem_text
 from prefixrl_jax.rewards.verifiers import answer_finder
 from prefixrl_jax.rows import find_files
 from prefixrl_jax.session import verifier_name

@@ -90,7 +90,7 @@ def read_foreign(
       return {c for name in names.values() for c in name.split(",")}
 
     is_first = True
-    for place, _, row, share in read_rows(file, choose):
+    for place, _, row, share, _ in read_rows(file, choose):
       if is_first:
         _check_optional(row, names, place)
         is_first = False

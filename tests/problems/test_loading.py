@@ -5,12 +5,11 @@ import re
 import pytest
 
 from prefixrl_jax.problems.loading import (
-  TOO_LONG,
   find_verifier,
   load_parts,
   load_problems,
-  problem_text,
 )
+from prefixrl_jax.problems.streams import TOO_LONG, problem_text
 from prefixrl_jax.types import UserError
 
 

@@ -7,8 +7,8 @@ from collections import Counter
 import pytest
 from rich.console import Console
 
-from prefixrl_jax.problems.loading import Part
 from prefixrl_jax.problems.showing import answer_type, show_parts
+from prefixrl_jax.problems.streams import Part
 from prefixrl_jax.types import Problem
 
 _PROBLEM = Problem("a/0", "What is 1+1?", "2", "a", "train", 0)

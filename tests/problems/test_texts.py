@@ -42,3 +42,38 @@ def test_copies_have_one_fingerprint(other):
 )
 def test_numbers_and_signs_make_a_difference(one, other):
   assert fingerprint(one) != fingerprint(other)
+
+
+@pytest.mark.parametrize(
+  "text",
+  [
+    "a" * 1_000_000,
+    "a \\boxed" * 100_000,
+    "a \\boxed{" * 100_000,
+    "\\boxed{ " * 100_000 + "}",
+    "\\boxed{}" * 100_000,
+    "a\\boxed{}. b" * 100_000,
+    ("\\boxed" + " " * 1000) * 1000,
+    "\\left" * 200_000,
+    "{x" * 500_000,
+    "1." * 500_000,
+  ],
+)
+def test_long_texts_end(text):
+  """Each took minutes to years while one expression found the sentences."""
+  assert len(fingerprint(text)) == 16
+
+
+@pytest.mark.parametrize(
+  ("text", "expected"),
+  [
+    ("a. b \\boxed{} c! d", "a.d"),
+    ("a\nb \\boxed{ } c\nd", "ad"),
+    ("a \\boxed{} b \\boxed{} c? d", "d"),
+    ("\\boxed{}", ""),
+    ("a \\boxed{7} b", "a\\boxed7b"),
+    ("a. \\boxed{}\n. \\boxed{}. e", "a..e"),
+  ],
+)
+def test_only_sentences_with_an_empty_box_are_left_out(text, expected):
+  assert normalise(text) == expected

@@ -255,7 +255,7 @@ def test_a_file_is_read_as_a_stream(tmp_path):
     ("f.jsonl", b'{"problem": 1}\n', r"columns problem; none .*text_field"),
     ("f.jsonl", b"[1]\n", r"line 1: not a JSON object"),
     ("f.jsonl", b"\xff\n", r"line 1: not JSON"),
-    ("f.jsonl.gz", b"no gzip", r"f\.jsonl\.gz, after line 0"),
+    ("f.jsonl.gz", b"no gzip", r"f\.jsonl\.gz is no gzip file"),
     ("f.parquet", b"no parquet", r"f\.parquet is not a Parquet file"),
   ],
 )
@@ -423,7 +423,7 @@ def test_our_verdicts_are_those_of_others(
       _read(traces)[:limit],
       [
         Problem(str(n), row["problem"], row["answer"], "", "train", n)
-        for _, n, row, _ in itertools.islice(
+        for _, n, row, *_ in itertools.islice(
           read_rows(epath.Path(problems)), limit
         )
       ],

@@ -1,0 +1,201 @@
+"""Text as chat programs keep it: conversations, and contents in parts."""
+
+import json
+import re
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+USER = ("user", "human")
+ASSISTANT = ("assistant", "gpt", "model", "bot", "chatbot")
+# Where messages and rows keep what was thought before the answer.
+REASONING = (
+  "reasoning_content",
+  "reasoning",
+  "thinking",
+  "thoughts",
+  "thought",
+  "thinking_content",
+  "reasoning_text",
+  "reasoning_details",
+  "thinking_blocks",
+  "chain_of_thought",
+)
+_SPOKEN_PARTS = ("text", "input_text", "output_text")
+_THOUGHT_PARTS = (
+  "thinking",
+  "reasoning",
+  "thought",
+  "reasoning_text",
+  "reasoning.text",
+  "reasoning.summary",
+  "summary_text",
+)
+_PYTHON = re.compile(r"\s*[\[{]\s*\{?\s*'.*[\]}]\s*", re.DOTALL)
+_KINDS = {
+  type(None): "null",
+  str: "a text",
+  bytes: "binary",
+  dict: "an object",
+  list: "a list",
+  tuple: "a list",
+  bool: "true or false",
+  int: "a number",
+  float: "a number",
+}
+
+
+class NotText(Exception):
+  """A value that should be text and is none; its text says what it is."""
+
+
+class Said(NamedTuple):
+  """What was thought and what was said aloud, of one message."""
+
+  thoughts: str
+  aloud: str
+
+
+def kind(value: Any) -> str:
+  """Returns what a value is, in JSON's words."""
+  return _KINDS.get(type(value), f"a {type(value).__name__}")
+
+
+def unpacked(value: Any) -> Any:
+  """Returns a value; if it is JSON in a text, the list or object in that.
+
+  A list of numbers stays as it is: it can be somebody's answer.
+
+  Raises:
+    NotText: the text is Python's form of a list or an object.
+  """
+  if not isinstance(value, str) or value.lstrip()[:1] not in ("[", "{"):
+    return value
+  try:
+    parsed = json.loads(value)
+  except (ValueError, RecursionError):
+    if _PYTHON.fullmatch(value):
+      raise NotText(f"Python's form of {kind([])} or {kind({})}") from None
+    return value
+  holds_text = isinstance(parsed, list) and any(
+    isinstance(x, dict | str) for x in parsed
+  )
+  return parsed if isinstance(parsed, dict) or holds_text else value
+
+
+def messages(value: Any) -> list[Mapping] | None:
+  """Returns the messages of a conversation, or None if it is none."""
+  if isinstance(value, Mapping):
+    value = [value]
+  if not isinstance(value, list) or not value:
+    return None
+  is_message = lambda m: isinstance(m, Mapping) and bool(_role(m))
+  return value if all(map(is_message, value)) else None
+
+
+def user_text(value: Any) -> str:
+  """Returns a text; of a conversation what its user says first.
+
+  Raises:
+    NotText: it is neither, or what is said has a part that is no text.
+  """
+  value = unpacked(value)
+  found = messages(value)
+  if found is not None:
+    said = [read_message(m).aloud for m in found if _role(m) in USER]
+    return said[0] if said else ""
+  if isinstance(value, list) and all(isinstance(x, Mapping) for x in value):
+    return read_content(value).aloud
+  return _text(value)
+
+
+def first_reply(conversation: list[Mapping]) -> Said:
+  """Returns what the assistant says first, with the thoughts before it.
+
+  Raises:
+    NotText: it calls a tool, or has a part that is no text.
+  """
+  thoughts: list[str] = []
+  for message in conversation:
+    is_thought = (
+      _role(message) in _THOUGHT_PARTS
+      or message.get("channel") == "analysis"  # gpt-oss
+    )
+    if is_thought or _role(message) in ASSISTANT:
+      said = read_message(message)
+      thoughts.append(said.thoughts)
+      if not is_thought:
+        return Said("\n".join(filter(None, thoughts)), said.aloud)
+      thoughts.append(said.aloud)
+  return Said("\n".join(filter(None, thoughts)), "")
+
+
+def read_message(message: Mapping) -> Said:
+  """Returns what a message says, wherever it keeps its thoughts.
+
+  Raises:
+    NotText: it calls a tool, or has a part that is no text.
+  """
+  if message.get("tool_calls"):
+    raise NotText("a call of a tool")
+  thoughts, aloud = read_content(message.get("content", message.get("value")))
+  return Said(reasoning(message) or thoughts, aloud)
+
+
+def reasoning(fields: Mapping) -> str:
+  """Returns the thoughts that are in a field of their own, or nothing.
+
+  Raises:
+    NotText: it holds something else.
+  """
+  for name in REASONING:
+    if found := _thought(fields.get(name)):
+      return found
+  return ""
+
+
+def read_content(content: Any) -> Said:
+  """Returns what a content says: a text, or parts with a type.
+
+  Raises:
+    NotText: a part is neither of text nor of thoughts.
+  """
+  if isinstance(content, Mapping):
+    content = [content]
+  if not isinstance(content, list):
+    return Said("", _text(content))
+  thoughts, aloud = [], []
+  for part in content:
+    if isinstance(part, Mapping):
+      form = part.get("type") or ("text" if part.get("text") else None)
+      if form in _THOUGHT_PARTS or part.get("thought") is True:
+        thoughts.append(_thought({**part, "thought": None}))
+      elif form in _SPOKEN_PARTS:
+        aloud.append(_text(part.get("text")))
+      else:
+        raise NotText(f"a part of type {form!r}")
+    else:
+      aloud.append(_text(part))
+  return Said("\n".join(filter(None, thoughts)), "".join(aloud))
+
+
+def _role(message: Mapping) -> str:
+  said = message.get("role") or message.get("from")
+  return said.casefold() if isinstance(said, str) else ""
+
+
+def _thought(value: Any) -> str:
+  """Returns the text of a field or part of reasoning."""
+  if isinstance(value, list):
+    return "\n".join(filter(None, map(_thought, value)))
+  if not isinstance(value, Mapping):
+    return _text(value).strip()
+  for name in (*REASONING, "text", "summary", "content"):
+    if value.get(name):
+      return _thought(value[name])
+  raise NotText(f"thoughts of type {value.get('type')!r} without a text")
+
+
+def _text(value: Any) -> str:
+  if value is not None and not isinstance(value, str):
+    raise NotText(kind(value))
+  return value or ""

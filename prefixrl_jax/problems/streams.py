@@ -1,0 +1,327 @@
+"""A source's rows, turned into problems one after another."""
+
+import dataclasses
+import functools
+import itertools
+import re
+from collections import Counter
+from collections.abc import Callable
+
+import ml_collections
+
+from prefixrl_jax.problems import origins, symbols
+from prefixrl_jax.problems.reading import Draw, Getter, Parts, Skip
+from prefixrl_jax.problems.sources import SOURCES, Source
+from prefixrl_jax.problems.texts import fingerprint
+from prefixrl_jax.rows import Row
+from prefixrl_jax.types import Problem, UserError
+
+REPEATED = "repeated"
+EVALUATED = "in an evaluation set"
+OTHER = "of another level or split"
+TOO_LONG = "too long"
+# What a reader may meet in a row of another shape, whatever its values are.
+_NO_SUCH_ROW = (
+  ArithmeticError,
+  AttributeError,
+  LookupError,
+  TypeError,
+  ValueError,
+  RecursionError,
+)
+# Rows between two reports of progress.
+_REPORTED = 1000
+# Takes the share of the source that was read, and the problems found in it.
+OnProgress = Callable[[float, int], None]
+
+
+@dataclasses.dataclass
+class Part:
+  """What one split of the run has got, and what became of the other rows.
+
+  Attributes:
+    task, origin, license: where it is from.
+    split: of the run: "train", "heldout" or "easy".
+    problems: that are kept.
+    dropped: REPEATED, EVALUATED, OTHER, TOO_LONG -> rows.
+    skipped: a reader's reason why a row is no problem -> rows.
+    first: REPEATED ... or a reason -> place of the first such row.
+    num_rows: that were read.
+  """
+
+  task: str
+  origin: str
+  license: str
+  split: str
+  problems: list[Problem] = dataclasses.field(default_factory=list)
+  dropped: Counter[str] = dataclasses.field(default_factory=Counter)
+  skipped: Counter[str] = dataclasses.field(default_factory=Counter)
+  first: dict[str, str] = dataclasses.field(default_factory=dict)
+  num_rows: int = 0
+
+  def leave_out(self, counts: Counter[str], why: str, row: Row) -> None:
+    """Counts a row under `dropped` or `skipped`."""
+    counts[why] += 1
+    self.first.setdefault(why, row.place)
+
+
+def listed_left_out(*parts: Part) -> str:
+  """Returns how many rows were left out for what, and where the first is."""
+  counts: Counter[str] = Counter()
+  first: dict[str, str] = {}
+  for part in parts:
+    counts += part.dropped + part.skipped
+    first = part.first | first
+  return ", ".join(
+    f"{n} {why} (first: {first[why]})" for why, n in counts.items()
+  )
+
+
+@dataclasses.dataclass(frozen=True)
+class Choice:
+  """Which rows of which source; fields as in config.problems."""
+
+  task: str
+  file: str
+  split: str
+  level: str
+  field: str  # of the config that names the file
+
+
+def find_source(config: ml_collections.ConfigDict, task: str) -> Source:
+  """Returns a task's row; of jsonl and tfds one made of the config's fields."""
+  if task in ("jsonl", "tfds"):
+    columns = {
+      "problem": config.problem_field,
+      "answer": config.answer_field,
+      "id": config.id_field,
+    }
+    read = functools.partial(_read_named, _compiled(config.answer_pattern))
+    return Source(read, "math", columns)
+  if task not in SOURCES:
+    raise UserError(
+      f"config.problems.task = {task!r} is none of jsonl, tfds,"
+      f" {', '.join((*symbols.TASKS, *SOURCES))}."
+    )
+  return SOURCES[task]
+
+
+def problem_text(problem: Problem, instruction: str) -> str:
+  """Returns a problem as others write it: without what we say around it."""
+  if "text" in problem.metadata:
+    return problem.metadata["text"]
+  return problem.prompt.removesuffix(instruction)
+
+
+def _compiled(pattern: str) -> re.Pattern | None:
+  if not pattern:
+    return None
+  field = f"config.problems.answer_pattern = {pattern!r}"
+  try:
+    compiled = re.compile(pattern)
+  except (re.error, OverflowError, RecursionError) as e:
+    raise UserError(f"{field} is no regular expression: {e}.") from None
+  if not compiled.groups:
+    raise UserError(
+      f"{field} has no group: put brackets around the part that is the answer,"
+      " as in '#### (.*)'."
+    )
+  return compiled
+
+
+def _read_named(pattern: re.Pattern | None, get: Getter) -> Parts:
+  answer = get.scalar("answer")
+  if pattern:
+    found = pattern.search(answer)
+    if found is None or found[1] is None:
+      raise Skip("answer does not match config.problems.answer_pattern")
+    answer = found[1].strip()
+    if not answer:
+      raise Skip("no answer")
+  return Parts(get.text("problem"), answer, {})
+
+
+class Stream:
+  """A source's rows, turned into problems as they are asked for."""
+
+  def __init__(
+    self,
+    config,
+    chosen: Choice,
+    seed: int,
+    *,
+    wanted: int = 0,
+    start: int = 0,
+  ):
+    """Opens the source.
+
+    Args:
+      config: section `problems`.
+      chosen: which source, and which of its rows.
+      seed: of the draw.
+      wanted: problems that will be asked for, for what is drawn.
+      start: rows to pass over.
+    """
+    self._config, self._chosen, self._start = config, chosen, start
+    self._instruction = config.instruction  # looking it up takes time
+    self._source = find_source(config, chosen.task)
+    self._label, self._origin = self._open(seed, start + wanted)
+    self._rows = iter(self._origin.rows)
+    self._ids: dict[str, str] = {}
+    self._fields: list[str] = []
+
+  def _open(self, seed: int, wanted: int) -> tuple[str, origins.Origin]:
+    c, source, config = self._chosen, self._source, self._config
+    if c.level and "level" not in source.columns and not source.generate:
+      raise UserError(
+        f"config.problems: {c.task} has no levels; level = {c.level!r} says"
+        " nothing."
+      )
+    if c.task == "tfds":
+      return config.name, origins.from_tfds(config.name, c.split or "train")
+    if c.file or c.task == "jsonl":
+      if not c.file:
+        raise UserError(f"{c.field} is empty; give a file of problems.")
+      return c.file, origins.from_files(c.file, source.columns, c.field)
+    if source.generate is None:
+      label = f"{c.task}/{c.split}"
+      return label, origins.from_source(c.task, source, c.split, c.field)
+    draw = Draw(
+      config.name,
+      c.level,
+      config.max_number,
+      seed,
+      # Of a small set most draws are copies.
+      4 * wanted + 1000,
+    )
+    rows = enumerate(itertools.islice(source.generate(draw), draw.size))
+    name = f"drawn, seed {seed}"
+    drawn = (Row(f"{c.task}, draw {i}", i, row) for i, row in rows)
+    return f"{c.task}/{seed}", origins.Origin(name, drawn)
+
+  def take(
+    self,
+    split: str,
+    count: int,
+    known: dict[bytes, str],
+    *,
+    index: int = 0,
+    fits: Callable[[str], bool] = lambda prompt: True,
+    on_progress: OnProgress = lambda share, problems: None,
+  ) -> Part:
+    """Returns the next problems, as many as there are up to `count`.
+
+    Args:
+      split: of the run.
+      count: problems at most.
+      known: fingerprint -> why such a problem is dropped; is added to.
+      index: is added to the problems' own.
+      fits, on_progress: see `load_parts`.
+
+    Raises:
+      UserError: the rows have not the fields they should have, or no row is a
+        problem.
+    """
+    task = self._chosen.task
+    part = Part(task, self._origin.name, self._source.license, split)
+    while len(part.problems) < count:
+      row = next(self._rows, None)
+      if row is None:
+        break
+      part.num_rows += 1
+      if part.num_rows % _REPORTED == 0:
+        on_progress(row.share, len(part.problems))
+      get = Getter(self._source.columns, row.fields)
+      if not self._fields:
+        self._check_schema(row, get)
+      if row.number < self._start:
+        continue
+      if row.flaw:
+        part.leave_out(part.skipped, row.flaw, row)
+        continue
+      try:
+        if not self._wanted(get):
+          part.leave_out(part.dropped, OTHER, row)
+          continue
+        problem = self._make(row, get, split, index)
+      except Skip as e:
+        part.leave_out(part.skipped, str(e), row)
+        continue
+      mark = fingerprint(problem_text(problem, self._instruction))
+      if mark in known:
+        part.leave_out(part.dropped, known[mark], row)
+        continue
+      if not fits(problem.prompt):
+        part.leave_out(part.dropped, TOO_LONG, row)
+        continue
+      known[mark] = REPEATED
+      part.problems.append(problem)
+    if count and not part.problems and part.skipped:
+      named = (
+        " config.problems.problem_field and answer_field say which of them are"
+        " read."
+        if task in ("jsonl", "tfds")
+        else ""
+      )
+      raise UserError(
+        f"{self._origin.name}: no row is a problem of task {task!r}:"
+        f" {listed_left_out(part)}."
+        f" The first has the fields {', '.join(self._fields)}.{named}"
+      )
+    return part
+
+  def _check_schema(self, row: Row, get: Getter) -> None:
+    self._fields = list(row.fields)
+    optional = (*self._source.optional, "level")
+    for name, columns in self._source.columns.items():
+      if columns and name not in optional and not get.has(name):
+        raise UserError(
+          f"{row.place}: has the fields {', '.join(self._fields)}; none is the"
+          f" {name} of task {self._chosen.task!r} (looked for: {columns})."
+          " Name the right task in config.problems.task, or read the file as"
+          " task 'jsonl' and name the fields (problem_field, answer_field)."
+        )
+
+  def _wanted(self, get: Getter) -> bool:
+    c, source = self._chosen, self._source
+    if source.split_of and c.file and source.split_of(get) != c.split:
+      return False
+    if not c.level or "level" not in source.columns:
+      return True
+    return _matches(c.level, get.scalar("level"))
+
+  def _make(self, row: Row, get: Getter, split: str, index: int) -> Problem:
+    try:
+      parts = self._source.read(get)
+    except _NO_SUCH_ROW as e:
+      raise Skip(f"not as the task's rows are ({type(e).__name__})") from None
+    named = "id" in self._source.columns and self._source.columns["id"]
+    identifier = get.scalar("id") if named else f"{self._label}/{row.number}"
+    if named and self._ids.setdefault(identifier, row.place) != row.place:
+      raise UserError(
+        f"{row.place}: id {identifier!r} was already used by"
+        f" {self._ids[identifier]}."
+      )
+    metadata = parts.metadata | ({"text": parts.text} if parts.text else {})
+    # What only goes on with a text is not told anything.
+    goes_on = "whole_completion" in metadata and metadata["whole_completion"]
+    return Problem(
+      id=identifier,
+      prompt=parts.prompt + ("" if goes_on else self._instruction),
+      answer=parts.answer,
+      source=self._origin.name,
+      split=split,
+      index=index + row.number,
+      metadata=metadata,
+    )
+
+
+def _matches(level: str, value: str) -> bool:
+  """Whether a row's level is the one, or in the range, that is asked for."""
+  asked = re.fullmatch(r"(\d+(?:\.\d+)?)(?:-(\d+(?:\.\d+)?))?", level)
+  if not asked:
+    return value.casefold() == level.casefold()
+  found = re.search(r"\d+(?:\.\d+)?", value)  # "Level 5"
+  if not found:
+    return False
+  return float(asked[1]) <= float(found[0]) <= float(asked[2] or asked[1])
