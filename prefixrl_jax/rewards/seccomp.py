@@ -1,11 +1,15 @@
-"""The system calls that code in the sandbox may not make.
+"""The system calls that code in the sandbox may and may not make.
 
 Two BPF programs (seccomp(2)). One holds for everything in the sandbox: no
 mounts, namespaces, sockets, tracing, keys, modules, clocks, io_uring, and
 nothing that came after the kernel this table was made for. The second is laid
-over model-written code: no new process (threads are fine), no other program,
-no signal to anyone, no other process slowed down, and no file's owner, rights
-or times: the /dev/null that is seen in there is the machine's own.
+over model-written code and lists what is allowed, which is what Python's
+standard library needs to compute, to have threads and to use files. So there
+is no new process, no other program, no signal to anyone, no other process
+slowed down, and no file's owner, rights, times or locks: the files that are
+seen in there are other sandboxes' too, and /dev/null is the machine's own.
+Nor is there a way to have the kernel hold memory that no limit counts: what is
+allowed lies in memory that is counted, in /tmp, or in 64 file descriptors.
 
 Numbers are those of the kernel's headers, asm/unistd_64.h and
 asm-generic/unistd.h.
@@ -92,62 +96,197 @@ _NEVER = {
   "connect": (42, 203),
   "bind": (49, 200),
   "listen": (50, 201),
+  # A socket in flight through another holds memory that nothing counts.
+  "sendmsg": (46, 211),
+  "recvmsg": (47, 212),
+  "sendmmsg": (307, 269),
+  "recvmmsg": (299, 243),
+  "setsockopt": (54, 208),
   # These are felt outside.
   "sync": (162, 81),
   "syncfs": (306, 267),
   "inotify_init": (253, None),
   "inotify_init1": (294, 26),
 }
-_NEVER_BY_SOLUTIONS = {
-  "fork": (57, None),
-  "vfork": (58, None),
-  "execve": (59, 221),
-  "execveat": (322, 281),
-  "kill": (62, 129),
-  "tkill": (200, 130),
-  "tgkill": (234, 131),
-  "rt_sigqueueinfo": (129, 138),
-  "rt_tgsigqueueinfo": (297, 240),
-  "pidfd_open": (434, 434),
-  "pidfd_send_signal": (424, 424),
-  "memfd_create": (319, 279),
-  "setsid": (112, 157),
-  "setpgid": (109, 154),
-  "setpriority": (141, 140),
-  "ioprio_set": (251, 30),
-  "sched_setparam": (142, 118),
-  "sched_setscheduler": (144, 119),
-  "sched_setaffinity": (203, 122),
-  "sched_setattr": (314, 274),
-  "chmod": (90, None),
-  "fchmod": (91, 52),
-  "fchmodat": (268, 53),
-  "chown": (92, None),
-  "lchown": (94, None),
-  "fchown": (93, 55),
-  "fchownat": (260, 54),
-  "setxattr": (188, 5),
-  "lsetxattr": (189, 6),
-  "fsetxattr": (190, 7),
-  "removexattr": (197, 14),
-  "lremovexattr": (198, 15),
-  "fremovexattr": (199, 16),
-  "utime": (132, None),
-  "utimes": (235, None),
-  "futimesat": (261, None),
-  "utimensat": (280, 88),
+# All that solutions may, beside calls whose arguments are looked at below.
+_SOLUTIONS_MAY = {
+  # Memory.
+  "brk": (12, 214),
+  "mmap": (9, 222),
+  "munmap": (11, 215),
+  "mremap": (25, 216),
+  "mprotect": (10, 226),
+  "madvise": (28, 233),
+  "mincore": (27, 232),
+  "msync": (26, 227),
+  # Threads, and waiting.
+  "exit": (60, 93),
+  "exit_group": (231, 94),
+  "futex": (202, 98),
+  "futex_waitv": (449, 449),
+  "set_tid_address": (218, 96),
+  "set_robust_list": (273, 99),
+  "get_robust_list": (274, 100),
+  "rseq": (334, 293),
+  "restart_syscall": (219, 128),
+  "sched_yield": (24, 124),
+  "sched_getaffinity": (204, 123),
+  "sched_getparam": (143, 121),
+  "sched_getscheduler": (145, 120),
+  "sched_get_priority_max": (146, 125),
+  "sched_get_priority_min": (147, 126),
+  "sched_rr_get_interval": (148, 127),
+  "getpriority": (140, 141),
+  "arch_prctl": (158, None),
+  "wait4": (61, 260),
+  "waitid": (247, 95),
+  # Signals of its own.
+  "rt_sigaction": (13, 134),
+  "rt_sigprocmask": (14, 135),
+  "rt_sigreturn": (15, 139),
+  "rt_sigpending": (127, 136),
+  "rt_sigtimedwait": (128, 137),
+  "rt_sigsuspend": (130, 133),
+  "sigaltstack": (131, 132),
+  "pause": (34, None),
+  "alarm": (37, None),
+  "getitimer": (36, 102),
+  "setitimer": (38, 103),
+  # Time.
+  "time": (201, None),
+  "gettimeofday": (96, 169),
+  "clock_gettime": (228, 113),
+  "clock_getres": (229, 114),
+  "clock_nanosleep": (230, 115),
+  "nanosleep": (35, 101),
+  "times": (100, 153),
+  # Who and where it is.
+  "getpid": (39, 172),
+  "getppid": (110, 173),
+  "gettid": (186, 178),
+  "getuid": (102, 174),
+  "geteuid": (107, 175),
+  "getgid": (104, 176),
+  "getegid": (108, 177),
+  "getresuid": (118, 148),
+  "getresgid": (120, 150),
+  "getgroups": (115, 158),
+  "getpgid": (121, 155),
+  "getpgrp": (111, None),
+  "getsid": (124, 156),
+  "capget": (125, 90),
+  "uname": (63, 160),
+  "sysinfo": (99, 179),
+  "getcpu": (309, 168),
+  "getrusage": (98, 165),
+  "getrlimit": (97, 163),
+  "setrlimit": (160, 164),
+  "getrandom": (318, 278),
+  "umask": (95, 166),
+  # Files.
+  "open": (2, None),
+  "openat": (257, 56),
+  "openat2": (437, 437),
+  "creat": (85, None),
+  "close": (3, 57),
+  "read": (0, 63),
+  "write": (1, 64),
+  "pread64": (17, 67),
+  "pwrite64": (18, 68),
+  "readv": (19, 65),
+  "writev": (20, 66),
+  "preadv": (295, 69),
+  "pwritev": (296, 70),
+  "preadv2": (327, 286),
+  "pwritev2": (328, 287),
+  "lseek": (8, 62),
+  "sendfile": (40, 71),
+  "copy_file_range": (326, 285),
+  "stat": (4, None),
+  "fstat": (5, 80),
+  "lstat": (6, None),
+  "newfstatat": (262, 79),
+  "statx": (332, 291),
+  "statfs": (137, 43),
+  "fstatfs": (138, 44),
+  "access": (21, None),
+  "faccessat": (269, 48),
+  "faccessat2": (439, 439),
+  "readlink": (89, None),
+  "readlinkat": (267, 78),
+  "getdents": (78, None),
+  "getdents64": (217, 61),
+  "getcwd": (79, 17),
+  "chdir": (80, 49),
+  "fchdir": (81, 50),
+  "mkdir": (83, None),
+  "mkdirat": (258, 34),
+  "rmdir": (84, None),
+  "unlink": (87, None),
+  "unlinkat": (263, 35),
+  "rename": (82, None),
+  "renameat": (264, 38),
+  "renameat2": (316, 276),
+  "link": (86, None),
+  "linkat": (265, 37),
+  "symlink": (88, None),
+  "symlinkat": (266, 36),
+  "truncate": (76, 45),
+  "ftruncate": (77, 46),
+  "fallocate": (285, 47),
+  "fadvise64": (221, 223),
+  "fsync": (74, 82),
+  "fdatasync": (75, 83),
+  "getxattr": (191, 8),
+  "lgetxattr": (192, 9),
+  "fgetxattr": (193, 10),
+  "listxattr": (194, 11),
+  "llistxattr": (195, 12),
+  "flistxattr": (196, 13),
+  # File descriptors: 64 of them, and what lies in them is small.
+  "dup": (32, 23),
+  "dup2": (33, None),
+  "dup3": (292, 24),
+  "pipe": (22, None),
+  "pipe2": (293, 59),
+  "poll": (7, None),
+  "ppoll": (271, 73),
+  "select": (23, None),
+  "pselect6": (270, 72),
+  "epoll_create": (213, None),
+  "epoll_create1": (291, 20),
+  "epoll_ctl": (233, 21),
+  "epoll_wait": (232, None),
+  "epoll_pwait": (281, 22),
+  "epoll_pwait2": (441, 441),
+  "eventfd": (284, None),
+  "eventfd2": (290, 19),
+  # asyncio's pair of sockets.
+  "sendto": (44, 206),
+  "recvfrom": (45, 207),
+  "shutdown": (48, 210),
+  "getsockname": (51, 204),
+  "getpeername": (52, 205),
+  "getsockopt": (55, 209),
 }
 _CLONE, _CLONE3 = (56, 220), (435, 435)
 _IOCTL, _FCNTL = (16, 29), (72, 25)
 _SOCKETPAIR, _PRLIMIT = (53, 199), (302, 261)
+_PRCTL, _CLOSE_RANGE = (157, 167), (436, 436)
 _NEWEST = 450  # set_mempolicy_home_node, on both
 
 _NAMESPACES = 0x7E020000  # clone's CLONE_NEW*
-_THREAD = 0x00010000  # CLONE_THREAD
+# CLONE_VM, _FS, _FILES, _SIGHAND, _THREAD: what a thread shares. With file
+# descriptors of its own, each could have 64 of them.
+_THREAD = 0x00010F00
+_UNSHARE = 2  # CLOSE_RANGE_UNSHARE would give it such
 _TERMINAL_INPUT = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX
-_SIGNAL_OWNER = (0x8901, 0x8902)  # FIOSETOWN, SIOCSPGRP
-# F_SETOWN, F_SETSIG, F_SETOWN_EX, F_SETLEASE
-_FILE_COMMANDS = (8, 10, 15, 1024)
+# TCGETS (is it a terminal?), TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX
+_REQUESTS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
+# F_DUPFD, F_GETFD, F_SETFD, F_GETFL, F_SETFL, F_DUPFD_CLOEXEC, F_GETPIPE_SZ,
+# F_GET_SEALS; no locks, leases, signals, no larger pipes.
+_FILE_COMMANDS = (0, 1, 2, 3, 4, 1030, 1032, 1034)
+_NAMES = (15, 16)  # PR_SET_NAME and PR_GET_NAME, of threads
 
 # machine: column of the tables, AUDIT_ARCH_*.
 _MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
@@ -180,27 +319,35 @@ def filter_program(
   if machine == "x86_64":  # the x32 numbers would pass by the table
     code += [(_AT_LEAST, 0, 1, 0x40000000), (_RETURN, 0, 0, _KILL)]
   code += _refuse_if(_ABOVE, _NEWEST, _ENOSYS)
-  for numbers in (_NEVER_BY_SOLUTIONS if for_solutions else _NEVER).values():
-    if numbers[column] is not None:
-      code += _refuse_if(_EQUAL, numbers[column], _EPERM)
   # What clone3 wants cannot be seen from here; libc then falls back on clone.
   code += _refuse_if(_EQUAL, _CLONE3[column], _ENOSYS)
+  # asyncio has a pair of AF_UNIX streams; datagrams could be sent to a path.
+  unix = [*_only_if((1,)), (_LOAD, 0, 0, 16 + 8), (_AND, 0, 0, 15)]
+  pair = (_SOCKETPAIR[column], 0, [*unix, *_only_if((1,))])
   if for_solutions:
-    thread = [(_AND, 0, 0, _THREAD), *_refuse_if(_EQUAL, 0, _EPERM)]
-    code += _look_at(_CLONE[column], 0, thread)
+    threads = [(_AND, 0, 0, _THREAD), *_only_if((_THREAD,))]
+    code += _look_at(_CLONE[column], 0, threads)
     # Another process's limits, or signals to it in the kernel's name.
-    others = [(_EQUAL, 1, 0, 0), _refuse(_EPERM)]
-    code += _look_at(_PRLIMIT[column], 0, others)
-    code += _look_at(_FCNTL[column], 1, _refuse_any(_FILE_COMMANDS))
-    code += _look_at(_IOCTL[column], 1, _refuse_any(_SIGNAL_OWNER))
+    code += _look_at(_PRLIMIT[column], 0, _only_if((0,)))
+    code += _look_at(_FCNTL[column], 1, _only_if(_FILE_COMMANDS))
+    code += _look_at(_IOCTL[column], 1, _only_if(_REQUESTS))
+    code += _look_at(_PRCTL[column], 0, _only_if(_NAMES))
+    shared = [(_AND, 0, 0, _UNSHARE), *_only_if((0,))]
+    code += _look_at(_CLOSE_RANGE[column], 2, shared)
+    code += _look_at(*pair)
+    for numbers in _SOLUTIONS_MAY.values():
+      if numbers[column] is not None:
+        code += [(_EQUAL, 0, 1, numbers[column]), (_RETURN, 0, 0, _ALLOW)]
+    code.append(_refuse(_EPERM))
   else:
-    namespaces = [(_AND, 0, 0, _NAMESPACES), (_EQUAL, 1, 0, 0)]
-    code += _look_at(_CLONE[column], 0, [*namespaces, _refuse(_EPERM)])
+    for numbers in _NEVER.values():
+      if numbers[column] is not None:
+        code += _refuse_if(_EQUAL, numbers[column], _EPERM)
+    namespaces = [(_AND, 0, 0, _NAMESPACES), *_only_if((0,))]
+    code += _look_at(_CLONE[column], 0, namespaces)
     code += _look_at(_IOCTL[column], 1, _refuse_any(_TERMINAL_INPUT))
-    # asyncio has one of streams; datagrams could be sent to a socket's path.
-    stream = [(_AND, 0, 0, 15), (_EQUAL, 1, 0, 1), _refuse(_EPERM)]
-    code += _look_at(_SOCKETPAIR[column], 1, stream)
-  code.append((_RETURN, 0, 0, _ALLOW))
+    code += _look_at(*pair)
+    code.append((_RETURN, 0, 0, _ALLOW))
   return b"".join(struct.pack("=HBBI", *step) for step in code)
 
 
@@ -214,6 +361,12 @@ def _refuse_if(test, value, errno):
 
 def _refuse_any(values):
   return [step for v in values for step in _refuse_if(_EQUAL, v, _EPERM)]
+
+
+def _only_if(values):
+  """Refuses what is none of these."""
+  ways = [(_EQUAL, len(values) - i, 0, v) for i, v in enumerate(values)]
+  return [*ways, _refuse(_EPERM)]
 
 
 def _look_at(number, argument, steps):

@@ -23,8 +23,17 @@ _MAX_FILES = 1000  # in /tmp; each takes kernel memory that no rlimit counts
 
 _SEALS = 0xF  # against sealing, shrinking, growing, writing
 
-_prctl = ctypes.CDLL(None, use_errno=True).prctl
+_libc = ctypes.CDLL(None, use_errno=True)
+_prctl = _libc.prctl
 _prctl.argtypes = (ctypes.c_int, *[ctypes.c_ulong] * 4)
+
+
+def _drop_capabilities():
+  """Gives up all capabilities, those included that a program would inherit."""
+  header = (ctypes.c_uint32 * 2)(0x20080522, 0)  # version 3; this process
+  none = (ctypes.c_uint32 * 6)()  # effective, permitted, inheritable; twice
+  if _libc.capset(header, none):
+    raise OSError(ctypes.get_errno(), "capset")
 
 
 def _lower_limits(job):
@@ -264,7 +273,8 @@ def main() -> None:
     os.setgroups([])
     os.setresgid(user, user, user)
     os.setresuid(user, user, user)
-  _prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG, which setresuid clears
+  _drop_capabilities()
+  _prctl(1, signal.SIGKILL, 0, 0, 0)  # PR_SET_PDEATHSIG, which those clear
   os.umask(0o077)
   kinds = {"hello": _hello, "check": _check}
   kinds |= {"programs": _programs, "serve": _serve}
