@@ -4,7 +4,8 @@ Two counts side by side. The paper's convention: 2 N D for sampling and 6 N D
 for an update, with N parameters and D input + output tokens of every
 sequence; a prefix is input, charged for each of the n completions. Executed:
 what the device was given, matrix products and attention, shared trunks once,
-padding and idle lanes included.
+padding and idle lanes, recomputation and the KL's reference pass included. (It
+is compared with what XLA says of compiled updates in tests/test_ledger.py.)
 """
 
 import dataclasses
@@ -33,7 +34,6 @@ class Ledger:
   def __init__(self, config: TransformerConfig):
     self._config = config
     self._num_params = num_active_params(config)
-    self._num_adapted = adapters.num_params(config)
     self._entries = {purpose: Entry() for purpose in PURPOSES}
 
   def add_sampling(self, purpose: str, usage: Usage) -> None:
@@ -42,7 +42,7 @@ class Ledger:
     entry = self._entries[purpose]
     entry.flops_paper += 2.0 * self._num_params * tokens
     entry.flops_executed += (
-      usage.prefill_tokens * flops_per_token(self._config, head=False)
+      usage.prefill_tokens * prefill_flops_per_token(self._config)
       + usage.decode_tokens * flops_per_token(self._config, head=True)
       + attention_flops(self._config, usage.pairs)
     )
@@ -57,7 +57,8 @@ class Ledger:
     tokens: int,
     work: Mapping[str, float],
     tokens_per_micro: int,
-    remat: bool,
+    has_reference: bool,
+    keeps_logits: bool,
     seconds: float,
   ) -> None:
     """Adds an update.
@@ -65,25 +66,18 @@ class Ledger:
     Args:
       purpose: "update" or "sft".
       tokens: input + output tokens of every sequence (the paper's D).
-      work: what the device did, fields of `learner.update.WORK`.
-      tokens_per_micro: rows times their length, padding included.
-      remat: layers were run forward a second time.
+      work, tokens_per_micro, has_reference, keeps_logits: see `update_flops`.
       seconds: wall-clock.
     """
-    forward = work["micros"] * tokens_per_micro * flops_per_token(
-      self._config, head=False
-    ) + attention_flops(self._config, work["pairs"])
-    head = work["scored"] * 2 * self._config.width * self._config.vocab_size
     entry = self._entries[purpose]
     # Of all parameters, whatever of them is trained.
     entry.flops_paper += 6.0 * self._num_params * tokens
-    # Backward costs twice the forward, or as much if the weights are frozen;
-    # the head's logits are computed twice.
-    is_frozen = self._config.lora is not None
-    passes = (4 if remat else 3) - is_frozen
-    beside = 2.0 * work["micros"] * tokens_per_micro * self._num_adapted
-    entry.flops_executed += (
-      passes * forward + (4 - is_frozen) * head + (passes + 1) * beside
+    entry.flops_executed += update_flops(
+      self._config,
+      work=work,
+      tokens_per_micro=tokens_per_micro,
+      has_reference=has_reference,
+      keeps_logits=keeps_logits,
     )
     entry.tokens += tokens
     entry.seconds += seconds
@@ -108,6 +102,52 @@ class Ledger:
     return {p: dataclasses.asdict(e) for p, e in self._entries.items()}
 
 
+def update_flops(
+  config: TransformerConfig,
+  *,
+  work: Mapping[str, float],
+  tokens_per_micro: int,
+  has_reference: bool,
+  keeps_logits: bool,
+) -> float:
+  """Returns what an update's matrix products and attention take.
+
+  Args:
+    config: of the model that ran, with its remat and lora.
+    work: what the device did, fields of `learner.update.WORK`.
+    tokens_per_micro: rows times their length, padding included.
+    has_reference: the base policy ran forward too, for the KL.
+    keeps_logits: a chunk is a whole row, so that XLA keeps the logits for the
+      backward pass; it computes them again otherwise.
+  """
+  c = config
+  is_frozen, is_remat = c.lora is not None, c.remat == "full"
+  # Backward, a product is two, or one if its weights are frozen.
+  passes = 1 + has_reference + (2 - is_frozen)
+  layers = passes * flops_per_token(c, head=False)
+  if is_remat:
+    layers += c.num_layers * _recomputed(c)
+  # An adapter runs with the policy, not with the reference.
+  layers += 2.0 * adapters.num_params(c) * (3 + is_remat)
+  head_passes = passes + (not keeps_logits)
+  return (
+    work["micros"] * tokens_per_micro * layers
+    + attention_flops(c, (1 + has_reference + is_remat) * work["pairs"])
+    + attention_flops(c, work["pairs_back"])
+    + head_passes * work["scored"] * 2 * c.width * c.vocab_size
+  )
+
+
+def prefill_flops_per_token(config: TransformerConfig) -> float:
+  """Returns the matrix products' FLOPs of one trunk token in the sampler.
+
+  Of the last layer there are keys and values alone.
+  """
+  c, products = config, _products(config)
+  last = products["key"] + products["value"]
+  return (c.num_layers - 1) * sum(products.values()) + last
+
+
 def flops_per_token(config: TransformerConfig, *, head: bool) -> float:
   """Returns the matrix products' FLOPs of one token's forward pass.
 
@@ -116,16 +156,39 @@ def flops_per_token(config: TransformerConfig, *, head: bool) -> float:
     head: whether the token's logits are computed.
   """
   c = config
-  qkv = c.width * c.head_dim * (c.num_heads + 2 * c.num_kv_heads)
-  output = c.num_heads * c.head_dim * c.width
-  mlp = (3 if c.mlp.startswith("gated") else 2) * c.width * c.mlp_width
-  if c.num_experts:
-    mlp = c.experts_per_token * mlp + c.width * c.num_experts
-  last = c.width * c.vocab_size if head else 0
-  return 2.0 * (c.num_layers * (qkv + output + mlp) + last)
+  last = 2.0 * c.width * c.vocab_size if head else 0.0
+  return c.num_layers * sum(_products(c).values()) + last
 
 
 def attention_flops(config: TransformerConfig, pairs: float) -> float:
   """Returns the FLOPs of so many pairs of a query and a key, all layers."""
   c = config
   return 4.0 * c.num_layers * c.num_heads * c.head_dim * pairs
+
+
+def _products(config: TransformerConfig) -> dict[str, float]:
+  """Returns the FLOPs of each product of a layer, for one token."""
+  c = config
+  of_heads = lambda n: 2.0 * c.width * n * c.head_dim
+  inner = 2.0 * c.width * c.mlp_width * (c.experts_per_token or 1)
+  return {
+    "query": of_heads(c.num_heads),
+    "key": of_heads(c.num_kv_heads),
+    "value": of_heads(c.num_kv_heads),
+    "output": of_heads(c.num_heads),
+    "router": 2.0 * c.width * c.num_experts,
+    "up": inner * (2 if c.mlp.startswith("gated") else 1),
+    "down": inner,
+  }
+
+
+def _recomputed(config: TransformerConfig) -> float:
+  """Returns the FLOPs of what a layer runs again in the backward pass.
+
+  What `down` makes is added to the residual, and needed again only by a norm
+  behind it or by the weights of experts.
+  """
+  products = _products(config)
+  if config.norms == "pre" and not config.num_experts:
+    del products["down"]
+  return sum(products.values())

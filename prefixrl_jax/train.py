@@ -244,6 +244,7 @@ class Trainer:
       metrics,
       tokens=sum(len(t.trunk) + len(t.lanes[0].tokens) for t in trees),
       layout=self.sft_layout,
+      has_reference=False,
       seconds=time.perf_counter() - started,
     )
     return state, {"sft/loss": metrics["loss"]}
@@ -312,7 +313,12 @@ class Trainer:
     tokens = usage.input_tokens + usage.output_tokens
     seconds = time.perf_counter() - started
     self._charge_update(
-      "update", metrics, tokens=tokens, layout=self.rl_layout, seconds=seconds
+      "update",
+      metrics,
+      tokens=tokens,
+      layout=self.rl_layout,
+      has_reference=config.learner.kl_coefficient > 0,
+      seconds=seconds,
     )
     is_prefixed = np.array([len(p.prefix) > 0 for p in drawn])
     metrics = {f"train/{k}": float(v) for k, v in metrics.items()}
@@ -328,14 +334,18 @@ class Trainer:
     self.ledger.add_sampling(purpose, usage)
     return usage
 
-  def _charge_update(self, purpose: str, metrics, *, tokens, layout, seconds):
+  def _charge_update(
+    self, purpose: str, metrics, *, tokens, layout, has_reference, seconds
+  ):
     """Moves what the device did from the metrics to the ledger."""
+    chunk_length = self.session.config.learner.logits_chunk_length
     self.ledger.add_update(
       purpose,
       tokens=tokens,
       work={name: float(metrics.pop(name)) for name in update.WORK},
       tokens_per_micro=layout.row_length * layout.rows_per_micro,
-      remat=self.session.model.remat != "none",
+      has_reference=has_reference,
+      keeps_logits=chunk_length >= layout.row_length,
       seconds=seconds,
     )
 

@@ -1,11 +1,27 @@
-"""The ledger against counts done by hand."""
+"""The ledger against counts done by hand, and by XLA."""
 
+import dataclasses
+
+import jax
+import numpy as np
 import pytest
 
-from prefixrl_jax.ledger import PURPOSES, Ledger
-from prefixrl_jax.models import transformer
+from prefixrl_jax.distributed import sharding
+from prefixrl_jax.learner import update
+from prefixrl_jax.learner.logprobs import num_scored
+from prefixrl_jax.learner.optimizer import make_optimizer
+from prefixrl_jax.learner.packing import Layout, pack
+from prefixrl_jax.ledger import (
+  PURPOSES,
+  Ledger,
+  attention_flops,
+  flops_per_token,
+  update_flops,
+)
+from prefixrl_jax.models import adapters, transformer, tree_attention
+from prefixrl_jax.models.attention import trunk_places
 from prefixrl_jax.models.decoder_config import Lora
-from prefixrl_jax.rollouts.sampler import Usage
+from prefixrl_jax.rollouts.sampler import Sampler, Usage
 
 # d = 8, 2 heads of 4, 1 kv head, mlp 16, vocabulary 10, 3 layers.
 _MODEL = transformer.TransformerConfig(
@@ -47,7 +63,9 @@ def test_sampling_by_hand():
     ),
   )
   entry = ledger.to_dict()["sampling"]
-  executed = 6 * _TOKEN + 12 * (_TOKEN + _HEAD) + _attention(156)
+  # Of the last layer, a trunk has keys and values alone.
+  trunk = _TOKEN - 2 * (_LAYER - 2 * 32)
+  executed = 6 * trunk + 12 * (_TOKEN + _HEAD) + _attention(156)
   assert entry == {
     "flops_paper": 2 * _PARAMS * 17,
     "flops_executed": executed,
@@ -57,43 +75,52 @@ def test_sampling_by_hand():
   }
 
 
+def _executed(model, work, *, has_reference=False, keeps_logits=False):
+  ledger = Ledger(model)
+  ledger.add_update(
+    "update",
+    tokens=17,
+    work=work,
+    tokens_per_micro=18,
+    has_reference=has_reference,
+    keeps_logits=keeps_logits,
+    seconds=1.0,
+  )
+  entry = ledger.to_dict()["update"]
+  assert entry["flops_paper"] == 6 * _PARAMS * 17
+  return entry["flops_executed"]
+
+
+_WORK = {"micros": 2, "pairs": 100, "pairs_back": 250, "scored": 24}
+
+
+def test_update_by_hand():
+  forward = 36 * _TOKEN
+  plain = 3 * forward + _attention(100 + 250) + 4 * 24 * _HEAD
+  assert _executed(_MODEL, _WORK) == plain
+  # The reference runs forward once.
+  assert _executed(_MODEL, _WORK, has_reference=True) == (
+    plain + forward + _attention(100) + 24 * _HEAD
+  )
+  # One chunk: nothing has to be computed again.
+  assert _executed(_MODEL, _WORK, keeps_logits=True) == plain - 24 * _HEAD
+  # Layers run again, but for what is only added to the residual.
+  remat = dataclasses.replace(_MODEL, remat="full")
+  again = forward - 36 * 3 * 2 * 8 * 16 + _attention(100)
+  assert _executed(remat, _WORK) == plain + again
+
+
 def test_update_of_adapters_by_hand():
   # Rank 2 beside queries (8 -> 2 x 4) and gates (8 -> 16) of three layers.
   lora = Lora(rank=2, alpha=4.0, targets=("query", "gate"))
   adapted = 3 * 2 * ((8 + 8) + (8 + 16))
-  ledger = Ledger(lora.of(_MODEL))
-  ledger.add_update(
-    "update",
-    tokens=17,
-    work={"micros": 2.0, "pairs": 70.0, "scored": 8.0},
-    tokens_per_micro=24,
-    remat=False,
-    seconds=0.5,
-  )
-  entry = ledger.to_dict()["update"]
-  assert entry["flops_paper"] == 6 * _PARAMS * 17
   # Frozen weights have one product in the backward pass, adapters two.
-  forward = 48 * _TOKEN + _attention(70)
-  assert entry["flops_executed"] == (
-    2 * forward + 3 * 8 * _HEAD + 3 * 48 * 2 * adapted
+  assert _executed(lora.of(_MODEL), _WORK) == (
+    2 * 36 * _TOKEN
+    + _attention(100 + 250)
+    + 3 * 24 * _HEAD
+    + 3 * 36 * 2 * adapted
   )
-
-
-@pytest.mark.parametrize(("remat", "times"), [(False, 3), (True, 4)])
-def test_update_by_hand(remat, times):
-  ledger = Ledger(_MODEL)
-  ledger.add_update(
-    "update",
-    tokens=17,
-    work={"micros": 2, "pairs": 100, "scored": 24},
-    tokens_per_micro=18,
-    remat=remat,
-    seconds=1.0,
-  )
-  entry = ledger.to_dict()["update"]
-  forward = 36 * _TOKEN + _attention(100)
-  assert entry["flops_paper"] == 6 * _PARAMS * 17
-  assert entry["flops_executed"] == times * forward + 4 * 24 * _HEAD
 
 
 def test_training_leaves_screening_and_evaluation_out():
@@ -121,3 +148,152 @@ def test_comes_back_from_its_dict():
   other = Ledger(_MODEL)
   other.set_entries(ledger.to_dict())
   assert other.to_dict() == ledger.to_dict()
+
+
+# -- what XLA counts ---------------------------------------------------------
+
+# Large enough for products to be nearly all there is.
+_WIDE = transformer.TransformerConfig(
+  num_layers=2,
+  width=96,
+  num_heads=4,
+  num_kv_heads=2,
+  head_dim=32,
+  mlp_width=224,
+  vocab_size=640,
+  scan_unroll=2,
+)
+_LORA = Lora(rank=8, alpha=8.0, targets=("query", "up"))
+
+
+def _flops_by_xla(model, mesh, layout, chunk_length, kl):
+  optimizer = make_optimizer(
+    learning_rate=1e-3,
+    warmup_steps=0,
+    decay_steps=0,
+    b1=0.9,
+    b2=0.95,
+    eps=1e-8,
+    weight_decay=0.0,
+    clip_norm=0.0,
+  )
+  abstract = update.abstract_state(
+    adapters.abstract_trained(model, mesh), optimizer
+  )
+  base = transformer.abstract_params(model, mesh)
+  with jax.set_mesh(mesh):
+    program = update.make_update(
+      model,
+      optimizer,
+      abstract,
+      temperature=1.0,
+      chunk_length=chunk_length,
+      kl_coefficient=kl,
+      mixed=False,
+    )
+    batch = sharding.put_rows(mesh, pack([], layout), axis=1)
+    lowered = program.lower(abstract, batch, base if kl or model.lora else None)
+  return lowered.compile().cost_analysis()["flops"]
+
+
+@pytest.mark.parametrize(
+  ("changes", "chunk_length", "kl"),
+  [
+    ({}, 64, 0.1),
+    ({}, 16, 0.0),
+    ({"remat": "full"}, 48, 0.0),
+    ({"remat": "full", "num_layers": 1, "scan_unroll": 1}, 64, 0.0),
+    ({"lora": _LORA}, 64, 0.1),
+  ],
+)
+def test_executed_flops_are_xla_s(one_device, changes, chunk_length, kl):
+  """XLA counts arithmetic beside products too, and loops' bodies once."""
+  lora = changes.get("lora", None)
+  model = dataclasses.replace(_WIDE, **{**changes, "lora": None})
+  model = lora.of(model) if lora else model
+  flops = _flops_by_xla(model, one_device, Layout(64, 4, 1), chunk_length, kl)
+  ours = update_flops(
+    model,
+    work={
+      "micros": 1,
+      "pairs": 4 * 64 * 64,
+      "pairs_back": 2 * 4 * 64 * 64,
+      "scored": 4 * chunk_length,  # of one chunk
+    },
+    tokens_per_micro=4 * 64,
+    has_reference=kl > 0,
+    keeps_logits=chunk_length >= 64,
+  )
+  assert ours == pytest.approx(flops, rel=0.05)
+
+
+def test_executed_flops_of_loops_are_xla_s(one_device):
+  """Layers in a loop, attention in a loop over blocks: a body of each."""
+  model = dataclasses.replace(_WIDE, remat="full", scan_unroll=1)
+  flops = _flops_by_xla(model, one_device, Layout(128, 4, 1), 128, 0.1)
+  ours = update_flops(
+    dataclasses.replace(model, num_layers=1),
+    work={
+      "micros": 1,
+      "pairs": 64 * 64,
+      "pairs_back": 2.5 * 64 * 64,
+      "scored": 4 * 128,
+    },
+    tokens_per_micro=4 * 128,
+    has_reference=True,
+    keeps_logits=True,
+  )
+  assert ours == pytest.approx(flops, rel=0.05)
+
+
+@pytest.mark.parametrize(
+  ("length", "kernel", "times"),
+  [(64, False, 2.0), (72, False, 2.5), (64, True, 3.5)],
+)
+def test_backward_passes_of_attention(change_backend, length, kernel, times):
+  change_backend(has_attention_kernel=kernel)
+  assert tree_attention.backward_passes(length) == times
+
+
+def test_a_device_s_rows_share_their_chunks(eight_devices):
+  """Every row goes through as many as its device's fullest one."""
+  mask = np.zeros((8, 30), bool)
+  for row, count in enumerate((1, 30, 0, 0, 7, 12, 8, 9)):
+    mask[row, :count] = True
+  scored = lambda: float(num_scored(mask, 8))
+  assert scored() == 8 * 4 * 8  # on one device, four chunks
+  with jax.set_mesh(eight_devices):  # rows are shared out over four
+    assert scored() == 2 * (4 + 0 + 2 + 2) * 8
+
+
+def test_prefill_is_what_xla_counts(one_device):
+  sampler = Sampler(
+    _WIDE,
+    one_device,
+    rows=2,
+    lanes=2,
+    trunk_length=64,
+    completion_length=8,
+    steps_per_dispatch=1,
+    temperature=1.0,
+    top_k=0,
+    top_p=1.0,
+    stop_tokens=(1,),
+  )
+  params = transformer.abstract_params(_WIDE, one_device)
+  program = sampler.lower(params)["prefill layer"].compile()
+  one = dataclasses.replace(_WIDE, num_layers=1)
+  ours = 2 * 64 * flops_per_token(one, head=False)
+  ours += 2 * attention_flops(one, 64 * 64)
+  assert ours == pytest.approx(program.cost_analysis()["flops"], rel=0.05)
+
+
+@pytest.mark.parametrize("window", [None, 70])
+def test_pairs_of_a_trunk_are_its_schedule_s(window):
+  kind = dataclasses.replace(_WIDE.kinds[0], window=window)
+  model = dataclasses.replace(_WIDE, layer_kinds=(kind, _WIDE.kinds[1]))
+  for length in (56, 64, 200):
+    pairs = jax.jit(
+      lambda n=length: tree_attention.for_layers(model, trunk_places(1, n))[1]
+    )
+    assert tree_attention.trunk_pairs(model, length) == float(pairs())

@@ -92,8 +92,8 @@ def is_boxed(x) -> bool:
 
 
 def num_row_shards(mesh) -> int:
-  """Returns into how many parts the mesh divides rows."""
-  return math.prod(mesh.shape[axis] for axis in RULES["rows"] or ())
+  """Returns into how many parts the mesh, if there is any, divides rows."""
+  return math.prod(mesh.shape.get(axis, 1) for axis in RULES["rows"] or ())
 
 
 def rows_sharding(mesh: Mesh, shape, axis: int) -> NamedSharding:

@@ -162,10 +162,18 @@ def _put_chunk(x, chunk, i, size):
 
 
 def num_scored(action_mask, chunk_length):
-  """Returns for how many tokens logits are computed, chunks filled up."""
+  """Returns for how many tokens logits are computed.
+
+  Every row of a device goes through as many chunks as its fullest one.
+  """
   size = _chunk_size(action_mask.shape[1], chunk_length)
   counts = jnp.sum(action_mask, axis=1)
-  return jnp.sum(-(-counts // size) * size).astype(jnp.float32)
+  num_shards = sharding.num_row_shards(jax.sharding.get_abstract_mesh())
+  if len(counts) % num_shards:  # see `sharding.fitted`
+    num_shards = 1
+  counts = counts.reshape(num_shards, -1)
+  chunks = -(-jnp.max(counts, axis=1) // size)
+  return jnp.sum(chunks * size * counts.shape[1]).astype(jnp.float32)
 
 
 def _chunk_size(length: int, wished: int) -> int:

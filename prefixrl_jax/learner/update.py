@@ -13,8 +13,9 @@ from prefixrl_jax.learner.logprobs import action_logprobs, num_scored
 from prefixrl_jax.models import adapters, experts, tree_attention
 
 # Metrics that say what the device did, for the ledger: micro-batches, pairs of
-# tokens that attention took, tokens whose logits were computed.
-WORK = ("micros", "pairs", "scored")
+# tokens that attention took in a forward pass and what its backward pass costs,
+# in pairs of a forward one, tokens whose logits were computed.
+WORK = ("micros", "pairs", "pairs_back", "scored")
 
 
 def abstract_state(params, optimizer) -> TrainState:
@@ -117,6 +118,8 @@ def make_update(
       "kl": jnp.float32(0),
       "micros": jnp.float32(1),
       "pairs": pairs,
+      "pairs_back": pairs
+      * tree_attention.backward_passes(rows.tokens.shape[1]),
       "scored": num_scored(rows.action_mask, chunk_length),
     }
     if kl_coefficient:

@@ -80,7 +80,10 @@ class Transformer(nn.Module):
     x = sharding.constrain(x, *Block.axes)
     block = Block
     if c.remat == "full":
-      block = nn.remat(Block, prevent_cse=False)
+      # Straight code would share what is recomputed with what is not: a loop
+      # over several layers is border enough.
+      is_straight = c.scan_unroll > 1 or c.num_layers == 1
+      block = nn.remat(Block, prevent_cse=is_straight)
     own_axis: Any = 0
     own = of_layers(c)
     if own is None:

@@ -4,6 +4,7 @@ import functools
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.sharding import PartitionSpec
 
 from prefixrl_jax.distributed import backends, sharding
@@ -23,14 +24,19 @@ def make_schedule(rows, *, window=None) -> block_map.Schedule:
     window: as in `attention.visible`.
   """
   places = attention.places_of(rows)
-  length = -(-places.tree.shape[1] // 8) * 8
-  backend = backends.in_force()
-  block_q, block_kv = backend.attention_blocks
-  if not backend.has_attention_kernel:
-    block_q, block_kv = min(block_q, length), min(block_kv, length)
+  block_q, block_kv = _block_sizes(places.tree.shape[1])
   return block_map.make_schedule(
     *places, block_q=block_q, block_kv=block_kv, window=window
   )
+
+
+def _block_sizes(length: int) -> tuple[int, int]:
+  length = -(-length // 8) * 8
+  backend = backends.in_force()
+  block_q, block_kv = backend.attention_blocks
+  if backend.has_attention_kernel:
+    return block_q, block_kv
+  return min(block_q, length), min(block_kv, length)
 
 
 def attend(rows, schedule, q, k, v, *, soft_cap=None, implementation=None):
@@ -51,7 +57,7 @@ def attend(rows, schedule, q, k, v, *, soft_cap=None, implementation=None):
     [B, T, N, H], in q's dtype; 0 where a query sees nothing.
   """
   if implementation is None:
-    implementation = _implementation(schedule, q.shape[1])
+    implementation = _implementation(q.shape[1])
   local = functools.partial(implementation, soft_cap=soft_cap)
   places = attention.places_of(rows)
   mesh = jax.sharding.get_abstract_mesh()
@@ -98,12 +104,51 @@ def for_layers(config, rows):
   return attend_layer, pairs
 
 
-def _implementation(schedule, length):
+def trunk_pairs(config, length: int) -> float:
+  """Returns the pairs of tokens in the blocks of a row that holds one trunk.
+
+  Args:
+    config: TransformerConfig; the mean of its layers is taken.
+    length: of the trunk, P.
+  """
+  block_q, block_kv = _block_sizes(length)
+  query = np.arange(0, length, block_q)[:, None]  # the first of each block
+  key = np.arange(0, length, block_kv)
+  is_earlier = key < query + block_q
+  num_blocks = [
+    np.sum(
+      is_earlier & (query - (key + block_kv - 1) < (kind.window or np.inf))
+    )
+    for kind in config.kinds
+  ]
+  return float(np.mean(num_blocks)) * block_q * block_kv
+
+
+def backward_passes(length: int) -> float:
+  """Returns what the backward pass costs, in forward passes.
+
+  Forward, a pair is in two products. Backward it is in four, in one more where
+  its score is computed again, and in two more where queries' and keys'
+  gradients have a kernel each.
+
+  Args:
+    length: of the rows, T.
+  """
+  if backends.in_force().has_attention_kernel:
+    return 7 / 2
+  return 4 / 2 if _is_one_block(length) else 5 / 2
+
+
+def _implementation(length):
   if backends.in_force().has_attention_kernel:
     return attention_kernel.tree_flash_attention
-  if length <= min(schedule.block_q, schedule.block_kv):
+  if _is_one_block(length):
     return _one_block
   return attention_xla.tree_block_attention
+
+
+def _is_one_block(length):
+  return length <= min(backends.in_force().attention_blocks)
 
 
 def _one_block(places: attention.Places, schedule, q, k, v, *, soft_cap):

@@ -17,7 +17,7 @@ import jax
 import numpy as np
 
 from prefixrl_jax.distributed import backends, sharding
-from prefixrl_jax.models import transformer
+from prefixrl_jax.models import transformer, tree_attention
 from prefixrl_jax.models.decoder_config import of_layer
 from prefixrl_jax.models.layers import Block
 from prefixrl_jax.rollouts import decoding
@@ -138,6 +138,10 @@ class Sampler:
     # a fresh start.
     self._admit_widths = sorted({1, -(-rows // 4), rows})
     self._pick_widths = sorted({-(-rows * lanes // 8), rows * lanes})
+    # The last layer's queries meet nothing: see `decoding.jit_prefill_layer`.
+    with jax.set_mesh(mesh):
+      of_layer = tree_attention.trunk_pairs(config, trunk_length)
+    self._trunk_pairs = of_layer * (1 - 1 / config.num_layers)
     self._params: Any = None  # unstacked
     self._state: Any = None  # SamplerState, made at the first run
     self._is_running = False
@@ -415,7 +419,7 @@ class Sampler:
         trunks=trunks,
       )
       self.usage.prefill_tokens += trunks.size
-      self.usage.pairs += trunks.size * self.trunk_length
+      self.usage.pairs += width * self._trunk_pairs
 
   # -- after a dispatch --------------------------------------------------------
 
