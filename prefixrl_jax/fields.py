@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from prefixrl_jax.learner.advantages import ESTIMATORS
+from prefixrl_jax.learner.advantages import ESTIMATORS, KL_ESTIMATORS
 from prefixrl_jax.problems import symbols
 from prefixrl_jax.rewards.verifiers import VERIFIERS
 from prefixrl_jax.rules import (
@@ -148,8 +148,11 @@ _COMMON: Tree = {
     "warmup_steps": Field(COUNT_OR_NONE, "of the learning rate, linear"),
     "decay_steps": Field(COUNT_OR_NONE, "cosine to a tenth; 0: stays"),
     "advantage": Field(one_of(*ESTIMATORS), "reward against its group"),
-    "discount": Field(RATE, "of a reward, a token"),
+    "discount": Field(RATE, "of a reward, a token of its completion"),
     "kl_coefficient": Field(real(0, 1e30), "of the distance from the base"),
+    "kl_estimator": Field(
+      one_of(*KL_ESTIMATORS), "its gradient: see learner/losses.py"
+    ),
     "rows_per_microbatch": _how(COUNT_OR_NONE, "0: as many as fit"),
     "logits_chunk_length": _how(COUNT, "tokens whose logits exist at a time"),
     "row_length": _how(COUNT, "tokens of a packed row, unless a tree is more"),

@@ -172,14 +172,15 @@ class Trainer:
       for optimizer in (self.rl_optimizer, self.sft_optimizer)
     )
 
-    def compiled(layout, optimizer, kl_coefficient, mixed):
+    def compiled(layout, optimizer, temperature, kl_coefficient, mixed):
       function = update.make_update(
         self.session.model,
         optimizer,
         abstract,
-        temperature=config.rollouts.temperature,
+        temperature=temperature,
         chunk_length=config.learner.logits_chunk_length,
         kl_coefficient=kl_coefficient,
+        kl_estimator=config.learner.kl_estimator,
         mixed=mixed,
       )
       with jax.set_mesh(self.session.mesh):
@@ -190,12 +191,14 @@ class Trainer:
     self._rl_update = compiled(
       self.rl_layout,
       self.rl_optimizer,
+      config.rollouts.temperature,
       config.learner.kl_coefficient,
       self.mixture.num_prefixed > 0 and self.mixture.num_originals > 0,
     )
     if self.num_sft_steps:
+      # At temperature 1, whatever the sampler's: plain maximum likelihood.
       self._sft_update = compiled(
-        self.sft_layout, self.sft_optimizer, 0.0, False
+        self.sft_layout, self.sft_optimizer, 1.0, 0.0, False
       )
     for sampler in (self.rl_sampler, self.eval_sampler):
       sampler.warm_up(self._policy(first))
@@ -283,7 +286,11 @@ class Trainer:
         [c for group in groups for c in group],
       )
     rewards = np.array([v.reward for v in verdicts]).reshape(-1, n)
-    weights = advantages(rewards, config.learner.advantage)
+    lengths = np.array([[len(c.tokens) for c in group] for group in groups])
+    weights = advantages(
+      discounted(rewards, lengths, config.learner.discount),
+      config.learner.advantage,
+    )
 
     trees = [
       Tree(
@@ -293,9 +300,9 @@ class Trainer:
             len(trunk),
             c.tokens,
             c.logprobs,
-            discounted(a, len(c.tokens), config.learner.discount),
+            np.full(len(c.tokens), weight),
           )
-          for c, a in zip(group, group_weights)
+          for c, weight in zip(group, group_weights)
         ],
         is_prefixed=len(p.prefix) > 0,
       )

@@ -9,14 +9,17 @@ import numpy as np
 import pytest
 from etils import epath
 
-from prefixrl_jax import checkpoints
+from prefixrl_jax import checkpoints, train
 from prefixrl_jax.configs import demo
 from prefixrl_jax.distributed import memory
 from prefixrl_jax.distributed.mesh import make_mesh
+from prefixrl_jax.learner.packing import pack
 from prefixrl_jax.metrics import read_jsonl
 from prefixrl_jax.models import adapters, transformer
+from prefixrl_jax.models.attention import dense_attention
 from prefixrl_jax.prefixes.cut import cut
 from prefixrl_jax.problems import checksum
+from prefixrl_jax.rewards import Verdict
 from prefixrl_jax.rewards.checksum import ChecksumVerifier
 from prefixrl_jax.session import Session
 from prefixrl_jax.tokenizer import SymbolTokenizer
@@ -232,6 +235,85 @@ def test_adapters_alone_are_trained_and_resumed(run, tmp_path, monkeypatch):
   jax.tree.map(
     np.testing.assert_array_equal, again.trained_params()["adapters"], trained
   )
+
+
+def _mean_loss(model, params, trees):
+  """Each completion as a sequence of its own, at temperature 1."""
+  logprobs = []
+  for tree in trees:
+    [lane] = tree.lanes
+    sequence = np.concatenate([tree.trunk, lane.tokens])
+    n = len(sequence)
+    mask = np.tri(n, dtype=bool)[None]
+    hidden, _ = transformer.forward(
+      model,
+      params,
+      sequence[None],
+      np.arange(n)[None],
+      lambda q, k, v, _, mask=mask: dense_attention(q, k, v, mask),
+    )
+    scores = transformer.logits(model, params, hidden)[0]
+    places = np.arange(len(tree.trunk) - 1, n - 1)
+    logprobs.append(jax.nn.log_softmax(scores)[places, lane.tokens])
+  return -float(np.mean(np.concatenate(logprobs)))
+
+
+def test_sft_is_maximum_likelihood_and_every_epoch_has_its_order(
+  run, tmp_path, monkeypatch
+):
+  """Whatever the temperature of sampling."""
+  batches = []
+
+  def recorded(trees, layout):
+    batches.append(trees)
+    return pack(trees, layout)
+
+  monkeypatch.setattr(train, "pack", recorded)
+  fields = {
+    "rollouts.temperature": 0.5,
+    "sft.batch_size": 2,
+    "train.max_steps": 1,
+  }
+  trainer, _ = run(tmp_path, "sft_rl", **fields)
+  first, second, third, fourth, _ = [b for b in batches if b]
+  name = lambda tree: (*tree.trunk.tolist(), *tree.lanes[0].tokens.tolist())
+  epochs = [
+    [name(t) for t in (*a, *b)] for a, b in ((first, second), (third, fourth))
+  ]
+  assert sorted(epochs[0]) == sorted(epochs[1])
+  assert len(set(epochs[0])) == 4
+  assert epochs[0] != epochs[1]
+  session = trainer.session
+  expected = _mean_loss(session.model, session.base_params, first)
+  [row, *_] = read_jsonl(epath.Path(tmp_path) / "metrics.jsonl")
+  assert row["sft/loss"] == pytest.approx(expected, rel=1e-5)
+
+
+def test_discounted_rewards_are_what_is_compared(run, tmp_path, monkeypatch):
+  """Two right answers, one longer: without a discount there is no signal."""
+  weights = []
+
+  def recorded(trees, layout):
+    weights.extend(
+      (len(lane.tokens), float(a))
+      for tree in trees
+      for lane in tree.lanes
+      for a in lane.advantages
+    )
+    return pack(trees, layout)
+
+  right = lambda *args: [Verdict(reward=1.0) for _ in args[-1]]
+  monkeypatch.setattr(train, "pack", recorded)
+  monkeypatch.setattr(train, "judge", right)
+  run(tmp_path / "off", "rl", **{"train.max_steps": 1})
+  assert weights
+  assert not any(weight for _, weight in weights)
+  weights.clear()
+  run(tmp_path / "on", "rl", **{"train.max_steps": 1, "learner.discount": 0.9})
+  lengths, weights = np.array(weights).T
+  assert weights.any()
+  # Each token of a completion has one weight, and the shorter the higher.
+  assert np.corrcoef(lengths, weights)[0, 1] < -0.3
 
 
 def test_sigterm_saves_and_resumes(run, uninterrupted, tmp_path, monkeypatch):

@@ -3,6 +3,8 @@
 import numpy as np
 
 ESTIMATORS = ("group_mean", "leave_one_out", "group_std")
+# Of the KL's gradient: see `losses.kl_loss`. (Here, for those who know no jax.)
+KL_ESTIMATORS = ("k1", "k2", "k3")
 
 
 def advantages(rewards: np.ndarray, estimator: str) -> np.ndarray:
@@ -34,11 +36,18 @@ def advantages(rewards: np.ndarray, estimator: str) -> np.ndarray:
   return np.where(equal, 0.0, centred).astype(np.float32)
 
 
-def discounted(advantage: float, length: int, discount: float) -> np.ndarray:
-  """Spreads a completion's advantage over its tokens, float32 [length].
+def discounted(
+  rewards: np.ndarray, lengths: np.ndarray, discount: float
+) -> np.ndarray:
+  """Returns rewards as the first token sees them, float64 of their shape.
 
-  The reward comes with the last token, so the token that has k more to come
-  is credited discount**k of it.
+  A reward comes with the last token. What is made of this by `advantages`
+  weighs every token of a completion alike: that is the gradient of the expected
+  discounted reward, discount**t of the policy gradient theorem included.
+
+  Args:
+    rewards: float [...].
+    lengths: int [...], tokens of each completion.
+    discount: of a reward, a token.
   """
-  remaining = np.arange(length - 1, -1, -1)
-  return (advantage * discount**remaining).astype(np.float32)
+  return np.asarray(rewards, np.float64) * discount ** (np.asarray(lengths) - 1)

@@ -18,26 +18,22 @@ def make_optimizer(
 
   Args:
     learning_rate: at its peak.
-    warmup_steps: linear, from 0.
+    warmup_steps: linear, the first of them with its share of the peak: step i
+      of n has i / n of it.
     decay_steps: cosine to a tenth, counted from the first step; 0 keeps the
       peak.
     b1, b2, eps, weight_decay: AdamW's.
     clip_norm: global norm of the gradient; 0 does not clip.
   """
+  # optax counts from 0: what is sampled first would be learnt at a rate of 0.
+  first = learning_rate / max(warmup_steps, 1)
+  to_peak = max(warmup_steps - 1, 0)
   if decay_steps:
     schedule = optax.warmup_cosine_decay_schedule(
-      0.0 if warmup_steps else learning_rate,
-      learning_rate,
-      warmup_steps,
-      decay_steps,
-      0.1 * learning_rate,
+      first, learning_rate, to_peak, decay_steps, 0.1 * learning_rate
     )
   else:
-    schedule = optax.constant_schedule(learning_rate)
-    if warmup_steps:
-      schedule = optax.warmup_constant_schedule(
-        0.0, learning_rate, warmup_steps
-      )
+    schedule = optax.warmup_constant_schedule(first, learning_rate, to_peak)
   adamw = optax.adamw(schedule, b1, b2, eps, weight_decay=weight_decay)
   if not clip_norm:
     return adamw

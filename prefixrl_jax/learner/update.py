@@ -74,6 +74,7 @@ def make_update(
   temperature: float,
   chunk_length: int,
   kl_coefficient: float,
+  kl_estimator: str = "k3",
   mixed: bool,
 ) -> jax.stages.Wrapped:
   """Returns update(state, batch, base_params) -> (state, metrics).
@@ -90,6 +91,7 @@ def make_update(
     chunk_length: see `action_logprobs`.
     kl_coefficient: weight of the KL to the base policy per token; 0 leaves it
       out, and base_params may be None if all parameters are trained.
+    kl_estimator: what of the KL is descended, see `losses.kl_loss`.
     mixed: batches hold prefixed and other trees; their gradients' norms are
       told apart, at the price of a second sum of gradients.
   """
@@ -124,10 +126,10 @@ def make_update(
     }
     if kl_coefficient:
       reference, *_ = logprobs_of(base_params)
-      sums["kl"] = losses.kl_to_reference(
-        logprobs, jax.lax.stop_gradient(reference), mask
+      sums["kl"] = losses.kl_to_reference(logprobs, reference, mask)
+      loss += kl_coefficient * losses.kl_loss(
+        kl_estimator, logprobs, reference, mask, _goes_on(rows)
       )
-      loss = loss + kl_coefficient * sums["kl"]
     return loss, (sums, jnp.max(gap), load)
 
   grad = jax.value_and_grad(loss_sum, has_aux=True)
@@ -197,6 +199,14 @@ def make_update(
       state.step.sharding.mesh
     ).compiler_options(),
   )
+
+
+def _goes_on(rows):
+  """Returns where the next token is of the same completion, bool [B, T]."""
+  tree, branch, mask = rows.tree, rows.branch, rows.action_mask
+  same = (tree[:, 1:] == tree[:, :-1]) & (branch[:, 1:] == branch[:, :-1])
+  same &= mask[:, 1:] & mask[:, :-1]
+  return jnp.pad(same, ((0, 0), (0, 1)))
 
 
 def _norms_by_kind(total, prefixed, is_prefixed):

@@ -287,7 +287,10 @@ def _draw(logits, key, length, temperature, top_k, top_p):
       kept = _filter(logits, top_k, top_p) > -jnp.inf
       powers = jnp.where(kept, powers, 0.0)
     keys = jax.vmap(jax.random.fold_in)(key, length)
-    token = _invert(powers, jax.vmap(jax.random.uniform)(keys))
+    # There are 2**23 different numbers; the middle of what each stands for, so
+    # that 0 does not always draw the first token, however unlikely it is.
+    uniform = jax.vmap(jax.random.uniform)(keys) + 2.0**-24
+    token = _invert(powers, uniform)
   token = token.astype(jnp.int32)
   logprob = _at(logits, token) - log_total
   return token.reshape(grid), logprob.reshape(grid)
@@ -302,9 +305,11 @@ def _at(x, index):
 def _invert(weights, uniform, block_size=256):
   """Returns the index in [0, V) at which the cumulated weights pass `uniform`.
 
+  It is never one that weighs nothing.
+
   Args:
-    weights: [V, N], not negative.
-    uniform: [N], in [0, 1).
+    weights: [V, N], not negative, some positive.
+    uniform: [N], in [0, 1].
   """
   blocks = jnp.pad(weights, [(0, -len(weights) % block_size), (0, 0)])
   blocks = blocks.reshape(-1, block_size, weights.shape[1])
@@ -313,14 +318,16 @@ def _invert(weights, uniform, block_size=256):
   target = uniform * ends[-1]
 
   def passes(ends, weights):
-    """The first that passes the target; never one that weighs nothing."""
+    """The first that passes the target; if rounding lets none, the largest."""
     past = (ends > target) & (weights > 0)
-    last = len(weights) - 1 - jnp.argmax(weights[::-1] > 0, axis=0)
-    return jnp.where(past.any(axis=0), jnp.argmax(past, axis=0), last)
+    largest = jnp.argmax(weights, axis=0)
+    return jnp.where(past.any(axis=0), jnp.argmax(past, axis=0), largest)
 
   block = passes(ends, sums)
   inside = _at(blocks, block)
-  place = passes(_at(ends - sums, block) + jnp.cumsum(inside, axis=0), inside)
+  # Not its end less its sum: rounding could put that beyond the target.
+  before = _at(jnp.pad(ends, [(1, 0), (0, 0)]), block)
+  place = passes(before + jnp.cumsum(inside, axis=0), inside)
   return block * block_size + place
 
 

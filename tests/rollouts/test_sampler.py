@@ -12,6 +12,7 @@ import pytest
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.metrics import CompilationCounter
 from prefixrl_jax.models import attention, transformer
+from prefixrl_jax.rollouts import decoding
 from prefixrl_jax.rollouts.requests import Request
 from prefixrl_jax.rollouts.sampler import Sampler
 from prefixrl_jax.types import UserError
@@ -215,6 +216,46 @@ def test_filters_choose_but_leave_the_logprobs(model, params, one_device, rng):
       else 1 + int(np.sum(np.cumsum(np.exp(every[ranked])) < 0.4))
     )
     assert first <= set(ranked[:allowed].tolist())
+
+
+_LEAST, _MOST = 0.0, float(np.nextafter(np.float32(1), np.float32(0)))
+
+
+@pytest.mark.parametrize("uniform", [_LEAST, 1e-45, 0.5, _MOST])
+@pytest.mark.parametrize("size", [3, 256, 700])
+@pytest.mark.parametrize(
+  ("top_k", "top_p"), [(0, 1.0), (2, 1.0), (0, 0.9), (2, 0.9)]
+)
+def test_no_number_draws_what_is_impossible(
+  monkeypatch, uniform, size, top_k, top_p
+):
+  """Nor what is all but impossible, wherever it stands."""
+  monkeypatch.setattr(
+    jax.random, "uniform", lambda key, *args: jnp.float32(uniform)
+  )
+  logits = np.full((size, 1, 4), -300.0, np.float32)  # exp is 0
+  likely = [[1], [size - 2], [0, size - 1], [size // 2, size // 2 + 1]]
+  for lane, tokens in enumerate(likely):
+    logits[tokens, 0, lane] = 0.0
+  unlikely = np.where(logits == 0, logits, -60.0)  # exp is about 1e-26
+  keys = jax.vmap(jax.random.key)(np.zeros(4, np.uint32))[None]
+  for some in (logits, unlikely):
+    token, logprob = decoding._draw(
+      jnp.asarray(some), keys, jnp.zeros((1, 4), jnp.int32), 1.0, top_k, top_p
+    )
+    for lane, tokens in enumerate(likely):
+      assert int(token[0, lane]) in tokens
+    assert (logprob >= np.log(0.5) - 1e-5).all()
+
+
+def test_tokens_are_drawn_in_proportion_at_every_number():
+  """An inverse CDF, at both of its ends and on both sides of its steps."""
+  weights = np.array([1, 0, 2, 0, 0, 5, 0], np.float32)
+  uniform = np.array([0, 0.124, 0.126, 0.374, 0.376, _MOST], np.float32)
+  found = decoding._invert(
+    jnp.asarray(np.repeat(weights[:, None], 6, 1)), uniform, block_size=3
+  )
+  assert found.tolist() == [0, 0, 2, 2, 5, 5]
 
 
 def test_greedy_takes_the_likeliest(model, params, one_device, rng):
