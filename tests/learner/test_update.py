@@ -157,6 +157,21 @@ def test_arrays_are_aligned_with_tokens(model, params, rng):
   np.testing.assert_array_equal(rows.parent[0, 6:13], [5, 6, 7, 8, 2, 0, 11])
 
 
+def test_what_is_to_come_of_a_completion_ends_with_it(model, rng):
+  """Lanes lie one behind another, and trees do: sums stop between them."""
+  trees = _trees(rng, model)
+  rows = jax.tree.map(lambda x: x[0], pack(trees[::2], Layout(40, 1, 1)))
+  goes_on = np.asarray(update._goes_on(rows))
+  lengths = [4, 1, 2, 2]  # of the lanes, as they lie
+  expected = [on for n in lengths for on in (*[True] * (n - 1), False)]
+  assert goes_on[rows.action_mask].tolist() == expected
+  assert not goes_on[~rows.action_mask].any()
+  ones = np.where(rows.action_mask, 1.0, 0.0).astype(np.float32)
+  to_come = np.asarray(losses._sum_to_end(ones, goes_on))
+  expected = [left for n in lengths for left in range(n, 0, -1)]
+  assert to_come[rows.action_mask].tolist() == expected
+
+
 def _run(model, params, trees, mesh, layout, kl=0.0, steps=2):
   optimizer = make_optimizer(**_OPTIMIZER)
   with jax.set_mesh(mesh):
