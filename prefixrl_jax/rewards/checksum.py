@@ -4,6 +4,7 @@ import re
 from collections.abc import Sequence
 
 from prefixrl_jax.rewards import Verdict
+from prefixrl_jax.thoughts import without_thoughts
 from prefixrl_jax.types import Problem
 
 _BLOCK = re.compile(r"([a-j])((?:\d:\d){3})?(=\d)")
@@ -27,7 +28,7 @@ class ChecksumVerifier:
   ) -> list[Verdict]:
     """See `Verifier`."""
     return [
-      Verdict(float(_answers(text) == problem.answer))
+      Verdict(float(_answers(without_thoughts(text)) == problem.answer))
       for problem, text in zip(problems, texts)
     ]
 

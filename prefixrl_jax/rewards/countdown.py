@@ -15,6 +15,7 @@ from fractions import Fraction
 
 from prefixrl_jax.problems import countdown_steps
 from prefixrl_jax.rewards import Verdict, answers
+from prefixrl_jax.thoughts import without_thoughts
 from prefixrl_jax.types import Problem
 
 _LONGEST = 300  # characters of an expression
@@ -27,7 +28,7 @@ _SIGNS = (
   (re.compile(r"\\div(?![a-zA-Z])|[÷∕]"), "/"),
   (re.compile(r"[−–]"), "-"),
 )
-_FRACTION = re.compile(r"\\[dtc]?frac\s*\{([^{}]*)\}\s*\{([^{}]*)\}")
+_BRACE = re.compile(r"(\\[dtc]?frac\s*\{|\}\s*\{|[{}])")
 _EXPRESSION = re.compile(r"[\d\s+\-*/()]+")
 
 
@@ -60,7 +61,13 @@ class StepsVerifier:
   ) -> list[Verdict]:
     """See `Verifier`."""
     return [
-      Verdict(float(countdown_steps.is_solution(text, **problem.metadata)))
+      Verdict(
+        float(
+          countdown_steps.is_solution(
+            without_thoughts(text), **problem.metadata
+          )
+        )
+      )
       for problem, text in zip(problems, texts)
     ]
 
@@ -107,14 +114,32 @@ def _is_right(text: str, **puzzle) -> bool:
 
 
 def _plain(answer: str) -> str:
-  """Returns an answer with the signs of Python; \\frac may be nested."""
-  answer = answer[: 4 * _LONGEST]  # LaTeX is longer than what it says
+  """Returns an answer with the signs of Python, whole and in linear time."""
   for sign, plain in _SIGNS:
     answer = sign.sub(plain, answer)
-  count = 1
-  while count:
-    answer, count = _FRACTION.subn(r"((\1)/(\2))", answer)
-  return answer.replace("{", "(").replace("}", ")").rstrip(". ")
+  return _without_braces(" ".join(answer.split())).rstrip(". ")
+
+
+def _without_braces(answer: str) -> str:
+  r"""Returns \frac{a}{b} as ((a)/(b)), and any other brace as a bracket."""
+  said: list[str] = []
+  closed: list[str] = []  # what the open braces are to be closed with
+  for part in _BRACE.split(answer):
+    if part.startswith("\\"):
+      said.append("((")
+      closed.append(")/")  # an operand is missing unless another brace follows
+    elif part == "{":
+      said.append("(")
+      closed.append(")")
+    elif part.startswith("}"):
+      end = closed.pop() if closed else ")"
+      said.append(end)
+      if part != "}":
+        said.append("(")
+        closed.append("))" if end == ")/" else ")")
+    else:
+      said.append(part)
+  return "".join(said)
 
 
 def _value(node: ast.AST, used: Counter[int]) -> Fraction:

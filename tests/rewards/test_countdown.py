@@ -30,6 +30,15 @@ def _reward(text, *, numbers=(4, 7, 8, 8), target=24, use_all=True):
     "8 / 8 = 1\n7 - 1 = 6\nAnswer: (7 - 8 / 8) * 4 = 24",
     r"The answer is $4 \times (7 - \dfrac{8}{8})$.",
     "-(8/8 - 7) * 4",
+    # As long as one likes to write it.
+    r"\boxed{\left("
+    + " " * 3000
+    + r"7 - \frac{8}{8}"
+    + r"\, " * 900
+    + r"\right) * 4}",
+    r"\boxed{{7 - \tfrac {8} {8}} \cdot 4}",
+    "\\boxed{(7 -\n8/8) * 4}",
+    r"<think>4 * 7 or \boxed{8 * 4}?</think>(7 - 8/8) * 4",
   ],
 )
 def test_right(text):
@@ -73,7 +82,17 @@ def test_right(text):
     "+".join(["8"] * 50_000),
     "(" * 100_000,
     "(" * 140 + "(7 - 8/8) * 4" + ")" * 140 + "+0",
+    # What stands far behind counts.
+    "(7 - 8/8) * 4" + " " * 3000 + "+ 1",
+    "(7 - 8/8) * 4 = 24" + " " * 3000 + "= 25",
+    "(7 - 8/8) * 4" + r"\, " * 900 + " or 4 * 7",
+    r"(7 - 8/8) * 4 \left." + r"\!" * 2000 + r"\right] + 8",
+    "<think>(7 - 8/8) * 4</think>",
+    r"(7 - \frac{8}) * 4",
+    r"{(7 - \frac{8}{8}) * 4",
     r"\frac{" * 10_000,
+    r"\frac{" * 10_000 + "8" + "}{8}" * 10_000,
+    "{" * 50_000 + "}" * 50_000,
     r"\frac{8}{8}" * 10_000,
   ],
   ids=lambda text: text[:30],
