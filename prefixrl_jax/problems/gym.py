@@ -3,6 +3,7 @@
 Needs the extra `gym`. Difficulty is the package's own curriculum of a task.
 """
 
+import itertools
 from collections.abc import Iterator
 from typing import Any
 
@@ -12,6 +13,7 @@ from prefixrl_jax.types import UserError
 _NAMED = ("easy", "medium", "hard")
 # An entry that cannot be made is passed over; so many in a row are an error.
 _PATIENCE = 20
+_PROBED = 5  # problems that constants are tried on as answers
 
 
 def read(get: Getter) -> Parts:
@@ -43,7 +45,7 @@ def generate(draw: Draw) -> Iterator[dict[str, Any]]:
       "config.problems.task = 'gym' needs reasoning-gym: pip install"
       " 'prefixrl_jax[gym]'."
     ) from None
-  from prefixrl_jax.rewards.gym import REFUSED
+  from prefixrl_jax.rewards.gym import REFUSED, find_constant
 
   name, level = draw.name, draw.level
   if name not in DATASETS:
@@ -73,6 +75,21 @@ def generate(draw: Draw) -> Iterator[dict[str, Any]]:
     raise UserError(
       f"reasoning-gym cannot make {name} of level {level!r}: {e}."
     ) from None
+  entries = _entries(data, draw)
+  some = list(itertools.islice(entries, _PROBED))
+  constant = find_constant(name, some)
+  if constant is not None:
+    raise UserError(
+      f"config.problems.name: reasoning-gym's scorer of {name} cannot be"
+      f" trusted: it calls {constant!r} right for problems whose answers"
+      " differ. Take another task, or report this with the package's version."
+    )
+  for entry in itertools.chain(some, entries):
+    yield entry | {"dataset": name}
+
+
+def _entries(data, draw: Draw) -> Iterator[dict[str, Any]]:
+  """Yields the entries that can be made."""
   failures = 0
   for i in range(draw.size):
     try:
@@ -81,12 +98,12 @@ def generate(draw: Draw) -> Iterator[dict[str, Any]]:
       failures += 1
       if failures == _PATIENCE:
         raise UserError(
-          f"reasoning-gym could not make {name} of level {level!r} {_PATIENCE}"
-          f" times in a row: {e}. Try another level."
+          f"reasoning-gym could not make {draw.name} of level {draw.level!r}"
+          f" {_PATIENCE} times in a row: {e}. Try another level."
         ) from None
       continue
     failures = 0
-    yield entry | {"dataset": name}
+    yield entry
 
 
 def _at_level(curriculum, name: str, level: str, settings):

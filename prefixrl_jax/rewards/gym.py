@@ -1,15 +1,21 @@
 """The verifier of reasoning-gym's tasks (the extra `gym`): its own scorers.
 
 Right is a score of 1.0 and nothing less, since many scorers give nonsense a
-part of the mark. Scorers run in processes that can be killed. Those that
-execute what they are given never see model text: such a task is judged by a
-check of our own or refused, and tests look into the installed package for more.
+part of the mark, and for this problem alone: what a scorer calls right for
+others with other answers too is none. Scorers run in processes that can be
+killed. Those that execute what they are given never see model text: such a task
+is judged by a check of our own or refused, and tests look into the installed
+package for more.
 """
 
+import cmath
+import contextlib
 import functools
+import io
 import re
+import unicodedata
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 from prefixrl_jax.rewards import Verdict, answers, numbers
@@ -26,6 +32,7 @@ REFUSED = {
   "codeio": "it executes programs from its data set to make its problems",
   "composite": "it hands answers to other tasks' scorers; name those tasks",
   "game_of_life_halting": "its scorer calls any text right",
+  "propositional_logic": "(P ∨ Q) is right for most of its problems",
 }
 _TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 _LONGEST = 20_000  # characters; the largest grids have a few thousand
@@ -33,6 +40,35 @@ _MEMORY_BYTES = 4 * 2**30
 # A scorer that accepts this accepts anything, and its 1.0 says nothing.
 _ROUNDING = 1e-6
 _NONSENSE = "\N{REPLACEMENT CHARACTER}"
+# Comparisons with what is no number, or beyond all, may come out either way.
+_NOT_FINITE = re.compile(
+  r"(?<![^\W\d_])(?:s?nan|inf(?:inity)?)j?(?![^\W\d_])|∞", re.IGNORECASE
+)
+# A task's name, its problem, an answer, other problems to try that on.
+_Job = tuple[str, Mapping[str, Any], str, Sequence[Mapping[str, Any]]]
+_REFERENCES = 6  # problems of a task that an answer is tried on
+_TOO_MANY = 3  # problems with other answers that a constant is right for
+# What a policy hits upon that need not read the problem.
+CONSTANTS = (
+  *("0", "1", "-1", "2", "10", "0.0", "1e-9", "1e9", "0j", "i", "0/1", "1/1"),
+  *("True", "False", "true", "false", "yes", "no", "None", "null", "unknown"),
+  *("[]", "{}", "()", "[[]]", '""', "''", "[0]", "[1]", "[1, 2]", '{"a": 1}'),
+  *(
+    "?",
+    ".",
+    "-",
+    ",",
+    "x",
+    "a",
+    "A",
+    "a b c",
+    "1 2 3",
+    "0 0\n0 0",
+    "\\frac{0}{1}",
+  ),
+  *("nan", "inf", "-inf", "nan+nanj", "1e999"),
+  *("0" * 300, "1 " * 300, "a " * 300, "\n" * 300 + "0"),
+)
 
 
 class GymVerifier:
@@ -67,7 +103,8 @@ class GymVerifier:
       UserError: a problem is of a task that is refused.
     """
     verdicts = [Verdict(0.0)] * len(texts)
-    jobs, owners = [], []
+    jobs: list[_Job] = []
+    owners: list[int] = []
     for i, (problem, text) in enumerate(zip(problems, texts)):
       name, entry = problem.metadata["dataset"], problem.metadata["entry"]
       if name in REFUSED:
@@ -76,14 +113,24 @@ class GymVerifier:
           f" Leave problem {problem.id} out."
         )
       answer = extract_answer(text)
-      if answer is None:
+      if answer is None or not _may_be_scored(answer, entry):
         continue
       if name in CHECKED_HERE:
         verdicts[i] = Verdict(float(CHECKED_HERE[name](answer, entry)))
       else:
-        jobs.append((name, entry, answer))
+        jobs.append((name, entry, answer, ()))
         owners.append(i)
-    for i, result in zip(owners, self._pool.map(jobs)):
+    results = self._pool.map(jobs)
+    # What is not the gold answer's text must not be right for all problems.
+    doubtful = [
+      j
+      for j, (_, entry, answer, _) in enumerate(jobs)
+      if results[j] is True and not _is_gold(answer, entry)
+    ]
+    tried = [(*jobs[j][:3], references(jobs[j][0])) for j in doubtful]
+    for j, result in zip(doubtful, self._pool.map(tried)):
+      results[j] = result
+    for i, result in zip(owners, results):
       verdicts[i] = Verdict(
         float(result is True), result is TIMED_OUT, died=result is DIED
       )
@@ -105,6 +152,72 @@ def extract_answer(text: str) -> str | None:
   return given[0]
 
 
+def _may_be_scored(answer: str, entry: Mapping[str, Any]) -> bool:
+  """Says whether all numbers of an answer are finite, however written."""
+  plain = unicodedata.normalize("NFKC", answer)
+  return _is_gold(answer, entry) or not (
+    _NOT_FINITE.search(plain)
+    or any(map(_is_beyond, re.split(r"[^\w.+-]+", plain)))
+  )
+
+
+def _is_beyond(word: str) -> bool:
+  for read in (float, complex):
+    with contextlib.suppress(ValueError, OverflowError):
+      return not cmath.isfinite(read(word))
+  return False
+
+
+def find_constant(
+  name: str, entries: Sequence[Mapping[str, Any]]
+) -> str | None:
+  """Returns a constant that is right for several problems of other answers.
+
+  Args:
+    name: of a task.
+    entries: some of its problems.
+
+  Returns:
+    What shows that the task's scorer cannot be trusted; None: nothing that is
+    tried does.
+  """
+  with _quiet():
+    for constant in (*CONSTANTS, None):
+      right = [
+        (e["answer"], i)
+        for i, e in enumerate(entries)
+        if _is_right(name, e, constant or e["question"])
+      ]
+      # Of those without an answer each has one of its own.
+      golds = {i if gold is None else str(gold).strip() for gold, i in right}
+      if len(golds) >= _TOO_MANY:
+        return constant or "the question"
+  return None
+
+
+@contextlib.contextmanager
+def _quiet() -> Iterator[None]:
+  """Some tasks print on the way, or leave files open."""
+  with contextlib.redirect_stdout(io.StringIO()), warnings.catch_warnings():
+    warnings.simplefilter("ignore")
+    yield
+
+
+@functools.cache
+def references(name: str) -> list[Mapping[str, Any]]:
+  """Returns problems of a task that answers to other ones are tried on."""
+  from reasoning_gym.factory import create_dataset
+
+  entries = []
+  with _quiet():
+    data = create_dataset(name, seed=1, size=_REFERENCES)
+    for i in range(_REFERENCES):
+      # Some entries of some tasks cannot be made.
+      with contextlib.suppress(AssertionError, IndexError, ValueError):
+        entries.append(data[i])
+  return entries
+
+
 def _countdown(answer: str, entry: Mapping[str, Any]) -> bool:
   puzzle = entry["metadata"]
   return is_solution(
@@ -116,7 +229,7 @@ def _countdown(answer: str, entry: Mapping[str, Any]) -> bool:
 
 
 def _is_gold(answer: str, entry: Mapping[str, Any]) -> bool:
-  return answer == entry["answer"].strip()
+  return answer == str(entry["answer"]).strip()
 
 
 def _is_listed(answer: str, entry: Mapping[str, Any]) -> bool:
@@ -165,19 +278,52 @@ def _scorer(name: str) -> Callable[[str, Mapping[str, Any]], float]:
   return get_score_answer_fn(name)
 
 
-def _score(job: tuple[str, Mapping[str, Any], str]) -> bool:
+def _score(job: _Job) -> bool:
   """Runs in a worker."""
-  name, entry, answer = job
-  score = _scorer(name)
+  name, entry, answer, others = job
+  return (
+    _accepts(name, entry, answer)
+    and not _accepts_quietly(name, entry, _NONSENSE)
+    and not _is_for_all(name, entry, answer, others)
+  )
+
+
+def _is_for_all(name: str, entry, answer: str, others: Sequence) -> bool:
+  """Says whether most problems that have another answer accept this one.
+
+  Not all of them do for an answer to be unearned: those of a task may be of
+  more than one form. Some colourings are right for several graphs.
+  """
+  gold = entry["answer"]
+  if _is_gold(answer, entry):
+    return False
+  others = [o for o in others if gold is None or o["answer"] != gold]
+  count = sum(_accepts_quietly(name, other, answer) for other in others)
+  return count >= 2 and count > len(others) / 2
+
+
+def _is_right(name: str, entry: Mapping[str, Any], answer: str) -> bool:
+  """Judges as `GymVerifier` does, in this process."""
+  if not answer.strip() or not _may_be_scored(answer, entry):
+    return False
+  if name in CHECKED_HERE:
+    return CHECKED_HERE[name](answer, entry)
+  return (
+    _accepts_quietly(name, entry, answer)
+    and not _accepts_quietly(name, entry, _NONSENSE)
+    and not _is_for_all(name, entry, answer, references(name))
+  )
+
+
+def _accepts_quietly(name: str, entry: Mapping[str, Any], answer: str) -> bool:
+  try:
+    return _accepts(name, entry, answer)
+  except Exception:  # what a scorer makes of nonsense is its own affair
+    return False
+
+
+def _accepts(name: str, entry: Mapping[str, Any], answer: str) -> bool:
   if name in _BOARDS:
     board = tuple(map(tuple, entry["metadata"]["output"]))
     entry = {**entry, "metadata": {**entry["metadata"], "output": board}}
-  return score(answer, entry) == 1.0 and not _accepts(score, entry)
-
-
-def _accepts(score: Callable, entry: Mapping[str, Any]) -> bool:
-  """Says whether a scorer calls nonsense right, of this entry."""
-  try:
-    return score(_NONSENSE, entry) == 1.0
-  except Exception:  # what a scorer makes of nonsense is its own affair
-    return False
+  return _scorer(name)(answer, entry) == 1.0

@@ -8,6 +8,8 @@ import warnings
 
 import pytest
 
+from prefixrl_jax.problems import gym as problems_gym
+from prefixrl_jax.problems.reading import Draw
 from prefixrl_jax.rewards import gym
 from prefixrl_jax.types import Problem, UserError
 
@@ -37,7 +39,7 @@ _KNOWN = {
   "games/countdown.py": "checked here",
   "games/n_queens.py": "checked here",
   "games/puzzle24.py": "checked here",
-  "logic/propositional_logic.py": "parse_expr is a parser of its own",
+  "logic/propositional_logic.py": "refused",
 }
 
 
@@ -102,7 +104,6 @@ def test_gold_answers_are_right(verifier, entries):
   assert without == {
     "boxnet",
     "graph_color",
-    "propositional_logic",
     "rubiks_cube",
     "rush_hour",
   }
@@ -113,7 +114,6 @@ def test_gold_answers_are_right(verifier, entries):
     name: entries[name]["metadata"][key]
     for name, key in (
       ("graph_color", "possible_answer"),
-      ("propositional_logic", "example_answer"),
       ("rubiks_cube", "example_correct_answer"),
     )
   }
@@ -122,6 +122,82 @@ def test_gold_answers_are_right(verifier, entries):
     a if isinstance(a, str) else json.dumps(a) for a in examples.values()
   ]
   assert _judge(verifier, some, texts) == set(examples)
+
+
+_NO_NUMBERS = (
+  *("nan", "NaN", "-NAN", "nan+nanj", "nanj", "(nan, nan)", "nan + 3i"),
+  *("inf", "-inf", "+Infinity", "infj", "∞", "1e999", "-1e+999 + 2i", "1e999j"),
+  *("[1, NaN]", "9" * 400, "1_0e9_99", "1e٩٩٩", "ｎａｎ", "snan", "nan1"),
+)
+
+
+@pytest.mark.parametrize("text", _NO_NUMBERS, ids=lambda text: text[:20])
+def test_no_number_is_right_that_is_not_finite(verifier, entries, text):
+  for said in (text, f"<answer>{text}</answer>", f"The answer is {text}."):
+    assert not _judge(verifier, entries, [said] * len(entries))
+  entry = {"answer": "4.0 - 7.0i"}
+  assert not gym._may_be_scored(text, entry)
+  assert gym._may_be_scored(text, {"answer": text})  # the problem's own words
+
+
+@pytest.mark.parametrize(
+  "text",
+  ["1e9", "-4.0 + 7.0i", "banana", "infer", "Nancy", "1 " * 999, "[[1]]"],
+)
+def test_what_may_be_scored(text):
+  assert gym._may_be_scored(text, {"answer": "1"})
+
+
+@pytest.mark.parametrize(
+  ("name", "answer"),
+  [
+    ("complex_arithmetic", "nan"),
+    ("complex_arithmetic", "nan+nanj"),
+    ("propositional_logic", "(P ∨ Q)"),
+    ("game_of_life_halting", "no idea"),
+  ],
+)
+def test_what_is_right_for_other_problems_too_is_not_right(name, answer):
+  """Of these the package's own scorers call it right."""
+  others = gym.references(name)
+  data = reasoning_gym.create_dataset(name, size=4, seed=3)
+  assert all(gym._accepts(name, data[i], answer) for i in range(4))
+  assert not any(gym._score((name, data[i], answer, others)) for i in range(4))
+
+
+def test_an_answer_of_several_problems_may_be_right():
+  """Whether a string is isomorphic has two answers for all problems."""
+  others = gym.references("isomorphic_strings")
+  data = reasoning_gym.create_dataset("isomorphic_strings", size=8, seed=3)
+  golds = [data[i]["answer"] for i in range(8)]
+  assert set(golds) == {"True", "False"}
+  for i, gold in enumerate(golds):
+    for answer in ("True", "False"):
+      right = gym._score(("isomorphic_strings", data[i], answer, others))
+      assert right == (answer == gold)
+
+
+def test_a_task_whose_scorer_takes_a_constant_is_refused_when_drawn(
+  monkeypatch,
+):
+  from reasoning_gym import factory
+
+  make, make_config = factory.DATASETS["chain_sum"]
+  # Fakes must have names of their own: scorers are kept by name.
+  for name, constant in (("fake_a", "0"), ("fake_b", "None"), ("fake_c", None)):
+
+    class _Lenient(make):
+      taken = constant
+
+      def score_answer(self, answer, entry):
+        taken = entry["question"] if self.taken is None else self.taken
+        return float(answer in (taken, entry["answer"]))
+
+    monkeypatch.setitem(factory.DATASETS, name, (_Lenient, make_config))
+    draw = Draw(name, "", 0, 0, 50)
+    monkeypatch.setattr(gym, "references", lambda name: [])
+    with pytest.raises(UserError, match=f"{constant or 'the question'}' right"):
+      next(problems_gym.generate(draw))
 
 
 @pytest.mark.parametrize(
