@@ -162,9 +162,10 @@ class CodeVerifier:
         yield "passed" if same else "wrong"
 
   def _call(self, metadata, code) -> Iterator[str]:
-    tests, deadline, done = metadata["tests"], self._pool.deadline(), 0
+    tests, deadline, done = metadata["tests"], None, 0
     while done < len(tests):
       with self._pool.take() as sandbox:
+        deadline = deadline or self._pool.deadline()
         solution = _Solution(sandbox, self._pool, deadline)
         failed = solution.load(code)
         if failed:
@@ -175,9 +176,10 @@ class CodeVerifier:
           yield solution.call(metadata, test)
 
   def _check(self, metadata, code) -> Iterator[str]:
-    tests, deadline, done = metadata["tests"], self._pool.deadline(), 0
+    tests, deadline, done = metadata["tests"], None, 0
     while done < len(tests):
       with self._pool.take() as sandbox, self._pool.take() as checker:
+        deadline = deadline or self._pool.deadline()
         solution = _Solution(sandbox, self._pool, deadline)
         failed = solution.load(code)
         if failed:

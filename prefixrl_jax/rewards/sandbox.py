@@ -12,25 +12,24 @@ import json
 import logging
 import os
 import select
-import shutil
 import signal
 import struct
 import subprocess
 import tempfile
-import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 from prefixrl_jax.rewards import isolation
-from prefixrl_jax.rewards.inside import plain
+from prefixrl_jax.rewards.inside import folders, plain
 from prefixrl_jax.types import UserError
 
 OUTPUT_BYTES = 4 * 2**20
 _MAX_MESSAGE = 8 * OUTPUT_BYTES  # JSON writes some characters as six
 _MAX_PROCESSES = 64  # threads count; a solution starts no process
 _PATIENCE = 5  # wall-clock limit of a test, in its CPU limits
-_START_SECONDS = 30.0
+_START_SECONDS = 60.0
+_PAUSE_SECONDS = 0.5  # between two attempts to start
 _GRACE_SECONDS = 5.0  # for what is not the program's: starting, sending
 
 
@@ -55,6 +54,10 @@ class TooLong(Died):
 class OutOfTime(Exception):
   """The time given to a sandbox is over."""
 
+  def __str__(self) -> str:
+    """Says so."""
+    return "it did not answer in time"
+
 
 class Sandbox:
   """One isolated process; send a job, then messages, then close."""
@@ -69,7 +72,11 @@ class Sandbox:
     else:
       prefix = f"unsafe_subprocess_{os.getpid()}_"
       self._tmp = tempfile.mkdtemp(prefix=prefix)
-      self._start(how.command, cwd=self._tmp, env=how.environment(self._tmp))
+      try:
+        self._start(how.command, cwd=self._tmp, env=how.environment(self._tmp))
+      except BaseException:
+        os.rmdir(self._tmp)
+        raise
 
   def _start_bubblewrap(self, how):
     info, info_end = os.pipe()
@@ -104,6 +111,14 @@ class Sandbox:
   def is_alive(self) -> bool:
     """Whether the process is still there."""
     return self._process.poll() is None
+
+  def wait_until_ready(self, deadline: float) -> None:
+    """Waits until the process is there to take a job.
+
+    Raises:
+      Died, OutOfTime: see there.
+    """
+    unpack(self.receive(deadline, max_bytes=100))
 
   def send(self, message: Any, deadline: float) -> None:
     """Sends a message, waiting for the process to take it.
@@ -194,7 +209,17 @@ class Sandbox:
     if isinstance(self._how, isolation.Bubblewrap):
       os.close(self._info)
     else:
-      shutil.rmtree(self._tmp, ignore_errors=True)
+      self._remove_folder()
+
+  def _remove_folder(self):
+    # Ours, unless the solution has put something else in its place.
+    with contextlib.suppress(OSError):
+      folder = os.open(self._tmp, os.O_RDONLY | os.O_NOFOLLOW)
+      try:
+        folders.empty(folder)
+      finally:
+        os.close(folder)
+      os.rmdir(self._tmp)
 
   def __enter__(self) -> "Sandbox":
     return self
@@ -233,7 +258,6 @@ class SandboxPool:
     self._memory = memory_mb
     self._num_workers = num_workers
     self._spare: collections.deque[Sandbox] = collections.deque()
-    self._lock = threading.Lock()
     self._threads: concurrent.futures.ThreadPoolExecutor | None = None
     kinds = {"bubblewrap": _bubblewraps, "unsafe_subprocess": _subprocess}
     if sandbox not in kinds:
@@ -245,14 +269,14 @@ class SandboxPool:
 
   def _first_that_works(self, ways):
     for self._how in ways:
-      with Sandbox(self._how) as sandbox:
-        try:
-          sandbox.ask(self.job("hello"), time.monotonic() + _START_SECONDS)
+      try:
+        with Sandbox(self._how) as sandbox:
+          deadline = time.monotonic() + _START_SECONDS
+          sandbox.wait_until_ready(deadline)
+          sandbox.ask(self.job("hello"), deadline)
           return
-        except Died as e:
-          said = str(e)
-        except OutOfTime:
-          said = f"it did not start within {_START_SECONDS:.0f} seconds"
+      except (OSError, Died, OutOfTime) as e:
+        said = str(e)
     raise isolation.failure(said)
 
   def map(self, function: Callable, *arguments: Sequence) -> list[Any]:
@@ -270,25 +294,54 @@ class SandboxPool:
 
   @contextlib.contextmanager
   def take(self) -> Iterator[Sandbox]:
-    """Yields a sandbox that waits for its job; destroys it at the end."""
-    with self._lock:
-      sandbox = self._spare.popleft() if self._spare else None
-    if sandbox is not None and not sandbox.is_alive():
-      sandbox.close()
-      sandbox = None
-    sandbox = sandbox or Sandbox(self._how)
+    """Yields a sandbox that waits for its job; destroys it at the end.
+
+    How it starts is not the job's fault: that is tried for a minute, and then
+    an error of the run.
+
+    Raises:
+      UserError: none can be started; says why.
+    """
+    sandbox = self._ready_one()
     try:
       self._start_spare()
       yield sandbox
     finally:
       sandbox.close()
 
+  def _ready_one(self) -> Sandbox:
+    deadline = time.monotonic() + _START_SECONDS
+    while True:
+      sandbox = None
+      try:
+        with contextlib.suppress(IndexError):
+          sandbox = self._spare.popleft()
+          if not sandbox.is_alive():  # it may have been ready, once
+            sandbox.close()
+            sandbox = None
+        sandbox = sandbox or Sandbox(self._how)
+        sandbox.wait_until_ready(deadline)
+        return sandbox
+      except BaseException as e:
+        if sandbox is not None:
+          sandbox.close()
+        # Too many processes or files, too little memory: that may pass.
+        if not isinstance(e, (OSError, Died, OutOfTime)):
+          raise
+        if time.monotonic() + _PAUSE_SECONDS > deadline:
+          raise UserError(
+            "a sandbox does not start any more, so that nothing can be judged:"
+            f" {str(e).strip()}\nIf memory, processes (ulimit -u) or open files"
+            " (ulimit -n) are short, end other programs or lower"
+            " config.rewards.num_workers."
+          ) from e
+      time.sleep(_PAUSE_SECONDS)
+
   def _start_spare(self):
     # Not by a thread that may end before: the sandbox would die with it.
     if self._threads is not None and len(self._spare) < self._num_workers:
-      spare = Sandbox(self._how)
-      with self._lock:
-        self._spare.append(spare)
+      with contextlib.suppress(OSError):  # whoever needs it will try again
+        self._spare.append(Sandbox(self._how))
 
   def job(self, kind: str, **fields: Any) -> dict[str, Any]:
     """Returns the message that begins a job, with the limits in it."""
@@ -329,8 +382,8 @@ class SandboxPool:
       OutOfTime: total_seconds are over.
       Died: the sandbox broke down, which programs should not be able to do.
     """
-    deadline = self.deadline()
     with self.take() as sandbox:
+      deadline = self.deadline()
       sandbox.send(self.job("programs", code=code), deadline)
       for stdin in stdins:
         reply = sandbox.ask({"input": stdin}, self.patience(deadline))

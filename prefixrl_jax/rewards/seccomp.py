@@ -337,7 +337,7 @@ def filter_program(
     code += _look_at(*pair)
     for numbers in _SOLUTIONS_MAY.values():
       if numbers[column] is not None:
-        code += [(_EQUAL, 0, 1, numbers[column]), (_RETURN, 0, 0, _ALLOW)]
+        code += _allow_if(numbers[column])
     code.append(_refuse(_EPERM))
   else:
     for numbers in _NEVER.values():
@@ -357,6 +357,10 @@ def _refuse(errno):
 
 def _refuse_if(test, value, errno):
   return [(test, 0, 1, value), _refuse(errno)]
+
+
+def _allow_if(value):
+  return [(_EQUAL, 0, 1, value), (_RETURN, 0, 0, _ALLOW)]
 
 
 def _refuse_any(values):

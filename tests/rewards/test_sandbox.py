@@ -118,6 +118,46 @@ def test_runs_share_no_state_and_survive_each_other(pool):
   assert [r.stdout for r in runs] == ["False\n"] * 3
 
 
+_LEAVE = """
+import os, time
+print(sorted(os.listdir()), os.stat(".").st_mtime_ns)
+open("left", "w").write("work")
+open(".hidden", "w").write(os.getcwd())
+os.symlink("/", "link"); os.link("left", "again")
+os.mkdir("closed", 0); os.makedirs("0/1/2")
+os.open("0/1/7", os.O_CREAT, 0)
+os.mkdir("0/1/none", 0)
+for _ in range(50):
+  os.mkdir("d" * 99); os.chdir("d" * 99)
+os.mkdir("0"); open("1", "w")
+print(time.time_ns())
+time.sleep(0.05)  # the kernel's clock of files is coarse
+if input(): os._exit(3)
+"""
+
+
+def test_runs_leave_nothing_to_each_other(pool):
+  """Else work that takes longer than a test may is done in many of them."""
+  runs = list(pool.run(_LEAVE, ["\n", "x\n", "\n"]))
+  assert [r.status for r in runs] == ["ok", "error", "ok"], runs[0].stderr
+  names, changed, ended = zip(*[run.stdout.split() for run in runs])
+  assert names == ("[]",) * 3
+  # Nor do they learn when the folder was written to: it was emptied since.
+  assert int(changed[1]) > int(ended[0])
+
+
+def test_an_unsafe_subprocess_leaves_nothing_either():
+  with _small_pool(sandbox="unsafe_subprocess") as pool:
+    runs = list(pool.run(_LEAVE, ["\n", "\n", "x\n"]))
+    assert [r.status for r in runs] == ["ok", "ok", "error"]
+    assert [r.stdout.split()[0] for r in runs] == ["[]"] * 3
+    # What is there when the sandbox is closed goes too.
+    until = time.monotonic() + 30
+    with pool.take() as taken:
+      load = taken.ask(pool.job("serve", code=_LEAVE), until)
+      assert load["raised"] == "EOFError"
+
+
 @pytest.mark.parametrize(
   ("code", "status"),
   [
@@ -760,8 +800,54 @@ def test_pool_starts_the_next_ones_and_leaves_none():
   assert _sandboxed() == before
 
 
+def test_a_failed_start_costs_no_verdict(monkeypatch):
+  """Neither of the host's own process, nor of what bwrap does behind it."""
+  monkeypatch.setattr(sandbox, "_PAUSE_SECONDS", 0.01)
+  with _small_pool() as pool:
+    popen, tries = subprocess.Popen, []
+
+    def failing(command, **options):
+      tries.append(command)
+      if len(tries) % 3 == 1:
+        raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+      if len(tries) % 3 == 2:
+        command = ["sh", "-c", "echo No space left on device >&2; exit 1"]
+      return popen(command, **options)
+
+    monkeypatch.setattr(subprocess, "Popen", failing)
+    run = lambda n: next(pool.run(f"print({n})", [""])).stdout
+    assert pool.map(run, range(4)) == [f"{n}\n" for n in range(4)]
+    assert len(tries) >= 10
+    # For ever: then it is an error, and not wrong answers.
+    monkeypatch.setattr(sandbox, "_START_SECONDS", 0.2)
+    monkeypatch.setattr(
+      subprocess, "Popen", lambda *_, **options: popen("false", **options)
+    )
+    while pool._spare:
+      pool._spare.pop().close()
+    with pytest.raises(UserError, match="does not start any more"):
+      pool.map(run, [0])
+
+
+def test_a_supervisor_waits_for_room_for_a_process(monkeypatch):
+  fork, tries = os.fork, []
+
+  def failing():
+    tries.append(None)
+    if len(tries) < 3:
+      raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
+    return fork()
+
+  monkeypatch.setattr(os, "fork", failing)
+  monkeypatch.setattr(time, "sleep", lambda seconds: None)
+  if (pid := running._fork()) == 0:
+    os._exit(5)
+  assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 5
+
+
 def test_a_sandbox_serves_one_job():
   with _small_pool() as pool, pool.take() as taken:
+    assert taken.is_alive()
     taken.ask(pool.job("hello"), time.monotonic() + 20)
     with pytest.raises(sandbox.OutOfTime):
       taken.ask(pool.job("hello"), time.monotonic() + 0.3)

@@ -15,6 +15,7 @@ import signal
 import sys
 import time
 
+from .folders import empty
 from .module import make_module
 from .plain import receive, send
 
@@ -172,7 +173,12 @@ def _name(code, cpu, job, printed):
 
 
 def _programs(job):
-  """Runs the code once per input. Returns in each child, with its code."""
+  """Runs the code once per input. Returns in each child, with its code.
+
+  No run finds what the one before has left: its memory goes with its process,
+  and the only folder that it can write to is emptied.
+  """
+  folder = os.open(".", os.O_RDONLY)
   while True:
     data = receive(0)["input"].encode(errors="replace")
     stdin = os.memfd_create("stdin", os.MFD_ALLOW_SEALING)
@@ -183,7 +189,7 @@ def _programs(job):
     os.lseek(stdin, 0, os.SEEK_SET)
     out, out_end = os.pipe()
     err, err_end = os.pipe()
-    pid = os.fork()
+    pid = _fork()
     if pid == 0:
       for fd, place in ((stdin, 0), (out_end, 1), (err_end, 2)):
         os.dup2(fd, place)
@@ -200,8 +206,19 @@ def _programs(job):
     )
     for fd in pipes:
       os.close(fd)
+    empty(folder)
     stdout = stdout[: job["output_bytes"]]
     send(1, {**result, "stdout": stdout, "stderr": stderr[-_STDERR_TAIL:]})
+
+
+def _fork():
+  """Forks; a machine that has no room for a process gets some time."""
+  for pause in (0.05, 0.2, 1.0, 3.0):
+    try:
+      return os.fork()
+    except BlockingIOError:
+      time.sleep(pause)
+  return os.fork()
 
 
 def _serve(job):
@@ -235,7 +252,7 @@ def _apart(job):
     each message with CPU time of its own; None in the parent.
   """
   channel_in, channel_out = os.dup(0), os.dup(1)
-  pid = os.fork()
+  pid = _fork()
   if pid:
     send(1, {"ended": _supervise(pid, job, until=None, pipes={})["status"]})
     return None
@@ -267,7 +284,10 @@ def _hello(job):
 
 
 def main() -> None:
-  """Becomes nobody, takes a job and does it. sys.argv[1]: whom to become."""
+  """Becomes nobody, says that it is ready, takes a job and does it.
+
+  sys.argv[1]: whom to become.
+  """
   user = int(sys.argv[1])
   if user:
     os.setgroups([])
@@ -278,6 +298,7 @@ def main() -> None:
   os.umask(0o077)
   kinds = {"hello": _hello, "check": _check}
   kinds |= {"programs": _programs, "serve": _serve}
+  send(1, {"ready": True})
   job = receive(0)
   code = kinds[job["kind"]](job)
   if code is None:
