@@ -1,7 +1,6 @@
 """Reading a config's argument, and every check across its fields."""
 
 import importlib.util
-import json
 import re
 from collections.abc import Collection, Iterator
 from typing import Any
@@ -141,11 +140,6 @@ def validate(
     "config.wandb_project is set, but wandb is not installed: pip install"
     " 'prefixrl_jax[wandb]'.",
   )
-
-
-def as_json(config: ml_collections.ConfigDict) -> dict[str, Any]:
-  """Returns the config as plain JSON values, sections in their order."""
-  return json.loads(json.dumps(config.to_dict()))
 
 
 def notes(config: ml_collections.ConfigDict) -> Iterator[str]:

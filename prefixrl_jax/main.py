@@ -71,8 +71,7 @@ def _main(argv) -> None:
   # Imported here, so that --help and a mistyped flag answer at once.
   from etils import epath
 
-  from prefixrl_jax.artifacts import write_json
-  from prefixrl_jax.config import as_json, notes, validate
+  from prefixrl_jax.config import notes, validate
 
   validate(config, stages)
   for note in notes(config):
@@ -84,10 +83,7 @@ def _main(argv) -> None:
   from prefixrl_jax.session import keep_compiled_programs
 
   keep_compiled_programs()
-  pipeline = Pipeline(config, workdir, fresh=_FRESH.value)
-  if stages != ["problems"]:  # it leaves nothing
-    write_json(workdir / "config.json", as_json(config))
-  pipeline.run(stages)
+  Pipeline(config, workdir, fresh=_FRESH.value).run(stages)
 
 
 def _workdir() -> str:

@@ -3,7 +3,6 @@
 import contextlib
 import json
 import math
-import sys
 import time
 from collections.abc import Iterator
 from typing import Any
@@ -14,9 +13,12 @@ import rich.progress
 import tensorboardX
 from etils import epath
 from rich.console import Console
+from rich.text import Text
 
-from prefixrl_jax.types import UserError
+from prefixrl_jax.wandb_log import WandbLog
 
+# Between two lines about progress where there is no terminal.
+_SECONDS = 30.0
 # One event for every program that is asked of the compiler, found in the
 # persistent cache or not.
 _COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
@@ -39,16 +41,7 @@ class MetricWriter:
       wandb_project: also log there; None does not.
       resume_step: rows after this step are dropped: they will come again.
     """
-    self._wandb = None
-    if wandb_project:
-      try:
-        import wandb
-      except ImportError:
-        raise UserError(
-          "config.wandb_project is set, but wandb is not installed:"
-          " pip install 'prefixrl_jax[wandb]'."
-        ) from None
-      self._wandb = wandb.init(project=wandb_project, dir=str(directory))
+    self._wandb = WandbLog(wandb_project, directory) if wandb_project else None
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "metrics.jsonl"
     kept = []
@@ -71,7 +64,7 @@ class MetricWriter:
     self._file.write(json.dumps(row) + "\n")
     self._file.flush()
     if self._wandb:
-      self._wandb.log(metrics, step=step)
+      self._wandb.log(step, metrics)
 
   def __enter__(self) -> "MetricWriter":
     return self
@@ -95,36 +88,74 @@ def read_jsonl(path: epath.Path) -> list[dict[str, Any]]:
 
 
 class Progress:
-  """A bar with a few figures beside it; off when stderr is no terminal."""
+  """A bar with figures below it; where there is no terminal, a line at times.
 
-  def __init__(self, name: str, *, total: float):
+  Until the first update it says what keeps it waiting.
+  """
+
+  def __init__(
+    self, name: str, *, total: float, waits_for: str = "compiling …"
+  ):
     """Makes a bar that is full at `total`."""
-    self._bar = rich.progress.Progress(
+    self._console = Console(stderr=True, highlight=False)
+    self._bar = _Bar(
       rich.progress.TextColumn("{task.description}"),
-      rich.progress.BarColumn(),
+      rich.progress.BarColumn(bar_width=None),
       rich.progress.TaskProgressColumn(),
       rich.progress.TimeRemainingColumn(),
-      rich.progress.TextColumn("{task.fields[figures]}"),
-      console=Console(stderr=True),
-      disable=not sys.stderr.isatty(),
+      console=self._console,
+      disable=not self._console.is_terminal,
+      expand=True,
     )
-    self._task = self._bar.add_task(name, total=total, figures="")
+    self._name, self._total, self._waits_for = name, total, waits_for
+    self._task = self._bar.add_task(name, total=total, figures=waits_for)
+    self._said = 0.0  # when
 
   def update(self, completed: float, **figures: str) -> None:
     """Moves the bar and shows the figures."""
     text = "  ".join(f"{name} {value}" for name, value in figures.items())
     self._bar.update(self._task, completed=completed, figures=text)
+    if self._bar.disable and time.monotonic() - self._said >= _SECONDS:
+      share = completed / self._total if self._total else 1.0
+      self.log(f"{self._name}  {share:.0%}  {text}".rstrip())
 
   def log(self, text: str) -> None:
     """Prints a line above the bar, on a terminal or not."""
-    self._bar.console.print(text, soft_wrap=True, highlight=False)
+    self._said = time.monotonic()
+    self._console.print(text, soft_wrap=True, markup=False)
 
   def __enter__(self) -> "Progress":
+    if self._bar.disable and self._waits_for:
+      self.log(f"{self._name}  {self._waits_for}")
     self._bar.start()
     return self
 
   def __exit__(self, *_) -> None:
     self._bar.stop()
+
+
+class _Bar(rich.progress.Progress):
+  """Figures have a line of their own, so that the bar keeps its width."""
+
+  def get_renderables(self):
+    yield from super().get_renderables()
+    for task in self.tasks:
+      if task.fields["figures"]:
+        yield Text(
+          f"  {task.fields['figures']}", overflow="ellipsis", no_wrap=True
+        )
+
+
+@contextlib.contextmanager
+def busy(text: str) -> Iterator[None]:
+  """Says what is being done while nothing can be counted."""
+  console = Console(stderr=True, highlight=False)
+  if console.is_terminal:
+    with console.status(text):
+      yield
+  else:
+    console.print(text, soft_wrap=True, markup=False)
+    yield
 
 
 class Timers:

@@ -7,6 +7,7 @@ other settings is an error.
 
 from collections.abc import Collection
 
+from prefixrl_jax.artifacts import write_json
 from prefixrl_jax.stages import (
   collect,
   cut,
@@ -43,6 +44,9 @@ class Pipeline(Workspace):
 
   def run(self, stages: Collection[str]) -> None:
     """Runs the stages named, in their order."""
+    if set(stages) != {"problems"}:  # it leaves nothing
+      # For people; what an artifact was made from is in its manifest.
+      write_json(self.workdir / "run_config.json", self.config.to_dict())
     try:
       for name, stage in _WITH_THOSE_ON_DEMAND.items():
         if name in stages:

@@ -375,7 +375,8 @@ class Trainer:
         f"config.train.flops = {budget:.3g} is already spent on collection"
         f" ({self.ledger.training_flops():.3g}); raise it or collect less."
       )
-    self._compile()
+    with metrics_lib.busy(f"{self.name}  compiling …"):
+      self._compile()
     with (
       SignalFlag(signal.SIGTERM) as preempted,
       self._checkpointer() as checkpointer,
@@ -395,7 +396,7 @@ class Trainer:
       timers = metrics_lib.Timers()
       with (
         metrics_lib.CompilationCounter() as compilations,
-        metrics_lib.Progress(self.name, total=budget) as progress,
+        metrics_lib.Progress(self.name, total=budget, waits_for="") as progress,
         metrics_lib.MetricWriter(
           self.directory,
           wandb_project=config.wandb_project or None,
@@ -421,10 +422,10 @@ class Trainer:
           }
           writer.write(step, metrics)
           shown = metrics_lib.shown(metrics)
-          progress.update(self.ledger.training_flops(), **shown)
           if step % config.train.log_every == 0:
             figures = "  ".join(f"{k} {v}" for k, v in shown.items())
             progress.log(f"{self.name}  step {step}  {figures}")
+          progress.update(self.ledger.training_flops(), **shown)
           due = step - saved >= config.train.checkpoint_every
           if due or preempted.is_set:
             host = {"ledger": self.ledger.to_dict(), "curve": curve}

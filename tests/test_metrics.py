@@ -1,17 +1,21 @@
 """Metrics: every sink has every row once, a resumed run's too."""
 
+import io
+import re
 import sys
+import types
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from etils import epath
+from rich import console
 from tensorboardX.proto import event_pb2
 
 from prefixrl_jax import metrics
 from prefixrl_jax.metrics import CompilationCounter, MetricWriter, Timers
-from prefixrl_jax.types import Completion, UserError
+from prefixrl_jax.types import Completion
 
 
 def _write(folder, steps, resume_step=None):
@@ -48,10 +52,107 @@ def test_writes_tensorboard_events(tmp_path):
   assert scalars["a"] == (7, 7.0)
 
 
-def test_wandb_is_named_when_it_is_missing(tmp_path, monkeypatch):
-  monkeypatch.setitem(sys.modules, "wandb", None)
-  with pytest.raises(UserError, match=r"prefixrl_jax\[wandb\]"):
-    MetricWriter(epath.Path(tmp_path), wandb_project="p", resume_step=None)
+class _Wandb(types.ModuleType):
+  """Stands for wandb; fails in the call that is named."""
+
+  def __init__(self, failing):
+    super().__init__("wandb")
+    self.failing, self.rows, self.finished = failing, [], False
+
+  def _call(self, name):
+    if name == self.failing:
+      raise ConnectionError("no\nnetwork")
+
+  def init(self, **kwargs):
+    self._call("init")
+    return self
+
+  def log(self, metrics, step):
+    self._call("log")
+    self.rows.append((step, metrics))
+
+  def finish(self):
+    self._call("finish")
+    self.finished = True
+
+
+@pytest.mark.parametrize("failing", ["", "init", "log", "finish"])
+def test_no_run_is_lost_to_wandb(tmp_path, monkeypatch, caplog, failing):
+  wandb = _Wandb(failing)
+  monkeypatch.setitem(sys.modules, "wandb", wandb)
+  folder = epath.Path(tmp_path)
+  with MetricWriter(folder, wandb_project="p", resume_step=None) as writer:
+    writer.write(1, {"a": 1.0})
+    writer.write(2, {"a": 2.0})
+  rows = metrics.read_jsonl(folder / "metrics.jsonl")
+  assert [row["step"] for row in rows] == [1, 2]
+  logged = [(1, {"a": 1.0}), (2, {"a": 2.0})]
+  assert wandb.rows == ([] if failing in ("init", "log") else logged)
+  assert wandb.finished is (failing == "")
+  said = [r.getMessage() for r in caplog.records]
+  assert len(said) == (failing != "")
+  assert all("(ConnectionError: no network)" in text for text in said)
+
+
+def _console(monkeypatch, *, is_terminal):
+  """Returns what progress is written to from now on."""
+  file = io.StringIO()
+  monkeypatch.setattr(
+    metrics,
+    "Console",
+    lambda **_: console.Console(
+      file=file,
+      force_terminal=is_terminal,
+      width=100,
+      color_system=None,
+      highlight=False,
+    ),
+  )
+  return file
+
+
+def test_figures_leave_the_bar_its_width(monkeypatch):
+  file = _console(monkeypatch, is_terminal=True)
+  figures = dict.fromkeys(("FLOPs", "tried", "tokens", "c"), "123456789")
+  with metrics.Progress("collect, seed 0", total=8) as progress:
+    assert "compiling …" in file.getvalue()
+    progress.update(4, **figures)
+  # What was drawn last: the bar, and the figures under it.
+  drawn = re.sub(r"\x1b\[[?0-9;]*[A-Za-z]", "", file.getvalue())
+  *_, bar, below = drawn.split("\r")[-1].rstrip().split("\n")
+  assert "collect, seed 0" in bar
+  assert "50%" in bar
+  assert bar.count("━") > 30  # half of it
+  assert "FLOPs 123456789  tried 123456789  tokens 123456789  c" in below
+  assert "compiling" not in below
+
+
+def test_a_pipe_gets_a_line_now_and_then(monkeypatch):
+  file = _console(monkeypatch, is_terminal=False)
+  now = 1000.0
+  monkeypatch.setattr(metrics.time, "monotonic", lambda: now)
+  with metrics.Progress("collect", total=8) as progress:
+    for i in range(1, 9):
+      now += 10.0
+      progress.update(i, tried=str(10 * i))
+    now += 29.0
+    progress.log("[said]")
+    now += 29.0
+    progress.update(8, tried="90")
+  assert file.getvalue().splitlines() == [
+    "collect  compiling …",
+    "collect  38%  tried 30",
+    "collect  75%  tried 60",
+    "[said]",
+  ]
+
+
+@pytest.mark.parametrize("is_terminal", [True, False])
+def test_says_that_it_compiles(monkeypatch, is_terminal):
+  file = _console(monkeypatch, is_terminal=is_terminal)
+  with metrics.busy("rl seed 0  compiling …"):
+    pass
+  assert "rl seed 0  compiling …" in file.getvalue()
 
 
 def test_timers_add_up_and_start_anew(monkeypatch):

@@ -487,6 +487,9 @@ def test_a_signal_leaves_a_workdir_that_goes_on(
       process.send_signal(number)
   process.stderr.close()
   assert process.wait() == code, "".join(lines)
+  kept = json.loads((tmp_path / "run_config.json").read_text())
+  assert kept["train"]["max_steps"] == 12
+  assert kept["run_arms"] == ["prefixrl"]
   assert said in lines[-1]
   assert "Traceback" not in "".join(lines)
   again = subprocess.run(

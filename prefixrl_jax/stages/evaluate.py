@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from prefixrl_jax import metrics
 from prefixrl_jax.artifacts import write_json
 from prefixrl_jax.evals.evaluate import Sample, by_fraction, without_prefix
 from prefixrl_jax.evals.results import write_results
@@ -23,7 +24,8 @@ def run(work: Workspace) -> None:
       work.need(work.run_artifact("train", arm, seed), "train")
       params = make_trainer(work, data, arm, seed).trained_params()
     artifact.begin()
-    results, samples, given_away = _evaluate(work, params, data, seed)
+    with metrics.busy(f"evaluate, {arm} seed {seed} …"):
+      results, samples, given_away = _evaluate(work, params, data, seed)
     write_results(artifact.directory / "results.parquet", results)
     write_json(
       artifact.directory / "samples.json",

@@ -50,7 +50,9 @@ def _import(work: Workspace, artifact: Artifact, seed: int) -> None:
     files = find_files(file, "config.traces.file")
     rows = read_foreign(files, **fields)
   artifact.begin()
-  with metrics.Progress(f"import, seed {seed}", total=1.0) as progress:
+  with metrics.Progress(
+    f"import, seed {seed}", total=1.0, waits_for="reading …"
+  ) as progress:
     imported = import_traces(
       rows,
       problems,
