@@ -53,7 +53,12 @@ def export(
   tensors = list(importing.tensors(params, family))
   itemsize = jnp.dtype(dtype).itemsize
   sizes = {t.name: itemsize * math.prod(t.shape) for t in tensors}
-  files = _divide(sizes, tensors, importing.tensor_files(source), max_bytes)
+  before = importing.tensor_files(source)
+  weights = FAMILIES[family].weights
+  tied = all(t.ours != "head" for t in tensors)
+  for name, other in importing.stored_names(weights, tied, before).items():
+    before[name] = before[other]
+  files = _divide(sizes, tensors, before, max_bytes)
   ours = importing.by_name(params)
   everywhere = sharding.replicated(next(iter(ours.values())).sharding.mesh)
 

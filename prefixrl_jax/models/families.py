@@ -66,7 +66,7 @@ def read_settings(theirs: Mapping, file: str) -> dict:
     UserError: an unknown family, or a setting that is missing or changes the
       computation in a way the decoder does not know.
   """
-  family = FAMILIES.get(theirs.get("model_type", ""))
+  family = FAMILIES.get(str(theirs.get("model_type")))
   if family is None:
     raise UserError(
       f"{file}: model_type {theirs.get('model_type')!r} is not known; known are"
@@ -88,6 +88,8 @@ def read_settings(theirs: Mapping, file: str) -> dict:
     raise UserError(f"{file}: {e}") from None
   except KeyError as e:
     raise UserError(f"{file} lacks {e}.") from None
+  except (TypeError, ValueError, AttributeError, ArithmeticError) as e:
+    raise UserError(f"{file}: a setting is of the wrong kind: {e}.") from None
 
 
 # -- settings ------------------------------------------------------------------
@@ -99,41 +101,61 @@ _NEUTRAL: dict[str, tuple] = {
   "attention_multiplier": (None,),
   "attn_logit_softcapping": (None,),
   "clip_qkv": (None,),
-  "embedding_multiplier": (None,),
+  "embedding_multiplier": (None, 1.0),
   "final_logit_softcapping": (None,),
-  "hidden_act": ("silu", None),
-  "hidden_activation": (None,),
-  "logit_scale": (None,),
-  "logits_scaling": (None,),
+  "hidden_act": ("silu", "swish", None),
+  "hidden_activation": (None, "silu", "swish"),
+  "logit_scale": (None, 1.0),
+  "logits_scaling": (None, 1.0),
   "mlp_bias": (False, None),
   "no_rope_layers": (None,),
   "num_experts": (None, 0),
   "num_local_experts": (None, 0),
   "partial_rotary_factor": (None, 1.0),
-  "pretraining_tp": (1, None),
   "query_pre_attn_scalar": (None,),
-  "residual_multiplier": (None,),
+  "residual_multiplier": (None, 1.0),
   "rope_local_base_freq": (None,),
   "sliding_window": (None,),
   "use_bidirectional_attention": (False, None),
   "use_sliding_window": (False, None),
 }
 
+# What a rotary embedding of one of the known types does not look at: types that
+# do are refused by their name.
+_OF_OTHER_ROPES = (
+  "attention_factor",
+  "beta_fast",
+  "beta_slow",
+  "factor",
+  "high_freq_factor",
+  "long_factor",
+  "low_freq_factor",
+  "mscale",
+  "mscale_all_dim",
+  "original_max_position_embeddings",
+  "short_factor",
+  "truncate",
+)
 _FULL, _SLIDING = "full_attention", "sliding_attention"
 
 
 def _common(theirs, *, tied=False) -> dict:
   """Fields that mean the same everywhere; `tied` is what silence means."""
-  heads = theirs["num_attention_heads"]
-  return dict(
+  heads, width = theirs["num_attention_heads"], theirs["hidden_size"]
+  sizes = dict(
     num_layers=theirs["num_hidden_layers"],
-    width=theirs["hidden_size"],
+    width=width,
     num_heads=heads,
     num_kv_heads=theirs.get("num_key_value_heads") or heads,
-    head_dim=theirs.get("head_dim") or theirs["hidden_size"] // heads,
+    head_dim=theirs.get("head_dim") or width // heads,
     mlp_width=theirs["intermediate_size"],
     vocab_size=theirs["vocab_size"],
-    norm_eps=theirs["rms_norm_eps"],
+  )
+  for name, size in sizes.items():
+    if type(size) is not int or size < 1:
+      raise ValueError(f"{name} is {size!r}, no positive whole number")
+  return sizes | dict(
+    norm_eps=float(theirs["rms_norm_eps"]),
     tied_head=theirs.get("tie_word_embeddings", tied),
   )
 
@@ -169,7 +191,9 @@ def _rope(theirs, kind="", base=10_000.0) -> dict:
       "rope_scaling", rope_type, "of rope_type default, linear or llama3"
     )
   for name, value in rope.items():
-    if value is not None and (name, value) != ("partial_rotary_factor", 1.0):
+    if value is None or name in _OF_OTHER_ROPES:
+      continue
+    if (name, value) != ("partial_rotary_factor", 1.0):
       raise _Unsupported(f"rope_parameters.{name}", value, "left out")
   return dict(rope_base=float(base), rope_scaling=scaling)
 
@@ -209,6 +233,10 @@ def _llama(theirs):
 
 def _mistral(theirs):
   every = lambda i: True
+  # transformers does not look at layer_types here: all layers are alike.
+  expected = _SLIDING if theirs["sliding_window"] else _FULL
+  if {*(theirs.get("layer_types") or [expected])} != {expected}:
+    raise _Unsupported("layer_types", theirs["layer_types"], "left out")
   return _common(theirs) | _alike(theirs, theirs["sliding_window"], every)
 
 
@@ -392,11 +420,10 @@ _GEMMA: dict[str, Any] = dict(
 # By config.json's model_type.
 FAMILIES: dict[str, Family] = {
   "llama": Family(_llama, _LLAMA),
-  "mistral": Family(
-    _mistral, _LLAMA, ("sliding_window",), {"layer_types": (None,)}
-  ),
+  "mistral": Family(_mistral, _LLAMA, ("sliding_window",)),
   "smollm3": Family(_smollm3, _LLAMA, (*_WINDOWS, "no_rope_layers")),
-  "qwen2": Family(_qwen2, _LLAMA | _BIASES, _WINDOWS),
+  # Qwen2 has its biases whatever attention_bias says.
+  "qwen2": Family(_qwen2, _LLAMA | _BIASES, (*_WINDOWS, "attention_bias")),
   "qwen3": Family(_qwen3, _LLAMA | _QK_NORMS, _WINDOWS),
   "qwen3_moe": Family(
     _qwen3_moe,

@@ -12,7 +12,7 @@ import math
 import re
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -42,6 +42,11 @@ SIDE_FILES = (
 # whole on the host.
 READ_BYTES = 1 << 23
 INDEX = "model.safetensors.index.json"
+# Buffers that some programs save; they are computed from config.json.
+_COMPUTED = re.compile(
+  r"(?:^|\.)rotary_emb(?:_local|_global)?"
+  r"\.(?:original_)?(?:inv_freq|cos_cached|sin_cached)$"
+)
 _DTYPES = ("F64", "F32", "F16", "BF16")
 
 
@@ -143,15 +148,17 @@ def load_params(
   weights = FAMILIES[family].weights
   abstract = transformer.abstract_params(config, mesh)
   files, problems = _open_files(folder)
+  stored = stored_names(weights, config.tied_head, files)
   wanted: dict[str, str] = {}
   for name, ours, _, shape in tensors(abstract, family):
     if name in wanted:
       problems.append(f"{name} is used twice, for {wanted[name]} and {ours}")
     wanted[name] = ours
-    if name not in files:
+    source = stored.get(name, name)
+    if source not in files:
       problems.append(f"{name} is missing")
       continue
-    tensor = files[name].get_slice(name)
+    tensor = files[source].get_slice(source)
     found = tuple(tensor.get_shape())
     if found != shape:
       problems.append(f"{name} has shape {found}, expected {shape}")
@@ -164,6 +171,7 @@ def load_params(
   problems += [
     f"{name} is unexpected"
     for name in sorted(files.keys() - wanted.keys() - ignored)
+    if not _COMPUTED.search(name)
   ]
   if problems:
     raise UserError(
@@ -180,6 +188,7 @@ def load_params(
       places, inner = bounds[: len(stacked)], bounds[len(stacked) :]
       for place in itertools.product(*places):
         name = weight.name.format(*place)
+        name = stored.get(name, name)
         at = tuple(i - b.start for i, b in zip(place, places))
         _read(files[name].get_slice(name), inner, shape, weight, value[at])
       return value
@@ -207,6 +216,24 @@ def load_params(
     )
 
   return jax.tree_util.tree_map_with_path(load, abstract)
+
+
+def stored_names(
+  weights: Mapping[str, Weight], tied: bool, there: Collection[str]
+) -> dict[str, str]:
+  """Returns the names of tensors that a folder has under another name.
+
+  Of a tied model some programs save the head alone; it is the embedding too.
+
+  Args:
+    weights: of the family.
+    tied: whether head and embedding are one.
+    there: the names that the folder has.
+  """
+  embedding, head = weights["embedding"].name, weights["head"].name
+  if tied and embedding not in there and head in there:
+    return {embedding: head}
+  return {}
 
 
 def to_hugging_face(
@@ -380,6 +407,10 @@ def _read_json(folder: epath.Path, name: str) -> dict[str, Any]:
   if not path.exists():
     raise UserError(f"{path} is missing.")
   try:
-    return json.loads(path.read_text())
-  except json.JSONDecodeError as e:
-    raise UserError(f"{path} is not JSON: {e}.") from None
+    content = json.loads(path.read_text())
+  except (OSError, ValueError, RecursionError) as e:
+    said = " ".join(str(e).split())
+    raise UserError(f"{path} cannot be read as JSON: {said}.") from None
+  if not isinstance(content, dict):
+    raise UserError(f"{path} is no JSON object.")
+  return content

@@ -14,7 +14,7 @@ import pytest
 import safetensors
 from etils import epath
 from make_goldens import MODELS
-from safetensors.numpy import load_file
+from safetensors.numpy import load_file, save_file
 
 from prefixrl_jax import checkpoints
 from prefixrl_jax.batches import TrainState
@@ -278,6 +278,28 @@ def _config(folder, **fields):
 
 def _run(workdir, config):
   Pipeline(config, epath.Path(workdir), fresh=False).run(("export",))
+
+
+def test_exports_a_tied_model_that_was_stored_as_its_head(tmp_path, one_device):
+  """In files as before: the embedding goes where the head was."""
+  source = tmp_path / "source"
+  source.mkdir()
+  make_goldens.write_model("gemma2", source)
+  tensors = load_file(source / _WEIGHTS)
+  whole = _load(source, one_device)
+  tensors["lm_head.weight"] = tensors.pop("model.embed_tokens.weight")
+  (source / _WEIGHTS).unlink()
+  names = sorted(tensors)
+  index = {name: f"part-{i % 2}.safetensors" for i, name in enumerate(names)}
+  for file in {*index.values()}:
+    part = {name: tensors[name] for name in names if index[name] == file}
+    save_file(part, source / file)
+  (source / _INDEX).write_text(json.dumps({"weight_map": index}))
+  params = _load(source, one_device)
+  _assert_same(params, whole)
+  size = sum(x.nbytes for x in tensors.values())
+  _export(tmp_path / "out", source, params, max_bytes=size - 1)
+  _assert_same(_load(tmp_path / "out", one_device), whole)
 
 
 @pytest.fixture

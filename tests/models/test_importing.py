@@ -109,6 +109,161 @@ def test_loads_tied_embeddings(tmp_path, params, one_device):
   assert "head" not in importing.load_params(folder, config, one_device)
 
 
+def test_a_tied_model_may_be_stored_as_its_head_alone(
+  tmp_path, params, one_device
+):
+  """As safetensors' own save_model leaves it; transformers 5 loads it so."""
+  tensors = _theirs(params)
+  del tensors["model.embed_tokens.weight"]
+  tensors["lm_head.weight"] = np.asarray(params["embedding"])
+  (tmp_path / "tied").mkdir()
+  tied = _write(tmp_path / "tied", tensors, 3, tie_word_embeddings=True)
+  config = importing.read_config(tied, **_READ)
+  loaded = importing.load_params(tied, config, one_device)
+  np.testing.assert_array_equal(loaded["embedding"], params["embedding"])
+  assert "head" not in loaded
+  untied = _write(tmp_path, tensors)
+  with pytest.raises(UserError, match=r"embed_tokens\.weight is missing"):
+    importing.load_params(
+      untied, importing.read_config(untied, **_READ), one_device
+    )
+
+
+@pytest.mark.parametrize(
+  "name",
+  [
+    "model.layers.0.self_attn.rotary_emb.inv_freq",
+    "model.layers.1.self_attn.rotary_emb.original_inv_freq",
+    "model.layers.1.self_attn.rotary_emb.cos_cached",
+    "model.rotary_emb.inv_freq",
+    "model.rotary_emb_local.inv_freq",
+    "rotary_emb.sin_cached",
+  ],
+)
+def test_buffers_that_config_json_gives_are_passed_over(
+  tmp_path, params, one_device, name
+):
+  folder = _write(tmp_path, _theirs(params) | {name: np.ones(4, np.float32)})
+  config = importing.read_config(folder, **_READ)
+  loaded = importing.load_params(folder, config, one_device)
+  jax.tree.map(np.testing.assert_array_equal, loaded, params)
+
+
+@pytest.mark.parametrize(
+  "name",
+  [
+    "model.layers.0.self_attn.extra.weight",
+    "model.layers.0.self_attn.rotary_emb.weight",
+    "model.layers.0.self_attn.inv_freq",
+    "model.layers.0.my_rotary_emb.inv_freq",
+  ],
+)
+def test_no_other_tensor_is_passed_over(tmp_path, params, one_device, name):
+  folder = _write(tmp_path, _theirs(params) | {name: np.ones(4, np.float32)})
+  config = importing.read_config(folder, **_READ)
+  with pytest.raises(UserError, match=f"{name} is unexpected"):
+    importing.load_params(folder, config, one_device)
+
+
+@pytest.mark.parametrize(
+  "settings",
+  [
+    {"pretraining_tp": 2},
+    {"rope_scaling": {"type": "default", "factor": 1.0}},
+    {"rope_scaling": {"rope_type": "default", "factor": 8.0}},
+    {"rope_scaling": {"type": None, "original_max_position_embeddings": 8}},
+    {"rope_scaling": {}},
+    {"rope_parameters": {"rope_type": "default", "beta_fast": 32}},
+    {"rope_parameters": {"partial_rotary_factor": 1.0}},
+    {"logits_scaling": 1.0, "embedding_multiplier": 1, "logit_scale": 1.0},
+    {"residual_multiplier": 1.0, "hidden_act": "swish"},
+    {"hidden_activation": "silu", "mlp_bias": False, "attention_bias": None},
+    {"num_experts": 0, "clip_qkv": None, "use_sliding_window": False},
+    {"sliding_window": None, "layer_types": ["full_attention"] * 2},
+    {"quantization_config": {}},
+    {"tie_word_embeddings": False, "head_dim": 8, "rope_theta": None},
+  ],
+)
+def test_settings_that_change_nothing_are_passed_over(
+  tmp_path, model, params, settings
+):
+  folder = _write(tmp_path, _theirs(params), **settings)
+  assert importing.read_config(folder, **_READ) == model
+
+
+def test_what_other_types_of_rope_scaling_use_is_passed_over(tmp_path, params):
+  scaling = {"type": "linear", "factor": 2.0, "beta_fast": 32}
+  folder = _write(tmp_path, _theirs(params), rope_scaling=scaling)
+  [kind] = {*importing.read_config(folder, **_READ).layer_kinds}
+  assert (kind.rope_scaling.kind, kind.rope_scaling.factor) == ("linear", 2.0)
+
+
+@pytest.mark.parametrize(
+  ("types", "window", "is_right"),
+  [
+    (["sliding_attention"] * 2, 7, True),
+    (["full_attention"] * 2, None, True),
+    (["full_attention"] * 2, 7, False),
+    (["sliding_attention", "full_attention"], 7, False),
+  ],
+)
+def test_mistral_may_say_what_its_layers_are(
+  tmp_path, params, types, window, is_right
+):
+  settings = dict(model_type="mistral", sliding_window=window)
+  plain = _write(tmp_path, _theirs(params), **settings)
+  expected = importing.read_config(plain, **_READ)
+  said = _write(tmp_path, _theirs(params), layer_types=types, **settings)
+  if is_right:
+    assert importing.read_config(said, **_READ) == expected
+  else:
+    with pytest.raises(UserError, match="layer_types"):
+      importing.read_config(said, **_READ)
+
+
+@pytest.mark.parametrize(
+  ("content", "message"),
+  [
+    (b"{", "config.json cannot be read as JSON"),
+    (b"\xff", "config.json cannot be read as JSON"),
+    (b"[" * 100_000, "config.json cannot be read as JSON"),
+    (b"", "config.json cannot be read as JSON"),
+    (b"[1]", "config.json is no JSON object"),
+    (b"{}", "config.json: model_type None is not known"),
+    (b'{"model_type": "llama"}', "config.json lacks 'num_attention_heads'"),
+  ],
+)
+def test_a_config_that_is_none_is_one_line(tmp_path, content, message):
+  (tmp_path / "config.json").write_bytes(content)
+  with pytest.raises(UserError, match=message) as e:
+    importing.read_config(epath.Path(tmp_path), **_READ)
+  assert "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+  "settings",
+  [
+    {"hidden_size": "24"},
+    {"hidden_size": 0},
+    {"num_attention_heads": -6},
+    {"num_hidden_layers": 2.5},
+    {"vocab_size": None},
+    {"rms_norm_eps": "small"},
+    {"rope_scaling": "linear"},
+    {"rope_scaling": [1]},
+    {"rope_scaling": {"type": "linear", "factor": None}},
+    {"rope_theta": "x"},
+    {"model_type": ["llama"]},
+    {"layer_types": 3},
+  ],
+)
+def test_settings_of_the_wrong_kind_are_one_line(tmp_path, params, settings):
+  folder = _write(tmp_path, _theirs(params), **settings)
+  with pytest.raises(UserError, match=r"config\.json: ") as e:
+    importing.read_config(folder, **_READ)
+  assert "\n" not in str(e.value)
+
+
 def test_names_every_wrong_tensor(tmp_path, params, one_device):
   tensors = _theirs(params)
   del tensors["model.norm.weight"]
@@ -383,8 +538,8 @@ def test_says_what_to_do_instead(tmp_path, params):
   assert "unquantised" in message(quantization_config={"bits": 4})
   assert "it must be False" in message(mlp_bias=True)
   assert "lacks 'factor'" in message(rope_scaling={"rope_type": "linear"})
-  assert "beta_fast" in message(
-    rope_parameters={"rope_type": "default", "beta_fast": 32}
+  assert "mrope_section" in message(
+    rope_parameters={"rope_type": "default", "mrope_section": [2, 1, 1]}
   )
   assert "one a layer" in message(model_type="qwen2", layer_types=["full"])
   assert "mlp_only_layers = [0]" in message(
