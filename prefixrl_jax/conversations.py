@@ -147,10 +147,16 @@ def reasoning(fields: Mapping) -> str:
   Raises:
     NotText: it holds something else.
   """
-  for name in REASONING:
-    if found := _thought(fields.get(name)):
-      return found
-  return ""
+  found = (read_thoughts(fields.get(name)) for name in REASONING)
+  return next(filter(None, found), "")
+
+
+def has_parts(value: Any) -> bool:
+  """Says whether a value is a content in parts, each with a type."""
+  known = (*_SPOKEN_PARTS, *_THOUGHT_PARTS)
+  return isinstance(value, list) and any(
+    isinstance(part, Mapping) and part.get("type") in known for part in value
+  )
 
 
 def read_content(content: Any) -> Said:
@@ -168,7 +174,7 @@ def read_content(content: Any) -> Said:
     if isinstance(part, Mapping):
       form = part.get("type") or ("text" if part.get("text") else None)
       if form in _THOUGHT_PARTS or part.get("thought") is True:
-        thoughts.append(_thought({**part, "thought": None}))
+        thoughts.append(read_thoughts({**part, "thought": None}))
       elif form in _SPOKEN_PARTS:
         aloud.append(_text(part.get("text")))
       else:
@@ -183,15 +189,15 @@ def _role(message: Mapping) -> str:
   return said.casefold() if isinstance(said, str) else ""
 
 
-def _thought(value: Any) -> str:
+def read_thoughts(value: Any) -> str:
   """Returns the text of a field or part of reasoning."""
   if isinstance(value, list):
-    return "\n".join(filter(None, map(_thought, value)))
+    return "\n".join(filter(None, map(read_thoughts, value)))
   if not isinstance(value, Mapping):
     return _text(value).strip()
   for name in (*REASONING, "text", "summary", "content"):
     if value.get(name):
-      return _thought(value[name])
+      return read_thoughts(value[name])
   raise NotText(f"thoughts of type {value.get('type')!r} without a text")
 
 

@@ -126,6 +126,7 @@ _COMMON: Tree = {
     "problem_field": Field(TEXT, "column; empty: guessed"),
     "id_field": Field(TEXT, "column; empty: guessed"),
     "text_field": Field(TEXT, "column; empty: guessed"),
+    "reasoning_field": Field(TEXT, "column of thoughts; empty: guessed"),
     "model_field": Field(TEXT, "column; empty: guessed"),
     "finish_field": Field(TEXT, "column; empty: guessed"),
     "verdict_field": Field(TEXT, "column; empty: guessed"),

@@ -4,6 +4,7 @@ Every verifier leaves thoughts out by it, and imported traces are read by it.
 """
 
 import re
+from collections.abc import Collection
 from typing import NamedTuple
 
 
@@ -16,6 +17,12 @@ class Delimiters(NamedTuple):
   begin: str
   end: str
   wrapping: str = ""
+
+  @property
+  def literal(self) -> tuple[str, str]:
+    """Begin and end as one writes them, where no choice is in them."""
+    begin, end = (re.sub(r"\\(.)", r"\1", x) for x in (self.begin, self.end))
+    return begin, end
 
 
 _TAGS = ("think", "thinking", "thought", "thoughts", "reasoning", "seed:think")
@@ -83,11 +90,67 @@ def split(text: str) -> Split:
     stop = marks[last + 1].start()
     thoughts.append(text[marks[last + 1].end() :])
   answer = text[start:stop]
-  if wrapping:
-    answer = re.sub(wrapping, "", answer, flags=re.IGNORECASE)
-  return Split("\n".join(thoughts), answer, is_open)
+  return Split("\n".join(thoughts), _unwrapped(answer, wrapping), is_open)
 
 
 def without_thoughts(text: str) -> str:
   """Returns what a text says aloud: neither thoughts nor drafts in them."""
   return split(text).answer
+
+
+def marks_of_model(controls: Collection[str], template: str) -> tuple[str, str]:
+  """Returns how a model marks its thoughts: what most write if nothing says.
+
+  Args:
+    controls: its control tokens.
+    template: its chat template's source.
+  """
+  known = [d.literal for d in DELIMITERS]
+  is_token = lambda marks: all(mark in controls for mark in marks)
+  is_shown = lambda marks: all(mark in template for mark in marks)
+  return max(known, key=lambda marks: (is_token(marks), is_shown(marks)))
+
+
+def respelled(
+  text: str, marks: tuple[str, str], *, begun: bool = False
+) -> list[str]:
+  """Returns a reply with other marks: its text and its marks in turns.
+
+  White space stays as it is.
+
+  Args:
+    text: with delimiters of any row of the table.
+    marks: what thoughts are to begin and to end with.
+    begun: the prompt has begun the thoughts: the reply does not do so again,
+      and ends them at once if it has none.
+  """
+  parts = [""]
+  end = 0  # of the mark before
+  wrapping = ""
+  is_open = begun
+  for mark in _MARK.finditer(text):
+    kind = str(mark.lastgroup)
+    delimiters = DELIMITERS[int(re.sub(r"\D", "", kind))]
+    parts[-1] += _unwrapped(text[end : mark.start()], wrapping)
+    if kind.startswith("end"):
+      if not is_open and len(parts) == 1:  # a prompt elsewhere has begun them
+        parts = ["", marks[0], "\n" + parts[0].lstrip("\n")]
+      parts += [marks[1], ""]
+    elif not is_open:
+      parts += [marks[0], ""]
+    elif len(parts) > 1:
+      parts[-1] += "\n"  # a channel of thoughts behind another one
+    is_open = kind.startswith("begin")
+    wrapping = "" if delimiters.literal == marks else delimiters.wrapping
+    end = mark.end()
+  rest = _unwrapped(text[end:], wrapping)
+  if begun:
+    if len(parts) == 1 and not end:
+      return ["", marks[1], "\n\n" + rest.lstrip()]
+    parts[0] = parts[0].lstrip()
+  parts[-1] += rest
+  return parts
+
+
+def _unwrapped(text: str, wrapping: str) -> str:
+  return re.sub(wrapping, "", text, flags=re.IGNORECASE) if wrapping else text

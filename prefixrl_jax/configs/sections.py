@@ -37,6 +37,7 @@ def traces() -> dict[str, Any]:
     problem_field="",
     id_field="",
     text_field="",
+    reasoning_field="",
     model_field="",
     finish_field="",
     verdict_field="",

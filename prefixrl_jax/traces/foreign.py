@@ -5,12 +5,27 @@ docs/imported_traces.md has the columns that are understood.
 
 import dataclasses
 import hashlib
-from collections.abc import Collection, Iterator, Sequence
-from typing import Any
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 from etils import epath
 
-from prefixrl_jax.rows import read_rows
+from prefixrl_jax import thoughts
+from prefixrl_jax.conversations import (
+  REASONING,
+  NotText,
+  Said,
+  first_reply,
+  has_parts,
+  kind,
+  messages,
+  read_content,
+  read_thoughts,
+  reasoning,
+  unpacked,
+  user_text,
+)
+from prefixrl_jax.rows import Row, read_rows
 from prefixrl_jax.types import UserError
 
 # Names that are looked for, in this order, where the config gives none.
@@ -38,14 +53,33 @@ GUESSES: dict[str, tuple[str, ...]] = {
     "content",
     "solution",
   ),
+  "reasoning_field": (
+    *REASONING,
+    "reasoning_trace",
+    "reasoning_traces",
+    "thinking_trajectory",
+    "thinking_trajectories",
+    "cot",
+    "long_cot",
+  ),
   "model_field": ("model", "source_model", "generator"),
   "finish_field": ("finish_reasons", "finish_reason"),
   "verdict_field": ("correct", "is_correct", "correctness_math_verify"),
 }
 # Reasons that serving programs give for an end of the model's own; with none
 # given it may have been one.
-_ENDED = ("stop", "eos", "eos_token", "end_turn", "stop_sequence", "true")
-_UNSAID = (None, "")
+_ENDED = (
+  "stop",
+  "eos",
+  "eos_token",
+  "end_turn",
+  "stop_sequence",
+  "completed",
+  "true",
+)
+# Where they keep a reason with what belongs to it, and a reply.
+_REASON_KEYS = ("type", "reason", "finish_reason", "stop_reason", "value")
+_REPLY_KEYS = ("message", "choices", "outputs")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +93,15 @@ class ForeignTrace:
   model: str
   finished: bool
   verdict: bool | None  # the file's own, if it has one
+  flaw: str = ""  # why it cannot be used, if it cannot
+
+
+class _Text(NamedTuple):
+  """A text that a column's value holds, with the fields that are its own."""
+
+  said: Said
+  own: Mapping[str, Any] = {}
+  flaw: str = ""
 
 
 def digest(path: epath.Path) -> str:
@@ -90,12 +133,12 @@ def read_foreign(
       return {c for name in names.values() for c in name.split(",")}
 
     is_first = True
-    for place, _, row, share, _ in read_rows(file, choose):
+    for row in read_rows(file, choose):
       if is_first:
-        _check_optional(row, names, place)
+        _check_optional(row, names)
         is_first = False
-      traces = list(_foreign_traces(row, names, place, writer))
-      yield (i + share) / len(files), traces
+      traces = list(_foreign_traces(row, names, writer))
+      yield (i + row.share) / len(files), traces
 
 
 def _resolve(place: str, columns: Sequence[str], fields) -> dict[str, str]:
@@ -116,85 +159,131 @@ def _resolve(place: str, columns: Sequence[str], fields) -> dict[str, str]:
         f"{place}: has the columns {', '.join(columns)}; none is"
         f" config.traces.{field} (looked for: {tried}). Name the columns of"
         " the problem (problem_field or id_field) and of the traces"
-        " (text_field), and if there are any model_field, finish_field,"
-        " verdict_field."
+        " (text_field), and if there are any reasoning_field, model_field,"
+        " finish_field, verdict_field."
       )
   return names
 
 
-def _check_optional(row, names, place) -> None:
+def _check_optional(row: Row, names: Mapping[str, str]) -> None:
   """Raises UserError for a name that neither row nor its traces have."""
-  known = {*row, *(key for _, own in _row_texts(row, names) for key in own)}
-  for field in ("model_field", "finish_field", "verdict_field"):
+  known = {*row.fields, *(k for t in _row_texts(row, names) for k in t.own)}
+  for field in (
+    "reasoning_field",
+    "model_field",
+    "finish_field",
+    "verdict_field",
+  ):
     if names[field] and names[field] not in known:
       raise UserError(
-        f"{place}: has no {names[field]!r} (config.traces.{field}); there are"
-        f" {', '.join(sorted(known))}."
+        f"{row.place}: has no {names[field]!r} (config.traces.{field}); there"
+        f" are {', '.join(sorted(known))}."
       )
 
 
-def _row_texts(row, names) -> list[tuple[str, dict[str, Any]]]:
+def _row_texts(row: Row, names: Mapping[str, str]) -> list[_Text]:
+  """Returns a row's traces; one without a text if it has none."""
   columns = names["text_field"].split(",")
-  return [found for column in columns for found in _texts(row.get(column))]
+  texts = [text for c in columns for text in _texts(row.fields.get(c))]
+  return texts or [_Text(Said("", ""))]
 
 
-def _foreign_traces(row, names, place, writer) -> Iterator[ForeignTrace]:
+def _foreign_traces(
+  row: Row, names: Mapping[str, str], writer: str
+) -> Iterator[ForeignTrace]:
   texts = _row_texts(row, names)
-  for i, (text, own) in enumerate(texts or [("", {})]):
+  flaw, problem = row.flaw, ""
+  try:
+    problem = user_text(row.fields.get(names["problem_field"]))
+  except NotText as e:
+    flaw = flaw or f"its problem is {e}"
+  problem_id = row.fields.get(names["id_field"])
+  for i, found in enumerate(texts):
 
-    def field(name, i=i, own=own):
+    def field(name, i=i, found=found):
       """A trace's own field, else its share of the row's."""
       for key in (names[name], *GUESSES[name]):
-        if key and key in own:
-          return own[key]
-      value = row.get(names[name])
+        if key and key in found.own:
+          return found.own[key]
+      value = row.fields.get(names[name])
       if isinstance(value, list):
         value = value[i] if len(value) == len(texts) else None
       return value
 
-    problem_id = row.get(names["id_field"])
-    verdict, finish = field("verdict_field"), field("finish_field")
-    ended = finish in _UNSAID or str(finish).casefold() in _ENDED
+    text, own_flaw = found.said.aloud, found.flaw
+    try:
+      thought = found.said.thoughts or read_thoughts(
+        _share(row.fields.get(names["reasoning_field"]), i, len(texts))
+      )
+      # Some have them in both places.
+      if thought and thoughts.split(text).thoughts is None:
+        begin, end = thoughts.DELIMITERS[0].literal
+        text = f"{begin}\n{thought}\n{end}\n\n{text.lstrip()}"
+    except NotText as e:
+      own_flaw = own_flaw or f"its thoughts are {e}"
+    verdict = field("verdict_field")
     yield ForeignTrace(
-      place=place + (f", trace {i + 1}" if len(texts) > 1 else ""),
-      problem=_spoken_by(row.get(names["problem_field"]), ("user", "human")),
+      place=row.place + (f", trace {i + 1}" if len(texts) > 1 else ""),
+      problem=problem,
       problem_id="" if problem_id is None else str(problem_id),
       text=text.strip(),
       model=str(field("model_field") or writer),
-      finished=ended and ("<think>" not in text or "</think>" in text),
+      finished=(
+        _has_ended(field("finish_field")) and not thoughts.split(text).is_open
+      ),
       verdict=verdict if isinstance(verdict, bool) else None,
+      flaw=flaw or own_flaw,
     )
 
 
-def _texts(value: Any) -> list[tuple[str, dict[str, Any]]]:
+def _share(value: Any, i: int, count: int) -> Any:
+  """Returns a trace's part of a column that goes with those of the texts."""
+  value = unpacked(value)
+  if not isinstance(value, list) or count == 1:
+    return value
+  if value and len(value) != count:
+    raise NotText(f"{len(value)} for {count} texts")
+  return value[i] if value else None
+
+
+def _has_ended(reason: Any) -> bool:
+  """Says whether a reason is that the model itself came to an end."""
+  if isinstance(reason, dict):
+    given = [reason[k] for k in _REASON_KEYS if reason.get(k) is not None]
+    reason = given[0] if given else None
+  said = "" if reason is None else str(reason).casefold()
+  # Some are the names of enumerations.
+  said = said.rpartition(".")[2].removeprefix("finish_reason_")
+  return not said or said in _ENDED
+
+
+def _texts(value: Any) -> list[_Text]:
   """Returns the traces that a column's value holds, and their own fields."""
-  if isinstance(value, str):
-    return [(value, {})]
-  if isinstance(value, dict):
-    key = next((k for k in GUESSES["text_field"] if k in value), "")
-    return [(text, value) for text, _ in _texts(value.get(key))]
-  if not isinstance(value, list):
-    return [("", {})]  # keeps the place of a missing one among others
-  if _is_conversation(value):
-    return [(_spoken_by(value, ("assistant", "gpt")), {})]
-  return [found for item in value for found in _texts(item)]
-
-
-def _is_conversation(value: Any) -> bool:
-  return (
-    isinstance(value, list)
-    and len(value) > 0
-    and all(isinstance(m, dict) and ("role" in m or "from" in m) for m in value)
-  )
-
-
-def _spoken_by(value: Any, roles: Sequence[str]) -> str:
-  """Returns text as it is, and of a conversation what one says first."""
-  if _is_conversation(value):
-    said = [
-      m.get("content", m.get("value"))
-      for m in value
-      if m.get("role", m.get("from")) in roles
+  try:
+    value = unpacked(value)
+    conversation = messages(value)
+    if conversation is not None:
+      return [_Text(first_reply(conversation))]
+    if value is None or isinstance(value, str):
+      # A missing one keeps its place among others.
+      return [_Text(Said("", value or ""))]
+    if has_parts(value):
+      return [_Text(read_content(value))]
+    if isinstance(value, list):
+      return [found for item in value for found in _texts(item)]
+    if not isinstance(value, Mapping):
+      raise NotText(kind(value))
+    keys = (*GUESSES["text_field"], *_REPLY_KEYS)
+    key = next((k for k in keys if value.get(k) is not None), None)
+    thought = reasoning(value)
+    if key is None and not thought:
+      raise NotText("an object without a text")
+    return [
+      found._replace(
+        own={**value, **found.own},
+        said=Said(found.said.thoughts or thought, found.said.aloud),
+      )
+      for found in _texts(value.get(key))
     ]
-    value = said[0] if said else ""
-  return value if isinstance(value, str) else ""
+  except NotText as e:
+    return [_Text(Said("", ""), flaw=f"it is {e}")]

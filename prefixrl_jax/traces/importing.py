@@ -7,6 +7,7 @@ which a trace is dropped.
 
 import dataclasses
 import hashlib
+from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -42,13 +43,13 @@ class Imported:
 
   Attributes:
     traces: kept ones, in the order of the file.
-    counts: KEPT and the reasons in DROPPED -> traces.
+    counts: KEPT, the reasons in DROPPED and flaws of the file's -> traces.
     agreement: our verdict and the file's own, AGREEMENT -> traces judged.
     disagreements: where the two differ.
   """
 
   traces: list[Trace]
-  counts: dict[str, int]
+  counts: Counter[str]
   agreement: dict[str, int]
   disagreements: list[dict[str, Any]]
 
@@ -104,7 +105,10 @@ def import_traces(
   num_kept = {p.id: 0 for p in problems}
   seen: set[tuple[str, bytes]] = set()
   made = Imported(
-    [], dict.fromkeys((KEPT, *DROPPED), 0), dict.fromkeys(AGREEMENT, 0), []
+    [],
+    Counter(dict.fromkeys((KEPT, *DROPPED), 0)),
+    dict.fromkeys(AGREEMENT, 0),
+    [],
   )
   is_full = lambda problem: num_kept[problem.id] >= traces_per_problem
 
@@ -117,7 +121,9 @@ def import_traces(
     attempts[problem.id] += 1
     reason, tokens = "", _NOTHING
     identity = (problem.id, hashlib.sha256(foreign.text.encode()).digest())
-    if not foreign.text:
+    if foreign.flaw:
+      reason = foreign.flaw
+    elif not foreign.text:
       reason = "empty"
     elif not foreign.finished:
       reason = "unfinished"
@@ -158,7 +164,7 @@ def import_traces(
     for foreign in some:
       matched = match(foreign)
       if matched is None:
-        made.counts["no such problem"] += 1
+        made.counts[foreign.flaw or "no such problem"] += 1
         continue
       waiting.append(matched)
       if len(waiting) == batch_size:
@@ -176,7 +182,7 @@ def _encode(
 ) -> tuple[str, np.ndarray]:
   """Returns the reason to drop a text, if any, and its tokens with the stop."""
   try:
-    ids = tokenizer.encode(text)
+    ids = tokenizer.encode_reply(text)
   except UserError:  # an alphabet of symbols does not have every character
     return "not in the vocabulary", _NOTHING
   if not ids or ids[-1] not in tokenizer.stop_tokens:

@@ -19,7 +19,7 @@ class _Letters:
   def encode(self, text):
     return list(text.encode())
 
-  encode_prompt = encode
+  encode_prompt = encode_reply = encode
 
   def decode(self, ids):
     return bytes(i for i in ids if i).decode()

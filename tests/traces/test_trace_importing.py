@@ -40,7 +40,7 @@ class _Letters:
       raise UserError("padding is no text")
     return list(text.encode())
 
-  encode_prompt = encode
+  encode_prompt = encode_reply = encode
 
   def decode(self, ids):
     return bytes(i for i in ids if i).decode()
@@ -387,7 +387,7 @@ def test_problems_match_by_id():
 
 def test_a_stop_token_is_not_doubled():
   class _WithStop(_Letters):
-    def encode(self, text):
+    def encode_reply(self, text):
       return [*super().encode(text), 0]
 
   [trace] = _import([(1.0, [_foreign("2")])], tokenizer=_WithStop()).traces

@@ -1,0 +1,382 @@
+"""Tokenizers of Hugging Face folders: tokenizer.json, or sentencepiece."""
+
+import functools
+import itertools
+import json
+import re
+from collections.abc import Collection, Mapping, Sequence
+from typing import Any
+
+import google.protobuf.message
+import sentencepiece
+import tokenizers
+from etils import epath
+from sentencepiece import sentencepiece_model_pb2
+
+from prefixrl_jax import chat_template, thoughts
+from prefixrl_jax.types import UserError
+
+
+class _FolderTokenizer:
+  """What the folder of a chat model adds to its vocabulary.
+
+  A control token is one that only the template and the model may write: every
+  added token but those of white space, which are ordinary text, whether or
+  not the folder flags it as special (Qwen3 does not flag <think>).
+  """
+
+  # Control tokens that swallow white space on this side of them.
+  _bare_left: Collection[str] = ()
+  _bare_right: Collection[str] = ()
+
+  def __init__(
+    self,
+    folder: epath.Path,
+    settings: Mapping[str, Any],
+    *,
+    controls: Mapping[str, int],
+    text_size: int,
+    eos: int | None,
+  ):
+    """Finds the template, the stop tokens and the padding.
+
+    Args:
+      folder: of the model.
+      settings: its tokenizer_config.json.
+      controls: ids of the control tokens.
+      text_size: above the ids that text can have.
+      eos: the end of a text, where the vocabulary itself has one.
+
+    Raises:
+      UserError: no stop token is named, or a file cannot be read.
+    """
+    special = {
+      name: token if isinstance(token, str) else token["content"]
+      for name, token in settings.items()
+      # Older configs keep a token with its settings.
+      if name.endswith("_token") and isinstance(token, str | dict)
+    }
+    self._controls = controls
+    self._pattern = any_of(controls)
+    self._template = chat_template.find_template(folder, settings, special)
+    shown = self._template.source if self._template else ""
+    self._marks = thoughts.marks_of_model(controls, shown)
+    # Verifiers must see where thoughts end.
+    self._mark_ids = {controls[m]: m for m in self._marks if m in controls}
+    named = controls.get(special.get("eos_token", ""), eos)
+    self.stop_tokens: tuple[int, ...] = _find_stops(folder, named)
+    # Padding is never looked at, so that any token can stand for it.
+    self.pad: int = controls.get(
+      special.get("pad_token", ""), self.stop_tokens[0]
+    )
+    # Gemma 3's text models have no embedding for an image token that their
+    # tokenizer has: a control token that nothing writes does not count.
+    texts = [*special.values(), shown]
+    written = [i for s, i in controls.items() if any(s in t for t in texts)]
+    last = max(text_size - 1, self.pad, *self.stop_tokens, *written)
+    self.vocab_size: int = last + 1
+
+  def encode(self, text: str) -> list[int]:
+    """Returns the text's ids; no control token can come from it."""
+    return self._encode(text, True)
+
+  def encode_prompt(self, text: str) -> list[int]:
+    """Returns the chat template's prompt, open at the assistant's turn.
+
+    An assistant's turn that has begun is these ids and its own behind them.
+    Control tokens are looked for in the template's words alone; the user's
+    text is encoded together with the words around it, up to the control tokens
+    on either side, as in training.
+    """
+    if self._template is None:
+      return [*self._opening(), *self.encode(text)]
+    before, text, after = self._template.around(text)
+    *parts, left = self._pattern.split(before)
+    right, *rest = self._pattern.split(after)
+    return self._encode_parts([*parts, left + text + right, *rest])
+
+  def encode_reply(self, text: str) -> list[int]:
+    """Returns the ids of an assistant's turn, thoughts marked by tokens."""
+    parts = [""]
+    for i, part in enumerate(
+      thoughts.respelled(text, self._marks, begun=self._thoughts_begun)
+    ):
+      if i % 2 and part in self._controls:
+        parts += [part, ""]
+      else:
+        parts[-1] += part
+    return self._encode_parts(parts)
+
+  @functools.cached_property
+  def _thoughts_begun(self) -> bool:
+    """Whether every prompt ends within thoughts."""
+    return thoughts.split(self.prompt_text("x").rpartition("x")[2]).is_open
+
+  def _encode_parts(self, parts: Sequence[str]) -> list[int]:
+    """Encodes text and control tokens in turns."""
+    ids: list[int] = []
+    last = None
+    for part, control in itertools.zip_longest(parts[::2], parts[1::2]):
+      if last in self._bare_right:
+        part = part.lstrip()
+      if control in self._bare_left:
+        part = part.rstrip()
+      if part:
+        ids += self._encode(part, not ids)
+      if control:
+        ids.append(self._controls[control])
+      last = control
+    return ids
+
+  def prompt_text(self, text: str) -> str:
+    """Returns the chat template around a user's text."""
+    return (
+      text if self._template is None else "".join(self._template.around(text))
+    )
+
+  def _encode(self, text: str, first: bool) -> list[int]:
+    """Encodes a part of a prompt, the first or a later one."""
+    raise NotImplementedError
+
+  def _opening(self) -> list[int]:
+    """Ids that every text begins with where there is no template."""
+    raise NotImplementedError
+
+
+class JsonTokenizer(_FolderTokenizer):
+  """A Hugging Face folder's tokenizer.json and chat template."""
+
+  def __init__(self, folder: epath.Path):
+    """Reads tokenizer.json and the folder's configs.
+
+    Args:
+      folder: of the model.
+
+    Raises:
+      UserError: tokenizer.json is missing, or no stop token is named.
+    """
+    path = folder / "tokenizer.json"
+    if not path.exists():
+      raise UserError(f"{path} is missing.")
+    content = _read_json(path)
+    added = content.get("added_tokens") or []
+    self._hidden = {t["id"] for t in added if t["special"]}
+    controls = {t["content"]: t for t in added if _is_control(t["content"])}
+    for token in controls.values():
+      token["special"] = True  # in the library's words: not from text
+    text = json.dumps(content)
+    self._tokenizer = _from_json(path, text)
+    # Some models begin a text, and nothing else, as if a space were there.
+    scheme = '"prepend_scheme": "%s"'
+    inner = text.replace(scheme % "first", scheme % "never")
+    self._inner = self._tokenizer if inner == text else _from_json(path, inner)
+    vocabulary = self._tokenizer.get_vocab()
+    model = content["model"]
+    unknown = {vocabulary.get(model.get("unk_token")), model.get("unk_id")}
+    self._forbidden = {vocabulary[s] for s in controls} - unknown
+    self._bare_left = {s for s, t in controls.items() if t["lstrip"]}
+    self._bare_right = {s for s, t in controls.items() if t["rstrip"]}
+    super().__init__(
+      folder,
+      _read_settings(folder),
+      controls={s: t["id"] for s, t in controls.items()},
+      text_size=1 + max(i for s, i in vocabulary.items() if s not in controls),
+      eos=None,
+    )
+
+  def decode(self, ids: Sequence[int]) -> str:
+    """Returns the text of the ids; of special tokens only marks of thoughts."""
+    hidden = self._hidden - self._mark_ids.keys()
+    return self._tokenizer.decode(
+      [i for i in ids if 0 <= i < self.vocab_size and i not in hidden],
+      skip_special_tokens=False,
+    )
+
+  def _encode(self, text: str, first: bool) -> list[int]:
+    encoded = (self._tokenizer if first else self._inner).encode(
+      text, add_special_tokens=False
+    )
+    # The model proper may have a control token among its words: such a word
+    # is cut behind its first character.
+    cuts = {
+      min(start + 1, len(text) - 1)
+      for i, (start, _) in zip(encoded.ids, encoded.offsets)
+      if i in self._forbidden
+    }
+    if not cuts:
+      return encoded.ids
+    if len(text) == 1:
+      return [i for i in encoded.ids if i not in self._forbidden]
+    ends = sorted({0, *cuts, len(text)})
+    return [
+      i
+      for start, end in itertools.pairwise(ends)
+      for i in self._encode(text[start:end], first and start == 0)
+    ]
+
+  def _opening(self) -> list[int]:
+    encoded = self._tokenizer.encode("a", add_special_tokens=True)
+    return [
+      i
+      for i, _ in itertools.takewhile(
+        lambda pair: pair[1], zip(encoded.ids, encoded.special_tokens_mask)
+      )
+    ]
+
+
+class SentencePieceTokenizer(_FolderTokenizer):
+  """A folder with a sentencepiece model: tokenizer.model."""
+
+  def __init__(self, folder: epath.Path):
+    """Reads tokenizer.model and the folder's configs.
+
+    Args:
+      folder: of the model.
+
+    Raises:
+      UserError: tokenizer.model is missing, or no stop token is named.
+    """
+    path = folder / "tokenizer.model"
+    if not path.exists():
+      raise UserError(f"{path} is missing.")
+    proto = sentencepiece_model_pb2.ModelProto  # type: ignore[attr-defined]
+    model, kind = _parse_pieces(path, proto), proto.SentencePiece
+    settings = _read_settings(folder)
+    decoder = settings.get("added_tokens_decoder") or {}
+    named = _read_json(folder / "added_tokens.json") | {
+      token["content"]: int(i) for i, token in decoder.items()
+    }
+    added = {s: i for s, i in named.items() if _is_control(s)}
+    self._hidden = {int(i) for i, t in decoder.items() if t.get("special")}
+    controls = {}
+    for i, piece in enumerate(model.pieces):
+      if piece.type == kind.CONTROL:
+        controls[piece.piece] = i
+      elif added.get(piece.piece) == i or (
+        piece.type == kind.USER_DEFINED and _is_control(piece.piece)
+      ):
+        controls[piece.piece] = i
+        if piece.type != kind.UNKNOWN:
+          piece.type = kind.UNUSED  # text never becomes it
+    self._size = len(model.pieces)
+    self._pieces = sentencepiece.SentencePieceProcessor(
+      model_proto=model.SerializeToString()
+    )
+    self._adds_space = model.normalizer_spec.add_dummy_prefix
+    self._opens = settings.get("add_bos_token") is not False
+    eos = self._pieces.eos_id()
+    super().__init__(
+      folder,
+      settings,
+      controls=controls | added,
+      text_size=self._size,
+      eos=eos if eos >= 0 else None,
+    )
+
+  def decode(self, ids: Sequence[int]) -> str:
+    """Returns the text of the ids; of special tokens only marks of thoughts."""
+    parts: list[list[int]] = [[]]
+    marks = []
+    for i in ids:
+      if i in self._mark_ids:
+        marks.append(self._mark_ids[i])
+        parts.append([])
+      elif 0 <= i < self._size and i not in self._hidden:
+        parts[-1].append(int(i))
+    first, *rest = map(self._pieces.decode, parts)
+    return first + "".join(m + text for m, text in zip(marks, rest))
+
+  def _encode(self, text: str, first: bool) -> list[int]:
+    # A template's space behind a control token is the one that the model puts
+    # before every text, as in the code that the models were trained with.
+    if not first and self._adds_space:
+      text = text.removeprefix(" ")
+    return self._pieces.encode(text)
+
+  def _opening(self) -> list[int]:
+    bos = self._pieces.bos_id()
+    return [bos] if bos >= 0 and self._opens else []
+
+
+def any_of(words: Collection[str]) -> re.Pattern:
+  """Matches the longest of the words, as a group; nothing if there are none."""
+  longest_first = sorted(words, key=len, reverse=True)
+  return re.compile(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})")
+
+
+def _is_control(content: str) -> bool:
+  """White space is text, and so is what cannot be spelled otherwise."""
+  return len(content) > 1 and bool(content.replace("\u2581", " ").strip())
+
+
+def _find_stops(folder: epath.Path, eos: int | None) -> tuple[int, ...]:
+  """The generation config may name several, the tokenizer's is one more."""
+  stops: list[int] = []
+  for name in ("generation_config.json", "config.json"):
+    value = _read_json(folder / name).get("eos_token_id")
+    if value is not None:
+      stops += value if isinstance(value, list) else [value]
+  if eos is not None:
+    stops.append(eos)
+  if not stops:
+    raise UserError(
+      f"{folder} names no stop token: set eos_token_id in"
+      " generation_config.json."
+    )
+  return tuple(dict.fromkeys(stops))
+
+
+def _read_settings(folder: epath.Path) -> dict[str, Any]:
+  """Older folders keep the names of special tokens in a file of their own."""
+  special = _read_json(folder / "special_tokens_map.json")
+  return special | _read_json(folder / "tokenizer_config.json")
+
+
+def _from_json(path: epath.Path, text: str) -> tokenizers.Tokenizer:
+  try:
+    tokenizer = tokenizers.Tokenizer.from_str(text)
+  except Exception as e:  # the library has no type of its own for it
+    raise UserError(f"{path} is not a tokenizer: {e}.") from None
+  # User text that looks like a special token is encoded as plain text.
+  tokenizer.encode_special_tokens = True
+  # Some files keep what was set when they were saved.
+  tokenizer.no_truncation()
+  tokenizer.no_padding()
+  return tokenizer
+
+
+def _parse_pieces(path: epath.Path, proto) -> Any:
+  """Returns a sentencepiece model; other files have the same name."""
+  content = path.read_bytes()
+  try:
+    model = proto.FromString(content)
+  except google.protobuf.message.DecodeError:
+    model = proto()
+  if not model.pieces:
+    pointer = content.startswith(b"version https://git-lfs")
+    what = (
+      "it is a pointer of Git LFS, whose file is still to be fetched"
+      if pointer
+      else "it is empty"
+      if not content
+      else "it may be of tiktoken, as Llama 3's is"
+    )
+    raise UserError(
+      f"{path} is no sentencepiece model ({what}); bring the model's"
+      " tokenizer.json, which is read in its place."
+    )
+  return model
+
+
+def _read_json(path: epath.Path) -> dict[str, Any]:
+  """Empty if there is no such file."""
+  if not path.exists():
+    return {}
+  try:
+    content = json.loads(path.read_text())
+  except (OSError, ValueError, RecursionError) as e:
+    said = " ".join(str(e).split())
+    raise UserError(f"{path} is not JSON: {said}.") from None
+  if not isinstance(content, dict):
+    raise UserError(f"{path} is no JSON object.")
+  return content
