@@ -289,6 +289,9 @@ _ROWS: Tree = {
     "exclude": Field(TEXT, "TASK or TASK=FILE, commas between: not trained"),
     "instruction": Field(TEXT, "the end of every prompt"),
     "too_long": Field(one_of("error", "drop"), "what becomes of such prompts"),
+    "shown_tests": Field(
+      one_of("drop", "keep"), "problems with all tests in their statement"
+    ),
   },
   "pretrain": {},
 }

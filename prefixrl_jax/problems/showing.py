@@ -11,6 +11,7 @@ from rich.panel import Panel
 from rich.table import Table
 from rich.text import Text
 
+from prefixrl_jax.problems.shown import num_shown
 from prefixrl_jax.problems.streams import Part
 from prefixrl_jax.tokenizer import Tokenizer
 from prefixrl_jax.types import Problem
@@ -68,6 +69,7 @@ def show_parts(
   table.add_column(f"problems, seed {seed}")
   rows: dict[str, list[str]] = {}
   too_long: list[str] = []
+  with_tests = any("tests" in p.metadata for x in parts for p in x.problems)
   for part in parts:
     table.add_column(part.split, overflow="fold")
     lengths = {
@@ -84,6 +86,7 @@ def show_parts(
       "prompt tokens, least / median / most": _spread(list(lengths.values())),
       "left out": _listed(part.dropped),
       "rows that are no problem": _listed(part.skipped),
+      **_shown(part.problems, with_tests),
     }.items():
       rows.setdefault(name, []).append(value)
   for name, values in rows.items():
@@ -110,6 +113,16 @@ def show_parts(
       + _some([f"{p.id} ({p.answer[:60]})" for p in unreadable]),
       markup=False,
     )
+
+
+def _shown(problems: Sequence[Problem], with_tests: bool) -> dict[str, str]:
+  if not with_tests:
+    return {}
+  counts = [num_shown(p) for p in problems]
+  all_tests = [len(p.metadata.get("tests", ())) for p in problems]
+  every = sum(n == of > 0 for n, of in zip(counts, all_tests))
+  text = f"{sum(counts)} of {sum(all_tests)}; all of {every} problems"
+  return {"tests that stand in the statement": text}
 
 
 def _spread(lengths: list[int]) -> str:

@@ -11,6 +11,7 @@ import ml_collections
 
 from prefixrl_jax.problems import origins, symbols
 from prefixrl_jax.problems.reading import Draw, Getter, Parts, Skip
+from prefixrl_jax.problems.shown import num_shown
 from prefixrl_jax.problems.sources import SOURCES, Source
 from prefixrl_jax.problems.texts import fingerprint
 from prefixrl_jax.rows import Row
@@ -20,6 +21,7 @@ REPEATED = "repeated"
 EVALUATED = "in an evaluation set"
 OTHER = "of another level or split"
 TOO_LONG = "too long"
+SHOWN = "with all tests in the statement"
 # What a reader may meet in a row of another shape, whatever its values are.
 _NO_SUCH_ROW = (
   ArithmeticError,
@@ -43,7 +45,7 @@ class Part:
     task, origin, license: where it is from.
     split: of the run: "train", "heldout" or "easy".
     problems: that are kept.
-    dropped: REPEATED, EVALUATED, OTHER, TOO_LONG -> rows.
+    dropped: REPEATED, EVALUATED, OTHER, TOO_LONG, SHOWN -> rows.
     skipped: a reader's reason why a row is no problem -> rows.
     first: REPEATED ... or a reason -> place of the first such row.
     num_rows: that were read.
@@ -254,6 +256,9 @@ class Stream:
       if not fits(problem.prompt):
         part.leave_out(part.dropped, TOO_LONG, row)
         continue
+      if self._shows_all_tests(problem):
+        part.leave_out(part.dropped, SHOWN, row)
+        continue
       known[mark] = REPEATED
       part.problems.append(problem)
     if count and not part.problems and part.skipped:
@@ -269,6 +274,11 @@ class Stream:
         f" The first has the fields {', '.join(self._fields)}.{named}"
       )
     return part
+
+  def _shows_all_tests(self, problem: Problem) -> bool:
+    if self._config.shown_tests == "keep" or "tests" not in problem.metadata:
+      return False
+    return num_shown(problem) == len(problem.metadata["tests"])
 
   def _check_schema(self, row: Row, get: Getter) -> None:
     self._fields = list(row.fields)

@@ -9,7 +9,7 @@ from prefixrl_jax.problems.loading import (
   load_parts,
   load_problems,
 )
-from prefixrl_jax.problems.streams import TOO_LONG, problem_text
+from prefixrl_jax.problems.streams import SHOWN, TOO_LONG, problem_text
 from prefixrl_jax.types import UserError
 
 
@@ -130,6 +130,28 @@ def test_levels_of_math(section, lines, level, texts):
   )
   train, _ = load_parts(config, seed=0)
   assert _texts(train) == texts
+
+
+def test_programs_with_all_tests_in_the_statement_are_left_out(section, lines):
+  row = lambda i, *more: {
+    "problem": f"Double it.\nInput\n{i}\nOutput\n{2 * i}",
+    "tests": {
+      "inputs": [str(n) for n in (i, *more)],
+      "outputs": [str(2 * n) for n in (i, *more)],
+    },
+  }
+  file = lines("c.jsonl", row(11), row(12, 40), row(13), row(14, 50))
+  config = section("code_contests", file=file, num_train=2, num_heldout=0)
+  train, _ = load_parts(config, seed=0)
+  assert [len(p.metadata["tests"]) for p in train.problems] == [2, 2]
+  assert train.dropped == {SHOWN: 2}
+  config.shown_tests = "keep"
+  train, _ = load_parts(config, seed=0)
+  assert [len(p.metadata["tests"]) for p in train.problems] == [1, 2]
+  assert train.dropped == {}
+  config.update(shown_tests="drop", num_train=3)
+  with pytest.raises(UserError, match=r"there are 2\. Left out: 2 with all"):
+    load_parts(config, seed=0)
 
 
 def test_prompts_that_are_too_long_make_room_for_others(section, lines):

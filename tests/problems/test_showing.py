@@ -86,3 +86,23 @@ def test_table_samples_and_what_is_wrong():
     "1 prompts are longer than config.rollouts.max_prompt_length = 6" in text
   )
   assert "answers that their own verifier does not take (1): a/1 (x)." in text
+
+
+def test_tests_that_stand_in_the_statement_are_counted():
+  metadata = {
+    "format": "stdin",
+    "tests": [{"input": "3 4", "output": "7"}, {"input": "8", "output": "8"}],
+    "tolerance": None,
+  }
+  ours = [
+    dataclasses.replace(_PROBLEM, prompt=prompt, metadata=metadata)
+    for prompt in ("Add: 3 4 -> 7", "Add: 3 4 -> 7, 8 -> 8")
+  ]
+  parts = [Part("a", "a.jsonl", "", "train", ours)]
+  console = Console(record=True, width=120, file=io.StringIO())
+  show_parts(
+    console, parts, _Words(), seed=0, max_prompt_length=60, unreadable=[]
+  )
+  text = " ".join(console.export_text().split())
+  wanted = "tests that stand in the statement 3 of 4; all of 1 problems"
+  assert wanted in text

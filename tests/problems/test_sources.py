@@ -369,6 +369,7 @@ def test_real_files_are_read_whole(section, task, file, count, kinds):
   config = section(
     task, file=str(_SHARED / file), num_train=count, num_heldout=0
   )
+  config.shown_tests = "keep"
   train, _ = load_parts(config, seed=0)
   assert len(train.problems) == count
   assert not train.skipped

@@ -1,0 +1,105 @@
+"""Tests that a problem's own statement gives away.
+
+Whoever looks an input up in the statement passes them: no program is needed.
+"""
+
+import json
+import re
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from prefixrl_jax.types import Problem
+
+_WORD = re.compile(r"\d+(?:\.\d+)?|\w+|[^\w\s\"'`]")
+_GAP = 20  # words between input and output: "Output", "Explanation: ..."
+
+
+def num_shown(problem: Problem) -> int:
+  """Returns how many of a problem's tests stand in its statement.
+
+  That is, a test's input (or all arguments, one after another) and close
+  behind it its output; of tests that are Python, their text. What our own
+  prompts say of them does not count: MBPP's name their first.
+  """
+  tests = problem.metadata.get("tests", ())
+  if not tests:
+    return 0
+  statement = problem.metadata.get("text") or problem.prompt
+  words = _words(statement)
+  places: dict[str, list[int]] = {}
+  for i, word in enumerate(words):
+    places.setdefault(word, []).append(i)
+  near = _equality(problem.metadata["tolerance"])
+  return sum(
+    any(
+      _stands(parts, words, places, near)
+      for parts in _ways(test)
+      if sum(map(len, parts)) <= len(statement)
+    )
+    for test in tests
+  )
+
+
+def _ways(test: Any) -> list[list[str]]:
+  """Returns the texts that must stand one behind the other, or other ones."""
+  if isinstance(test, str):
+    return [[_without_space(test)]]
+  inputs = test["input"]
+  if isinstance(inputs, str):
+    return [[_without_space(inputs), _without_space(test["output"])]]
+  given = [json.dumps(x) for x in inputs]
+  outputs = [test[k] for k in ("output", "or_output") if k in test]
+  return [[*given, json.dumps(x)] for x in outputs]
+
+
+def _without_space(text: str) -> str:
+  return " ".join(text.split())
+
+
+def _words(text: str) -> list[str]:
+  return _WORD.findall(text.casefold())
+
+
+def _equality(tolerance: float | None) -> Callable[[str, str], bool]:
+  def near(word: str, other: str) -> bool:
+    if word == other or tolerance is None:
+      return word == other
+    try:
+      value, wanted = float(word), float(other)
+    except ValueError:
+      return False
+    return abs(value - wanted) <= tolerance * max(1.0, abs(wanted))
+
+  return near
+
+
+def _stands(
+  parts: Sequence[str],
+  words: Sequence[str],
+  places: dict[str, list[int]],
+  near: Callable[[str, str], bool],
+) -> bool:
+  first, *rest = [p for p in map(_words, parts) if p] or [[]]
+  if not first:
+    return False
+  *between, last = [first, *rest]
+  for start in places.get(first[0], ()) if rest else range(len(words)):
+    end = start
+    for part in between:
+      end = _end(part, words, end, 0 if part is first else _GAP, str.__eq__)
+      if end < 0:
+        break
+    else:
+      if _end(last, words, end, _GAP if rest else 0, near) >= 0:
+        return True
+  return False
+
+
+def _end(part, words, start: int, gap: int, same) -> int:
+  """Returns where a part ends that begins `gap` words on at most; or -1."""
+  for begin in range(start, min(start + gap + 1, len(words))):
+    if begin + len(part) > len(words):
+      break
+    if all(map(same, words[begin : begin + len(part)], part)):
+      return begin + len(part)
+  return -1
