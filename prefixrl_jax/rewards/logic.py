@@ -1,21 +1,73 @@
-"""The verifier of labels: True, False, Unknown; or the letters of a choice.
+r"""The verifier of labels: True, False, Unknown; or the letters of a choice.
 
-The answer stands where `answers.given` says, else in the last sentence. It
-must name one label and no other; one that is denied ("not True") is no answer.
+The answer stands where `answers.given` says, else in the last sentence. It is
+one label as a word of its own, with nothing around it but words that leave it
+as it is ("the conclusion is True", \text{True}): whatever else stands there may
+turn it round, be it a sign (¬True), a command (\lnot) or a word (hardly True).
+Where the answer is marked, the sentence around it must not deny it either.
 """
 
 import re
 from collections.abc import Sequence
 
 from prefixrl_jax.rewards import Verdict, answers
+from prefixrl_jax.thoughts import without_thoughts
 from prefixrl_jax.types import Problem, UserError
 
 _SAME = {"uncertain": "unknown"}  # FOLIO's word and everybody's
+_LONGEST = 500  # characters; who needs more does not say a label
+_LONGEST_SENTENCE = 2000  # whether a longer one denies is not looked into
+# How an answer may be set, and no more: bold, in quotes, in brackets.
+_COMMAND = re.compile(
+  r"\\(?:text(?:bf|it|rm|sf|tt|normal|up)?|math(?:bf|it|rm|sf|tt|normal)|mbox"
+  r"|boxed|fbox|operatorname|bf|rm|it|left|right|q?quad)(?![a-zA-Z])"
+  r"|\\[\[\](), ;:!$]"
+)
+_BRACKET = re.compile(r"[$*_`{}()\[\]\"“”«»]|(?<=[^\W_])['’](?=[^\W_])")
+_QUOTES = re.compile(r"(?<![^\W_])['‘]([^'‘’]*)['’](?![^\W_])")
+_QUOTED = re.compile(r"\"[^\"\n]*\s[^\"\n]*\"|“[^”\n]*\s[^”\n]*”")
+_WORD = r"[^\W_]+"
+# All that is looked at of an answer: words, and signs but those of a sentence.
+_PART = re.compile(rf"{_WORD}|[^\s.,;:/!-]|[-!](?=\w)")
+_NEUTRAL = frozenset(
+  re.findall(
+    _WORD,
+    "a above all an answer based be claim clearly conclude conclusion correct"
+    " final finally follows from given hence hypothesis i in indeed is it its"
+    " label logically must my of on option our premises proposition s so"
+    " statement that the then therefore this thus to truth value we",
+  )
+)
 _DENIAL = re.compile(
-  r"\b(?:not|no|nor|neither|never|cannot|without|unlike)\b|n['’]t\b",
+  r"\b(?:not|no|nor|neither|never|none|nobody|nothing|cannot|without|unlike"
+  r"|anything but|far from|other than|instead of|rather than|opposite|contrary"
+  r"|hardly|scarcely|barely|rarely|seldom|wrong(?:ly)?|incorrect(?:ly)?|untrue"
+  r"|mistaken(?:ly)?|impossible|unlikely|doubt\w*|den(?:y|ies|ied)|reject\w*"
+  r"|refut\w*|contradict\w*|fails?|kidding|joking|false(?=\s+that\b))\b"
+  r"|n['’]t\b|\\(?:l?not|neg|sim|bar|overline|cancel|sout)\b|[¬~∼≠]",
   re.IGNORECASE,
 )
-_LONGEST = 500  # characters; who needs more does not say a label
+_HEDGE = re.compile(
+  r"\b(?:or|if|unless|but|however|maybe|perhaps|possibly|probably|might|may"
+  r"|could|would)\b|[?]",
+  re.IGNORECASE,
+)
+# "Since no cat barks, it is …", "No cat barks, so it is …": it is a reason that
+# is denied there.
+_REASON = re.compile(
+  r"\b(?:since|because|as|given that|although|though|while)\b[^,;]*[,;]"
+  r"|\A.*[,;:.—–]\s*(?:so|thus|hence|therefore|then|which means)\b(?!\s*,)",
+  re.IGNORECASE | re.DOTALL,
+)
+_REASON_BEHIND = re.compile(r"\b(?:since|because|as|given)\b", re.IGNORECASE)
+_RETRACTION = re.compile(
+  r"\W*(?:(?:no|nope|not|wrong|incorrect)\s*(?:[,.!;:?]|$)|(?:no,? )?wait\b"
+  r"|actually\b|just kidding\b|that(?:['’]s| is| was) (?:not|wrong|incorrect))",
+  re.IGNORECASE,
+)
+# A line ends a sentence, unless what is displayed on the next one completes it.
+_SENTENCE_END = re.compile(r"[.!?]\s|\n(?!\s*(?:\\\[|\$|\\boxed|\\fbox))")
+_ASKED = re.compile(r"[^\w\s.]*\?")
 
 
 class LogicVerifier:
@@ -47,9 +99,13 @@ def extract_label(text: str, labels: Sequence[str]) -> str | None:
   """
   found = answers.given(text)
   if not answers.is_marked(text):
-    found = [answers.last_sentence(text)]
+    sentence = _QUOTED.sub("", answers.last_sentence(text))
+    found = [_REASON.sub(" ", sentence)]
   named = {_label_in(answer, labels) for answer in found}
-  return named.pop() if len(named) == 1 else None
+  label = named.pop() if len(named) == 1 else None
+  if label is None or _is_denied(without_thoughts(text), label):
+    return None
+  return label
 
 
 def _is_right(problem: Problem, text: str) -> bool:
@@ -64,15 +120,57 @@ def _is_right(problem: Problem, text: str) -> bool:
 
 
 def _label_in(answer: str, labels: Sequence[str]) -> str | None:
-  if len(answer) > _LONGEST or _DENIAL.search(answer):
+  """Returns the label that an answer is; see the module's docstring."""
+  if len(answer) > _LONGEST:
     return None
   spoken = {_key(label): label for label in labels}
   spoken |= {
     word: spoken[same] for word, same in _SAME.items() if same in spoken
   }
-  words = re.findall(r"[^\W_]+", answer.replace("\\text", " "))
-  named = {spoken[_key(w)] for w in words if _key(w) in spoken}
-  return named.pop() if len(named) == 1 else None
+  bare = _COMMAND.sub(" ", answer)
+  plain = _BRACKET.sub(" ", _QUOTES.sub(r"\1", bare))
+  said = [w for w in re.finditer(_WORD, plain) if _key(w[0]) in spoken]
+  named = {spoken[_key(word[0])] for word in said}
+  if len(named) != 1:
+    return None
+  (label,) = named
+  # Behind a letter stands what it is for, behind a comma or dash a remark.
+  around, remark = plain, ""
+  behind = plain[said[-1].end() :]
+  if re.match(r"\s*[,;:.—–]|\s+-\s", behind) or (
+    len(label) == 1 and re.match(rf"\W*{re.escape(label)}\s*[).:\]]", bare)
+  ):
+    around, remark = plain[: said[-1].end()], behind
+  if _DENIAL.search(remark) or _HEDGE.search(remark):
+    return None
+  neutral = _NEUTRAL | ({"or", "and"} if len(said) > 1 else set())
+  others = [p for p in _PART.findall(around) if _key(p) not in spoken]
+  return label if all(part.lower() in neutral for part in others) else None
+
+
+def _is_denied(text: str, label: str) -> bool:
+  """Says whether the sentence that a text last says a label in denies it."""
+  names = [label, *(w for w, same in _SAME.items() if same == label.lower())]
+  either = "|".join(map(re.escape, names))
+  flags = re.IGNORECASE if len(label) > 1 else re.NOFLAG
+  end = 0
+  for said in re.finditer(rf"(?<![^\W_])(?:{either})(?![^\W_])", text, flags):
+    start, end = said.span()
+  if not end:
+    return True
+  before = _SENTENCE_END.split(text[:start])[-1]
+  behind = text[end : end + _LONGEST_SENTENCE]
+  stop = _SENTENCE_END.search(behind)
+  rest = behind[stop.end() :] if stop else ""
+  behind = behind[: stop.start() + 1] if stop else behind
+  if len(before) > _LONGEST_SENTENCE or _ASKED.match(behind):
+    return True
+  before = _COMMAND.sub(" ", _QUOTED.sub("", before))
+  return bool(
+    _DENIAL.search(_REASON.sub(" ", before))
+    or _DENIAL.search(_REASON_BEHIND.split(behind)[0])
+    or _RETRACTION.match(rest)
+  )
 
 
 def _key(word: str) -> str:

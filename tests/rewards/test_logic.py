@@ -31,6 +31,23 @@ def _reward(text, *, gold="True", labels=_THREE):
     "If it were False, we could tell. The conclusion is true.",
     "<think>False? Unknown?</think>True",
     r"\boxed{True}, and once more: the answer, finally, is \boxed{True}",
+    r"Answer: $\mathbf{True}$",
+    r"**Final answer:** \(\text{True}\).",
+    "Answer: 'True'",
+    "Answer: True!",
+    "Answer: The conclusion is True.",
+    "Answer: True, all premises hold.",
+    "Answer: True and True",
+    "Since no cat barks, the answer is True.",
+    "No cat barks, so the answer is True.",
+    "It does not follow that Tom barks. Hence, the conclusion is true.",
+    'The statement "Tom is not a cat" is True',
+    "It's true.",
+    "Not all cats bark; therefore it is true.",
+    "We reason.\n\\[\n\\boxed{True}\n\\]",
+    r"Tom is not a cat. So it must be \boxed{True}, since no cat barks.",
+    "Answer: True\nNo cat barks, after all.",
+    "<think>It is not \\boxed{True}.</think>Answer: True",
   ],
 )
 def test_says_the_label(text):
@@ -72,6 +89,117 @@ def test_hedging_is_wrong(text, gold):
   if text == "True, " * 10_000:
     gold = "Unknown"  # one label, however often, is that label
   assert _reward(text, gold=gold) == 0
+
+
+@pytest.mark.parametrize(
+  "answer",
+  [
+    *("¬True", "¬ True", "~True", "~ True", "!True", "-True", "−True", "∼True"),
+    *(r"\neg True", r"\lnot\text{True}", r"\sim True", r"\not True"),
+    *(r"\overline{True}", r"\bar{True}", r"\cancel{\text{True}}"),
+    *("True'", "True^c", "~~True~~", "<del>True</del>", "≠ True", "T̶r̶u̶e̶"),
+    *(
+      "not True",
+      "isn't true",
+      "it isn't true",
+      "can't be True",
+      "cannot be true",
+    ),
+    *(
+      "never True",
+      "neither",
+      "neither True",
+      "nor True",
+      "no",
+      "none",
+      "un-true",
+    ),
+    *("untrue", "non-true", "hardly True", "barely true", "scarcely True"),
+    *(
+      "anything but True",
+      "far from true",
+      "the opposite of True",
+      "all but true",
+    ),
+    *(
+      "True is wrong",
+      "True is not right",
+      "True? No",
+      "True?",
+      "True (wrong)",
+    ),
+    *("True, or not", "True, perhaps", "True - just kidding", "True: no"),
+    *("maybe True", "probably True", "possibly true", "could be True"),
+    *("it is doubtful that it is True", "nobody says True", "True unless"),
+    *("half True", "True-ish", "truer", "partly true", "less than True"),
+  ],
+)
+def test_what_turns_a_label_round_is_no_answer(answer):
+  texts = (answer, f"Answer: {answer}", f"The answer is {answer}.")
+  for text in (*texts, rf"\boxed{{{answer}}}", f"The conclusion is {answer}."):
+    for gold in _THREE:
+      assert _reward(text, gold=gold) == 0, text
+
+
+@pytest.mark.parametrize(
+  "text",
+  [
+    r"It is not \boxed{True}.",
+    "It isn't\n\\[\\boxed{True}\\]",
+    r"$\neg\boxed{True}$",
+    r"¬\boxed{\text{True}}",
+    r"\lnot \boxed{True}",
+    r"Hardly \boxed{True}, I would say.",
+    r"It is anything but \boxed{True}",
+    r"\boxed{True} is wrong.",
+    r"\boxed{True} is not the answer",
+    r"\boxed{True}? No.",
+    r"\boxed{True}. No, wait.",
+    r"It is false that the conclusion is \boxed{True}",
+    "Wrong answer: True",
+    "I doubt that the answer is True.",
+    "I don't think the answer is True.",
+    "Nobody says that the answer is True",
+    "It cannot be that, given the premises, the answer is True.",
+    "Answer: True? No.",
+    "Answer: True. Wrong!",
+    "Answer: True\nWait, that is not right.",
+    "Is the conclusion true?",
+    "It is doubtful whether the conclusion is true.",
+    "It is not the case" + ", really" * 500 + ", that the answer is True.",
+  ],
+)
+def test_a_sentence_that_denies_its_answer_has_none(text):
+  for gold in _THREE:
+    assert _reward(text, gold=gold) == 0
+
+
+def test_letters_stand_alone_or_before_what_they_are_for():
+  letters = list("ABCD")
+  for text in (
+    "(B)",
+    r"\boxed{\textbf{(B)}\ 4}",
+    "Answer: B. a cat",
+    "The answer is B: two dogs",
+  ):
+    assert _reward(text, gold="B", labels=letters) == 1, text
+  for text in (
+    *("Answer: not B", "Answer: ¬B", "Answer: B is wrong", "Answer: B or not"),
+    *("Answer: B) or C)", r"\boxed{\overline{B}}", "Answer: B'", "vitamin B"),
+  ):
+    assert _reward(text, gold="B", labels=letters) == 0, text
+
+
+@pytest.mark.parametrize(
+  "part",
+  ["since ", "not, so ", "truer.\n", "¬", "'", '"a b', "(", "\\["],
+)
+def test_long_texts_are_read_to_their_end(part):
+  """Time in proportion to the length: in its square this takes hours."""
+  many = part * 50_000
+  assert _reward(f"{many}\nAnswer: True") == 1
+  assert _reward(f"{many} \\boxed{{True}}, \\boxed{{False}}") == 0
+  assert _reward(f"\\boxed{{True}} is not what {many}") == 0
 
 
 def test_uncertain_is_unknown():
