@@ -7,6 +7,7 @@ final name whole or not at all.
 
 import contextlib
 import datetime
+import hashlib
 import importlib.metadata
 import json
 import os
@@ -94,6 +95,12 @@ class Artifact:
   @property
   def _inputs(self) -> epath.Path:
     return self.directory / "inputs.json"
+
+
+def digest(path: epath.Path) -> str:
+  """Returns the SHA-256 of a file."""
+  with path.open("rb") as f:
+    return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def write_text(path: epath.Path, text: str) -> None:

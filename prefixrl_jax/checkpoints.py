@@ -1,9 +1,13 @@
 """Checkpoints: Orbax for training states, safetensors for small models."""
 
+import concurrent.futures
+import gc
 import hashlib
 import logging
 import os
+import re
 import signal
+from collections.abc import Iterator
 from typing import Any
 
 import jax
@@ -11,13 +15,33 @@ import numpy as np
 import orbax.checkpoint as ocp
 import safetensors.numpy
 from etils import epath
+from jax.experimental import multihost_utils
 
-from prefixrl_jax.artifacts import write_bytes
+from prefixrl_jax.artifacts import digest, write_bytes, write_text
+from prefixrl_jax.signals import Deferred
 from prefixrl_jax.types import UserError
+
+# In a step's folder, as `sha256sum --check` reads it: of all files but Orbax's
+# notes on the folder itself, which it writes later.
+_SUMS = "SHA256SUMS"
+_NOTHING_LOST = (
+  "Nothing was removed: run the same command again if the fault may pass (a"
+  " disk, a network, too little memory); after an update of the program, use"
+  " the version that wrote it."
+)
+
+
+class DamagedError(Exception):
+  """A file is missing, or not what was written."""
 
 
 class Checkpointer:
-  """Saves a training state and what belongs to it, in the background."""
+  """Saves a training state and what belongs to it, in the background.
+
+  Reading removes nothing, whatever it raises. A step that could not be read
+  is moved aside once training goes on from an older one and saves: it would
+  be in the way there.
+  """
 
   def __init__(self, directory: epath.Path, *, keep: int):
     """Opens the folder.
@@ -27,11 +51,17 @@ class Checkpointer:
       keep: newest steps that are kept; at least 2 to have one to fall back to.
     """
     self._directory = directory
+    self._saving = 0  # the step that is being written
+    self._unread: list[int] = []
     directory.mkdir(parents=True, exist_ok=True)
     self._manager = ocp.CheckpointManager(
       _absolute(directory),
       options=ocp.CheckpointManagerOptions(
-        max_to_keep=keep, cleanup_tmp_directories=True
+        max_to_keep=keep,
+        cleanup_tmp_directories=True,
+        async_options=ocp.AsyncOptions(
+          post_finalization_callback=self._write_sums
+        ),
       ),
       item_names=("state", "host"),
     )
@@ -40,34 +70,34 @@ class Checkpointer:
     """Saves a step; only the writing goes on after the return.
 
     The state may be donated to the next update at once: Orbax has copied it
-    to the host when save returns.
+    to the host when save returns. Signals wait for it: cut off in its middle,
+    Orbax would leave threads and event loops behind.
 
     Args:
       step: its number.
       state: pytree of arrays on the mesh.
       host: JSON values, saved with the state or not at all.
-
-    Raises:
-      KeyboardInterrupt: Ctrl-C came meanwhile. It waits for the save: cut off
-        in its middle, Orbax would leave threads and event loops behind.
     """
-    with SignalFlag(signal.SIGINT) as interrupted:
-      self._manager.save(
+    with Deferred(signal.SIGINT, signal.SIGTERM):
+      self._manager.wait_until_finished()
+      self._move_aside()
+      self._saving = step
+      saved = self._manager.save(
         step,
         args=ocp.args.Composite(
           state=ocp.args.StandardSave(state), host=ocp.args.JsonSave(host)
         ),
       )
-    if interrupted.is_set:
-      raise KeyboardInterrupt
+      if not saved:
+        raise RuntimeError(f"Orbax refuses step {step} in {self._directory}")
 
   def restore_latest(
     self, abstract_state: Any
   ) -> tuple[int, Any, dict[str, Any]] | None:
     """Restores the newest whole checkpoint, onto any mesh.
 
-    A checkpoint that cannot be read is reported, removed, and the one before
-    it is tried.
+    For one that cannot be read the one before it is tried; training comes to
+    the same state from there, only later.
 
     Args:
       abstract_state: pytree of ShapeDtypeStruct with the target shardings.
@@ -78,42 +108,78 @@ class Checkpointer:
     Raises:
       UserError: there are checkpoints, but none can be read.
     """
-    steps = sorted(self._manager.all_steps(), reverse=True)
-    for step in steps:
+    args = ocp.args.Composite(
+      state=ocp.args.StandardRestore(abstract_state),
+      host=ocp.args.JsonRestore(),
+    )
+    failed: dict[int, str] = {}
+    for step in sorted(self._manager.all_steps(), reverse=True):
       try:
-        restored = self._manager.restore(
-          step,
-          args=ocp.args.Composite(
-            state=ocp.args.StandardRestore(abstract_state),
-            host=ocp.args.JsonRestore(),
-          ),
-        )
+        restored = _restore(self._manager, self._directory, step, args)
       except Exception as e:  # whatever a damaged file may cause
-        logging.getLogger(__name__).warning(
-          "checkpoint %d in %s cannot be read (%s: %s); falling back to the"
-          " one before it",
-          step,
-          self._directory,
-          type(e).__name__,
-          str(e).splitlines()[0] if str(e) else "",
-        )
-        self._manager.delete(step)
+        failed[step] = _in_a_line(e)
         continue
+      for other, reason in failed.items():
+        logging.getLogger(__name__).warning(
+          "checkpoint %d in %s cannot be read (%s); falling back to %d. %d is"
+          " kept, and lies in %s as soon as another is saved",
+          other,
+          self._directory,
+          reason,
+          step,
+          other,
+          self._aside,
+        )
+      self._unread = list(failed)
       return step, restored["state"], restored["host"]
-    if steps:
+    if failed:
+      reasons = "; ".join(f"step {step}: {e}" for step, e in failed.items())
       raise UserError(
-        f"no checkpoint in {self._directory} can be read; remove that folder"
-        " to train anew."
+        f"no checkpoint in {self._directory} can be read now ({reasons})."
+        f" {_NOTHING_LOST}"
       )
     return None
+
+  @property
+  def _aside(self) -> epath.Path:
+    return self._directory.with_name(self._directory.name + ".unreadable")
+
+  def _move_aside(self) -> None:
+    """Moves what could not be read where nothing is saved or removed."""
+    if not self._unread:
+      return
+    if not jax.process_index():
+      self._aside.mkdir(exist_ok=True)
+      for step in self._unread:
+        to = self._aside / str(step)
+        while to.exists():
+          to = to.with_name(to.name + "_again")
+        (self._directory / str(step)).rename(to)
+    multihost_utils.sync_global_devices("moved aside")
+    self._manager.reload()
+    self._unread = []
+
+  def _write_sums(self) -> None:
+    """Adds SHA256SUMS before Orbax gives the folder its final name."""
+    step = self._directory / str(self._saving)
+    unfinished = list(self._directory.glob(f"{step.name}.*"))
+    folder = unfinished[0] if unfinished else step
+    names = sorted(
+      str(file.relative_to(folder))
+      for item in ("state", "host")
+      for file in _files(folder / item)
+    )
+    lines = [f"{x}  {name}\n" for x, name in zip(_sums(folder, names), names)]
+    write_text(folder / _SUMS, "".join(lines))
 
   def __enter__(self) -> "Checkpointer":
     return self
 
   def __exit__(self, *_) -> None:
     """Waits for what is being written."""
-    self._manager.wait_until_finished()
-    self._manager.close()
+    with Deferred(signal.SIGINT, signal.SIGTERM):
+      self._manager.wait_until_finished()
+      self._manager.close()
 
 
 def restore_params(
@@ -124,7 +190,7 @@ def restore_params(
   Args:
     directory: of a Checkpointer, which may be at work there.
     abstract_params: tree of ShapeDtypeStruct with the target shardings.
-    step: None is the newest.
+    step: that or none; None is the newest.
 
   Returns:
     (step, parameters).
@@ -150,46 +216,88 @@ def restore_params(
         f"there is no checkpoint of step {step} in {directory}; {there}"
         " (config.train.checkpoints_kept says how many are kept)."
       )
-    try:
-      restored = manager.restore(
-        step,
-        args=ocp.args.Composite(
-          state=ocp.args.PyTreeRestore(
-            wanted,
-            restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
-            partial_restore=True,
-          )
-        ),
+    args = ocp.args.Composite(
+      state=ocp.args.PyTreeRestore(
+        wanted,
+        restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
+        partial_restore=True,
       )
+    )
+    try:
+      restored = _restore(manager, directory, step, args)
     except Exception as e:  # whatever a damaged file may cause
       raise UserError(
-        f"checkpoint {step} in {directory} cannot be read"
-        f" ({type(e).__name__}); {there}."
+        f"checkpoint {step} in {directory} cannot be read now"
+        f" ({_in_a_line(e)}); {there}. {_NOTHING_LOST}"
       ) from e
   return step, restored["state"]["params"]
+
+
+def _restore(manager, directory: epath.Path, step: int, args):
+  """Restores a step whose files are what was written.
+
+  Raises:
+    DamagedError: they are not.
+    Exception: what was raised, twice: a fault that passes may have passed.
+  """
+  for is_last in (False, True):
+    try:
+      check_sums(directory / str(step))
+      return manager.restore(step, args=args)
+    except Exception as e:  # whatever a file system and Orbax may raise
+      if is_last or isinstance(e, DamagedError):
+        raise
+    gc.collect()  # what the first try has left in memory
+  raise AssertionError
+
+
+def check_sums(folder: epath.Path) -> None:
+  """Raises DamagedError where a file of a step is not what was written."""
+  path = folder / _SUMS
+  if not path.exists():
+    logging.getLogger(__name__).warning(
+      "%s is missing, as in checkpoints of earlier versions: damage to the"
+      " files would not be noticed",
+      path,
+    )
+    return
+  *lines, rest = path.read_bytes().split(b"\n")
+  matches = [re.fullmatch(rb"([0-9a-f]{64})  ([ -~]+)", x) for x in lines]
+  written = [(m[2].decode(), m[1].decode()) for m in matches if m]
+  if rest or not lines or len(written) < len(lines):
+    raise DamagedError(f"{path} is damaged")
+  names = [name for name, _ in written]
+  for name in names:
+    if not (folder / name).exists():
+      raise DamagedError(f"{folder / name} is missing")
+  for (name, there), here in zip(written, _sums(folder, names)):
+    if here != there:
+      raise DamagedError(f"{folder / name} is not what was written")
+
+
+def _sums(folder: epath.Path, names: list[str]) -> list[str]:
+  """Returns the SHA-256 of each file, several at a time."""
+  with concurrent.futures.ThreadPoolExecutor() as pool:
+    return list(pool.map(lambda name: digest(folder / name), names))
+
+
+def _files(folder: epath.Path) -> Iterator[epath.Path]:
+  """Yields all files within, which epath does not do by pattern."""
+  for path in folder.iterdir():
+    if path.is_dir():
+      yield from _files(path)
+    else:
+      yield path
+
+
+def _in_a_line(error: Exception) -> str:
+  text = " ".join(str(error).split())
+  return f"{type(error).__name__}: {text[:200]}{'…' if text[200:] else ''}"
 
 
 def _absolute(directory: epath.Path):
   remote = "://" in str(directory)
   return directory if remote else os.path.abspath(directory)
-
-
-class SignalFlag:
-  """Remembers a signal instead of dying of it."""
-
-  def __init__(self, number: int):
-    self._number = number
-    self.is_set = False
-
-  def _handle(self, *_):
-    self.is_set = True
-
-  def __enter__(self):
-    self._previous = signal.signal(self._number, self._handle)
-    return self
-
-  def __exit__(self, *_):
-    signal.signal(self._number, self._previous)
 
 
 def save_params(path: epath.Path, params: dict) -> None:

@@ -154,6 +154,8 @@ _COMMON: Tree = {
     "kl_estimator": Field(
       one_of(*KL_ESTIMATORS), "its gradient: see learner/losses.py"
     ),
+    # Without it, a run in which it changes anything does not end.
+    "skip_nonfinite": _how(SWITCH, "leave out an update that is NaN or inf"),
     "rows_per_microbatch": _how(COUNT_OR_NONE, "0: as many as fit"),
     "logits_chunk_length": _how(COUNT, "tokens whose logits exist at a time"),
     "row_length": _how(COUNT, "tokens of a packed row, unless a tree is more"),
@@ -201,7 +203,7 @@ _COMMON: Tree = {
     "lora": _how(one_of("merged", "peft"), "adapters added in, or alone"),
     "arm": _how(TEXT, "empty: the first of run_arms"),
     "seed": _how(whole(-1), "-1: the first of seeds"),
-    "step": _how(whole(-1), "of the checkpoint; -1: the newest"),
+    "step": _how(whole(-1), "of the checkpoint; -1: the last"),
     "directory": _how(TEXT, "empty: export/ARM/seed_N/model in the workdir"),
     "dtype": _how(one_of("", "float32", "bfloat16"), "empty: param_dtype"),
     "shard_gigabytes": _how(POSITIVE, "of the largest weight file"),

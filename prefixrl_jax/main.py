@@ -19,7 +19,7 @@ import traceback
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from prefixrl_jax import command_line, huge_pages, startup
+from prefixrl_jax import command_line, huge_pages, signals, startup
 from prefixrl_jax.types import Preempted, UserError
 
 STAGES = "pretrain,import,screen,collect,cut,train,evaluate,report"
@@ -124,6 +124,7 @@ def main() -> None:
   """Runs, and turns whatever is raised into one line and an exit code."""
   huge_pages.ensure()
   startup.open_standard_streams()
+  signal.signal(signal.SIGTERM, signals.raise_preempted)
   logging.set_verbosity(logging.WARNING)
   try:
     if command_line.wants_help(sys.argv):

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import math
 import time
 from collections.abc import Iterator
@@ -15,6 +16,7 @@ from etils import epath
 from rich.console import Console
 from rich.text import Text
 
+from prefixrl_jax.artifacts import write_bytes
 from prefixrl_jax.wandb_log import WandbLog
 
 # Between two lines about progress where there is no terminal.
@@ -40,18 +42,24 @@ class MetricWriter:
       directory: for metrics.jsonl and TensorBoard's events.
       wandb_project: also log there; None does not.
       resume_step: rows after this step are dropped: they will come again.
+        Lines that are no rows stay where they are.
     """
     self._wandb = WandbLog(wandb_project, directory) if wandb_project else None
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "metrics.jsonl"
     kept = []
-    if resume_step is not None and path.exists():
-      kept = [r for r in read_jsonl(path) if r["step"] <= resume_step]
-    self._file = path.open("w")
-    for row in kept:
-      self._file.write(json.dumps(row) + "\n")
+    if resume_step is not None:
+      kept = [
+        line
+        for line, row in _lines(path)
+        if row is None or row["step"] <= resume_step
+      ]
+    # Whole, and only then added to: a kill in between loses no row.
+    write_bytes(path, b"".join(line + b"\n" for line in kept))
+    self._file = path.open("a")
     self._board = tensorboardX.SummaryWriter(
-      str(directory / "tensorboard"), purge_step=resume_step
+      str(directory / "tensorboard"),
+      purge_step=None if resume_step is None else resume_step + 1,
     )
 
   def write(self, step: int, metrics: dict[str, float]) -> None:
@@ -63,6 +71,7 @@ class MetricWriter:
       self._board.add_scalar(name, value, step)
     self._file.write(json.dumps(row) + "\n")
     self._file.flush()
+    self._board.flush()
     if self._wandb:
       self._wandb.log(step, metrics)
 
@@ -77,14 +86,28 @@ class MetricWriter:
 
 
 def read_jsonl(path: epath.Path) -> list[dict[str, Any]]:
-  """Reads rows; a half-written last line is left out."""
-  rows = []
-  for line in path.read_text().splitlines():
+  """Reads rows; what is none, such as a half-written line, is left out."""
+  return [row for _, row in _lines(path) if row]
+
+
+def _lines(path: epath.Path) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
+  """Yields lines, and the row that each holds, if any; warns of others.
+
+  A last line that was cut off is no line.
+  """
+  *lines, rest = (path.read_bytes() if path.exists() else b"").split(b"\n")
+  for number, line in enumerate((*lines, rest), 1):
     try:
-      rows.append(json.loads(line))
-    except json.JSONDecodeError:
-      break
-  return rows
+      row = json.loads(line)
+      row["step"] + 0
+    except (ValueError, TypeError, LookupError, RecursionError):
+      if number > len(lines):
+        return
+      logging.getLogger(__name__).warning(
+        "%s:%d is no row of metrics and is passed over", path, number
+      )
+      row = None
+    yield line, row
 
 
 class Progress:

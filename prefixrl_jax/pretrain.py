@@ -13,6 +13,7 @@ from prefixrl_jax.learner.packing import Layout, pack
 from prefixrl_jax.models import transformer
 from prefixrl_jax.problems import symbols
 from prefixrl_jax.tokenizer import Tokenizer
+from prefixrl_jax.types import NonFiniteError
 
 
 def pretrain(
@@ -81,6 +82,11 @@ def pretrain(
           state, sharding.put_rows(mesh, batch, axis=1), None
         )
         done += 1
+        if bad := update.nonfinite(metrics):
+          raise NonFiniteError(
+            f"pretraining, step {done}: the update is not finite ({bad}); lower"
+            " the learning_rate of config.pretrain.phases."
+          )
         on_step(done, float(metrics["loss"]))
       params = state.params
   return params

@@ -17,7 +17,7 @@ from etils import epath
 
 from prefixrl_jax import metrics as metrics_lib
 from prefixrl_jax.batches import TrainState
-from prefixrl_jax.checkpoints import Checkpointer, SignalFlag
+from prefixrl_jax.checkpoints import Checkpointer, restore_params
 from prefixrl_jax.distributed import sharding
 from prefixrl_jax.evals.evaluate import mean_accuracy, without_prefix
 from prefixrl_jax.learner import optimizer as optimizer_lib
@@ -31,8 +31,10 @@ from prefixrl_jax.rewards.judging import judge
 from prefixrl_jax.rollouts.requests import Request
 from prefixrl_jax.rollouts.sampler import Sampler
 from prefixrl_jax.session import Session, round_up
+from prefixrl_jax.signals import Deferred
 from prefixrl_jax.types import (
   EvalResult,
+  NonFiniteError,
   Preempted,
   PrefixedProblem,
   Problem,
@@ -99,6 +101,7 @@ class Trainer:
       cuts_together=config.train.cuts_together,
       seed=seed,
     )
+    self.skipped = 0  # updates that were not finite
     self.ledger = Ledger(session.model)
     if self.uses_traces:
       self.ledger.add_entries(data.ledger)
@@ -182,6 +185,7 @@ class Trainer:
         kl_coefficient=kl_coefficient,
         kl_estimator=config.learner.kl_estimator,
         mixed=mixed,
+        skip_nonfinite=config.learner.skip_nonfinite,
       )
       with jax.set_mesh(self.session.mesh):
         batch = self._put(pack([], layout))
@@ -250,6 +254,7 @@ class Trainer:
       has_reference=False,
       seconds=time.perf_counter() - started,
     )
+    self._check_finite(metrics)
     return state, {"sft/loss": metrics["loss"]}
 
   def _rl_step(self, state: TrainState, step: int, timers):
@@ -327,6 +332,7 @@ class Trainer:
       has_reference=config.learner.kl_coefficient > 0,
       seconds=seconds,
     )
+    self._check_finite(metrics)
     is_prefixed = np.array([len(p.prefix) > 0 for p in drawn])
     metrics = {f"train/{k}": float(v) for k, v in metrics.items()}
     metrics |= metrics_lib.group_metrics(is_prefixed, rewards, groups)
@@ -335,6 +341,15 @@ class Trainer:
     metrics["tokens_per_second/rollout"] = usage.output_tokens / usage.seconds
     metrics["tokens_per_second/update"] = tokens / seconds
     return state, metrics
+
+  def _check_finite(self, metrics) -> None:
+    """Counts an update that left the state as it was; raises at another."""
+    bad = update.nonfinite(metrics)
+    may_skip = self.session.config.learner.skip_nonfinite
+    if may_skip and np.isfinite(metrics["param_norm"]):
+      self.skipped += bool(bad)
+    elif bad:
+      raise NonFiniteError(f"the update has {bad}.")
 
   def _charge(self, purpose: str, sampler: Sampler):
     usage = sampler.pop_usage()
@@ -356,6 +371,16 @@ class Trainer:
       seconds=seconds,
     )
 
+  def _why_stopped(self, step: int, saved: int, reason: Exception) -> str:
+    kept = f"; checkpoint {saved} is" if saved else ""
+    before = f" The state of step {step} was finite{kept}." if step else ""
+    return (
+      f"{self.name} stops at step {step + 1}, the first that is not finite:"
+      f" {reason}{before} Lower the learning rate (config.arms, config.sft) or"
+      " config.learner.optimizer.clip_norm, or leave such updates out:"
+      " --config.learner.skip_nonfinite=True, which may be set now."
+    )
+
   # -- the loop --------------------------------------------------------------
 
   def run(self) -> list[dict]:
@@ -366,6 +391,7 @@ class Trainer:
 
     Raises:
       Preempted: after SIGTERM, when the state is saved.
+      NonFiniteError: at the first update that is not finite; it is not saved.
     """
     config = self.session.config
     budget = config.train.flops
@@ -378,14 +404,14 @@ class Trainer:
     with metrics_lib.busy(f"{self.name}  compiling …"):
       self._compile()
     with (
-      SignalFlag(signal.SIGTERM) as preempted,
+      Deferred(signal.SIGTERM) as terminated,
       self._checkpointer() as checkpointer,
     ):
       restored = checkpointer.restore_latest(self._abstract_state())
       if restored is not None:
         step, state, host = restored
         self.ledger.set_entries(host["ledger"])
-        curve = host["curve"]
+        curve, self.skipped = host["curve"], host.get("skipped", 0)
       else:
         step, curve = 0, []
         first = (
@@ -393,6 +419,23 @@ class Trainer:
         )
         state = first(self._first_params)
       saved = step
+
+      def save() -> None:
+        nonlocal saved
+        if step != saved:
+          host = {
+            "ledger": self.ledger.to_dict(),
+            "curve": curve,
+            "skipped": self.skipped,
+          }
+          checkpointer.save(step, state, host)
+          saved = step
+
+      def stop_if_terminated() -> None:
+        if terminated.take():
+          save()
+          raise Preempted(f"{self.name}: saved at step {step}")
+
       timers = metrics_lib.Timers()
       with (
         metrics_lib.CompilationCounter() as compilations,
@@ -408,17 +451,22 @@ class Trainer:
         ) < budget and step < last_step:
           if spent >= self._next_point(curve) and step >= self.num_sft_steps:
             curve.append(self._curve_point(state, step))
-          if step < self.num_sft_steps:
-            state, metrics = self._sft_step(state, step)
-            if step + 1 == self.num_sft_steps:
-              state = self._init_rl_state(state.params)
-          else:
-            state, metrics = self._rl_step(state, step, timers)
+            stop_if_terminated()
+          try:
+            if step < self.num_sft_steps:
+              state, metrics = self._sft_step(state, step)
+              if step + 1 == self.num_sft_steps:
+                state = self._init_rl_state(state.params)
+            else:
+              state, metrics = self._rl_step(state, step, timers)
+          except NonFiniteError as e:
+            raise NonFiniteError(self._why_stopped(step, saved, e)) from None
           step += 1
           metrics |= timers.pop() | {
             "flops_paper": self.ledger.training_flops(),
             "flops_executed": self.ledger.training_flops("flops_executed"),
             "compilations": compilations.count,
+            "skipped_updates": self.skipped,
           }
           writer.write(step, metrics)
           shown = metrics_lib.shown(metrics)
@@ -426,25 +474,13 @@ class Trainer:
             figures = "  ".join(f"{k} {v}" for k, v in shown.items())
             progress.log(f"{self.name}  step {step}  {figures}")
           progress.update(self.ledger.training_flops(), **shown)
-          due = step - saved >= config.train.checkpoint_every
-          if due or preempted.is_set:
-            host = {"ledger": self.ledger.to_dict(), "curve": curve}
-            checkpointer.save(step, state, host)
-            saved = step
-          if preempted.is_set:
-            raise Preempted(f"{self.name}: saved at step {step}")
-        if step != saved:
-          host = {"ledger": self.ledger.to_dict(), "curve": curve}
-          checkpointer.save(step, state, host)
-      return [*curve, self._curve_point(state, step)]
-
-  def trained_params(self) -> dict:
-    """Returns the parameters of the newest checkpoint."""
-    with self._checkpointer() as checkpointer:
-      restored = checkpointer.restore_latest(self._abstract_state())
-    if restored is None:
-      raise UserError(f"there is no checkpoint in {self.directory}.")
-    return self._policy(restored[1].params)
+          if step - saved >= config.train.checkpoint_every:
+            save()
+          stop_if_terminated()
+        save()
+      curve.append(self._curve_point(state, step))
+      stop_if_terminated()
+      return curve
 
   def _checkpointer(self) -> Checkpointer:
     return Checkpointer(
@@ -497,3 +533,24 @@ class Trainer:
       "ledger": self.ledger.to_dict(),
       "accuracy": {s: mean_accuracy(r) for s, r in results.items() if r},
     }
+
+
+def trained_params(
+  session: Session, directory: epath.Path, step: int | None = None
+) -> dict:
+  """Returns a run's policy, as samplers take it.
+
+  Args:
+    session: of the run.
+    directory: of its Trainer.
+    step: of the checkpoint; that or none. None is the newest.
+
+  Raises:
+    UserError: there is no such checkpoint, or it cannot be read.
+  """
+  _, trained = restore_params(
+    directory / "checkpoints",
+    adapters.abstract_trained(session.model, session.mesh),
+    step,
+  )
+  return adapters.policy(session.model, session.base_params, trained)

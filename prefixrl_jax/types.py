@@ -19,12 +19,16 @@ PURPOSES = (
 TRAINING = ("collection", "sft", "sampling", "update")
 
 
-class Preempted(Exception):
-  """SIGTERM came; what was computed is saved."""
+class Preempted(BaseException):
+  """SIGTERM came. Like Ctrl-C, it is no error that anyone may catch."""
 
 
 class UserError(Exception):
   """Something the user can mend; main prints it without a stack trace."""
+
+
+class NonFiniteError(UserError):
+  """A policy or its update is NaN or infinite."""
 
 
 @dataclasses.dataclass(frozen=True)

@@ -34,6 +34,7 @@ _NOT_INPUTS = (
   "checkpoints_kept",
   "log_every",
   "num_workers",
+  "skip_nonfinite",  # without it a run that it changes does not end
 )
 
 

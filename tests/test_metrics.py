@@ -1,6 +1,7 @@
 """Metrics: every sink has every row once, a resumed run's too."""
 
 import io
+import os
 import re
 import sys
 import types
@@ -37,19 +38,105 @@ def test_a_resumed_run_has_every_step_once(tmp_path):
   assert rows[-1] == {"step": 5, "a": 5.0, "b": None}
 
 
-def test_writes_tensorboard_events(tmp_path):
-  _write(epath.Path(tmp_path), [7])
-  (file,) = (tmp_path / "tensorboard").iterdir()
-  data, events = file.read_bytes(), []
-  while data:
-    # A record: length, checksum, event, checksum.
-    length = int.from_bytes(data[:8], "little")
-    events.append(event_pb2.Event.FromString(data[12 : 12 + length]))
-    data = data[12 + length + 4 :]
-  scalars = {
-    v.tag: (e.step, v.simple_value) for e in events for v in e.summary.value
-  }
+def test_a_kill_right_after_a_resume_loses_no_row(tmp_path):
+  folder = epath.Path(tmp_path)
+  _write(folder, [1, 2, 3])
+  with MetricWriter(folder, wandb_project=None, resume_step=2) as writer:
+    # What is on the disk here is all that a kill leaves.
+    rows = metrics.read_jsonl(folder / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [1, 2]
+    writer.write(3, {})
+    rows = metrics.read_jsonl(folder / "metrics.jsonl")
+    assert [row["step"] for row in rows] == [1, 2, 3]
+
+
+def test_a_kill_while_resuming_loses_no_row(tmp_path, monkeypatch):
+  folder = epath.Path(tmp_path)
+  _write(folder, [1, 2, 3])
+  before = (folder / "metrics.jsonl").read_bytes()
+
+  def killed(*_):
+    raise KeyboardInterrupt
+
+  monkeypatch.setattr(os, "fsync", killed)
+  with pytest.raises(KeyboardInterrupt):
+    MetricWriter(folder, wandb_project=None, resume_step=2)
+  assert (folder / "metrics.jsonl").read_bytes() == before
+
+
+@pytest.mark.parametrize(
+  "broken",
+  [
+    b'{"step": 2, "a"',
+    b"\xff\xfe\x00",
+    b"\x00" * 40,
+    b"[]",
+    b"{}",
+    b"7",
+    b'{"step": "two"}',
+    b"[" * 100_000,
+    b"",
+  ],
+  ids=lambda line: str(line[:12]),
+)
+def test_a_broken_line_costs_no_other_row(tmp_path, broken, caplog):
+  folder = epath.Path(tmp_path)
+  path = folder / "metrics.jsonl"
+  _write(folder, [1, 2, 3, 4])
+  lines = path.read_bytes().split(b"\n")
+  lines[1] = broken
+  path.write_bytes(b"\n".join(lines))
+  _write(folder, [4, 5], resume_step=3)
+  rows = metrics.read_jsonl(path)
+  assert [row["step"] for row in rows] == [1, 3, 4, 5]
+  assert path.read_bytes().split(b"\n")[:3] == [lines[0], broken, lines[2]]
+  assert "metrics.jsonl:2 is no row" in caplog.text
+
+
+def test_a_last_row_without_its_newline_is_a_row(tmp_path):
+  folder = epath.Path(tmp_path)
+  path = folder / "metrics.jsonl"
+  _write(folder, [1, 2])
+  path.write_bytes(path.read_bytes()[:-1])
+  _write(folder, [3], resume_step=2)
+  assert [row["step"] for row in metrics.read_jsonl(path)] == [1, 2, 3]
+
+
+def _events(folder):
+  """Returns TensorBoard's events of a run, process by process."""
+  found = []
+  for file in sorted(folder.iterdir()):
+    data = file.read_bytes()
+    while data:
+      # A record: length, checksum, event, checksum.
+      length = int.from_bytes(data[:8], "little")
+      found.append(event_pb2.Event.FromString(data[12 : 12 + length]))
+      data = data[12 + length + 4 :]
+  return found
+
+
+def test_writes_tensorboard_events_at_once(tmp_path):
+  with MetricWriter(
+    epath.Path(tmp_path), wandb_project=None, resume_step=None
+  ) as writer:
+    writer.write(7, {"a": 7.0})
+    scalars = {
+      v.tag: (e.step, v.simple_value)
+      for e in _events(tmp_path / "tensorboard")
+      for v in e.summary.value
+    }
   assert scalars["a"] == (7, 7.0)
+
+
+def test_tensorboard_hides_only_steps_that_come_again(tmp_path):
+  _write(epath.Path(tmp_path), [3], resume_step=2)
+  # It hides events of earlier processes from this step on.
+  starts = [
+    e.step
+    for e in _events(tmp_path / "tensorboard")
+    if e.session_log.status == event_pb2.SessionLog.START
+  ]
+  assert starts == [3]
 
 
 class _Wandb(types.ModuleType):

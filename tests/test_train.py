@@ -1,11 +1,13 @@
 """The training loop: resumed equals uninterrupted, and nothing recompiles."""
 
+import errno
 import os
 import signal
 
 import jax
 import ml_collections
 import numpy as np
+import orbax.checkpoint as ocp
 import pytest
 from etils import epath
 
@@ -13,6 +15,7 @@ from prefixrl_jax import checkpoints, train
 from prefixrl_jax.configs import demo
 from prefixrl_jax.distributed import memory
 from prefixrl_jax.distributed.mesh import make_mesh
+from prefixrl_jax.learner.advantages import advantages
 from prefixrl_jax.learner.packing import pack
 from prefixrl_jax.metrics import read_jsonl
 from prefixrl_jax.models import adapters, transformer
@@ -23,7 +26,7 @@ from prefixrl_jax.rewards import Verdict
 from prefixrl_jax.rewards.checksum import ChecksumVerifier
 from prefixrl_jax.session import Session
 from prefixrl_jax.tokenizer import SymbolTokenizer
-from prefixrl_jax.train import TrainData, Trainer
+from prefixrl_jax.train import TrainData, Trainer, trained_params
 from prefixrl_jax.types import Preempted, Trace, UserError
 
 _TOKENIZER = SymbolTokenizer(
@@ -118,7 +121,7 @@ def _session(config, mesh) -> Session:
 def run():
   mesh = make_mesh(1, 1, 1, devices=jax.devices()[:1])
 
-  def train(folder, arm, mesh=mesh, **fields):
+  def run(folder, arm, mesh=mesh, **fields):
     trainer = Trainer(
       _session(_config(**fields), mesh),
       _data(),
@@ -128,7 +131,11 @@ def run():
     )
     return trainer, trainer.run()
 
-  return train
+  return run
+
+
+def _policy(trainer):
+  return trained_params(trainer.session, trainer.directory)
 
 
 def _untimed(curve):
@@ -161,7 +168,7 @@ def _learned(folder):
 def uninterrupted(run, tmp_path_factory):
   folder = tmp_path_factory.mktemp("whole")
   trainer, curve = run(folder, "sft_rl")
-  return folder, curve, checkpoints.weight_hash(trainer.trained_params())
+  return folder, curve, checkpoints.weight_hash(_policy(trainer))
 
 
 def test_every_step_is_written_and_nothing_compiles(uninterrupted):
@@ -213,7 +220,7 @@ def test_resumed_equals_uninterrupted(
   _killed(run, tmp_path, monkeypatch, killed_after)
   trainer, curve = run(tmp_path, "sft_rl")
   folder, expected, weights = uninterrupted
-  assert checkpoints.weight_hash(trainer.trained_params()) == weights
+  assert checkpoints.weight_hash(_policy(trainer)) == weights
   assert _untimed(curve) == _untimed(expected)
   assert _learned(tmp_path) == _learned(folder)
 
@@ -225,7 +232,7 @@ def test_adapters_alone_are_trained_and_resumed(run, tmp_path, monkeypatch):
   rows = read_jsonl(epath.Path(tmp_path) / "whole/metrics.jsonl")
   assert {row["compilations"] for row in rows} == {0}
   assert rows[-1]["train/logprob_gap_max"] < 1e-5  # it samples what it learns
-  policy = whole.trained_params()
+  policy = _policy(whole)
   trained = policy.pop("adapters")
   jax.tree.map(np.testing.assert_array_equal, policy, whole.session.base_params)
   assert all(np.any(adapter["b"]) for adapter in trained.values())
@@ -233,7 +240,7 @@ def test_adapters_alone_are_trained_and_resumed(run, tmp_path, monkeypatch):
   again, resumed = run(tmp_path / "killed", "sft_rl", **fields)
   assert _untimed(resumed) == _untimed(curve)
   jax.tree.map(
-    np.testing.assert_array_equal, again.trained_params()["adapters"], trained
+    np.testing.assert_array_equal, _policy(again)["adapters"], trained
   )
 
 
@@ -316,25 +323,126 @@ def test_discounted_rewards_are_what_is_compared(run, tmp_path, monkeypatch):
   assert np.corrcoef(lengths, weights)[0, 1] < -0.3
 
 
-def test_sigterm_saves_and_resumes(run, uninterrupted, tmp_path, monkeypatch):
-  step = Trainer._rl_step
-  done = []
+def _terminate(monkeypatch, name, when):
+  """Lets SIGTERM come at the so-maniest call of a Trainer's method."""
+  method, calls = getattr(Trainer, name), []
 
   def terminated(self, *args):
-    done.append(1)
-    if len(done) == 3:
+    calls.append(1)
+    if len(calls) == when:
       os.kill(os.getpid(), signal.SIGTERM)
-    return step(self, *args)
+    return method(self, *args)
 
+  monkeypatch.setattr(Trainer, name, terminated)
+
+
+@pytest.mark.parametrize(
+  ("name", "when", "step"),
+  [
+    ("_curve_point", 1, 2),  # between SFT and RL
+    ("_rl_step", 3, 5),
+    ("_curve_point", 2, 8),  # the last one, when all steps are done
+  ],
+)
+def test_sigterm_saves_and_resumes(
+  run, uninterrupted, tmp_path, monkeypatch, name, when, step
+):
+  _, expected, weights = uninterrupted
   with monkeypatch.context() as patch:
-    patch.setattr(Trainer, "_rl_step", terminated)
+    _terminate(patch, name, when)
     # Without the handler, the signal would end the tests.
-    with pytest.raises(Preempted, match="saved at step 5"):
+    with pytest.raises(Preempted, match=f"saved at step {step}"):
       run(tmp_path, "sft_rl", **{"train.checkpoint_every": 100})
   trainer, curve = run(tmp_path, "sft_rl", **{"train.checkpoint_every": 100})
-  _, expected, weights = uninterrupted
-  assert checkpoints.weight_hash(trainer.trained_params()) == weights
+  assert checkpoints.weight_hash(_policy(trainer)) == weights
   assert _untimed(curve) == _untimed(expected)
+
+
+def test_a_faulty_start_loses_nothing(
+  run, uninterrupted, tmp_path, monkeypatch
+):
+  _killed(run, tmp_path, monkeypatch, 5)
+  kept = sorted(p.name for p in (tmp_path / "checkpoints").iterdir())
+
+  def broken(*_, **__):
+    raise OSError(errno.EIO, "Input/output error")
+
+  with monkeypatch.context() as patch:
+    patch.setattr(ocp.CheckpointManager, "restore", broken)
+    with pytest.raises(UserError, match=r"step 4: OSError.* step 2: OSError"):
+      run(tmp_path, "sft_rl")
+  assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == kept
+  trainer, curve = run(tmp_path, "sft_rl")
+  _, expected, weights = uninterrupted
+  assert checkpoints.weight_hash(_policy(trainer)) == weights
+  assert _untimed(curve) == _untimed(expected)
+
+
+def _poison(monkeypatch, when):
+  """Makes the so-maniest RL step's advantages NaN."""
+  calls = []
+
+  def poisoned(rewards, estimator):
+    calls.append(1)
+    return advantages(rewards, estimator) * (
+      float("nan") if len(calls) == when else 1.0
+    )
+
+  monkeypatch.setattr(train, "advantages", poisoned)
+
+
+def test_stops_at_the_first_update_that_is_not_finite(
+  run, uninterrupted, tmp_path, monkeypatch
+):
+  with monkeypatch.context() as patch:
+    _poison(patch, 4)
+    with pytest.raises(UserError) as e:
+      run(tmp_path, "sft_rl")
+  for said in (
+    "sft_rl seed 0 stops at step 6, the first that is not finite",
+    "loss nan, gradient norm nan",
+    "The state of step 5 was finite; checkpoint 4 is.",
+    "config.learner.skip_nonfinite=True",
+  ):
+    assert said in str(e.value)
+  kept = {p.name for p in (tmp_path / "checkpoints").iterdir()}
+  assert kept == {"2", "4"}
+  trainer, curve = run(tmp_path, "sft_rl")  # the fault is over
+  _, expected, weights = uninterrupted
+  assert checkpoints.weight_hash(_policy(trainer)) == weights
+  assert _untimed(curve) == _untimed(expected)
+
+
+def test_stops_where_the_parameters_leave_the_numbers(run, tmp_path):
+  fields = {"arms.sft_rl.sft_epochs": 1, "sft.learning_rate": 1e35}
+  with pytest.raises(UserError, match=r"step 1,.* norm of the parameters inf"):
+    run(tmp_path, "sft_rl", **fields, **{"learner.skip_nonfinite": True})
+  assert not list((tmp_path / "checkpoints").iterdir())
+
+
+def test_skips_and_counts_what_is_not_finite(run, tmp_path, monkeypatch):
+  fields = {
+    "learner.skip_nonfinite": True,
+    "learner.warmup_steps": 0,
+    "learner.optimizer.weight_decay": 0.1,  # moves them without a reward
+    "train.max_steps": 4,
+    "train.checkpoint_every": 1,
+    "train.checkpoints_kept": 9,
+  }
+  _poison(monkeypatch, 3)
+  with monkeypatch.context() as patch:
+    _terminate(patch, "_rl_step", 3)  # the count outlives a process
+    with pytest.raises(Preempted):
+      run(tmp_path, "sft_rl", **fields)
+  trainer, _ = run(tmp_path, "sft_rl", **fields)
+  assert trainer.skipped == 1
+  rows = read_jsonl(epath.Path(tmp_path) / "metrics.jsonl")
+  assert [row["skipped_updates"] for row in rows] == [0, 0, 0, 0, 1, 1]
+  assert rows[4]["train/loss"] is None
+  of = lambda step: checkpoints.weight_hash(
+    trained_params(trainer.session, trainer.directory, step)
+  )
+  assert of(3) != of(4) == of(5) != of(6)
 
 
 def test_prefixed_and_originals_are_told_apart(run, tmp_path):
@@ -362,8 +470,8 @@ def test_same_run_on_eight_devices(run, tmp_path, eight_devices):
       assert a[name] == pytest.approx(b[name], abs=2e-5), name
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, atol=2e-5),
-    jax.device_get(one.trained_params()),
-    jax.device_get(eight.trained_params()),
+    jax.device_get(_policy(one)),
+    jax.device_get(_policy(eight)),
   )
 
 

@@ -115,6 +115,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     discount=1.0,
     kl_coefficient=0.0,  # 0: off
     kl_estimator="k3",  # GRPO's; k1 and k2: see learner/losses.py
+    skip_nonfinite=False,  # True: leave such updates out, instead of stopping
     rows_per_microbatch=2,
     logits_chunk_length=512,
     row_length=640,  # tokens of a packed row, unless a tree needs more

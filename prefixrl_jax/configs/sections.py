@@ -50,7 +50,7 @@ def export() -> dict[str, Any]:
     lora="merged",  # adapters added in; or peft: the adapters alone, for peft
     arm="",  # the first of run_arms
     seed=-1,  # the first of seeds
-    step=-1,  # the newest checkpoint
+    step=-1,  # the last one's checkpoint
     directory="",  # export/ARM/seed_N/model in the workdir
     dtype="",  # that of the parameters; or bfloat16, float32
     shard_gigabytes=5.0,  # of the largest weight file

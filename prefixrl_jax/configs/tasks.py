@@ -103,6 +103,7 @@ def get_config(
     discount=1.0,
     kl_coefficient=0.0,  # 0: off
     kl_estimator="k3",  # GRPO's; k1 and k2: see learner/losses.py
+    skip_nonfinite=False,  # True: leave such updates out, instead of stopping
     rows_per_microbatch=0,  # as many as fit into memory
     logits_chunk_length=512,
     row_length=32768,  # tokens of a packed row, unless a tree needs more

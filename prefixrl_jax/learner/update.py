@@ -1,6 +1,7 @@
 """One jitted, donated update on a TrainBatch."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,21 @@ from prefixrl_jax.models import adapters, experts, tree_attention
 # tokens that attention took in a forward pass and what its backward pass costs,
 # in pairs of a forward one, tokens whose logits were computed.
 WORK = ("micros", "pairs", "pairs_back", "scored")
+# Metrics that say whether an update was finite, as people call them.
+_FINITE = {
+  "loss": "loss",
+  "grad_norm": "gradient norm",
+  "param_norm": "norm of the parameters",
+}
+
+
+def nonfinite(metrics) -> str:
+  """Returns which of an update's quantities are NaN or infinite, in words."""
+  return ", ".join(
+    f"{label} {float(metrics[name])}"
+    for name, label in _FINITE.items()
+    if not math.isfinite(metrics[name])
+  )
 
 
 def abstract_state(params, optimizer) -> TrainState:
@@ -76,6 +92,7 @@ def make_update(
   kl_coefficient: float,
   kl_estimator: str = "k3",
   mixed: bool,
+  skip_nonfinite: bool = False,
 ) -> jax.stages.Wrapped:
   """Returns update(state, batch, base_params) -> (state, metrics).
 
@@ -94,6 +111,8 @@ def make_update(
     kl_estimator: what of the KL is descended, see `losses.kl_loss`.
     mixed: batches hold prefixed and other trees; their gradients' norms are
       told apart, at the price of a second sum of gradients.
+    skip_nonfinite: where the loss or the gradient is NaN or infinite, the new
+      parameters and moments are the old ones; metrics say so, see `nonfinite`.
   """
 
   def loss_sum(trained, base_params, rows):
@@ -169,13 +188,24 @@ def make_update(
     grads = jax.tree.map(lambda g: g / count, total)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
+    loss, grad_norm = sums["loss"] / count, optax.tree.norm(grads)
+    if skip_nonfinite:
+      is_finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+      params, opt_state = jax.tree.map(
+        functools.partial(jnp.where, is_finite),
+        (params, opt_state),
+        (state.params, state.opt_state),
+      )
 
     metrics = {
-      "loss": sums["loss"] / count,
+      "loss": loss,
       "kl": sums["kl"] / count,
       "logprob_gap": sums["logprob_gap"] / count,
       "logprob_gap_max": max_gap,
-      "grad_norm": optax.tree.norm(grads),
+      "grad_norm": grad_norm,
+      "param_norm": optax.tree.norm(
+        jax.tree.map(lambda x: x.astype(jnp.float32), params)
+      ),
       **{name: sums[name] for name in WORK},
     }
     if config.num_experts:

@@ -233,7 +233,11 @@ def decode(
       caches=caches,
       token=token,
       length=length,
-      active=state.active & ~stopped & (length < state.limit),
+      # What is not finite ends at once, for the host to see.
+      active=state.active
+      & ~stopped
+      & (length < state.limit)
+      & jnp.isfinite(logprob),
       tokens=write(state.tokens, token, slot),
       logprobs=write(state.logprobs, logprob, slot),
     )
@@ -261,6 +265,8 @@ def pick(state: SamplerState, index):
 
 def _draw(logits, key, length, temperature, top_k, top_p):
   """Draws a token a lane: int32 [R, G], and its log-probability.
+
+  Logits that are NaN or infinite give a log-probability that is.
 
   One uniform number a lane picks a block of the vocabulary, then a token in
   it: a Gumbel number for each token would take longer than the decoder. The
@@ -291,7 +297,7 @@ def _draw(logits, key, length, temperature, top_k, top_p):
     # that 0 does not always draw the first token, however unlikely it is.
     uniform = jax.vmap(jax.random.uniform)(keys) + 2.0**-24
     token = _invert(powers, uniform)
-  token = token.astype(jnp.int32)
+  token = jnp.minimum(token, len(logits) - 1).astype(jnp.int32)
   logprob = _at(logits, token) - log_total
   return token.reshape(grid), logprob.reshape(grid)
 

@@ -22,7 +22,7 @@ from prefixrl_jax.models.decoder_config import of_layer
 from prefixrl_jax.models.layers import Block
 from prefixrl_jax.rollouts import decoding
 from prefixrl_jax.rollouts.requests import Request, bundle, spread
-from prefixrl_jax.types import Completion, UserError
+from prefixrl_jax.types import Completion, NonFiniteError, UserError
 
 # The first component of a completion's key.
 PURPOSES = {"screening": 0, "collection": 1, "sampling": 2, "evaluation": 3}
@@ -252,6 +252,7 @@ class Sampler:
 
     Raises:
       UserError: a trunk is longer than the sampler's.
+      NonFiniteError: the policy's logits are.
     """
     waiting = iter(trunks)
     rows: list[_Row | None] = [None] * self.rows
@@ -449,6 +450,13 @@ class Sampler:
 
   def _fetch(self, finished: _Finished) -> list[tuple[int, int, Completion]]:
     tokens, logprobs = jax.device_get(finished.arrays)
+    for i, (number, _, n) in enumerate(finished.done):
+      if not np.isfinite(logprobs[i, :n]).all():
+        raise NonFiniteError(
+          "the logits of the policy that is sampled from are NaN or infinite"
+          f" (token {n} behind a trunk of {len(self._requests[number].trunk)});"
+          " its weights cannot be used."
+        )
     return [
       (
         number,

@@ -7,8 +7,7 @@ from prefixrl_jax.artifacts import write_json
 from prefixrl_jax.evals.evaluate import Sample, by_fraction, without_prefix
 from prefixrl_jax.evals.results import write_results
 from prefixrl_jax.prefixes.cut import revealed_length
-from prefixrl_jax.stages.train import make_trainer
-from prefixrl_jax.train import TrainData
+from prefixrl_jax.train import TrainData, trained_params
 from prefixrl_jax.types import EvalResult
 from prefixrl_jax.workspace import Workspace
 
@@ -21,8 +20,10 @@ def run(work: Workspace) -> None:
     if arm == "base":
       params = work.session.base_params
     else:
-      work.need(work.run_artifact("train", arm, seed), "train")
-      params = make_trainer(work, data, arm, seed).trained_params()
+      train = work.need(work.run_artifact("train", arm, seed), "train")
+      params = trained_params(
+        work.session, train.directory, train.summary["steps"]
+      )
     artifact.begin()
     with metrics.busy(f"evaluate, {arm} seed {seed} …"):
       results, samples, given_away = _evaluate(work, params, data, seed)

@@ -36,10 +36,13 @@ def run(work: Workspace) -> None:
   )
   model = adapters.read_settings(c.lora, model)
   mesh = make_mesh(**c.mesh)
+  asked = settings.step if settings.step >= 0 else None
+  if asked is None and train.complete:
+    asked = train.summary["steps"]
   step, params = checkpoints.restore_params(
     train.directory / "checkpoints",
     adapters.abstract_trained(model, mesh),
-    settings.step if settings.step >= 0 else None,
+    asked,
   )
   artifact.begin()
   if model.lora and settings.lora == "peft":

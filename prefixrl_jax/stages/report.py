@@ -13,6 +13,7 @@ from prefixrl_jax.workspace import Workspace
 def run(work: Workspace) -> None:
   """Writes summary.json, the figures and index.html; prints the table."""
   runs, samples = [], []
+  notes: dict[str, str] = {}
   for arm in ("base", *work.config.run_arms):
     for seed in work.config.seeds:
       evaluated = work.need(
@@ -21,6 +22,10 @@ def run(work: Workspace) -> None:
       curve = []
       if arm != "base":
         trained = work.run_artifact("train", arm, seed)
+        if skipped := trained.summary.get("skipped_updates"):
+          notes[f"{arm} seed {seed}"] = (
+            f"{skipped} updates were not finite and left out"
+          )
         curve = [
           CurvePoint(**point)
           for point in read_json(trained.directory / "curve.json")
@@ -40,7 +45,6 @@ def run(work: Workspace) -> None:
         )
       )
       samples += read_json(evaluated.directory / "samples.json")
-  notes = {}
   for seed in work.data_seeds:
     base = work.run_artifact("evaluate", "base", seed)
     given_away = base.summary.get("given_away", {})

@@ -1,28 +1,24 @@
 """Every arm and seed, on the same budget."""
 
 from prefixrl_jax.artifacts import write_json
-from prefixrl_jax.train import TrainData, Trainer
+from prefixrl_jax.train import Trainer
 from prefixrl_jax.workspace import Workspace
 
 
 def run(work: Workspace) -> None:
   """Trains every arm and seed on the same budget."""
   for artifact, arm, seed in work.runs_to_make("train", work.config.run_arms):
-    trainer = make_trainer(work, work.train_data(seed), arm, seed)
+    data = work.train_data(seed)
+    trainer = Trainer(
+      work.session, data, artifact.directory, arm=arm, seed=seed
+    )
     artifact.begin()
     curve = trainer.run()
     write_json(artifact.directory / "curve.json", curve)
-    artifact.finish({"steps": curve[-1]["step"]})
-
-
-def make_trainer(
-  work: Workspace, data: TrainData, arm: str, seed: int
-) -> Trainer:
-  """Returns what trains an arm, from its newest checkpoint on."""
-  return Trainer(
-    work.session,
-    data,
-    work.run_artifact("train", arm, seed).directory,
-    arm=arm,
-    seed=seed,
-  )
+    steps, skipped = curve[-1]["step"], trainer.skipped
+    artifact.finish({"steps": steps, "skipped_updates": skipped})
+    if skipped:
+      work.console.print(
+        f"train, {trainer.name}: {skipped} of {steps} updates were not finite"
+        " and left out"
+      )

@@ -4,7 +4,6 @@ docs/imported_traces.md has the columns that are understood.
 """
 
 import dataclasses
-import hashlib
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
@@ -102,12 +101,6 @@ class _Text(NamedTuple):
   said: Said
   own: Mapping[str, Any] = {}
   flaw: str = ""
-
-
-def digest(path: epath.Path) -> str:
-  """Returns the SHA-256 of a file."""
-  with path.open("rb") as f:
-    return hashlib.file_digest(f, "sha256").hexdigest()
 
 
 def read_foreign(

@@ -1,0 +1,45 @@
+"""Signals: raised at once, or held back where work must not be cut off."""
+
+import signal
+
+from prefixrl_jax.types import Preempted
+
+
+class Deferred:
+  """Holds signals back; one that nobody took is delivered at the end."""
+
+  def __init__(self, *numbers: int):
+    """Names the signals.
+
+    Args:
+      numbers: SIGINT (Ctrl-C), SIGTERM.
+    """
+    self._numbers, self._came = numbers, 0
+
+  @property
+  def is_set(self) -> bool:
+    """Whether one came."""
+    return bool(self._came)
+
+  def take(self) -> bool:
+    """Returns whether one came, which is then the caller's to act on."""
+    came, self._came = self._came, 0
+    return bool(came)
+
+  def _handle(self, number, _frame) -> None:
+    self._came = number
+
+  def __enter__(self) -> "Deferred":
+    self._previous = [signal.signal(n, self._handle) for n in self._numbers]
+    return self
+
+  def __exit__(self, *_) -> None:
+    for number, handler in zip(self._numbers, self._previous):
+      signal.signal(number, handler)
+    if self._came:
+      signal.raise_signal(self._came)
+
+
+def raise_preempted(*_) -> None:
+  """Handles SIGTERM as Python does Ctrl-C, wherever it comes."""
+  raise Preempted("what is complete is kept")
