@@ -90,7 +90,13 @@ def validate(
       raise UserError(message)
 
   _check_arms(c, check)
-  _check_splits(c.problems, stages, check)
+  # Found out after a model is loaded or problems are screened otherwise.
+  needed = [s for s in ("import", "collect", "cut", "train") if s in stages]
+  check(
+    c.problems.num_train > 0 or not needed,
+    f"config.problems.num_train = 0, but --stage={','.join(needed)} needs"
+    " training problems.",
+  )
   if c.problems.task in symbols.TASKS:
     _check_symbols(c, check)
   _check_problems(c.problems, check)
@@ -148,6 +154,11 @@ def notes(config: ml_collections.ConfigDict) -> Iterator[str]:
   Args:
     config: validated.
   """
+  if not config.problems.num_heldout:
+    yield (
+      "config.problems.num_heldout = 0: there will be no accuracy on problems"
+      " that are not trained on"
+    )
   prompts = config.train.prompts_per_step
   for name in config.run_arms:
     share = config.arms[name].prefixed_share
@@ -165,20 +176,6 @@ def _is_installed(package: str) -> bool:
     return importlib.util.find_spec(package) is not None
   except ValueError:  # it was imported without being found
     return False
-
-
-def _check_splits(p: ml_collections.ConfigDict, stages, check) -> None:
-  """What training and its curve need is not found out after they are paid."""
-  for split, name, needed_by in (
-    ("training", "num_train", ("import", "collect", "cut", "train")),
-    ("held-out", "num_heldout", ("train", "evaluate")),
-  ):
-    needed = [stage for stage in needed_by if stage in stages]
-    check(
-      p[name] > 0 or not needed,
-      f"config.problems.{name} = 0, but --stage={needed[0] if needed else ''}"
-      f" needs {split} problems.",
-    )
 
 
 def _check_arms(c: ml_collections.ConfigDict, check) -> None:

@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import jax
 import ml_collections
+import safetensors
 from etils import epath
 
 from prefixrl_jax import checkpoints
@@ -24,6 +25,7 @@ from prefixrl_jax.tokenizer import (
   check_vocabulary,
   load_tokenizer,
 )
+from prefixrl_jax.types import UserError
 
 
 @dataclasses.dataclass
@@ -130,7 +132,7 @@ def open_session(
     params = importing.load_params(folder, model, mesh)
   else:
     name = "demo"
-    params = transformer.put_params(model, mesh, checkpoints.load_params(base))
+    params = _load_base(base, model, mesh)
   return Session(
     config=c,
     mesh=mesh,
@@ -141,6 +143,26 @@ def open_session(
     tokenizer=tokenizer,
     verifier=verifier,
   )
+
+
+def _load_base(base: epath.Path, model, mesh) -> dict:
+  """Returns the base model of a task of ours, on the mesh."""
+  try:
+    params = checkpoints.load_params(base)
+  except safetensors.SafetensorError as e:
+    raise UserError(f"{base} is no safetensors file ({e}).") from e
+  wanted = transformer.abstract_params(model, mesh)
+  there, here = (
+    {jax.tree_util.keystr(k): x.shape for k, x in flat}
+    for flat in map(jax.tree_util.tree_leaves_with_path, (params, wanted))
+  )
+  for name in sorted(there.keys() | here.keys()):
+    if there.get(name) != here.get(name):
+      raise UserError(
+        f"{base} is of another shape than config.model: its {name} has shape"
+        f" {there.get(name)}, config.model asks for {here.get(name)}."
+      )
+  return transformer.put_params(model, mesh, params)
 
 
 def open_tokenizer(folder: epath.Path | None, task: str) -> Tokenizer:

@@ -1,12 +1,13 @@
 """Opening a session: what is refused before any weight is read."""
 
+import importlib.resources
 import json
 
 import pytest
 import tokenizers
 from etils import epath
 
-from prefixrl_jax.configs import code, math
+from prefixrl_jax.configs import code, demo, math
 from prefixrl_jax.rewards.logic import LogicVerifier
 from prefixrl_jax.session import open_session
 from prefixrl_jax.types import UserError
@@ -56,3 +57,26 @@ def test_without_a_sandbox_the_code_task_does_not_start(tmp_path, monkeypatch):
   work = Workspace(config, epath.Path(tmp_path / "run"), fresh=False)
   with pytest.raises(UserError, match=r"install bubblewrap(.|\n)*unsafe_sub"):
     _ = work.session
+
+
+@pytest.mark.parametrize(
+  ("fields", "text", "message"),
+  [
+    ({"model.width": 32}, None, r"shape .* \(30, 64\), .* \(30, 32\)"),
+    ({"model.num_layers": 2}, None, r"\(3, 64.*, config.model asks for \(2,"),
+    ({"model.mlp": "gated_silu"}, None, r"gate.* has shape None"),
+    ({}, "# Read me", "base.safetensors is no safetensors file"),
+  ],
+)
+def test_a_base_of_another_shape_is_named(tmp_path, fields, text, message):
+  config = demo.get_config("tiny=true")
+  config.update_from_flattened_dict(fields)
+  base = importlib.resources.files("prefixrl_jax") / "data"
+  base = epath.Path(str(base / "demo_base.safetensors"))
+  if text:
+    base = epath.Path(tmp_path / "base.safetensors")
+    base.write_text(text)
+  with pytest.raises(UserError, match=message):
+    open_session(
+      config, folder=None, base=base, verifier=LogicVerifier(), show=print
+    )

@@ -62,12 +62,20 @@ def figure_a(summary: Mapping[str, Any], path_stem: epath.PathLike) -> None:
     summary: from `summarize`.
     path_stem: of the files: .png and .svg are appended.
   """
-  figure = Figure(figsize=(9, 7), layout="constrained")
-  panels = figure.subplots(2, 2, sharey=True)
-  for axes, split in zip(panels[0], ("train", "heldout")):
+  curves = [
+    arm["mean_curve"] for arm in summary["arms"].values() if "mean_curve" in arm
+  ]
+  splits = [
+    split
+    for split in ("train", "heldout")
+    if any(split in curve[axis] for curve in curves for axis in _COUNTS)
+  ] or ["train"]
+  figure = Figure(figsize=(1 + 4 * len(splits), 7), layout="constrained")
+  panels = figure.subplots(2, len(splits), sharey=True, squeeze=False)
+  for axes, split in zip(panels[0], splits):
     axes.set_title(_SPLITS[split])
   for row, axis in zip(panels, _COUNTS):
-    for axes, split in zip(row, ("train", "heldout")):
+    for axes, split in zip(row, splits):
       _draw_curves(axes, summary, axis, split)
     row[0].set_ylabel("Accuracy without prefix")
   highest = max((axes.dataLim.y1 for axes in panels.flat), default=1.0)

@@ -321,3 +321,21 @@ def test_figures_of_a_single_point(tmp_path):
   summary = summarize([short])
   figure_a(summary, tmp_path / "figure_a")
   assert (tmp_path / "figure_a.png").stat().st_size > 0
+
+
+def test_figure_a_of_runs_without_heldout_problems(tmp_path):
+  """Only the panels that there is something for."""
+  runs = [
+    dataclasses.replace(
+      run,
+      curve=[
+        dataclasses.replace(p, accuracy={"train": p.accuracy["train"]})
+        for p in run.curve
+      ],
+      results=[r for r in run.results if r.split == "train"],
+    )
+    for run in (fake_run(arm, 0) for arm in ("base", "prefixrl"))
+  ]
+  figure_a(summarize(runs), tmp_path / "a")
+  with Image.open(tmp_path / "a.png") as narrow:
+    assert narrow.width == 5 * 150
