@@ -80,9 +80,9 @@ def test_no_file_takes_the_place_of_a_closed_stream(tmp_path):
       f.write("kept")
   """
   file = tmp_path / "file"
+  closed = '"$@" 0<&- 1>&- 2>&-'
   done = subprocess.run(
-    [sys.executable, "-c", code, str(file)],
-    preexec_fn=lambda: os.closerange(0, 3),
+    ["sh", "-c", closed, "sh", sys.executable, "-c", code, str(file)],
     check=False,
   )
   assert done.returncode == 0
