@@ -20,7 +20,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
-from prefixrl_jax.rewards import isolation
+from prefixrl_jax.rewards import isolation, seccomp
 from prefixrl_jax.rewards.inside import folders, plain
 from prefixrl_jax.types import UserError
 
@@ -356,6 +356,7 @@ class SandboxPool:
       "output_bytes": OUTPUT_BYTES,
       "private_tmp": self._how.private_tmp,
       "filters": self._how.filters,
+      "mapping_calls": seccomp.mapping_calls(),
       **fields,
     }
 

@@ -273,6 +273,7 @@ _CLONE, _CLONE3 = (56, 220), (435, 435)
 _IOCTL, _FCNTL = (16, 29), (72, 25)
 _SOCKETPAIR, _PRLIMIT = (53, 199), (302, 261)
 _PRCTL, _CLOSE_RANGE = (157, 167), (436, 436)
+_MMAP, _MREMAP = (9, 222), (25, 216)
 _NEWEST = 450  # set_mempolicy_home_node, on both
 
 _NAMESPACES = 0x7E020000  # clone's CLONE_NEW*
@@ -349,6 +350,14 @@ def filter_program(
     code += _look_at(*pair)
     code.append((_RETURN, 0, 0, _ALLOW))
   return b"".join(struct.pack("=HBBI", *step) for step in code)
+
+
+def mapping_calls() -> list[int] | None:
+  """Returns mmap's and mremap's numbers; None: not known of this machine."""
+  if platform.machine() not in _MACHINES:
+    return None
+  column, _ = _MACHINES[platform.machine()]
+  return [_MMAP[column], _MREMAP[column]]
 
 
 def _refuse(errno):

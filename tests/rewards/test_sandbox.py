@@ -725,6 +725,35 @@ def test_no_kernel_memory_beside_the_limits(pool):
   ], run.stderr
 
 
+def test_no_page_tables_beside_the_limits(pool):
+  """A page in each gigabyte would take two more of the kernel's memory."""
+  run = _run(
+    pool,
+    """
+    import ctypes, mmap
+    libc = ctypes.CDLL(None)
+    at, size = ctypes.c_void_p, ctypes.c_size_t
+    def call(name, *arguments):
+      function = getattr(libc, name)
+      function.restype = ctypes.c_void_p
+      return function(*arguments) != 2**64 - 1
+    anonymous, exactly = 0x22, 0x100022
+    spread = [
+      call("mmap", at(2**44 + i * 2**30), size(4096), 3, exactly, -1, 0)
+      for i in range(100)
+    ]
+    libc.mmap.restype = ctypes.c_void_p
+    here = libc.mmap(None, size(4096), 3, anonymous, -1, 0)
+    moved = call("mremap", at(here), size(4096), size(4096), 3, at(2**44))
+    print(sum(spread), moved)
+    print(len(mmap.mmap(-1, 2**27)), len(bytearray(2**26) * 2))
+    """,
+  )
+  assert run.stdout.split() == ["0", "False", f"{2**27}", f"{2**27}"], (
+    run.stderr
+  )
+
+
 def test_nobody_with_no_rights(pool):
   run = _run(
     pool,

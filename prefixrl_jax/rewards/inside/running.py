@@ -7,11 +7,13 @@ system calls keeps them apart: a solution can signal, trace or start nobody.
 import atexit
 import contextlib
 import ctypes
+import errno
 import fcntl
 import os
 import resource
 import select
 import signal
+import struct
 import sys
 import time
 
@@ -67,6 +69,36 @@ def _limit_cpu(seconds, hard):
   resource.setrlimit(resource.RLIMIT_CPU, (min(soft, hard), hard))
 
 
+def _stay_near(mmap, mremap, memory_mb):
+  """Returns a BPF program: memory lies near what is mapped, or below 4 GB.
+
+  A page far from all others takes two or three pages of tables, in the kernel's
+  memory: 256 MB of address space held more than another 256.
+
+  Args:
+    mmap, mremap: their numbers.
+    memory_mb: megabytes of address space that the process may have.
+  """
+  span = memory_mb // 4096 + 2  # in 4 GB; the kernel goes on downwards
+  here = (ctypes.cast(_libc.mmap, ctypes.c_void_p).value or 0) >> 32
+  load, both, less, equal, above, give = 0x20, 0x54, 0x14, 0x15, 0x25, 0x06
+  steps = (
+    (load, 0, 0, 0),  # the call
+    (equal, 0, 3, mremap),
+    (load, 0, 0, 40),  # its flags
+    (both, 0, 0, 2),  # MREMAP_FIXED
+    (equal, 5, 6, 0),
+    (equal, 0, 4, mmap),
+    (load, 0, 0, 20),  # the upper half of the address
+    (equal, 2, 0, 0),
+    (less, 0, 0, here - span),
+    (above, 1, 0, span + 1),
+    (give, 0, 0, 0x7FFF0000),  # allowed
+    (give, 0, 0, 0x00050000 | errno.ENOMEM),
+  )
+  return b"".join(struct.pack("=HBBI", *step) for step in steps).hex()
+
+
 def _lock(program):
   """Lays a BPF program over this process, and has it die with its parent."""
 
@@ -86,7 +118,11 @@ def _lock(program):
 def _become_solution(job, cpu_seconds):
   _lower_limits(job)
   _limit_cpu(job["timeout_seconds"], cpu_seconds)
-  for program in job["filters"]:
+  programs = list(job["filters"])
+  if job["mapping_calls"]:  # before the one that allows no more of them
+    mmap, mremap = job["mapping_calls"]
+    programs.insert(0, _stay_near(mmap, mremap, job["memory_mb"]))
+  for program in programs:
     _lock(program)
 
 
