@@ -97,6 +97,12 @@ def validate(
     f"config.problems.num_train = 0, but --stage={','.join(needed)} needs"
     " training problems.",
   )
+  check(
+    bool(c.model.folder) or "export" not in stages,
+    "--stage=export: the embedded task's model is of no Hugging Face family;"
+    " only what began as a Hugging Face folder (config.model.folder) can be"
+    " exported.",
+  )
   if c.problems.task in symbols.TASKS:
     _check_symbols(c, check)
   _check_problems(c.problems, check)

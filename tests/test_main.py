@@ -144,6 +144,7 @@ _WRONG = [
   ((_DEMO, "--stage=train,"), "there is no stage ''"),
   ((_DEMO, "--stage=trian,all"), "there is no stage 'trian'"),
   ((_DEMO, "--stage=all, import"), "--stage=import needs --traces=FILE"),
+  ((_DEMO, "--stage=all,export"), "is of no Hugging Face family"),
   (
     (_DEMO, "--stage=collect", "--traces=t.jsonl"),
     "traces are imported from t.jsonl",

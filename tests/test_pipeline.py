@@ -425,7 +425,6 @@ def _command(*flags):
 @pytest.mark.parametrize(
   ("flags", "message"),
   [
-    (("--config=configs/demo.py", "--stage=export"), "no Hugging Face family"),
     (
       (
         "--config=configs/demo.py",
