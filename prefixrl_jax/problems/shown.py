@@ -8,6 +8,7 @@ import re
 from collections.abc import Callable, Sequence
 from typing import Any
 
+from prefixrl_jax.rewards.values import same_text
 from prefixrl_jax.types import Problem
 
 _WORD = re.compile(r"\d+(?:\.\d+)?|\w+|[^\w\s\"'`]")
@@ -29,7 +30,8 @@ def num_shown(problem: Problem) -> int:
   places: dict[str, list[int]] = {}
   for i, word in enumerate(words):
     places.setdefault(word, []).append(i)
-  near = _equality(problem.metadata["tolerance"])
+  tolerance = problem.metadata["tolerance"]
+  near = lambda word, other: same_text(word, other, tolerance)
   return sum(
     any(
       _stands(parts, words, places, near)
@@ -58,19 +60,6 @@ def _without_space(text: str) -> str:
 
 def _words(text: str) -> list[str]:
   return _WORD.findall(text.casefold())
-
-
-def _equality(tolerance: float | None) -> Callable[[str, str], bool]:
-  def near(word: str, other: str) -> bool:
-    if word == other or tolerance is None:
-      return word == other
-    try:
-      value, wanted = float(word), float(other)
-    except ValueError:
-      return False
-    return abs(value - wanted) <= tolerance * max(1.0, abs(wanted))
-
-  return near
 
 
 def _stands(

@@ -11,14 +11,13 @@ failed; `died`: the sandbox broke down twice.
 """
 
 import ast
-import math
 import re
 import textwrap
 import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from prefixrl_jax.rewards import Verdict
+from prefixrl_jax.rewards import Verdict, values
 from prefixrl_jax.rewards.inside import plain
 from prefixrl_jax.rewards.sandbox import (
   OUTPUT_BYTES,
@@ -37,7 +36,6 @@ _FUTURE = re.compile(r"^from __future__ import [^(\n]*\n", re.MULTILINE)
 _PYTHON = ("", "python", "py", "python3")
 _ENDINGS = ("crash", "time limit", "memory limit", "file limit")
 _BROKEN = "sandbox broke down"
-_UNLIKE_JSON = object()  # a set, say
 
 
 class Report(NamedTuple):
@@ -158,7 +156,9 @@ class CodeVerifier:
       if run.status != "ok":
         yield run.status
       else:
-        same = _same_text(run.stdout, test["output"], metadata["tolerance"])
+        same = values.same_text(
+          run.stdout, test["output"], metadata["tolerance"]
+        )
         yield "passed" if same else "wrong"
 
   def _call(self, metadata, code) -> Iterator[str]:
@@ -231,9 +231,9 @@ class _Solution:
       )
       if "value" not in reply:
         return _why(reply)
-      value = _as_json(reply["value"])
+      value = values.as_json(reply["value"])
       same = any(
-        _same_value(value, test[name], metadata["tolerance"])
+        values.same_value(value, test[name], metadata["tolerance"])
         for name in ("output", "or_output")
         if name in test
       )
@@ -356,85 +356,3 @@ def _ending(message):
 def _why(reply):
   """The status of a call that raised."""
   return "memory limit" if reply.get("raised") == "MemoryError" else "error"
-
-
-def _same_text(text, expected, tolerance):
-  """Whether texts are the same, token by token."""
-  tokens, wanted = text.split(), expected.split()
-  return len(tokens) == len(wanted) and all(
-    a == b or (tolerance is not None and _near(a, b, tolerance))
-    for a, b in zip(tokens, wanted)
-  )
-
-
-def _near(text, expected, tolerance):
-  try:
-    return _close(float(text), float(expected), tolerance)
-  except ValueError:
-    return False
-
-
-def _close(value, expected, tolerance):
-  if not math.isfinite(expected):
-    return value == expected
-  return abs(value - expected) <= tolerance * max(1.0, abs(expected))
-
-
-def _as_json(value):
-  """Returns what `plain.encode` has made as JSON would have it.
-
-  Nothing but text is hashed: values that collide would take for ever out here.
-
-  Raises:
-    ValueError, TypeError, RecursionError: `encode` does not make that.
-  """
-  if isinstance(value, list):
-    return [_as_json(v) for v in value]
-  if not isinstance(value, dict):
-    return value
-  ((kind, content),) = value.items()
-  if kind == "tuple":
-    return [_as_json(v) for v in content]
-  if kind == "dict":
-    return {_key(_as_json(k)): _as_json(v) for k, v in content}
-  if kind == "int":
-    return int(content, 16)
-  if kind == "reference":
-    raise ValueError("not plain data")
-  return _UNLIKE_JSON
-
-
-def _same_value(value, expected, tolerance):
-  """Whether values are the same as JSON: tuples are lists, keys are text."""
-  if isinstance(value, list):
-    return (
-      isinstance(expected, (list, tuple))
-      and len(value) == len(expected)
-      and all(_same_value(a, b, tolerance) for a, b in zip(value, expected))
-    )
-  if isinstance(value, dict):
-    if not isinstance(expected, dict):
-      return False
-    wanted = {_key(k): v for k, v in expected.items()}
-    return value.keys() == wanted.keys() and all(
-      _same_value(v, wanted[k], tolerance) for k, v in value.items()
-    )
-  numbers = (int, float)
-  if isinstance(value, numbers) and isinstance(expected, numbers):
-    if value == expected:
-      return True
-    try:
-      return tolerance is not None and _close(value, expected, tolerance)
-    except OverflowError:  # an int too large for a float
-      return False
-  return type(value) is type(expected) and value == expected
-
-
-def _key(key):
-  if isinstance(key, str):
-    return key
-  if key is None or isinstance(key, bool):
-    return {None: "null", True: "true", False: "false"}[key]
-  if isinstance(key, (int, float)):
-    return str(key)
-  raise TypeError("JSON has no such key")

@@ -284,13 +284,24 @@ class SandboxPool:
     if self._threads is None:
       # Kept: a sandbox dies with the thread that started it.
       self._threads = concurrent.futures.ThreadPoolExecutor(self._num_workers)
-    futures = [self._threads.submit(function, *a) for a in zip(*arguments)]
+    futures = [self._submit(function, *a) for a in zip(*arguments)]
     try:
       return [future.result() for future in futures]
     finally:
       for future in futures:
         future.cancel()
       concurrent.futures.wait(futures)  # none runs on when one has failed
+
+  def _submit(self, function, *arguments) -> concurrent.futures.Future:
+    deadline = time.monotonic() + _START_SECONDS
+    assert self._threads is not None
+    while True:
+      try:
+        return self._threads.submit(function, *arguments)
+      except RuntimeError as e:  # no new thread can be started
+        if time.monotonic() + _PAUSE_SECONDS > deadline:
+          raise _no_start(e) from e
+      time.sleep(_PAUSE_SECONDS)
 
   @contextlib.contextmanager
   def take(self) -> Iterator[Sandbox]:
@@ -329,12 +340,7 @@ class SandboxPool:
         if not isinstance(e, (OSError, Died, OutOfTime)):
           raise
         if time.monotonic() + _PAUSE_SECONDS > deadline:
-          raise UserError(
-            "a sandbox does not start any more, so that nothing can be judged:"
-            f" {str(e).strip()}\nIf memory, processes (ulimit -u) or open files"
-            " (ulimit -n) are short, end other programs or lower"
-            " config.rewards.num_workers."
-          ) from e
+          raise _no_start(e) from e
       time.sleep(_PAUSE_SECONDS)
 
   def _start_spare(self):
@@ -398,6 +404,15 @@ class SandboxPool:
     if self._threads is not None:
       self._threads.shutdown()
       self._threads = None
+
+
+def _no_start(error: BaseException) -> UserError:
+  return UserError(
+    "a sandbox does not start any more, so that nothing can be judged:"
+    f" {str(error).strip()}\nIf memory, processes (ulimit -u) or open files"
+    " (ulimit -n) are short, end other programs or lower"
+    " config.rewards.num_workers."
+  )
 
 
 def unpack(message: bytes) -> dict[str, Any]:

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import textwrap
+import threading
 import time
 
 import pytest
@@ -856,6 +857,22 @@ def test_a_failed_start_costs_no_verdict(monkeypatch):
       pool._spare.pop().close()
     with pytest.raises(UserError, match="does not start any more"):
       pool.map(run, [0])
+
+
+def test_a_thread_that_does_not_start_costs_no_verdict(monkeypatch):
+  monkeypatch.setattr(sandbox, "_PAUSE_SECONDS", 0.01)
+  with _small_pool() as pool:
+    start, tries = threading.Thread.start, []
+
+    def failing(thread):
+      tries.append(thread)
+      if len(tries) in (1, 3):
+        raise RuntimeError("can't start new thread")
+      start(thread)
+
+    monkeypatch.setattr(threading.Thread, "start", failing)
+    assert pool.map(abs, [-1, -2, -3]) == [1, 2, 3]
+    assert tries
 
 
 def test_a_supervisor_waits_for_room_for_a_process(monkeypatch):
