@@ -28,6 +28,7 @@ _SIGNS = (
   (re.compile(r"\\div(?![a-zA-Z])|[÷∕]"), "/"),
   (re.compile(r"[−–]"), "-"),
 )
+_BLANK = re.compile(r"(?:[^\S\n]|\\[,!;: ]|\\q?quad(?![a-zA-Z]))+")
 _BRACE = re.compile(r"(\\[dtc]?frac\s*\{|\}\s*\{|[{}])")
 _EXPRESSION = re.compile(r"[\d\s+\-*/()]+")
 
@@ -109,7 +110,8 @@ def _is_right(text: str, **puzzle) -> bool:
   if answers.is_marked(text):
     given = answers.given(text)
   else:
-    given = [answers.last_sentence(text)]
+    # A blank, however long, pushes no beginning of a sentence out of sight.
+    given = [answers.last_sentence(_BLANK.sub(" ", text))]
   return len(given) == 1 and is_solution(given[0], **puzzle)
 
 

@@ -31,6 +31,7 @@ def _reward(text, *, numbers=(4, 7, 8, 8), target=24, use_all=True):
     r"The answer is $4 \times (7 - \dfrac{8}{8})$.",
     "-(8/8 - 7) * 4",
     # As long as one likes to write it.
+    "(7 - 8/8)" + " " * 3000 + "* 4",
     r"\boxed{\left("
     + " " * 3000
     + r"7 - \frac{8}{8}"
@@ -82,7 +83,10 @@ def test_right(text):
     "+".join(["8"] * 50_000),
     "(" * 100_000,
     "(" * 140 + "(7 - 8/8) * 4" + ")" * 140 + "+0",
-    # What stands far behind counts.
+    # What stands far before or behind counts.
+    "8 + " + " " * 3000 + "(7 - 8/8) * 4",
+    r"8 + " + r"\, " * 3000 + "(7 - 8/8) * 4",
+    "8 + " * 900 + "(7 - 8/8) * 4",
     "(7 - 8/8) * 4" + " " * 3000 + "+ 1",
     "(7 - 8/8) * 4 = 24" + " " * 3000 + "= 25",
     "(7 - 8/8) * 4" + r"\, " * 900 + " or 4 * 7",
