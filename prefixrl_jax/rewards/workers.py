@@ -11,6 +11,7 @@ import ctypes
 import multiprocessing
 import multiprocessing.connection
 import multiprocessing.reduction
+import multiprocessing.util
 import os
 import pickle
 import resource
@@ -219,6 +220,8 @@ class _Nursery:
       raise
     finally:
       theirs.close()
+    # At its own end multiprocessing would send SIGTERM, and wait.
+    multiprocessing.util.Finalize(self, self._process.kill, exitpriority=0)
     self.is_ready = False
     self.why = ""  # it cannot get ready
     self.started = time.monotonic()
@@ -281,8 +284,10 @@ class _Worker:
 
 def _nurse(pipe, memory: int | None, job: bytes) -> None:
   """Prepares, and forks a worker for each pipe that comes in."""
-  # Ctrl-C is the parent's to handle; it kills what it no longer needs.
+  # Ctrl-C and SIGTERM, which may come to all processes of a job, are the
+  # parent's to handle: it ends its step, and kills what it no longer needs.
   signal.signal(signal.SIGINT, signal.SIG_IGN)
+  signal.signal(signal.SIGTERM, signal.SIG_IGN)
   # Threads of numpy's would not survive the fork.
   os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
   try:

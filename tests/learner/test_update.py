@@ -1,5 +1,7 @@
 """A tree's loss and gradients are those of its separate sequences."""
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -258,3 +260,45 @@ def test_metrics_tell_prefixed_from_no_prefix(model, params, rng, one_device):
     metrics["no_prefix/grad_norm"], metrics["grad_norm"], rtol=1e-6
   )
   assert metrics["prefixed/entropy"] > 0
+
+
+def test_an_update_that_is_not_finite_leaves_the_state_if_asked_to(
+  model, params, one_device, rng
+):
+  optimizer = make_optimizer(**_OPTIMIZER)
+  whole = _trees(rng, model)[:1]
+  lane, *others = whole[0].lanes
+  nan = dataclasses.replace(
+    lane, advantages=np.full_like(lane.advantages, np.nan)
+  )
+  broken = [dataclasses.replace(whole[0], lanes=[nan, *others])]
+  layout = Layout(30, 1, 1)
+  with jax.set_mesh(one_device):
+    put = lambda x, like: jax.device_put(np.asarray(x), like.sharding)
+    params = jax.tree.map(
+      put, params, transformer.abstract_params(model, one_device)
+    )
+    abstract = update.abstract_state(params, optimizer)
+    step = update.make_update(
+      model,
+      optimizer,
+      abstract,
+      temperature=1.0,
+      chunk_length=5,
+      kl_coefficient=0.0,
+      mixed=False,
+      skip_nonfinite=True,
+    )
+    state, metrics = step(
+      update.make_init(optimizer, abstract)(params), pack(whole, layout), None
+    )
+    assert update.nonfinite(metrics) == ""
+    before = jax.device_get(state)
+    assert (before.params["embedding"] != params["embedding"]).any()
+    state, metrics = step(state, pack(broken, layout), None)
+  assert update.nonfinite(metrics) == "loss nan, gradient norm nan"
+  after = jax.device_get(state)
+  for name in ("params", "opt_state"):
+    jax.tree.map(
+      np.testing.assert_array_equal, getattr(after, name), getattr(before, name)
+    )

@@ -3,7 +3,10 @@
 import contextlib
 import errno
 import os
+import pathlib
 import signal
+import subprocess
+import sys
 import time
 
 import pytest
@@ -116,6 +119,41 @@ def test_workers_end_with_their_pool():
   while any(os.path.exists(f"/proc/{pid}") for pid in pids):
     assert time.monotonic() < until
     time.sleep(0.01)
+
+
+def _terminated(x):
+  """As where a scheduler ends all processes of a job."""
+  for pid in (os.getpid(), os.getppid()):
+    os.kill(pid, signal.SIGTERM)
+  return x
+
+
+def test_sigterm_costs_no_verdict():
+  with WorkerPool(_terminated, num_workers=2, timeout_seconds=20.0) as pool:
+    assert pool.map([1, 2, 3, 4]) == [1, 2, 3, 4]
+    assert pool.map([5]) == [5]
+
+
+def test_a_pool_that_nobody_closed_keeps_no_process_from_ending(tmp_path):
+  script = tmp_path / "script.py"
+  script.write_text(
+    """
+from prefixrl_jax.rewards.workers import WorkerPool
+if __name__ == "__main__":
+  pool = WorkerPool(abs, num_workers=1, timeout_seconds=20.0)
+  print(pool.map([-1]))
+"""
+  )
+  root = str(pathlib.Path(__file__).parents[2])
+  done = subprocess.run(
+    [sys.executable, str(script)],
+    env=dict(os.environ, PYTHONPATH=root),
+    capture_output=True,
+    text=True,
+    timeout=60,
+    check=True,
+  )
+  assert done.stdout == "[1]\n"
 
 
 _EAGAIN = BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")

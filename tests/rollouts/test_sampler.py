@@ -15,7 +15,7 @@ from prefixrl_jax.models import attention, transformer
 from prefixrl_jax.rollouts import decoding
 from prefixrl_jax.rollouts.requests import Request
 from prefixrl_jax.rollouts.sampler import Sampler
-from prefixrl_jax.types import UserError
+from prefixrl_jax.types import NonFiniteError, UserError
 
 _DEFAULTS = dict(
   rows=3,
@@ -388,3 +388,32 @@ def test_a_pod_s_decode_step_gathers_nothing(model, eight_devices):
   assert collectives
   assert all("all-reduce" in line for line in collectives), collectives
   assert "all-to-all" not in programs["prefill layer"].compile().as_text()
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+@pytest.mark.parametrize("temperature", [0.0, 1.0])
+def test_a_policy_that_is_no_number_is_an_error_at_once(
+  model, params, one_device, rng, value, temperature
+):
+  broken = params | {"embedding": params["embedding"] * value}
+  sampler = _sampler(model, one_device, broken, temperature=temperature)
+  looks = []
+  look = sampler._look
+  sampler._look = lambda *args: looks.append(1) or look(*args)
+  with pytest.raises(NonFiniteError, match=r"NaN or infinite \(token 1 "):
+    sampler.sample(_requests(rng, model), purpose="sampling", seed=1)
+  assert len(looks) == 1  # not at the end of a completion
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])
+@pytest.mark.parametrize(
+  "settings", [(0.0, 0, 1.0), (1.0, 0, 1.0), (1.0, 3, 1.0), (1.0, 0, 0.9)]
+)
+def test_no_token_is_drawn_beyond_the_vocabulary(value, settings):
+  logits = jnp.full((30, 2, 3), value)
+  keys = jax.vmap(jax.vmap(jax.random.key))(jnp.zeros((2, 3), jnp.uint32))
+  token, logprob = decoding._draw(
+    logits, keys, jnp.zeros((2, 3), jnp.int32), *settings
+  )
+  assert ((token >= 0) & (token < 30)).all()
+  assert not np.isfinite(logprob).any()
