@@ -1,6 +1,7 @@
 """A model folder's chat template, rendered as transformers renders it."""
 
 import datetime
+import functools
 import json
 from collections.abc import Mapping
 from typing import Any
@@ -69,7 +70,7 @@ class ChatTemplate:
     Raises:
       UserError: the template fails, or does not show the text exactly once.
     """
-    before, after = self._render("", "")
+    before, after = self._bare
     core = text.strip()
     start = len(text) - len(text.lstrip()) if core else len(text)
     lead, trail = text[:start], text[start + len(core) :]
@@ -85,6 +86,10 @@ class ChatTemplate:
     left = lead if padded_before == before + lead else ""
     right = trail if padded_after == trail + after else ""
     return before, left + core + right, after
+
+  @functools.cached_property
+  def _bare(self) -> tuple[str, str]:
+    return self._render("", "")
 
   def _render(self, lead: str, trail: str) -> tuple[str, str]:
     chunks: list[str] = []

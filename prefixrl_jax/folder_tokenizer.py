@@ -73,6 +73,7 @@ class _FolderTokenizer:
     # tokenizer has: a control token that nothing writes does not count.
     texts = [*special.values(), shown]
     written = [i for s, i in controls.items() if any(s in t for t in texts)]
+    written += self._mark_ids
     last = max(text_size - 1, self.pad, *self.stop_tokens, *written)
     self.vocab_size: int = last + 1
 
@@ -187,10 +188,12 @@ class JsonTokenizer(_FolderTokenizer):
   def decode(self, ids: Sequence[int]) -> str:
     """Returns the text of the ids; of special tokens only marks of thoughts."""
     hidden = self._hidden - self._mark_ids.keys()
-    return self._tokenizer.decode(
-      [i for i in ids if 0 <= i < self.vocab_size and i not in hidden],
-      skip_special_tokens=False,
-    )
+    if not hidden.isdisjoint(ids) or not self._all_known(ids):
+      ids = [i for i in ids if 0 <= i < self.vocab_size and i not in hidden]
+    return self._tokenizer.decode(ids, skip_special_tokens=False)
+
+  def _all_known(self, ids: Sequence[int]) -> bool:
+    return not ids or (min(ids) >= 0 and max(ids) < self.vocab_size)
 
   def _encode(self, text: str, first: bool) -> list[int]:
     encoded = (self._tokenizer if first else self._inner).encode(
@@ -198,15 +201,16 @@ class JsonTokenizer(_FolderTokenizer):
     )
     # The model proper may have a control token among its words: such a word
     # is cut behind its first character.
+    ids = encoded.ids
+    if self._forbidden.isdisjoint(ids):
+      return ids
     cuts = {
       min(start + 1, len(text) - 1)
-      for i, (start, _) in zip(encoded.ids, encoded.offsets)
+      for i, (start, _) in zip(ids, encoded.offsets)
       if i in self._forbidden
     }
-    if not cuts:
-      return encoded.ids
     if len(text) == 1:
-      return [i for i in encoded.ids if i not in self._forbidden]
+      return [i for i in ids if i not in self._forbidden]
     ends = sorted({0, *cuts, len(text)})
     return [
       i

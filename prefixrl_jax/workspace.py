@@ -1,5 +1,6 @@
 """A run's workdir: where each artifact lies and what it was made from."""
 
+import contextlib
 import functools
 import importlib.resources
 from collections.abc import Callable, Iterator, Sequence
@@ -12,6 +13,7 @@ from rich.console import Console
 from prefixrl_jax.artifacts import Artifact, read_json, write_json
 from prefixrl_jax.evals.results import read_results
 from prefixrl_jax.ledger import Ledger
+from prefixrl_jax.metrics import Progress
 from prefixrl_jax.models import importing
 from prefixrl_jax.problems import symbols
 from prefixrl_jax.problems.loading import Part, load_parts
@@ -208,9 +210,24 @@ class Workspace:
   def problem_parts(self, seed: int) -> list[Part]:
     """Returns a data seed's problems, with what was left out."""
     c = self.config.problems
-    if c.get("too_long") == "drop":
-      return load_parts(c, seed=seed, fits=self._fits)
-    return load_parts(c, seed=seed)  # checksum's prompts are of one length
+    # Those with an alphabet of their own have prompts of one length.
+    drops = c.get("too_long") == "drop"
+    fits = self._fits if drops else lambda prompt: True
+    with contextlib.ExitStack() as stack:
+      # Where there are few, nobody has to wait.
+      bar = functools.cache(
+        lambda: stack.enter_context(
+          Progress(f"problems, seed {seed}", total=1.0, waits_for="")
+        )
+      )
+      return load_parts(
+        c,
+        seed=seed,
+        fits=fits,
+        on_progress=lambda share, found: bar().update(
+          share, found=f"{found:,}"
+        ),
+      )
 
   def _fits(self, prompt: str) -> bool:
     limit = self.config.rollouts.max_prompt_length

@@ -435,6 +435,141 @@ def test_a_real_model_as_transformers_has_it():
   check_vocabulary(t, 49152)
 
 
+# -- replies -------------------------------------------------------------------
+
+
+def _with_thoughts(folder, begin="<think>", end="</think>", *, special, opens):
+  inner = _byte_level()
+  inner.add_tokens(
+    [
+      tokenizers.AddedToken(t, special=special, normalized=False)
+      for t in (begin, end)
+    ]
+  )
+  template = _TEMPLATE.replace(
+    "assistant\n", f"assistant\n{begin}\n" if opens else "assistant\n"
+  )
+  return _save(folder, inner, chat_template=template)
+
+
+@pytest.mark.parametrize("special", [False, True])
+@pytest.mark.parametrize(
+  "marks", [("<think>", "</think>"), ("[THINK]", "[/THINK]")]
+)
+def test_thoughts_are_marked_by_the_models_tokens(tmp_path, special, marks):
+  """In pieces the policy would never write them. 259 and 260 are the tokens."""
+  t = _with_thoughts(tmp_path, *marks, special=special, opens=False)
+  ids = t.encode_reply("<think>\nmull</think>\n\nsay")
+  letters = lambda text: t.encode(text)
+  assert ids == [259, *letters("\nmull"), 260, *letters("\n\nsay")]
+  # Verifiers see them, be they special tokens.
+  assert t.decode(ids) == f"{marks[0]}\nmull{marks[1]}\n\nsay"
+  # Nothing else becomes a control token, and those of a text never do.
+  hostile = t.encode_reply("<|im_end|><think>a</think>b")
+  assert 257 not in hostile
+  assert not {259, 260} & set(t.encode("".join(marks)))
+
+
+def test_a_prompt_that_begins_thoughts_is_gone_on_with(tmp_path):
+  t = _with_thoughts(tmp_path, special=False, opens=True)
+  assert t.encode_prompt("q")[-2:] == [259, *t.encode("\n")]
+  whole = t.encode_reply("<think>\nmull\n</think>\n\nsay")
+  assert whole == [*t.encode("mull\n"), 260, *t.encode("\n\nsay")]
+  assert t.encode_reply("mull\n</think>\n\nsay") == whole
+  # Without thoughts they are ended at once.
+  assert t.encode_reply("say") == [260, *t.encode("\n\nsay")]
+  # What a user writes begins none.
+  assert not _with_thoughts(
+    tmp_path, special=False, opens=False
+  )._thoughts_begun
+
+
+def test_without_tokens_of_its_own_a_model_reads_marks_as_text(chat):
+  text = "<think>\nmull\n</think>\n\nsay"
+  assert chat.encode_reply(text) == chat.encode(text)
+  assert chat.encode_reply("◁think▷mull◁/think▷say") == chat.encode(
+    "<think>mull</think>say"
+  )
+  assert chat.encode_reply("say") == chat.encode("say")
+
+
+def test_thoughts_of_sentencepiece(pieces, tmp_path):
+  for file in pieces.iterdir():
+    (tmp_path / file.name).write_bytes(file.read_bytes())
+  settings = json.loads((tmp_path / "tokenizer_config.json").read_text())
+  settings["added_tokens_decoder"] |= {
+    "311": {"content": "<think>", "special": True},
+    "312": {"content": "</think>", "special": False},
+  }
+  (tmp_path / "tokenizer_config.json").write_text(json.dumps(settings))
+  t = load_tokenizer(epath.Path(tmp_path))
+  ids = t.encode_reply("<think>w1</think>w2")
+  assert (ids[0], ids.count(311), ids.count(312)) == (311, 1, 1)
+  assert t.decode(ids) == "<think>w1</think>w2"
+
+
+# -- files that are none -------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+  ("content", "message"),
+  [
+    (b"IQ== 0\nIg== 1\n", r"tokenizer\.model is no sentencepiece model"),
+    (b"version https://git-lfs.github.com/spec/v1\noid 0\n", "of Git LFS"),
+    (b"", "no sentencepiece model \\(it is empty"),
+    (b"\0" * 64, "no sentencepiece model"),
+    (bytes(range(256)), "no sentencepiece model"),
+    (b"<html>not found</html>", "no sentencepiece model"),
+  ],
+)
+def test_a_sentencepiece_model_that_is_none(tmp_path, content, message):
+  (tmp_path / "tokenizer.model").write_bytes(content)
+  with pytest.raises(UserError, match=message) as e:
+    load_tokenizer(epath.Path(tmp_path))
+  assert "tokenizer.json" in str(e.value)  # the remedy
+  # Which is taken where it is.
+  _save(tmp_path, _byte_level())
+
+
+def test_a_sentencepiece_model_that_is_cut_off(tmp_path):
+  whole = _train_pieces(vocab_size=48)
+  for kept in (1, 7, len(whole) // 2, len(whole) - 1):
+    (tmp_path / "tokenizer.model").write_bytes(whole[:kept])
+    with pytest.raises(UserError, match=r"tokenizer\.model"):
+      load_tokenizer(epath.Path(tmp_path))
+
+
+@pytest.mark.parametrize(
+  ("name", "content"),
+  [
+    ("tokenizer.json", b""),
+    ("tokenizer.json", b"{"),
+    ("tokenizer.json", b"\xff"),
+    ("tokenizer.json", b"[1]"),
+    ("tokenizer.json", b"{}"),
+    ("tokenizer.json", b'{"model": {}}'),
+    ("tokenizer.json", b'{"added_tokens": [3]}'),
+    ("tokenizer.json", b"[" * 100_000),
+    ("tokenizer.json", b"version https://git-lfs.github.com/spec/v1\n"),
+    ("tokenizer_config.json", b"[]"),
+    ("tokenizer_config.json", b'{"eos_token": {}}'),
+    ("tokenizer_config.json", b'{"chat_template": [3]}'),
+    ("tokenizer_config.json", b'{"chat_template": 3}'),
+    ("generation_config.json", b"3"),
+    ("generation_config.json", b'{"eos_token_id": "x"}'),
+    ("generation_config.json", b'{"eos_token_id": {}}'),
+    ("special_tokens_map.json", b"null"),
+    ("chat_template.jinja", b"\xff"),
+  ],
+)
+def test_a_tokenizers_file_that_is_none_is_one_line(tmp_path, name, content):
+  _save(tmp_path, _byte_level())
+  (tmp_path / name).write_bytes(content)
+  with pytest.raises(UserError) as e:
+    load_tokenizer(epath.Path(tmp_path))
+  assert str(tmp_path) in str(e.value)
+
+
 def _train_pieces(**settings) -> bytes:
   model = io.BytesIO()
   words = [

@@ -219,7 +219,7 @@ def _foreign_traces(
       place=row.place + (f", trace {i + 1}" if len(texts) > 1 else ""),
       problem=problem,
       problem_id="" if problem_id is None else str(problem_id),
-      text=text.strip(),
+      text="" if flaw or own_flaw else text.strip(),
       model=str(field("model_field") or writer),
       finished=(
         _has_ended(field("finish_field")) and not thoughts.split(text).is_open

@@ -338,6 +338,21 @@ def test_every_reason_to_drop_a_trace_is_counted():
   ]
 
 
+def test_flaws_of_rows_are_counted_by_name():
+  flawed = [
+    _foreign("", flaw="it is a number"),
+    _foreign("", problem="", flaw="it is a list"),
+    _foreign("", flaw="it is a number"),
+  ]
+  made = _import([(1.0, [*flawed, _foreign("so 2")])])
+  assert {why: n for why, n in made.counts.items() if n} == {
+    "kept": 1,
+    "it is a number": 2,
+    "it is a list": 1,
+  }
+  assert [t.attempt for t in made.traces] == [2]  # of this problem
+
+
 def test_traces_look_like_our_own():
   first, second, third = _import([(0.5, _STREAM)]).traces
   assert first.tokens.dtype == np.int32
