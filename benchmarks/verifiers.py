@@ -20,7 +20,7 @@ from rich.console import Console
 from rich.table import Table
 
 from benchmarks import measuring
-from prefixrl_jax.rewards import math
+from prefixrl_jax.rewards import comparison, math, statements
 from prefixrl_jax.types import Problem
 
 _FOLDER = flags.DEFINE_string("folder", None, "Of grader cases.")
@@ -43,36 +43,82 @@ def read_cases(path: pathlib.Path) -> list[dict[str, Any]]:
 def agreements(
   verifier: math.MathVerifier, cases: Sequence[dict[str, Any]]
 ) -> list[bool]:
-  """Returns for each case whether the verdict is the expected one.
-
-  Cases that set an option of equality are asked of `equivalent`, with it.
-  """
+  """Returns for each case whether the verdict is the expected one."""
   verdicts = verifier.judge(
     [_problem(case["gold"]) for case in cases],
     [_response(case) for case in cases],
   )
-  agree = []
-  for case, verdict in zip(cases, verdicts):
-    options = {
-      ours: case["options"][theirs]
-      for theirs, ours in (
-        ("strict", "strict"),
-        ("allow_set_relation_comp", "allow_set_relation_comp"),
-        ("precision", "decimals"),
-      )
-      if theirs in case["options"]
-    }
-    is_right = (
-      math.equivalent(case["gold"], case["candidate"], **options)
-      if options
-      else verdict.reward == 1
+  return [
+    (verdict.reward == 1) == case["expected"]
+    for case, verdict in zip(cases, verdicts)
+  ]
+
+
+def read_traces(
+  path: pathlib.Path,
+) -> tuple[list[Problem], list[str], list[bool]]:
+  """Returns problems, texts and others' verdicts of a file of model traces.
+
+  Its rows have problem, answer (or a reference that ends with "A: answer") and
+  traces of text and correct.
+  """
+  problems, texts, verdicts = [], [], []
+  for line in path.read_text().splitlines():
+    row = json.loads(line)
+    gold = row.get("answer") or row["reference"].rpartition("A:")[2].strip()
+    for trace in row["traces"]:
+      problems.append(_problem(gold, row["problem"], row["id"]))
+      texts.append(trace["text"])
+      verdicts.append(trace["correct"])
+  return problems, texts, verdicts
+
+
+def accepted_repetitions(
+  verifier: math.MathVerifier, path: pathlib.Path, step: int = 1
+) -> list[tuple[str, str]]:
+  """Returns (gold, answer) where a formula of the question itself is right.
+
+  Tried are all formulas of each statement, their sides and listed parts, as
+  they are and trivially rewritten; not those that the gold answer is as text.
+
+  Args:
+    verifier: to be tried.
+    path: JSONL with problem and answer.
+    step: takes every step-th problem.
+  """
+  problems, answers = [], []
+  for line in path.read_text().splitlines()[::step]:
+    row = json.loads(line)
+    for formula in statements.formulas_of(row["problem"]):
+      for answer in _rewritten(formula):
+        problems.append(_problem(row["answer"], row["problem"]))
+        answers.append(answer)
+  boxed = [rf"\boxed{{{answer}}}" for answer in answers]
+  return [
+    (problem.answer, answer)
+    for problem, answer, verdict in zip(
+      problems, answers, verifier.judge(problems, boxed)
     )
-    agree.append(is_right == case["expected"])
-  return agree
+    if verdict.reward == 1
+    and not comparison.at_a_glance(problem.answer, answer)
+  ]
 
 
-def _problem(gold: str) -> Problem:
-  return Problem("", "", gold, "", "train", 0)
+def _rewritten(formula: str) -> list[str]:
+  return list(
+    dict.fromkeys(
+      (
+        formula,
+        formula.replace(r"\frac", r"\dfrac").replace("+", " + "),
+        rf"1 \cdot ({formula})",
+        f"{formula} + 0",
+      )
+    )
+  )
+
+
+def _problem(gold: str, statement: str = "", name: str = "") -> Problem:
+  return Problem(name, statement, gold, "", "train", 0)
 
 
 def _response(case: dict[str, Any]) -> str:
@@ -91,7 +137,7 @@ def _agrees_as_text(case: dict[str, Any]) -> bool:
   if case["file"].startswith("extraction"):
     found = math.final_answers(text)
     return (found[-1] if found else None) == (expected and str(expected))
-  return math.equivalent(text, expected)
+  return comparison.equivalent(text, expected)
 
 
 def _show_agreement(verifier: math.MathVerifier, folder: pathlib.Path) -> None:
@@ -134,7 +180,7 @@ def _show_speed(path: pathlib.Path) -> None:
     for i, gold in enumerate(golds)
     for k in range(1, 9)
   ]
-  hard = [p for p in dict.fromkeys(pairs) if math.at_a_glance(*p) is None]
+  hard = [p for p in dict.fromkeys(pairs) if comparison.at_a_glance(*p) is None]
   _, start, _ = _timed([])
   for name, some in (("all", pairs), ("math-verify's", hard)):
     seconds, cpu, timeouts = _timed(some)

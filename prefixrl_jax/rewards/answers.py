@@ -1,7 +1,7 @@
-r"""Where a completion's final answer stands: in a box or on an answer line.
+r"""Where a completion's final answer stands: tags, boxes, an answer line.
 
-Thoughts are not looked at (see `thoughts`). Where there is a box
-(\boxed or \fbox), boxes alone count; else the last answer line does: what
+Thoughts are not looked at (see `thoughts`). Where there are <answer> tags or
+boxes (\boxed or \fbox), they alone count; else the last answer line does: what
 follows "answer is", "Answer:", "A:" or "####", up to the end of the sentence,
 or the last "is" in that. Where there is neither, `last_sentence` is left.
 All of it takes time in proportion to the text's length.
@@ -17,6 +17,7 @@ _TOKEN = re.compile(
   re.DOTALL,
 )
 _BOX = re.compile(r"\\{1,2}(?:boxed|fbox)(?![a-zA-Z])")
+_TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
 # A box to be filled in, as questions have them.
 _BLANK = re.compile(
   r"(?:\\[hv]?phantom\s*\{[^{}]*\}|\\q?quad|\\l?dots|\\[,;: ]|[\s_?.…])*"
@@ -33,6 +34,15 @@ _TAIL = re.compile(
 )
 _DISPLAY = re.compile(r"\$\$[^$]*\$\$|\\\[.*?\\\]", re.DOTALL)
 _LONGEST_SENTENCE = 2000
+# Words that deny what a sentence says.
+DENIAL = re.compile(
+  r"\b(?:not|no|nor|neither|never|none|cannot|can't|without|unlike|except"
+  r"|rather than|instead of|other than|anything but|far from|hardly|scarcely"
+  r"|barely|wrong|incorrect|false|untrue|impossible|unlikely|ruled out|excluded"
+  r"|fails?|den(?:y|ies|ied)|reject(?:s|ed)?|refute[sd]?|contradict\w*|doubt\w*)\b"
+  r"|n['’]t\b|[¬]",
+  re.IGNORECASE,
+)
 _JOINT = re.compile(r"\b(?:and|or)\b|[,;&]")
 
 
@@ -43,34 +53,69 @@ def given(text: str) -> list[str]:
   list, close together and joined by a comma, "and" or "or", are one answer.
   """
   text = without_thoughts(text)
-  if not _BOX.search(text):
-    return [answer] if (answer := _marked(text)) else []
-  answers: list[str] = []
-  end = None  # of the box before, while it may be of the same list
-  for start, stop, content in _boxes(text):
-    if end is not None and _is_list(text[end:start]):
-      if content not in answers[-1].split(", "):
-        answers[-1] += f", {content}"
-    else:
-      answers.append(content)
-    end = stop
-  return list(dict.fromkeys(answers))
+  if _TAG.search(text):
+    found = tagged(text)
+    text, answers = _TAG.sub("", text), []
+    if found and found[-1] is None:
+      return []
+    for content in filter(None, found):
+      if not _BOX.search(content):
+        answers.append(_marked(content) or content)
+    answers += _boxed(text)
+    return list(dict.fromkeys(answers))
+  if _BOX.search(text):
+    return list(dict.fromkeys(_boxed(text)))
+  return [answer] if (answer := _marked(text)) else []
+
+
+def tagged(text: str) -> list[str | None]:
+  """Returns what stands between <answer> and </answer>; None: never closed."""
+  found: list[str | None] = []
+  start = None
+  for tag in _TAG.finditer(text):
+    if not tag[1]:
+      start = tag.end()
+    elif start is not None:
+      found.append(text[start : tag.start()].strip())
+      start = None
+  return found if start is None else [*found, None]
 
 
 def is_marked(text: str) -> bool:
-  """Says whether a text has a box or an answer line, be it empty."""
+  """Says whether a text has tags, a box or an answer line, be it empty."""
   text = without_thoughts(text)
-  return bool(_BOX.search(text) or _MARK.search(text))
+  return any(mark.search(text) for mark in (_TAG, _BOX, _MARK))
+
+
+def is_denied(sentence: str, answer: str) -> bool:
+  """Says whether a sentence denies the answer that it has.
+
+  Another number between a denial and the answer is what is denied: "not 10
+  but 12".
+  """
+  left, _, right = sentence.rpartition(answer)
+  denials = list(DENIAL.finditer(left))
+  if denials and not re.search(r"\d", left[denials[-1].end() :]):
+    return True
+  return bool(DENIAL.search(right))
 
 
 def last_sentence(text: str) -> str:
   """Returns the last sentence of the last line; displayed math is in a line."""
-  text = without_thoughts(text)[-_LONGEST_SENTENCE:]
+  text = without_thoughts(text)[-_LONGEST_SENTENCE:].rstrip()
   for _ in range(2):
     text = _TAIL.sub("", text)
-  text = _DISPLAY.sub(lambda m: m.group().replace("\n", " "), text.rstrip())
-  line = text.rpartition("\n")[2].rstrip(".!? ")
-  return _SENTENCE_END.split(line)[-1].strip()
+  text = _DISPLAY.sub(_on_one_line, text.rstrip())
+  line = text.rpartition("\n")[2].rstrip("*_\"'` ")
+  if line.endswith("?"):
+    return ""
+  return _SENTENCE_END.split(line.rstrip(".!? "))[-1].strip()
+
+
+def _on_one_line(display: re.Match) -> str:
+  """A full stop before the closing sign ends no sentence before it."""
+  inside = re.sub(r"[.,;]?(\s*(?:\$\$|\\\]))$", r"\1", display.group())
+  return inside.replace("\n", " ")
 
 
 def after_is(sentence: str) -> str:
@@ -78,35 +123,56 @@ def after_is(sentence: str) -> str:
   return _IS.split(sentence)[-1].strip()
 
 
+def _boxed(text: str) -> list[str]:
+  """Returns what the boxes say; those of a list are put together."""
+  answers: list[list[str]] = []
+  known: set[str] = set()
+  end = None  # of the box before, while it may be of the same list
+  for start, stop, content in _boxes(text):
+    if end is None or not _is_list(text, end, start):
+      answers.append([])
+      known = set()
+    if content not in known:
+      known.add(content)
+      answers[-1].append(content)
+    end = stop
+  return [", ".join(parts) for parts in answers]
+
+
 def _boxes(text: str) -> list[tuple[int, int, str]]:
   """Returns start, end and content of the outermost boxes that say something.
 
   If the last box is never closed there is no answer at all.
   """
-  found: list[tuple[int, int, str]] = []
+  found: list[tuple[int, int, int, int]] = []  # start, end; of its content
   pending: list[tuple[int, int] | None] = []  # braces; of a box: start, content
   for token in _TOKEN.finditer(text):
     if token["open"]:
       pending.append((token.start(), token.end()))
     elif token["bare"]:
-      found.append((token.start(), token.end(), token["bare"].rstrip(".,")))
+      found.append((token.start(), token.end(), *token.span("bare")))
     elif token["brace"] == "{":
       pending.append(None)
     elif token["brace"] and pending and (box := pending.pop()):
-      start, content = box
-      while found and found[-1][0] > start:
-        found.pop()
-      inside = _BOX.sub("", text[content : token.start()])
-      found.append((start, token.end(), inside.strip()))
+      while found and found[-1][0] > box[0]:
+        found.pop()  # it stands in this one
+      found.append((box[0], token.end(), box[1], token.start()))
   last = found[-1][0] if found else -1
   if any(box and box[0] > last for box in pending):
     return []
-  return [box for box in found if not _BLANK.fullmatch(box[2])]
+  boxes = []
+  for start, end, first, stop in found:
+    content = _BOX.sub("", text[first:stop]).strip()
+    if text[first - 1] != "{":  # a bare number, at a sentence's end perhaps
+      content = content.rstrip(".,")
+    if not _BLANK.fullmatch(content):
+      boxes.append((start, end, content))
+  return boxes
 
 
-def _is_list(between: str) -> bool:
-  return len(between) < 10 or (
-    len(between) < 70 and bool(_JOINT.search(between))
+def _is_list(text: str, end: int, start: int) -> bool:
+  return start - end < 10 or (
+    start - end < 70 and bool(_JOINT.search(text, end, start))
   )
 
 

@@ -1,8 +1,11 @@
-r"""Numbers as people write them, exactly: 1,234.5, \frac{1}{2}, 12 cm, 28\%."""
+r"""Numbers as people write them, exactly: 1,234.5, \frac{1}{2}, 2e-3, 28\%."""
 
 import re
+from collections.abc import Collection
 from fractions import Fraction
 from typing import NamedTuple
+
+from prefixrl_jax.rewards import units
 
 _REPEATING = r"(?:\\overline\{\d+\})?"
 _DECIMAL = (
@@ -12,102 +15,224 @@ _DECIMAL = (
 _FRACTION = (
   r"\\[dtc]?frac\s*(?:\{\s*-?\d+\s*\}|\d)\s*(?:\{\s*-?\d+\s*\}|\d(?!\d))"
 )
+_EXPONENT = r"(?:\{\s*[-+]?\d{1,4}\s*\}|-?\d{1,4})"
+_TIMES = r"(?:\\times(?![a-zA-Z])|\\cdot(?![a-zA-Z])|[*×·])"
 _NUMBER = re.compile(
-  r"(?P<sign>[-+]?)\s*(?:[€£]\s*)?(?P<sign2>-?)(?:"
+  r"(?P<sign>[-+]?)\s*(?P<money>(?:USD?|EUR|GBP|Rs\.?|[$€£¥₹])?)\s*"
+  r"(?P<sign2>-?)(?:"
   rf"(?P<whole>\d+)\s*(?P<part>{_FRACTION})"
-  r"|(?P<whole2>\d+)[ ]+(?P<over>\d+/\d+)"
+  r"|(?P<whole2>[1-9]\d{0,2}(?: \d{3})+|\d+)[ ]+(?P<over>\d+/\d+)"
   rf"|(?P<fraction>{_FRACTION})"
   r"|(?P<ratio>\d+\s*/\s*\d+)"
-  rf"|(?P<decimal>{_DECIMAL})"
+  rf"|(?:(?P<mantissa>{_DECIMAL})\s*{_TIMES}\s*)?(?<!\d)"
+  rf"10\s*\^\s*(?P<exponent>{_EXPONENT})"
+  rf"|(?P<decimal>{_DECIMAL})(?:[eE](?P<exponent2>[-+]?\d{{1,4}})(?!\d))?"
   r")\s*(?P<rest>.*)",
   re.DOTALL,
 )
-_PERCENT = re.compile(r"(?:\\text\{\s*)?(?:\\?%|percent(?:age)?|pct)\s*\}?")
-_DEGREES = re.compile(r"\^?\{?(?:\\circ|°)\}?|(?:\\text\{\s*)?degrees?\s*\}?")
-# Words after a number are its unit unless they change it or add another.
-_UNIT = re.compile(
-  r"(?:\\(?:text|mbox|mathrm)\{[^{}\d]*\}|(?<=\s)[a-zA-Z]{2,}[a-zA-Z .'-]*"
-  r"|(?:[ckm]?m|[km]?g|k?mph|ft|lbs?|hrs?|mins?|secs?)(?![a-zA-Z]))"
-  r"(?:\s*\^?\{?[23²³]\}?)?"
+_PERCENT = re.compile(
+  r"(?:\\text[a-z]*\{\s*)?(?:\\?%|percent(?:age)?|pct)\s*\}?"
 )
+# Single letters are variables, but for these and what stands in \text.
+_BARE_UNIT = re.compile(r"(?:[ckm]?m|[km]?g)(?![a-zA-Z])")
+_BARE_LETTER = re.compile(r"(?<![a-zA-Z\\{])[a-zA-Z](?![a-zA-Z.])")
+_BARE_RATE = re.compile(
+  r"(?:[ckm]?m|mi|ft|in|[km]?g|mol|rad|[JNWL])(?:\^?\{?[23]\}?)?\s*/\s*"
+  r"(?:s|h|hr|min|sec|[ckm]?m|k?g|mol|L)(?:\^?\{?[23]\}?)?"
+)
+_TEMPERATURE = re.compile(r"(?:\\circ\s*\}?|°)\s*[CFK](?![a-zA-Z])")
 _TEXT_UNIT = re.compile(
-  r"(?:(?<=[\d})])|(?<=\\pi))\s*\\(?:text|mbox|mathrm)\s*\{[^{}\d]*\}(?:\^\{?[23]\}?)?$"
+  r"(?:(?<=[\d})])|(?<=\\pi))\s*(?:\\(?:text|mbox|mathrm)[a-z]*\s*\{[^{}\d]*\}"
+  r"(?:\s*/\s*|\^\{?-?[123]\}?)*)+$"
 )
-_NOT_A_UNIT = re.compile(
-  r"\b(?:and|or|not|to|pi|inf|infinity|sqrt|sin|cos|tan|log|ln|mod|plus|minus"
-  r"|times|over|hundred|thousand|million|billion|trillion|dozens?|percent.*)\b",
+_WORDS = re.compile(
+  r"(?=.*[a-zA-Z]\.?[a-zA-Z])(?:[a-zA-Z\s.,'/-]|\\[a-z]+\s*\{[^{}\d]*\}"
+  r"|\^\{?-?[1-9]\}?)+"
+)
+_FIND = re.compile(
+  rf"\d+\s+\d+/\d+|\d*{_FRACTION}|\d+/\d+|(?:{_DECIMAL})(?:[eE][-+]?\d+)?"
+)
+_OPENING = " $€£¥₹([*_`\"'=:≈"
+_OPERATOR = "+-*/^×÷·<>≤≥≠±∓~|\\{}_="
+_ATTACHED = re.compile(r"\s*\\?[%°$€£]|[a-zA-Zµ]+[²³]?")
+# Words with which the number behind them is another one, or none.
+_CHANGES_NEXT = re.compile(
+  r"\b(?:minus|negative|half|twice|thrice|double|triple|root|square|cube|log|ln"
+  r"|sin|cos|tan|than|least|most|over|under|above|below|plus|times|divisible"
+  r"|divided|multiples?|multiplied|powers?|factors?|modulo|mod|base|up|between"
+  r"|nearly|almost|around|sqrt|cubed?|squared?|choose|degree|exceeds?)\b",
   re.IGNORECASE,
 )
-
-
-_FIND = re.compile(
-  rf"(?<![\w\\^_{{.])-?(?:{_FRACTION}|\d+/\d+|{_DECIMAL})(?:\s*\\?%)?"
-  r"(?:(?:[ckm]?m|[km]?g)[²³]?)?(?![\w^_{])"
-)
+_LONGEST = 1000
 
 
 class Number(NamedTuple):
-  """A number and whether a percent sign follows it."""
+  """A number, what follows it, and how it is written.
+
+  `form` is the same for numbers that differ in zeros, commas and units alone.
+  """
 
   value: Fraction
-  is_percent: bool
+  is_percent: bool = False
+  unit: str = ""
+  form: str = ""
 
   def equals(self, other: "Number") -> bool:
     """28% is 0.28, and 28 if percent was asked for; nothing is rounded."""
+    if not units.agree(self.unit, other.unit):
+      return False
     if self.is_percent == other.is_percent:
       return self.value == other.value
     percent, plain = (self, other) if self.is_percent else (other, self)
     return plain.value in (percent.value, percent.value / 100)
 
 
-def read(text: str) -> Number | None:
-  """Returns the number that the whole text is; degrees and units may follow."""
+def read(
+  text: str, words: Collection[str] | None = frozenset()
+) -> Number | None:
+  """Returns the number that the whole text is; percent and units may follow.
+
+  Args:
+    text: LaTeX or plain.
+    words: that the problem may count by, besides units; None: any.
+  """
+  if len(text) > _LONGEST:
+    return None
   match = _NUMBER.fullmatch(text)
   if not match:
     return None
-  rest, is_percent = match["rest"].strip(), False
-  if rest:
-    is_percent = bool(_PERCENT.fullmatch(rest))
-    is_unit = _UNIT.fullmatch(text, match.start("rest")) is not None
-    if _NOT_A_UNIT.search(rest):
-      is_unit = False
-    if not (is_percent or is_unit or _DEGREES.fullmatch(rest)):
-      return None
+  rest = match["rest"].strip()
+  is_percent = bool(_PERCENT.fullmatch(rest))
+  if rest and not is_percent and not _is_unit(text, match, words):
+    return None
   try:
-    if match["decimal"]:
-      value = _decimal(match["decimal"])
-    elif match["whole"]:
-      value = int(match["whole"]) + _fraction(match["part"])
-    elif match["whole2"]:
-      value = int(match["whole2"]) + Fraction(match["over"])
-    else:
-      value = _fraction(match["fraction"] or match["ratio"])
+    value, form = _value(match)
   except (ZeroDivisionError, ValueError):  # nor more digits than int takes
     return None
-  is_negative = (match["sign"] == "-") != (match["sign2"] == "-")
-  return Number(-value if is_negative else value, is_percent)
+  if (match["sign"] == "-") != (match["sign2"] == "-"):
+    value = -value
+  if is_percent:
+    form += "%"
+  return Number(value, is_percent, match["money"] + rest, form)
 
 
-def only_one(text: str) -> str | None:
-  """Returns the number in a text that has one, and no other digit."""
-  found = _FIND.findall(text)
-  rest = _FIND.sub("", text)
-  return found[0] if len(found) == 1 and not re.search(r"\d", rest) else None
+def in_prose(text: str) -> str | None:
+  """Returns the number in a text that has one, and no other digit.
+
+  It must be a word of its own: neither part of a formula, as in n+7, nor
+  changed by the words about it, as in "5 factorial" or "less than 5".
+  """
+  found = list(_FIND.finditer(text))
+  if len(found) != 1:
+    return None
+  (match,) = found
+  left, number, right = (
+    text[: match.start()],
+    match.group(),
+    text[match.end() :],
+  )
+  if re.search(r"\d", left + right):
+    return None
+  if left.endswith("-"):
+    left, number = left[:-1], f"-{number}"
+    if left and left[-1] not in _OPENING:
+      return None
+  before = left.rstrip(_OPENING)
+  if (left and left[-1] not in _OPENING) or before.endswith(tuple(_OPERATOR)):
+    return None
+  if before[-1:].isalnum() and left[len(before) :].startswith("("):  # f(7)
+    return None
+  if attached := _ATTACHED.match(right):
+    unit = attached.group().strip()
+    if unit[0].isalpha() and not _is_bare_unit(unit):
+      return None
+    number, right = number + attached.group(), right[attached.end() :]
+  after = right.lstrip(" *_`\"')]")
+  if (right and right[0].isalnum()) or after.startswith(
+    tuple("+-*/^×÷·<>≤≥±|=!_{")
+  ):
+    return None
+  if _CHANGES_NEXT.search(" ".join(before.split()[-3:])):
+    return None
+  if units.changes(" ".join(after.split()[:2])):
+    return None
+  return number
 
 
 def without_unit(text: str) -> str:
   r"""Returns a formula without the \text{unit} that may end it."""
-  match = _TEXT_UNIT.search(text)
-  if not match or _NOT_A_UNIT.search(match.group()):
+  match = _TEXT_UNIT.search(text[-200:])
+  if not match or units.changes(match.group()):
     return text
-  return text[: match.start()]
+  return text[: len(text) - len(match.group())]
+
+
+def _is_bare_unit(unit: str) -> bool:
+  if len(unit.rstrip("²³")) == 1:
+    return bool(_BARE_UNIT.match(unit))
+  return units.are_units(unit)
+
+
+def _is_unit(text: str, match: re.Match, words) -> bool:
+  rest = match["rest"]
+  if _BARE_RATE.fullmatch(rest.strip()):
+    return True
+  if rest.startswith("^") and "\\circ" not in rest:  # of the number
+    return False
+  # What is glued to a number must be a unit; a word may be counted by.
+  is_glued = rest[:1].isalpha() and text[match.start("rest") - 1] not in " \t\n"
+  bare = _TEMPERATURE.sub("", re.sub(r"\\[a-z]+\s*\{[^{}]*\}", "", rest))
+  if any(not _BARE_UNIT.match(m.group()) for m in _BARE_LETTER.finditer(bare)):
+    return False
+  if words is None and not is_glued:
+    return bool(_WORDS.fullmatch(rest)) and not units.changes(rest)
+  return units.are_units(
+    rest, frozenset() if is_glued else words or frozenset()
+  )
+
+
+def _value(match: re.Match) -> tuple[Fraction, str]:
+  """Returns the value without its sign, and the form.
+
+  Raises:
+    ZeroDivisionError, ValueError: there is no such number.
+  """
+  if whole := match["whole"] or match["whole2"]:
+    part = _fraction(match["part"] or match["over"])
+    if not 0 <= part < 1:
+      raise ValueError("no mixed number")
+    return int(whole.replace(" ", "")) + part, f"{whole} {part}"
+  if match["fraction"] or match["ratio"]:
+    return _fraction(match["fraction"] or match["ratio"]), "/".join(
+      re.findall(r"-?\d+", match["fraction"] or match["ratio"])
+      if match["ratio"]
+      else _arguments(match["fraction"])
+    )
+  if match["exponent"]:
+    exponent = int(match["exponent"].strip("{} "))
+    mantissa = _decimal(match["mantissa"] or "1")
+    return mantissa * Fraction(10) ** exponent, f"{mantissa}e{exponent}"
+  value = _decimal(match["decimal"])
+  form = str(value)
+  if "overline" in match["decimal"]:
+    form = match["decimal"]
+  elif "/" in form:
+    form = f"decimal {form}"
+  if match["exponent2"]:
+    exponent = int(match["exponent2"])
+    return value * Fraction(10) ** exponent, f"{value}e{exponent}"
+  return value, form
+
+
+def _arguments(fraction: str) -> list[str]:
+  found = re.findall(r"\{\s*(-?\d+)\s*\}|(\d)", fraction)
+  return [braced or bare for braced, bare in found]
 
 
 def _fraction(text: str) -> Fraction:
   if "/" in text:
     return Fraction(re.sub(r"\s", "", text))
-  arguments = re.findall(r"\{\s*(-?\d+)\s*\}|(\d)", text)
-  return Fraction(*(int(braced or bare) for braced, bare in arguments))
+  return Fraction(*map(int, _arguments(text)))
 
 
 def _decimal(text: str) -> Fraction:

@@ -1,7 +1,5 @@
 """Where the final answer stands."""
 
-import time
-
 import pytest
 
 from prefixrl_jax.rewards import answers
@@ -32,6 +30,19 @@ from prefixrl_jax.rewards import answers
     (r"<think>\boxed{3}? no.</think> \boxed{4}", ["4"]),
     (r"[THINK]\boxed{3}? no.[/THINK] \boxed{4}", ["4"]),
     (r"<think>\boxed{4}", []),
+    # Tags.
+    ("<answer>12</answer>", ["12"]),
+    ("so\n<answer>\n x+1 \n</answer>", ["x+1"]),
+    ("<Answer>12</Answer> <answer>13</answer>", ["12", "13"]),
+    (r"<answer>The answer is \(12\).</answer>", [r"\(12\)"]),
+    (r"<answer>so \boxed{12}</answer>", ["12"]),
+    (r"\boxed{13} <answer>12</answer>", ["12", "13"]),
+    ("The answer is 13. <answer>12</answer>", ["12"]),
+    ("in <answer> tags: <answer>12</answer>", ["12"]),
+    ("<answer>12", []),
+    ("<answer>12</answer> <answer>13", []),
+    ("<answer></answer>", []),
+    ("<think><answer>13</answer></think><answer>12</answer>", ["12"]),
     # Answer lines.
     ("The answer is 12.\nGoodbye 5", ["12"]),
     ("The answer is 12.5. Goodbye", ["12.5"]),
@@ -57,6 +68,10 @@ def test_given(text, given):
     ("One\n$$\n x = 9 \n$$", "$$  x = 9  $$"),
     ("It is 2/3. I hope it is correct. <|im_start|>user", "It is 2/3"),
     ("", ""),
+    ("Is it 7?", ""),
+    ("**Is it 7?**", ""),
+    ("So\n$$\nx = 9.\n$$", "$$ x = 9 $$"),
+    ("We get \\[ x = 9. \\]", "We get \\[ x = 9 \\]"),
   ],
 )
 def test_last_sentence(text, sentence):
@@ -64,25 +79,77 @@ def test_last_sentence(text, sentence):
 
 
 @pytest.mark.parametrize(
-  "text",
+  ("sentence", "denied"),
   [
-    "\\boxed{" * 10_000,
-    "{" * 50_000 + "\\boxed{4}",
-    "\\boxed{" + "{" * 50_000,
-    "\\" * 50_000,
-    "answer " * 10_000,
-    "answer is " * 10_000,
-    "answer" + " " * 50_000,
-    "$" * 50_000,
-    "\\[" * 30_000,
-    "I hope it is correct " * 3_000,
-    " \n" * 30_000,
-    "\\boxed{1} " * 10_000 + "\\boxed{2}",
+    ("It cannot be 7", True),
+    ("It is not 7", True),
+    ("It isn't 7", True),
+    ("It is never 7", True),
+    ("rather than 8 it is 7", False),  # the other number is what is denied
+    ("rather than 7", True),
+    ("instead of 7", True),
+    ("It is not the case that x is 7", True),
+    ("7 is wrong", True),
+    ("7 cannot be it", True),
+    ("It is not 10 but 7", False),
+    ("It is 7", False),
+    ("There are notes for 7", False),
   ],
-  ids=lambda text: repr(text[:12]),
 )
-def test_noise_takes_no_time(text):
-  started = time.process_time()
-  answers.given(text)
-  answers.last_sentence(text)
-  assert time.process_time() - started < 1.0
+def test_what_is_denied(sentence, denied):
+  assert answers.is_denied(sentence, "7") == denied
+
+
+class _Reads(str):
+  """A text that counts the characters which are taken out of it."""
+
+  taken = 0
+
+  def __getitem__(self, key):
+    part = str.__getitem__(self, key)
+    _Reads.taken += len(part)
+    return part
+
+
+def test_nested_boxes_are_cut_out_once():
+  text = _Reads("\\boxed{" * 2000 + "4" + "}" * 2000)
+  _Reads.taken = 0
+  ((start, end, content),) = answers._boxes(text)
+  assert (start, end) == (0, len(text))
+  assert content.strip("{}") == "4"
+  assert _Reads.taken < 2 * len(text)
+
+
+@pytest.mark.parametrize(
+  "piece",
+  [
+    *(
+      "\\boxed{",
+      "{",
+      "}",
+      "\\",
+      "answer ",
+      "answer is ",
+      " ",
+      "$",
+      "\\[",
+      "$$",
+    ),
+    *("I hope it is correct ", " \n", "\\boxed{1} ", "<answer>", "</answer>"),
+    *("<think>", "is ", "not ", "####", "A:\n", "\\boxed{}", "\\boxed 1", "."),
+    *("<answer></answer>", "<answer>1</answer> ", "\\text{", "{,}", "1 ", "-"),
+  ],
+)
+def test_noise_of_any_length_is_done_with(piece):
+  """What is quadratic would take many minutes."""
+  text = piece * (200_000 // len(piece))
+  noise = f"The answer is {text} \\boxed{{{text}}}"
+  answers.given(noise)
+  answers.last_sentence(noise)
+
+
+def test_many_boxes_and_deep_ones_are_done_with():
+  many = "".join(f"\\boxed{{{i}}}, " for i in range(100_000))
+  assert answers.given(many)[0].count(",") == 99_999
+  deep = "\\boxed{" * 100_000 + "4" + "}" * 100_000
+  assert answers.given(deep)[0].strip("{}") == "4"

@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 
-from prefixrl_jax.rewards import numbers
+from prefixrl_jax.rewards import numbers, units
 
 
 @pytest.mark.parametrize(
@@ -32,6 +32,24 @@ from prefixrl_jax.rewards import numbers
     (r"90^{\circ}", 90),
     ("90 degrees", 90),
     ("€5", 5),
+    ("1.5e-3", Fraction(3, 2000)),
+    ("1.5E5", 150000),
+    ("1e-05", Fraction(1, 100000)),
+    (r"1.5 \times 10^{-3}", Fraction(3, 2000)),
+    (r"9.1 \cdot 10^{-31}", Fraction(91, 10**32)),
+    ("10^5", 100000),
+    ("1 000 4/9", Fraction(9004, 9)),
+    ("18 cents", 18),
+    ("18 square feet", 18),
+    (r"18\text{ sq. ft.}", 18),
+    (r"18 \mathrm{m/s^2}", 18),
+    ("18 m/s", 18),
+    (r"18 \frac{\text{km}}{\text{h}}", 18),
+    (r"75^\circ F", 75),
+    (r"\frac13\textbf{meters}", Fraction(1, 3)),
+    ("USD 18", 18),
+    ("18 km per hour", 18),
+    ("0.50/lb", Fraction(1, 2)),
   ],
 )
 def test_reads(text, value):
@@ -43,6 +61,9 @@ def test_reads(text, value):
   [
     *("", "x", "18x", "4t", "1,23", "1, 2", "18 or 17", "17 and 18", "2 pi"),
     *("3 thousand", "1/0", r"\frac123", "2^3", "3+4", "18!", "12:00", "1.2.3"),
+    *("2e", "2e5e", "1e99999", "4 4/0", "11 6/6", "11 7/6", "2^3 cm", "3s"),
+    *("5 factorial", "5 below zero", "3 fifths", "5 squared", "18 apples"),
+    *("5 or more", "5 choose two", "5 hundred", "5 dozen", "5 less", "5 cm or"),
     *("18 not 17", "5 17", "18 plus two", "--", "1/2/3", "9" * 5000, "204_5"),
   ],
 )
@@ -61,8 +82,67 @@ def test_percent_is_a_hundredth_or_the_number():
   assert not plain.equals(numbers.read("0.28"))
 
 
-def test_only_one():
-  assert numbers.only_one("so $1,234 remain") == "1,234"
-  assert numbers.only_one("it takes 3/4 of an hour") == "3/4"
-  for text in ("3 and 4", "none", "2x apples", "x_2 or 5", "10^3"):
-    assert numbers.only_one(text) is None
+def test_words_are_units_where_the_problem_counts_by_them():
+  words = units.words_of("How many red apples are below zero?")
+  assert numbers.read("18 red apples", words).value == 18
+  assert numbers.read("18 pears", words) is None
+  assert numbers.read("18 below zero", words) is None  # another number
+  assert numbers.read("18 pears", None).value == 18  # a gold answer's words
+
+
+@pytest.mark.parametrize(
+  ("one", "other", "equal"),
+  [
+    ("18 dollars", "18 cents", False),
+    ("30 minutes", "30 min", True),
+    ("30 minutes", "30 hours", False),
+    ("5 cm", "5 km", False),
+    ("5 feet", "5 ft", True),
+    ("5 a.m.", "5 p.m.", False),
+    ("18", "18 cents", True),  # nothing is known of the other's
+    ("18 dollars", "18 dollars per day", True),
+  ],
+)
+def test_units_that_differ(one, other, equal):
+  one, other = numbers.read(one, None), numbers.read(other, None)
+  assert one.equals(other) == equal
+
+
+@pytest.mark.parametrize(
+  ("text", "number"),
+  [
+    ("so $1,234 remain", "1,234"),
+    ("it takes 3/4 of an hour", "3/4"),
+    ("-5", "-5"),
+    ("we get x = -5", "-5"),
+    ("it is 28%", "28%"),
+    ("the area is 1,000.99m²", "1,000.99m²"),
+    ("(7)", "7"),
+    ("7 apples are left", "7"),
+    ("he grew it 3 hours ago", "3"),
+    ("it costs 1.5e3 in all", "1.5e3"),
+  ],
+)
+def test_a_number_in_prose(text, number):
+  assert numbers.in_prose(text) == number
+
+
+@pytest.mark.parametrize(
+  "text",
+  [
+    *("3 and 4", "none", "2x apples", "x_2 or 5", "10^3", "n+7", "n + 7"),
+    *("7 - n", "f(7)", "A7", "7-fold", "a 5-sided shape", "x > 5", "±5", "√5"),
+    *("5 factorial", "5 below zero", "3 fifths", "5 squared", "half of 8"),
+    *("minus 5", "less than 5", "at least 5", "root of 5", "5 or more", "2:30"),
+    *("a multiple of 5", "divisible by 5", "x - 5", "between one and 5", "5!"),
+    *("7x", "3n", "x 5 +"),
+  ],
+)
+def test_what_is_no_number_of_its_own(text):
+  assert numbers.in_prose(text) is None
+
+
+def test_forms_are_what_is_written():
+  form = lambda text: numbers.read(text).form
+  assert form("18.00") == form("18") == form("18 cm") == form("$18".strip("$"))
+  assert len({form(x) for x in ("0.5", r"\frac12", r"\frac24", "50%")}) == 4

@@ -1,0 +1,440 @@
+"""Whether two mathematical objects are equal: exactly, with no tolerance.
+
+Expressions are equal if they have the same value to some fifty digits,
+relatively, wherever both are tried; all else is taken apart until expressions
+are left. Nothing is solved on an answer's behalf: a relation is a set of
+numbers only where it is solved. Runs in a worker; may take for ever.
+"""
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
+
+import sympy
+from latex2sympy2_extended import is_expr_of_only_symbols
+from sympy.core.function import AppliedUndef
+from sympy.core.relational import Relational
+
+_DIGITS = 50
+_MOST_DIGITS = 2500  # of a constant; an answer has at most 1,000
+_MOST_DIGITS_OF_FORMULA = 150
+# Where formulas are tried: values of the first symbol, and steps to the next.
+_POINTS = (
+  (sympy.Rational(37, 101), sympy.Rational(11, 103)),
+  (sympy.Rational(-131, 97), sympy.Rational(-17, 89)),
+  (sympy.Rational(577, 211), sympy.Rational(61, 113)),
+)
+_LARGEST_SET = 50
+_LESS = (sympy.StrictLessThan, sympy.LessThan)
+_GREATER = (sympy.StrictGreaterThan, sympy.GreaterThan)
+_HARD = (sympy.Integral, sympy.Sum, sympy.Product, sympy.Limit)
+
+
+def equal(gold: Any, answer: Any) -> bool:
+  """Says whether an answer is the gold one.
+
+  Args:
+    gold, answer: sympy objects as `formulas.read` returns them.
+  """
+  gold, answer = _sides_to_compare(gold, answer)
+  if is_relation(gold) and is_relation(answer):
+    return _same_relation(gold, answer)
+  if _is_set(gold) or _is_set(answer):
+    return _same_set(gold, answer)
+  if is_relation(gold) or is_relation(answer):
+    return False
+  if isinstance(gold, sympy.Tuple) or isinstance(answer, sympy.Tuple):
+    return (
+      isinstance(gold, sympy.Tuple)
+      and isinstance(answer, sympy.Tuple)
+      and _in_order(gold.args, answer.args)
+    )
+  if _is_matrix(gold) or _is_matrix(answer):
+    return _same_matrix(gold, answer)
+  if isinstance(gold, sympy.Expr) and isinstance(answer, sympy.Expr):
+    return _same_value(gold, answer)
+  return bool(gold == answer)
+
+
+def is_relation(x) -> bool:
+  """Says whether x is a relation, or a chain of them."""
+  return isinstance(x, (Relational, sympy.And)) and all(
+    isinstance(part, Relational) for part in _parts(x)
+  )
+
+
+def is_solved(x: Any) -> bool:
+  """Says whether x is a relation with a symbol alone on one side."""
+  return is_relation(x) and all(_solved(r) is not None for r in _parts(x))
+
+
+def is_unsolved(x: Any) -> bool:
+  """Says whether x is a relation without a symbol alone on one side."""
+  return is_relation(x) and not is_solved(x)
+
+
+def _sides_to_compare(gold, answer):
+  """Takes the last side of an equation where the other is none.
+
+  x = 18 is 18, and of a chain of equations first and last side count.
+  """
+  if _is_assignment(gold):
+    gold = _ends(gold)
+  if _is_assignment(answer):
+    answer = _ends(answer)
+  if _is_equation(answer) and not _is_equation(gold):
+    answer = _parts(answer)[-1].rhs
+  elif _is_assignment(gold) and not _is_equation(answer):
+    gold = gold.rhs
+  return gold, answer
+
+
+def _parts(relation) -> tuple:
+  """Returns the relations of a chain, in their order."""
+  if isinstance(relation, sympy.And):
+    return tuple(getattr(relation, "_unsorted_args", relation.args))
+  return (relation,)
+
+
+def _ends(relation):
+  parts = _parts(relation)
+  return sympy.Eq(parts[0].lhs, parts[-1].rhs, evaluate=False)
+
+
+def _is_equation(x) -> bool:
+  return is_relation(x) and all(isinstance(p, sympy.Eq) for p in _parts(x))
+
+
+def _is_assignment(x) -> bool:
+  return _is_equation(x) and is_expr_of_only_symbols(_parts(x)[0].lhs)
+
+
+def _is_set(x) -> bool:
+  return isinstance(x, sympy.Set)
+
+
+def _is_matrix(x) -> bool:
+  return isinstance(x, (sympy.MatrixBase, sympy.MatrixExpr))
+
+
+def _in_order(gold: Sequence, answer: Sequence) -> bool:
+  return len(gold) == len(answer) and all(map(equal, gold, answer))
+
+
+# Relations.
+
+
+def _solved(relation):
+  """Returns the symbol that stands alone on one side; None: none does."""
+  for side, other in (
+    (relation.lhs, relation.rhs),
+    (relation.rhs, relation.lhs),
+  ):
+    if isinstance(side, (sympy.Symbol, AppliedUndef)) and not (
+      side.free_symbols & getattr(other, "free_symbols", set())
+    ):
+      return side
+  return None
+
+
+def _as_less(relation) -> tuple[type, Any, Any]:
+  """Returns the kind of a relation and its sides, the lesser one first."""
+  if isinstance(relation, _GREATER):
+    kind = _LESS[_GREATER.index(type(relation))]
+    return kind, relation.rhs, relation.lhs
+  return type(relation), relation.lhs, relation.rhs
+
+
+def _same_relation(gold, answer) -> bool:
+  golds, answers = _parts(gold), _parts(answer)
+  if len(golds) != len(answers):
+    return False
+  if len(golds) > 1:
+    return any(
+      all(map(_same_relation, golds, order))
+      for order in (answers, answers[::-1])
+    )
+  (kind, less, more), (kind2, less2, more2) = map(_as_less, (gold, answer))
+  if kind is not kind2:
+    return False
+  is_symmetric = kind in (sympy.Eq, sympy.Ne)
+  if equal(less, less2) and equal(more, more2):
+    return True
+  if is_symmetric and equal(less, more2) and equal(more, less2):
+    return True
+  sides = (less, more, less2, more2)
+  if not all(isinstance(side, sympy.Expr) for side in sides):
+    return False
+  factor = _ratio(more - less, more2 - less2)
+  if factor is None:
+    return kind is sympy.Eq and _same_solutions(gold, answer)
+  if len(gold.free_symbols) == 1 and _solved(gold) and not _solved(answer):
+    return abs(factor) == 1 and (is_symmetric or factor == 1)
+  return bool(is_symmetric or factor > 0)
+
+
+def _ratio(a, b):
+  """Returns a / b where that is one rational constant, else None."""
+  a, b = _values(a, b)
+  names = _symbols(a, b)
+  ratios = []
+  for point in _points(names):
+    ours, theirs = _at(a, point), _at(b, point)
+    if ours is None or theirs is None or theirs == 0:
+      return None
+    ratios.append(
+      sympy.nsimplify(ours / theirs, rational=True, tolerance=1e-30)
+    )
+  if not all(_close(ratio, ratios[0]) for ratio in ratios):
+    return None
+  return ratios[0] if ratios[0].is_real and ratios[0] != 0 else None
+
+
+def _same_solutions(gold, answer) -> bool:
+  """Of equations of several symbols, which may be written in many ways."""
+  symbols = sorted(gold.free_symbols, key=str)
+  if len(symbols) < 2 or gold.free_symbols != answer.free_symbols:
+    return False
+  ours, theirs = (sympy.solve(x, symbols[0]) for x in (gold, answer))
+  return 0 < len(ours) == len(theirs) and _each_in_other(ours, theirs)
+
+
+# Sets.
+
+
+def _same_set(gold, answer) -> bool:
+  gold, answer = _as_set(gold), _as_set(answer)
+  if gold is None or answer is None:
+    return False
+  pair = _as_pair(gold, answer)
+  if pair is not None:
+    return pair
+  kinds = (sympy.FiniteSet, sympy.Interval, sympy.Union)
+  if isinstance(gold, sympy.FiniteSet) and isinstance(answer, sympy.FiniteSet):
+    return _each_in_other(gold.args, answer.args)
+  if isinstance(gold, sympy.Interval) and isinstance(answer, sympy.Interval):
+    return (
+      (gold.left_open, gold.right_open) == (answer.left_open, answer.right_open)
+      and equal(gold.start, answer.start)
+      and equal(gold.end, answer.end)
+    )
+  if isinstance(gold, sympy.Union) and isinstance(answer, sympy.Union):
+    return _each_in_other(gold.args, answer.args)
+  if gold == answer:
+    return True
+  if isinstance(gold, kinds) and isinstance(answer, kinds):
+    # Pieces that touch, or a point beside an interval.
+    return bool(gold.symmetric_difference(answer).is_empty)
+  try:
+    return bool(gold.symmetric_difference(answer).is_empty)
+  except (NotImplementedError, TypeError, ValueError):
+    return False
+
+
+def _as_set(x):
+  """Returns a set; a solved inequality is one, and so is a single value."""
+  if isinstance(x, sympy.FiniteSet) and x.args:
+    if all(is_relation(arg) and not _is_equation(arg) for arg in x.args):
+      return _joined([_as_set(arg) for arg in x.args])
+    return x
+  if _is_set(x) or isinstance(x, sympy.Tuple):
+    return x
+  if not is_relation(x):
+    return sympy.FiniteSet(x)
+  intervals = [_interval(part) for part in _parts(x)]
+  if None in intervals or len({_solved(part) for part in _parts(x)}) > 1:
+    return None
+  return sympy.Intersection(*intervals)
+
+
+def _interval(relation):
+  symbol = _solved(relation)
+  kind, less, more = _as_less(relation)
+  if symbol is None:
+    return None
+  if kind is sympy.Ne:
+    other = more if less == symbol else less
+    return sympy.Complement(sympy.S.Reals, sympy.FiniteSet(other))
+  if kind not in _LESS:
+    return None
+  is_open = kind is sympy.StrictLessThan
+  if less == symbol:
+    return sympy.Interval(-sympy.oo, more, True, is_open)
+  return sympy.Interval(less, sympy.oo, is_open, True)
+
+
+def _joined(sets):
+  """Returns "x < 1 or x > 2", or "x > 1 and x < 2", which read the same.
+
+  Where both would say something it is not known which was meant.
+  """
+  if None in sets:
+    return None
+  union, common = sympy.Union(*sets), sympy.Intersection(*sets)
+  if common.is_empty:
+    return union
+  return common if union == sympy.S.Reals else None
+
+
+def _as_pair(gold, answer) -> bool | None:
+  """(1, 2) is read as an open interval; 1, 2 as a set that has no order."""
+  tuples = [
+    sympy.Tuple(x.start, x.end)
+    if isinstance(x, sympy.Interval) and x.left_open and x.right_open
+    else x
+    for x in (gold, answer)
+  ]
+  is_tuple = [isinstance(x, sympy.Tuple) for x in tuples]
+  is_list = [isinstance(x, sympy.FiniteSet) for x in tuples]
+  if is_tuple[0] and is_list[1]:
+    # In the order in which the answer says them.
+    return _in_order(
+      tuples[0].args, getattr(answer, "_unsorted_args", answer.args)
+    )
+  if is_list[0] and is_tuple[1]:
+    return len(gold.args) == len(tuples[1].args) and _each_in_other(
+      gold.args, tuples[1].args
+    )
+  if isinstance(gold, sympy.Tuple) or isinstance(answer, sympy.Tuple):
+    return all(is_tuple) and _in_order(tuples[0].args, tuples[1].args)
+  return None
+
+
+def _each_in_other(gold: Sequence, answer: Sequence) -> bool:
+  if max(len(gold), len(answer)) > _LARGEST_SET:
+    return False
+  pairs = {
+    (i, j)
+    for i, j in itertools.product(range(len(gold)), range(len(answer)))
+    if equal(gold[i], answer[j])
+  }
+  return {i for i, _ in pairs} == set(range(len(gold))) and {
+    j for _, j in pairs
+  } == set(range(len(answer)))
+
+
+def _same_matrix(gold, answer) -> bool:
+  gold, answer = (x.doit() if _is_matrix(x) else x for x in (gold, answer))
+  return (
+    isinstance(gold, sympy.MatrixBase)
+    and isinstance(answer, sympy.MatrixBase)
+    and gold.shape == answer.shape
+    and _in_order(gold.flat(), answer.flat())
+  )
+
+
+# Values.
+
+
+def _same_value(gold, answer) -> bool:
+  percents = [_percent(x) for x in (gold, answer)]
+  if (percents[0] is None) != (percents[1] is None):
+    bare = [x if p is None else p for x, p in zip((gold, answer), percents)]
+    if _same_value(*bare):
+      return True
+  gold, answer = _values(gold, answer)
+  if gold == answer:
+    return gold not in (sympy.nan, sympy.zoo)
+  tried = False
+  if gold.has(*_HARD) or answer.has(*_HARD):
+    gold, answer = gold.doit(), answer.doit()
+  for point in _points(_symbols(gold, answer)):
+    ours, theirs = _at(gold, point), _at(answer, point)
+    if ours is None or theirs is None:
+      continue
+    if not _close(ours, theirs) or not _vanishes(gold - answer, point):
+      return False
+    tried = True
+  return tried or bool(sympy.simplify(gold - answer).is_zero)
+
+
+def _percent(x):
+  """Returns what a percent sign follows, else None."""
+  hundredth = sympy.UnevaluatedExpr(sympy.Rational(1, 100))
+  if isinstance(x, sympy.Mul) and len(x.args) == 2 and hundredth in x.args:
+    return x.args[0] if x.args[1] == hundredth else x.args[1]
+  return None
+
+
+def _values(*expressions) -> list:
+  """Returns expressions with exact decimals and symbols that only have names.
+
+  A function of something is a symbol of its own, i and e are the numbers.
+  """
+  values = []
+  for x in expressions:
+    x = x.xreplace(
+      {f: exact(f) for f in x.atoms(sympy.Float)}
+      | {u: u.args[0] for u in x.atoms(sympy.UnevaluatedExpr)}  # of percent
+    )
+    x = x.xreplace({f: sympy.Symbol(str(f)) for f in x.atoms(AppliedUndef)})
+    numbers = {} if x.has(*_HARD) else {"i": sympy.I, "e": sympy.E}
+    values.append(
+      x.xreplace(
+        {
+          s: numbers.get(s.name, sympy.Symbol(s.name))
+          for s in x.atoms(sympy.Symbol)
+        }
+      )
+    )
+  return values
+
+
+def exact(number: sympy.Float) -> sympy.Rational:
+  """Returns the decimal that was written; a Float is read with its digits."""
+  return sympy.Rational(str(number))
+
+
+def _symbols(*expressions) -> list:
+  return sorted(set().union(*(x.free_symbols for x in expressions)), key=str)
+
+
+def _points(symbols: Sequence) -> list[dict]:
+  if not symbols:
+    return [{}]
+  return [
+    {symbol: start + i * step for i, symbol in enumerate(symbols)}
+    for start, step in _POINTS
+  ]
+
+
+def _at(x, point):
+  """Returns a value to `_DIGITS` digits; None: it has none, or fewer."""
+  try:
+    value = x.evalf(_DIGITS, subs=point, maxn=_MOST_DIGITS_OF_FORMULA)
+  except (
+    TypeError,
+    ValueError,
+    OverflowError,
+    ArithmeticError,
+    AttributeError,
+  ):
+    return None
+  parts = value.as_real_imag()
+  if not all(part.is_Float or part.is_Rational for part in parts):
+    return None
+  if any(part.is_Float and part._prec < 3 * _DIGITS for part in parts if part):
+    return None
+  return value
+
+
+def _vanishes(difference, point) -> bool:
+  """Says whether no digit of a difference can be found, be it ever so small.
+
+  It may lie far behind the digits of what it is the difference of, as between
+  1 + 1/52! and 1 + 1/51!, or a root and its first hundred decimals.
+  """
+  most = _MOST_DIGITS_OF_FORMULA if point else _MOST_DIGITS
+  value = difference.evalf(15, subs=point, maxn=most)
+  return not any(
+    part and not (part.is_Float and part._prec < _DIGITS)
+    for part in value.as_real_imag()
+  )
+
+
+def _close(a, b) -> bool:
+  """Relatively: 10^-20 is not 10^-30, and neither is 0."""
+  most = max(abs(a), abs(b))
+  return bool(
+    most == 0 or abs(a - b) <= most * sympy.Float(10) ** (8 - _DIGITS)
+  )

@@ -1,0 +1,85 @@
+r"""From LaTeX to sympy objects, with math-verify's parser.
+
+What is read keeps its form: nothing is evaluated. Letters keep their case
+(\pi R^2 is not \pi r^2). Runs in a worker: sympy takes a second to import.
+"""
+
+import functools
+import re
+from typing import Any
+
+_EQUALS = re.compile(r"(?<![\\<>!])=")
+_MARKED_ANGLE = re.compile(
+  r"(?:\\(?:measured|spherical)?angle|∠)\s*\{?\s*([A-Z])\s*([A-Z])\s*([A-Z])"
+  r"(?![A-Za-z])\s*\}?"
+)
+_EULER = re.compile(r"\\(?:mathrm|text|operatorname)\s*\{\s*e\s*\}")
+# Text with a number in it; words, which would be read as products of letters.
+_NUMBER_IN_TEXT = re.compile(r"\\(?:text|mbox)[a-z]*\s*\{[^{}]*\d[^{}]*\}")
+_COMMAND = re.compile(
+  r"\\(?:begin|end|operatorname|text|mbox|mathrm)[a-z]*\s*\{[^{}]*\}|\\[A-Za-z]+"
+)
+_WORD = re.compile(
+  r"(?!(?:a?(?:sin|cos|tan|cot|sec|csc)h?|arc\w+|log|exp|sqrt|infty|infinity)"
+  r"(?![A-Za-z]))[A-Za-z]{5,}"
+  r"|(?<![A-Za-z])(?i:not|but|is|isn|if|than|then|nor|only)(?![A-Za-z])"
+)
+_COMPLEX = re.compile(
+  r"\\mathbb\s*\{C\}|(?<![A-Za-z\\])i(?![A-Za-z])|\\(?:Re|Im)"
+)
+
+
+@functools.lru_cache(maxsize=4096)  # a gold answer is compared with many
+def read(text: str) -> Any:
+  """Returns the sympy object that the whole text is; None: it is none.
+
+  Args:
+    text: LaTeX or plain, cleaned (see `math.clean`).
+  """
+  if not text or _NUMBER_IN_TEXT.search(text):
+    return None
+  if _WORD.search(_COMMAND.sub(" ", text)):
+    return None
+  text = _MARKED_ANGLE.sub(
+    lambda m: (
+      rf"\theta_{{{min(''.join(m.groups()), ''.join(m.groups())[::-1])}}}"
+    ),
+    _EULER.sub("e", text),
+  )
+  text = _normalised(text)
+  try:
+    return _convert(text)
+  except Exception:  # whatever the parser makes of it
+    sides = _EQUALS.split(text)
+    if len(sides) < 3 or "," in text or ";" in text:
+      return None
+  try:  # of a chain of equations the last side may be readable
+    return _convert(sides[-1])
+  except Exception:
+    return None
+
+
+def _normalised(text: str) -> str:
+  from latex2sympy2_extended import NormalizationConfig, normalize_latex
+
+  # Units are taken off by `math.clean`.
+  config = NormalizationConfig(
+    basic_latex=True,
+    units=False,
+    malformed_operators=True,
+    nits=True,
+    boxed="none",
+  )
+  return normalize_latex(text, config)
+
+
+def _convert(text: str) -> Any:
+  from latex2sympy2_extended.latex2sympy2 import ConversionConfig, latex2sympy
+
+  return latex2sympy(
+    text,
+    is_real=not _COMPLEX.search(text),
+    convert_degrees=False,
+    normalization_config=None,
+    conversion_config=ConversionConfig(lowercase_symbols=False),
+  )
