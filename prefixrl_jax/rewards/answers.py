@@ -106,8 +106,8 @@ def last_sentence(text: str) -> str:
   for _ in range(2):
     text = _TAIL.sub("", text)
   text = _DISPLAY.sub(_on_one_line, text.rstrip())
-  line = text.rpartition("\n")[2].rstrip("*_\"'` ")
-  if line.endswith("?"):
+  line = text.rpartition("\n")[2]
+  if line.rstrip("*_\"'` ").endswith("?"):
     return ""
   return _SENTENCE_END.split(line.rstrip(".!? "))[-1].strip()
 
