@@ -375,12 +375,17 @@ class SandboxPool:
     wall = _PATIENCE * self._timeout + _GRACE_SECONDS
     return min(deadline, time.monotonic() + wall)
 
-  def run(self, code: str, stdins: Sequence[str]) -> Iterator[Run]:
+  def run(
+    self, code: str, stdins: Sequence[str], *, entry_point: str | None = None
+  ) -> Iterator[Run]:
     """Runs a program on one input after another, in one sandbox.
 
     Args:
       code: Python.
       stdins: what it finds on its standard input.
+      entry_point: a function of the code, or a method of its `Solution`: it is
+        called, with arguments that are `plain.encode`d as JSON in `stdins`,
+        and `stdout` is the reply (see inside/serving.py), as JSON.
 
     Yields:
       A Run per input.
@@ -391,7 +396,8 @@ class SandboxPool:
     """
     with self.take() as sandbox:
       deadline = self.deadline()
-      sandbox.send(self.job("programs", code=code), deadline)
+      job = self.job("programs", code=code, entry_point=entry_point)
+      sandbox.send(job, deadline)
       for stdin in stdins:
         reply = sandbox.ask({"input": stdin}, self.patience(deadline))
         yield Run(**reply)

@@ -354,6 +354,19 @@ def test_values_with_tolerance(verifier):
   assert _examine(verifier, problem, code) == ["wrong"]
 
 
+def test_calls_leave_nothing_to_each_other(verifier):
+  """Else work that takes longer than a test may is done in many of them."""
+  code = """
+import os
+done = []
+def f(n):
+  done.append(n)
+  f.done = open(f"{n}", "w")
+  return n * n if (done, os.listdir()) == ([n], [f"{n}"]) else 0
+"""
+  assert _examine(verifier, _SQUARE_CALLS, code) == _PASSED
+
+
 def test_partial_results(partial_verifier):
   code = "print(2 * int(input()) % 500)"
   assert _examine(partial_verifier, _DOUBLE, code) == [
@@ -546,7 +559,12 @@ same_hash = {{"set": [i * (2**61 - 1) for i in range(30_000)]}}
 speak({{"value": 1}}, {{"value": 1}}, {{"value": same_hash}})
 """
   used = time.process_time()
-  assert _examine(verifier, _SQUARE_CALLS, code) == ["wrong"]
+  reply = """import json, os
+reply = {"value": {"set": [i * (2**61 - 1) for i in range(30_000)]}}
+os.write(3, json.dumps(reply).encode())
+os._exit(0)
+"""
+  assert _examine(verifier, _SQUARE_CALLS, reply) == ["wrong"]
   assert time.process_time() - used < 2
   # It is the checker's own time that it takes.
   code = code.replace("1}, {", '1}, {"value": {"reference": 0}}, {', 1)

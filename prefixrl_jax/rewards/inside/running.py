@@ -9,6 +9,7 @@ import contextlib
 import ctypes
 import errno
 import fcntl
+import json
 import os
 import resource
 import select
@@ -19,7 +20,7 @@ import time
 
 from .folders import empty
 from .module import make_module
-from .plain import receive, send
+from .plain import decode, receive, send
 
 _STDERR_TAIL = 2000
 _MAX_FILES = 1000  # in /tmp; each takes kernel memory that no rlimit counts
@@ -209,7 +210,9 @@ def _name(code, cpu, job, printed):
 
 
 def _programs(job):
-  """Runs the code once per input. Returns in each child, with its code.
+  """Runs the code, or calls its function, once per input.
+
+  Returns in each child, with its code.
 
   No run finds what the one before has left: its memory goes with its process,
   and the only folder that it can write to is emptied.
@@ -342,7 +345,11 @@ def main() -> None:
     while os.read(0, 1 << 16):
       pass
     return
-  _run_program(code)  # in a child of `_programs`
+  # In a child of `_programs`.
+  if job["entry_point"] is not None:
+    _run_function(code, job["entry_point"])
+  else:
+    _run_program(code)
 
 
 def _run_program(code):
@@ -368,3 +375,17 @@ def _run_program(code):
     number = 0 if e.code is None else e.code
     status = number & 0xFF if isinstance(number, int) else 1
     raise
+
+
+def _run_function(code, name):
+  """Calls a function of the code with what stdin has; prints the reply."""
+  from .serving import call_once  # not needed by programs
+
+  with open(0, "rb", closefd=False) as f:
+    arguments = decode(json.loads(f.read()))
+  out = os.dup(1)
+  _silence(out)  # the function prints to nobody
+  data = memoryview(json.dumps(call_once(code, name, arguments)).encode())
+  while data:
+    data = data[os.write(out, data) :]
+  os._exit(0)

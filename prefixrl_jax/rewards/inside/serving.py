@@ -15,6 +15,35 @@ if TYPE_CHECKING:
   from typing import Any
 
 
+def finder(namespace: dict[str, Any]) -> Callable[[str], Any]:
+  """Returns what finds a function, or a method of a new `Solution`."""
+
+  def find(name):
+    if name in namespace or "Solution" not in namespace:
+      return namespace[name]
+    return getattr(namespace["Solution"](), name)
+
+  return find
+
+
+def raised(error: BaseException) -> dict[str, Any]:
+  """Returns the reply that says what was raised (see `serve`)."""
+  if isinstance(error, MemoryError):
+    return {"raised": "MemoryError", "text": "", "names": ["MemoryError"]}
+  names = [kind.__name__ for kind in type(error).__mro__]
+  return {"raised": names[0], "text": str(error)[-500:], "names": names}
+
+
+def call_once(code: str, name: str, arguments: list[Any]) -> dict[str, Any]:
+  """Loads code and calls a function of it; returns the reply (see `serve`)."""
+  module, load = make_module("solution", code)
+  try:
+    load()
+    return {"value": encode(finder(module.__dict__)(name)(*arguments))}
+  except BaseException as e:  # SystemExit is no way out either
+    return raised(e)
+
+
 def serve(
   code: str, receive: Callable[[], Any], send: Callable[[Any], None]
 ) -> None:
@@ -38,14 +67,8 @@ def serve(
   module, load = make_module("solution", code)
   namespace: dict[str, Any] = module.__dict__
 
-  def find(name):
-    """A function, or a method of a new `Solution`."""
-    if name in namespace or "Solution" not in namespace:
-      return namespace[name]
-    return getattr(namespace["Solution"](), name)
-
   operations: dict[str, Callable[..., Any]] = {
-    "find": find,
+    "find": finder(namespace),
     "call": lambda f, args, named: f(*args, **named),
     "getattr": getattr,
     "setattr": setattr,
@@ -66,11 +89,8 @@ def serve(
       after = encode(parameters[1:2], refer)
       if after != before:
         reply["arguments"] = after[0]  # changed in place
-    except MemoryError:
-      reply = {"raised": "MemoryError", "text": "", "names": ["MemoryError"]}
     except BaseException as e:  # SystemExit is no way out either
-      names = [kind.__name__ for kind in type(e).__mro__]
-      reply = {"raised": names[0], "text": str(e)[-500:], "names": names}
+      reply = raised(e)
     send(reply)
     message = receive()
     perform = operations[message["do"]]
