@@ -101,7 +101,7 @@ _COMMON: Tree = {
     "num_workers": _how(whole(1, 4096), "processes that judge"),
     "timeout_seconds": _how(SECONDS, "of a comparison or a program's test"),
     "total_seconds": _how(SECONDS, "of all tests of a program"),
-    "memory_mb": Field(COUNT, "of a program"),
+    "memory_mb": Field(whole(64), "of a program; Python itself needs 20"),
     "sandbox": Field(
       one_of("bubblewrap", "unsafe_subprocess"),
       "of programs; the second only within a container of yours",
@@ -209,9 +209,10 @@ _COMMON: Tree = {
     "shard_gigabytes": _how(POSITIVE, "of the largest weight file"),
   },
 }
+_PROBLEMS = whole(0, 10_000_000)  # more would be drawn for hours
 _COUNTS_OF_PROBLEMS = {
-  "num_train": Field(COUNT_OR_NONE, "problems to train on"),
-  "num_heldout": Field(COUNT_OR_NONE, "problems to evaluate on"),
+  "num_train": Field(_PROBLEMS, "problems to train on"),
+  "num_heldout": Field(_PROBLEMS, "problems to evaluate on"),
 }
 # What tasks with an alphabet of their own have besides.
 _SYMBOLS: Tree = {
@@ -233,7 +234,7 @@ _SYMBOLS: Tree = {
     "task": Field(NAME, "docs/tasks.md has them"),
     "size": Field(COUNT, "blocks or numbers of a problem"),
     **_COUNTS_OF_PROBLEMS,
-    "num_easy": Field(COUNT_OR_NONE, "smaller problems, to check on"),
+    "num_easy": Field(_PROBLEMS, "smaller problems, to check on"),
     "easy_size": Field(COUNT, "their size"),
   },
   "pretrain": {
