@@ -20,11 +20,11 @@ from absl import flags, logging
 from etils import epath
 
 from benchmarks import measuring
-from prefixrl_jax.artifacts import read_json
 from prefixrl_jax.configs import countdown, demo
 from prefixrl_jax.evals.curves import CurvePoint, RunRecord
 from prefixrl_jax.evals.figures import figure_by_hardness
 from prefixrl_jax.evals.summary import summarize
+from prefixrl_jax.files import read_json
 from prefixrl_jax.pipeline import STAGES, Pipeline
 
 _DEMOS = {"demo": demo, "countdown": countdown}
@@ -94,7 +94,7 @@ def _run(size: str) -> list[RunRecord]:
   )
   stages = list(STAGES)
   to_train = stages[: stages.index("train") + 1]
-  Pipeline(config, workdir, fresh=False).run(to_train)
+  Pipeline(config, workdir).run(to_train)
   return [
     RunRecord(
       arm=arm,

@@ -2,86 +2,196 @@
 
 A stage writes `inputs.json` when it begins and `manifest.json` when it has
 finished; both name what the artifact depends on. Files appear under their
-final name whole or not at all.
+final name whole or not at all, and the manifest has a digest of each, which
+every read compares.
 """
 
-import contextlib
 import datetime
-import hashlib
 import importlib.metadata
-import json
-import os
-from collections.abc import Iterable, Iterator
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 from etils import epath
 
+from prefixrl_jax.files import (
+  File,
+  digest,
+  digest_of,
+  read_sealed,
+  remove,
+  remove_temporaries,
+  write_sealed,
+)
 from prefixrl_jax.types import UserError
 
 _MISSING = "(absent)"
+_RECORDS = ("manifest.json", "inputs.json")
 
 
 class Artifact:
   """What a stage leaves in the workdir."""
 
-  def __init__(self, directory: epath.Path, depends: dict[str, Any]):
+  def __init__(
+    self,
+    directory: epath.Path,
+    depends: Mapping[str, Any],
+    *,
+    name: str,
+    entries: Collection[str] = (),
+    made_from: Callable[[], Mapping[str, str | None]] = dict,
+    limits: Mapping[str, float] | None = None,
+    execution: Mapping[str, Any] | None = None,
+    follows: bool = False,
+    anew: Collection[str] = (),
+  ):
     """Names the artifact; touches nothing.
 
     Args:
       directory: its folder.
-      depends: config fields and facts it is made from, as JSON values.
+      depends: config fields it is made from, as JSON values.
+      name: as --redo takes it.
+      entries: files and folders that the stage leaves there, beside its
+        records.
+      made_from: returns digests of the files and artifacts it is made from;
+        None is one that is not there yet.
+      limits: config fields that say how far to go, 0 is no limit: raised,
+        they let a complete artifact go on.
+      execution: config fields that change no result; they are recorded.
+      follows: it is made again once what it was made from has changed; others
+        are refused then.
+      anew: names of artifacts that count as not there.
     """
-    self.directory, self.depends = directory, depends
+    self.directory, self.name = directory, name
+    self._depends, self._limits = dict(depends), dict(limits or {})
+    self._execution, self._entries = dict(execution or {}), entries
+    self._read_sources, self._follows, self._anew = made_from, follows, anew
+
+  @property
+  def remedy(self) -> str:
+    """How a user has it made again."""
+    return f"--redo={self.name} makes it anew."
 
   @property
   def complete(self) -> bool:
-    """Whether the stage has finished."""
-    return self._manifest.exists()
+    """Whether the stage has finished, with nothing left to do."""
+    record = self._read("manifest.json")
+    return record is not None and not (
+      self._raised(record) or self._is_stale(record)
+    )
 
   @property
   def summary(self) -> dict[str, Any]:
     """What the stage said when it finished."""
-    return read_json(self._manifest)["summary"]
+    return self._manifest["summary"]
+
+  @property
+  def digest(self) -> str | None:
+    """Names what is there by its contents; None if it is not complete."""
+    if not self.complete:
+      return None
+    manifest = self._manifest
+    return digest_of([manifest[k] for k in ("depends", "made_from", "files")])
+
+  def file(self, name: str) -> File:
+    """Returns one of the files that the stage finished with."""
+    digest = self._manifest["files"][name]
+    return File(self.directory / name, digest, self.remedy)
 
   def check(self) -> None:
     """Raises UserError if the folder was made from something else."""
-    for path in (self._manifest, self._inputs):
-      if not path.exists():
-        continue
-      there = dict(_flatten(read_json(path)["depends"]))
-      here = dict(_flatten(self.depends))
-      differences = [
-        f"  {key}: {there.get(key, _MISSING)!r} in the workdir,"
-        f" {here.get(key, _MISSING)!r} in the config"
-        for key in sorted(there.keys() | here.keys())
-        if there.get(key, _MISSING) != here.get(key, _MISSING)
-      ]
-      if differences:
-        raise UserError(
-          f"{self.directory} was made with other settings:\n"
-          + "\n".join(differences)
-          + "\nUse the same settings, another --workdir, or --fresh to remove"
-          " what is there."
-        )
+    record = self._record()
+    if record is None:
       return
+    there, here = (
+      dict(_flatten(depends)) for depends in (record["depends"], self._depends)
+    )
+    changed = [
+      _difference(key, there, here, "in the config")
+      for key in sorted(there.keys() | here.keys())
+      if there.get(key, _MISSING) != here.get(key, _MISSING)
+    ]
+    lowered = [
+      _difference(key, record["limits"], self._limits, "in the config")
+      for key, value in sorted(self._limits.items())
+      if _limit(value) < _limit(record["limits"][key])
+    ]
+    sources = [] if self._follows else self._other_sources(record)
+    if not changed and not lowered and not sources:
+      return
+    how = "with other settings" if changed or lowered else "from something else"
+    if lowered:
+      lowered.append("It has gone as far as that, and can only go further.")
+    raise UserError(
+      "\n".join(
+        [
+          f"{self.directory} was made {how}:",
+          *changed,
+          *sources,
+          *lowered,
+          "Use what it was made with, another --workdir, or make it anew:"
+          f" --redo={self.name} (--fresh: all that the run makes).",
+        ]
+      )
+    )
 
   def begin(self) -> None:
     """Marks the stage as in progress; what an earlier try left is kept."""
     self.check()
-    self.directory.mkdir(parents=True, exist_ok=True)
-    write_json(self._inputs, {"depends": self.depends})
+    sources = dict(self._read_sources())
+    absent = [key for key, value in sources.items() if value is None]
+    if absent:
+      raise ValueError(f"{self.name} is begun before {', '.join(absent)}")
+    record = self._record()
+    if record and self._is_stale(record):
+      self.remove()
+      record = None
+    elif record is None and (found := self._leftovers()):
+      raise UserError(
+        f"{self.directory} has {', '.join(p.name for p in found)}, but no"
+        f" inputs.json that says what from. {self.remedy}"
+      )
+    remove_temporaries(self.directory, self.directory / "parts")
+    used = record["execution"] if record else []
+    if self._execution not in used:
+      used = [*used, self._execution]
+    # First this, then the manifest: in between there is always one of them.
+    write_sealed(
+      self.directory / "inputs.json",
+      {
+        "depends": self._depends,
+        "made_from": sources,
+        "limits": self._limits,
+        "execution": used,
+      },
+    )
+    (self.directory / "manifest.json").unlink(missing_ok=True)
 
-  def finish(self, summary: dict[str, Any]) -> None:
-    """Marks the stage as complete."""
+  def remove(self) -> None:
+    """Removes what the stage has left, and nothing else that lies there.
+
+    The records go last: until then they say what the rest was made from.
+    """
+    remove(*self._leftovers())
+    remove(*(self.directory / name for name in _RECORDS))
+
+  def finish(self, summary: dict[str, Any], files: Collection[str]) -> None:
+    """Marks the stage as complete.
+
+    Args:
+      summary: JSON values, for those who come later.
+      files: what they read; names within the folder.
+    """
+    inputs = self._read("inputs.json")
+    assert inputs is not None, f"{self.name} was not begun"
     versions = {
       name: importlib.metadata.version(name) for name in ("jax", "prefixrl_jax")
     }
-    write_json(
-      self._manifest,
+    write_sealed(
+      self.directory / "manifest.json",
       {
-        "depends": self.depends,
+        **inputs,
+        "files": {name: digest(self.directory / name) for name in files},
         "summary": summary,
         "versions": versions,
         "finished": datetime.datetime.now(datetime.UTC).isoformat(),
@@ -89,92 +199,64 @@ class Artifact:
     )
 
   @property
-  def _manifest(self) -> epath.Path:
-    return self.directory / "manifest.json"
+  def _manifest(self) -> dict[str, Any]:
+    manifest = self._read("manifest.json")
+    assert manifest is not None, f"{self.name} is not complete"
+    return manifest
 
-  @property
-  def _inputs(self) -> epath.Path:
-    return self.directory / "inputs.json"
+  def _record(self) -> dict[str, Any] | None:
+    """What is known of the artifact: the newest record that there is."""
+    for name in _RECORDS:
+      if record := self._read(name):
+        return record
+    return None
 
+  def _read(self, name: str) -> dict[str, Any] | None:
+    path = self.directory / name
+    if self.name in self._anew or not path.exists():
+      return None
+    return read_sealed(path, self.remedy)
 
-def digest(path: epath.Path) -> str:
-  """Returns the SHA-256 of a file."""
-  with path.open("rb") as f:
-    return hashlib.file_digest(f, "sha256").hexdigest()
+  def _leftovers(self) -> list[epath.Path]:
+    paths = [self.directory / name for name in self._entries]
+    return [path for path in paths if path.exists()]
 
+  def _raised(self, record: Mapping[str, Any]) -> bool:
+    return any(
+      _limit(value) > _limit(record["limits"][key])
+      for key, value in self._limits.items()
+    )
 
-def write_text(path: epath.Path, text: str) -> None:
-  """Writes a file atomically."""
-  write_bytes(path, text.encode())
+  def _is_stale(self, record: Mapping[str, Any]) -> bool:
+    """Whether what it was made from is another by now, and it follows."""
+    return self._follows and bool(self._other_sources(record))
 
-
-def write_json(path: epath.Path, value: Any) -> None:
-  """Writes JSON atomically; NaN is an error."""
-  write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
-
-
-def read_json(path: epath.Path) -> Any:
-  """Reads JSON; a file that does not parse is named."""
-  try:
-    return json.loads(path.read_text())
-  except json.JSONDecodeError as e:
-    raise UserError(f"{path} is not JSON ({e}); --fresh starts anew.") from None
-
-
-def write_parquet(path: epath.Path, table: pa.Table) -> None:
-  """Writes a table atomically."""
-  sink = pa.BufferOutputStream()
-  pq.write_table(table, sink)
-  write_bytes(path, sink.getvalue().to_pybytes())
-
-
-def write_bytes(path: epath.Path, data: bytes) -> None:
-  """Writes a file that is either the old one or whole, never half."""
-  write_chunks(path, (data,))
+  def _other_sources(self, record: Mapping[str, Any]) -> list[str]:
+    there, here = record["made_from"], self._read_sources()
+    return [
+      _difference(key, there, here, "now", section="made_from.")
+      for key in sorted(there.keys() | here.keys())
+      # One that is not there yet is compared when it is.
+      if here.get(key, _MISSING) not in (None, there.get(key, _MISSING))
+    ]
 
 
-def write_chunks(path: epath.Path, chunks: Iterable[Any]) -> None:
-  """Writes a file atomically, chunk by chunk.
-
-  Args:
-    path: of the file.
-    chunks: bytes, or contiguous arrays of them.
-  """
-  path.parent.mkdir(parents=True, exist_ok=True)
-  temporary = _temporary(path)
-  with temporary.open("wb") as f:
-    for chunk in chunks:
-      f.write(chunk)
-    f.flush()
-    if hasattr(f, "fileno") and "://" not in os.fspath(path):
-      os.fsync(f.fileno())
-  temporary.replace(path)
+def _limit(value: float) -> float:
+  return value or math.inf
 
 
-@contextlib.contextmanager
-def whole_folder(path: epath.Path) -> Iterator[epath.Path]:
-  """Gives a folder to fill; it replaces `path` once all has gone well."""
-  temporary = _temporary(path)
-  if temporary.exists():
-    temporary.rmtree()
-  temporary.mkdir(parents=True)
-  try:
-    yield temporary
-  except BaseException:
-    temporary.rmtree()
-    raise
-  if path.exists():
-    path.rmtree()
-  temporary.replace(path)
-
-
-def _temporary(path: epath.Path) -> epath.Path:
-  return path.parent / f".{path.name}.{os.getpid()}.tmp"
+def _difference(
+  key: str, there: Mapping, here: Mapping, where: str, section: str = ""
+) -> str:
+  return (
+    f"  {section}{key}: {there.get(key, _MISSING)!r} in the workdir,"
+    f" {here.get(key, _MISSING)!r} {where}"
+  )
 
 
 def _flatten(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
   """Yields (dotted name, leaf)."""
-  if isinstance(value, dict) and value:
+  if isinstance(value, Mapping) and value:
     for key, child in value.items():
       yield from _flatten(child, f"{name}.{key}" if name else key)
   else:

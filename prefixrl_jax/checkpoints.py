@@ -17,7 +17,7 @@ import safetensors.numpy
 from etils import epath
 from jax.experimental import multihost_utils
 
-from prefixrl_jax.artifacts import digest, write_bytes, write_text
+from prefixrl_jax.files import digest, write_bytes, write_text
 from prefixrl_jax.signals import Deferred
 from prefixrl_jax.types import UserError
 

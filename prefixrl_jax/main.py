@@ -50,7 +50,17 @@ _TRACES = flags.DEFINE_string(
   " --config.traces.file.",
 )
 _FRESH = flags.DEFINE_bool(
-  "fresh", False, "Remove what earlier runs left in the workdir."
+  "fresh",
+  False,
+  "Make anew what the stages of --stage make, for the config's arms and seeds;"
+  " all else in the workdir stays.",
+)
+_REDO = flags.DEFINE_list(
+  "redo",
+  [],
+  "Make single parts anew: STAGE, STAGE/seed_N (of screen, collect, import and"
+  " cut) or STAGE/ARM/seed_N, with commas between. What was made from a part"
+  " that comes out different is made anew (cut, evaluate) or refused.",
 )
 
 
@@ -83,7 +93,7 @@ def _main(argv) -> None:
   from prefixrl_jax.session import keep_compiled_programs
 
   keep_compiled_programs()
-  Pipeline(config, workdir, fresh=_FRESH.value).run(stages)
+  Pipeline(config, workdir, fresh=_FRESH.value, redo=_REDO.value).run(stages)
 
 
 def _workdir() -> str:
@@ -136,11 +146,9 @@ def main() -> None:
   except UserError as e:
     _exit(f"error: {e}", 1)
   except Preempted as e:
-    _exit(
-      f"terminated, {e}; run the same command to go on", 128 + signal.SIGTERM
-    )
+    _exit(f"terminated, {e}; {_how_to_go_on()}", 128 + signal.SIGTERM)
   except KeyboardInterrupt:
-    _exit("interrupted; run the same command to go on", 128 + signal.SIGINT)
+    _exit(f"interrupted; {_how_to_go_on()}", 128 + signal.SIGINT)
   except BrokenPipeError:  # who read what we print has had enough
     _exit("", 128 + signal.SIGPIPE)
   except Exception as e:
@@ -196,6 +204,12 @@ def _keep(trace: str) -> str:
   with open(number, "w", errors="backslashreplace") as f:
     f.write(text)
   return file
+
+
+def _how_to_go_on() -> str:
+  asked = flags.FLAGS.is_parsed() and (_FRESH.value or _REDO.value)
+  without = " without --fresh or --redo" if asked else ""
+  return f"run the same command{without} to go on"
 
 
 def _parse_flags(argv):

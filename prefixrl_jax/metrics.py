@@ -16,7 +16,7 @@ from etils import epath
 from rich.console import Console
 from rich.text import Text
 
-from prefixrl_jax.artifacts import write_bytes
+from prefixrl_jax.files import write_bytes
 from prefixrl_jax.wandb_log import WandbLog
 
 # Between two lines about progress where there is no terminal.

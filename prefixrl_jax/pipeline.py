@@ -7,7 +7,11 @@ other settings is an error.
 
 from collections.abc import Collection
 
-from prefixrl_jax.artifacts import write_json
+import ml_collections
+from etils import epath
+
+from prefixrl_jax.files import remove_temporaries, write_json
+from prefixrl_jax.locking import locked
 from prefixrl_jax.stages import (
   collect,
   cut,
@@ -20,6 +24,7 @@ from prefixrl_jax.stages import (
   show_problems,
   train,
 )
+from prefixrl_jax.types import UserError
 from prefixrl_jax.workspace import Workspace
 
 STAGES = {
@@ -39,14 +44,65 @@ _WITH_THOSE_ON_DEMAND = {
 }
 
 
+# Every run leaves it: a folder that has it is a workdir.
+MARKER = "run_config.json"
+# What says so of one that is older than the marker, or was refused.
+_RECORDS = (
+  "error.log",
+  *(
+    f"{folder}/{name}"
+    for folder in ("pretrain", "data/*/*", "train/*/*", "evaluate/*/*")
+    for name in ("inputs.json", "manifest.json")
+  ),
+)
+
+
 class Pipeline(Workspace):
   """One run: the stages, each from artifacts to artifacts."""
 
+  def __init__(
+    self,
+    config: ml_collections.ConfigDict,
+    workdir: epath.Path,
+    *,
+    fresh: bool = False,
+    redo: Collection[str] = (),
+  ):
+    """Checks what can be checked before anything is loaded.
+
+    Args:
+      config: validated.
+      workdir: for the artifacts.
+      fresh: make all anew that the stages make which are run.
+      redo: names of artifacts that are made anew, or what they begin with.
+    """
+    super().__init__(config, workdir)
+    self._fresh, self._redo = fresh, redo
+
   def run(self, stages: Collection[str]) -> None:
     """Runs the stages named, in their order."""
-    if set(stages) != {"problems"}:  # it leaves nothing
+    if set(stages) == {"problems"}:  # leaves nothing, and needs nothing
+      self._run(stages)
+      return
+    if self._fresh and not self._is_of_a_run():
+      raise UserError(
+        f"--fresh: {self.workdir} has files, but no {MARKER} and nothing else"
+        " that a run leaves; nothing is removed there. Leave out --fresh, or"
+        " choose another --workdir."
+      )
+    with locked(self.workdir, self.console.print):
+      remove_temporaries(self.workdir, self.workdir / "report")
+      self.ask_anew([*self._redo, *(stages if self._fresh else ())], stages)
+      in_order = list(STAGES)
+      last = max((in_order.index(s) for s in stages if s in STAGES), default=-1)
+      # Refused before anything is computed, or removed.
+      for artifact in self.artifacts(in_order[: last + 1]):
+        artifact.check()
       # For people; what an artifact was made from is in its manifest.
-      write_json(self.workdir / "run_config.json", self.config.to_dict())
+      write_json(self.workdir / MARKER, self.config.to_dict())
+      self._run(stages)
+
+  def _run(self, stages: Collection[str]) -> None:
     try:
       for name, stage in _WITH_THOSE_ON_DEMAND.items():
         if name in stages:
@@ -54,3 +110,12 @@ class Pipeline(Workspace):
     finally:
       if "verifier" in vars(self):  # it was needed
         self.verifier.close()
+
+  def _is_of_a_run(self) -> bool:
+    """Whether there is nothing, or what a run has left."""
+    workdir = self.workdir
+    if not workdir.exists() or not any(workdir.iterdir()):
+      return True
+    return (workdir / MARKER).exists() or any(
+      any(workdir.glob(pattern)) for pattern in _RECORDS
+    )

@@ -3,14 +3,15 @@
 import contextlib
 import functools
 import importlib.resources
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
 import ml_collections
 from etils import epath
 from rich.console import Console
 
-from prefixrl_jax.artifacts import Artifact, read_json, write_json
+from prefixrl_jax import provenance
+from prefixrl_jax.artifacts import Artifact
 from prefixrl_jax.evals.results import read_results
 from prefixrl_jax.ledger import Ledger
 from prefixrl_jax.metrics import Progress
@@ -19,6 +20,7 @@ from prefixrl_jax.problems import symbols
 from prefixrl_jax.problems.loading import Part, load_parts
 from prefixrl_jax.rewards import Verifier
 from prefixrl_jax.rewards.verifiers import make_verifier
+from prefixrl_jax.rows import find_files
 from prefixrl_jax.session import (
   Session,
   open_session,
@@ -27,40 +29,46 @@ from prefixrl_jax.session import (
 )
 from prefixrl_jax.tokenizer import Tokenizer
 from prefixrl_jax.traces import store
+from prefixrl_jax.traces.rules import RULES
 from prefixrl_jax.train import TrainData
 from prefixrl_jax.types import EvalResult, Problem, Trace, UserError
 
-# What may change between two runs in one workdir.
-_NOT_INPUTS = (
-  "checkpoint_every",
-  "checkpoints_kept",
-  "log_every",
-  "num_workers",
-  "skip_nonfinite",  # without it a run that it changes does not end
-)
+_BASE = "base.safetensors"
+# Files and folders that a stage leaves in an artifact's folder, beside what
+# says that it is one.
+_ENTRIES = {
+  "pretrain": (_BASE,),
+  "import": ("traces.parquet", "disagreements.json"),
+  "screen": ("pass_rates.parquet", "parts"),
+  "collect": ("traces.parquet", "parts"),
+  "cut": ("prefixed.parquet",),
+  "train": (
+    "curve.json",
+    "metrics.jsonl",
+    "checkpoints",
+    "tensorboard",
+    "wandb",
+  ),
+  "evaluate": ("results.parquet", "samples.json"),
+  "export": ("model",),
+}
+# Cheap beside what they are made from, or of no use without it.
+_FOLLOW = ("cut", "evaluate")
 
 
 class Workspace:
   """A config and a workdir; what the stages find there and leave there."""
 
-  def __init__(
-    self,
-    config: ml_collections.ConfigDict,
-    workdir: epath.Path,
-    *,
-    fresh: bool,
-  ):
+  def __init__(self, config: ml_collections.ConfigDict, workdir: epath.Path):
     """Checks what can be checked before anything is loaded.
 
     Args:
       config: validated.
       workdir: for the artifacts.
-      fresh: remove what earlier runs left there.
     """
     self.config, self.workdir = config, workdir
     self.console = Console(stderr=True, highlight=False)
-    if fresh and workdir.exists():
-      workdir.rmtree()
+    self._anew: set[str] = set()
     folder = config.model.folder
     self.model_folder = importing.find_folder(folder) if folder else None
     if not folder and config.problems.task not in symbols.TASKS:
@@ -68,14 +76,56 @@ class Workspace:
         "config.model.folder is empty; give a Hugging Face model folder,"
         " --config.model.folder=PATH, or a name on its hub."
       )
-    # A workdir of another config is refused before anything is computed.
+
+  def artifacts(self, stages: Collection[str]) -> Iterator[Artifact]:
+    """Yields what the stages named make, for this config's arms and seeds."""
+    arms = tuple(self.config.run_arms)
+    if "pretrain" in stages and not self._base_is_given:
+      yield self.pretrained
     for stage in ("screen", self.traces_stage, "cut"):
-      for seed in self.data_seeds:
-        self.data_artifact(stage, seed).check()
-    for arm in config.run_arms:
-      for seed in config.seeds:
-        self.run_artifact("train", arm, seed).check()
-        self.run_artifact("evaluate", arm, seed).check()
+      if stage in stages:
+        for seed in self.data_seeds:
+          yield self.data_artifact(stage, seed)
+    for stage, who in (("train", arms), ("evaluate", ("base", *arms))):
+      if stage in stages:
+        for arm in who:
+          for seed in self.config.seeds:
+            yield self.run_artifact(stage, arm, seed)
+    if "export" in stages:
+      yield self.export_artifact
+
+  def ask_anew(self, names: Collection[str], stages: Collection[str]) -> None:
+    """Notes which artifacts are to be made anew; removes nothing yet.
+
+    Args:
+      names: of artifacts, or what they begin with: "train", "train/rl".
+      stages: that are run.
+
+    Raises:
+      UserError: a name is none of those that the stages make.
+    """
+    known = [a.name for a in self.artifacts(stages)]
+    for name in names:
+      found = {k for k in known if k == name or k.startswith(f"{name}/")}
+      if not found and name not in stages:
+        raise UserError(
+          f"--redo={name} names nothing that is made here; there are"
+          f" {', '.join(known)}, and parts of these names as in --redo=train."
+        )
+      self._anew |= found
+
+  def begin(self, artifact: Artifact) -> None:
+    """Marks an artifact as in progress, once nothing can be refused any more.
+
+    Now what is to be made anew is removed, all of it: a run that is cut off
+    goes on, without --fresh and --redo.
+    """
+    anew, waiting = set(self._anew), [*self.artifacts(_ENTRIES)]
+    self._anew.clear()
+    for other in waiting:
+      if other.name in anew:
+        other.remove()
+    artifact.begin()
 
   @property
   def traces_stage(self) -> str:
@@ -95,13 +145,26 @@ class Workspace:
   @functools.cached_property
   def session(self) -> Session:
     """Loads the base policy, once; prints and checks the memory plan."""
-    return open_session(
+    if not self._base_is_given and self.pretrained.complete:
+      self.pretrained.file(_BASE).read_bytes()  # is it whole?
+    session = open_session(
       self.config,
       folder=self.model_folder,
       base=self.base_file(),
       verifier=self.verifier,
       show=self.console.print,
     )
+    weights = session.policy.rpartition("@")[2]
+    for seed in self.data_seeds:
+      screened = self.data_artifact("screen", seed)
+      if screened.complete and screened.summary["weights"] != weights:
+        raise UserError(
+          f"{screened.directory} was made from other weights of"
+          f" {self.model_folder or self.base_file()}:\n"
+          f"  weights: {screened.summary['weights']!r} in the workdir,"
+          f" {weights!r} now\nUse those, another --workdir, or --fresh."
+        )
+    return session
 
   @functools.cached_property
   def verifier(self) -> Verifier:
@@ -113,52 +176,123 @@ class Workspace:
     """The base policy's, without its weights."""
     return open_tokenizer(self.model_folder, self.config.problems.task)
 
+  @property
+  def _base_is_given(self) -> bool:
+    return bool(self.config.model.base or self.config.model.folder)
+
   def base_file(self) -> epath.Path:
     """The embedded task's base model."""
     base = self.config.model.base
     if base.startswith("package:"):
       data = importlib.resources.files("prefixrl_jax") / "data"
       return epath.Path(str(data / base.removeprefix("package:")))
-    return (
-      epath.Path(base) if base else self.workdir / "pretrain/base.safetensors"
-    )
+    return epath.Path(base) if base else self.pretrained.directory / _BASE
 
-  def inputs(self, *sections: str) -> dict[str, Any]:
-    """The config's sections an artifact depends on, as plain JSON values."""
-    return {
-      name: {
-        key: value
-        for key, value in _plain(self.config[name]).items()
-        if key not in _NOT_INPUTS
-      }
-      for name in sections
-    }
+  @functools.cache  # noqa: B019 - one Pipeline a process
+  def _base_digest(self) -> str | None:
+    if self.model_folder:
+      return provenance.of_model_folder(self.model_folder, weights=True)
+    file = self.base_file()
+    return provenance.of_files([file]) if file.exists() else None
+
+  @functools.cache  # noqa: B019 - one Pipeline a process
+  def _problems_digest(self, seed: int) -> str:
+    return provenance.of_problems(self.problems(seed))
+
+  @property
+  def pretrained(self) -> Artifact:
+    """The base model that is made here, if none is given."""
+    return self._artifact("pretrain", "", {}, dict)
 
   def data_artifact(self, stage: str, seed: int) -> Artifact:
     """import, screen, collect, cut: what a seed's traces are made of."""
-    depends = self.inputs("model", "problems", "rewards", "rollouts")
-    if not self.config.model.base and not self.config.model.folder:
-      depends |= self.inputs("pretrain")
-    if stage != "import":
-      depends |= self.inputs("screen")
-    if stage != "screen":
-      depends |= self.inputs("collect")
-    if stage == "import" or (stage == "cut" and self.config.traces.file):
-      depends |= self.inputs("traces")
+
+    def made_from() -> dict[str, str | None]:
+      if stage == "import":
+        return {
+          "problems": self._problems_digest(seed),
+          **self._sources_of_import(),
+        }
+      if stage == "screen":
+        return {
+          "problems": self._problems_digest(seed),
+          "base": self._base_digest(),
+        }
+      needed = ["screen"]
+      if stage == "cut":
+        needed.append(self.traces_stage)
+      return {n: self.data_artifact(n, seed).digest for n in needed}
+
+    own: dict[str, Any] = {"data_seed": seed}
     if stage == "cut":
-      depends |= self.inputs("prefixes")
-    return Artifact(self.workdir / "data" / f"seed_{seed}" / stage, depends)
+      own["traces_from"] = self.traces_stage
+    return self._artifact(stage, f"seed_{seed}", own, made_from)
+
+  def _sources_of_import(self) -> dict[str, str]:
+    file = self.config.traces.file
+    if file.startswith(RULES):
+      sources = {"traces": file}
+    else:
+      files = find_files(file, "config.traces.file")
+      sources = {"traces": provenance.of_files(files)}
+    if self.model_folder:
+      sources["tokenizer"] = provenance.of_model_folder(
+        self.model_folder, weights=False
+      )
+    return sources
 
   def run_artifact(self, stage: str, arm: str, seed: int) -> Artifact:
     """train, evaluate: one arm (or the base model), one seed."""
-    data = self.data_artifact("cut", self.data_seed(seed))
-    depends = data.depends | self.inputs("evals")
-    if arm != "base":
-      depends |= self.inputs("learner", "sft", "train")
-      if self.config.lora.rank:
-        depends |= self.inputs("lora")
-      depends["arm"] = _plain(self.config.arms[arm])
-    return Artifact(self.workdir / stage / arm / f"seed_{seed}", depends)
+
+    def made_from() -> dict[str, str | None]:
+      if stage == "evaluate" and arm != "base":
+        return {"train": self.run_artifact("train", arm, seed).digest}
+      needed = ["screen", self.traces_stage]
+      if arm != "base" and self.config.arms[arm].prefixed_share:
+        needed.append("cut")
+      data = self.data_seed(seed)
+      return {n: self.data_artifact(n, data).digest for n in needed}
+
+    own = {
+      "data_seed": self.data_seed(seed),
+      "traces_from": self.traces_stage,
+    }
+    trained = arm if stage == "train" else None
+    return self._artifact(stage, f"{arm}/seed_{seed}", own, made_from, trained)
+
+  @property
+  def export_artifact(self) -> Artifact:
+    """The policy that config.export names."""
+    settings = self.config.export
+    arm = settings.arm or self.config.run_arms[0]
+    seed = settings.seed if settings.seed >= 0 else self.config.seeds[0]
+    return self._artifact("export", f"{arm}/seed_{seed}", {}, dict)
+
+  def _artifact(
+    self,
+    stage: str,
+    place: str,
+    depends: dict[str, Any],
+    made_from: Callable[[], dict[str, str | None]],
+    arm: str | None = None,
+  ) -> Artifact:
+    if stage in ("pretrain", "train", "evaluate", "export"):
+      directory = self.workdir / stage / place
+    else:
+      directory = self.workdir / "data" / place / stage
+    if stage in provenance.VERSIONS:
+      depends |= {"results_version": provenance.VERSIONS[stage]}
+    return Artifact(
+      directory,
+      depends | provenance.settings(self.config, stage, arm),
+      name="/".join(filter(None, (stage, place))),
+      entries=_ENTRIES[stage],
+      made_from=made_from,
+      limits=provenance.limits(self.config, stage),
+      execution=provenance.execution(self.config),
+      follows=stage in _FOLLOW,
+      anew=self._anew,
+    )
 
   def done(self, artifact: Artifact, what: str) -> bool:
     """Whether the stage is complete; says so."""
@@ -189,6 +323,7 @@ class Workspace:
       raise UserError(
         f"{artifact.directory} is not complete; run --stage={stage} first."
       )
+    artifact.check()
     return artifact
 
   @functools.cache  # noqa: B019 - one Pipeline a process
@@ -246,39 +381,6 @@ class Workspace:
         + remedy
       )
 
-  def in_parts(
-    self,
-    artifact: Artifact,
-    problems: Sequence[Problem],
-    size: int,
-    suffix: str,
-    make: Callable[[Sequence[Problem], epath.Path, Ledger], None],
-  ) -> tuple[list[epath.Path], dict]:
-    """Works through problems in parts; a part that is on disk is kept.
-
-    Args:
-      artifact: that the parts belong to.
-      problems: all of them.
-      size: problems a part.
-      suffix: of a part's file.
-      make: (problems, file, ledger) -> None; writes the file, fills the ledger.
-
-    Returns:
-      The parts' files, and what all of them cost.
-    """
-    total = Ledger(self.session.model)
-    files = []
-    for i in range(0, len(problems), size):
-      stem = artifact.directory / "parts" / f"{i:06d}"
-      cost, file = stem.with_suffix(".json"), stem.with_suffix(suffix)
-      if not cost.exists():  # written last
-        ledger = Ledger(self.session.model)
-        make(problems[i : i + size], file, ledger)
-        write_json(cost, ledger.to_dict())
-      total.add_entries(read_json(cost))
-      files.append(file)
-    return files, total.to_dict()
-
   def is_hard(self, result: EvalResult) -> bool:
     """Whether screening found the problem hard; easy ones are for checks."""
     return (
@@ -286,11 +388,19 @@ class Workspace:
       and result.num_correct <= self.config.screen.max_correct
     )
 
+  def pass_rates(self, seed: int) -> list[EvalResult]:
+    """Returns what screening found of a data seed's problems."""
+    artifact = self.need(self.data_artifact("screen", seed), "screen")
+    return read_results(artifact.file("pass_rates.parquet"))
+
+  def count_hard(self, seed: int, split: str) -> tuple[int, int]:
+    """Returns how many of a split's problems are hard, and how many it has."""
+    rates = [r for r in self.pass_rates(seed) if r.split == split]
+    return sum(map(self.is_hard, rates)), len(rates)
+
   def hard(self, seed: int, split: str) -> list[Problem]:
     """Returns a split's hard problems, of which there may be none."""
-    artifact = self.need(self.data_artifact("screen", seed), "screen")
-    results = read_results(artifact.directory / "pass_rates.parquet")
-    ids = {r.problem_id for r in results if self.is_hard(r)}
+    ids = {r.problem_id for r in self.pass_rates(seed) if self.is_hard(r)}
     return [p for p in self.problems(seed) if p.split == split and p.id in ids]
 
   def hard_train(self, seed: int) -> list[Problem]:
@@ -310,7 +420,7 @@ class Workspace:
     stage = self.traces_stage
     artifact = self.need(self.data_artifact(stage, seed), stage)
     hard = {p.id for p in self.hard_train(seed)}
-    traces = store.read_traces(artifact.directory / "traces.parquet")
+    traces = store.read_traces(artifact.file("traces.parquet"))
     # An import does not know what is hard.
     return [t for t in traces if t.problem_id in hard]
 
@@ -331,19 +441,6 @@ class Workspace:
       heldout=[p for p in self.problems(seed) if p.split == "heldout"],
       hard_heldout=frozenset(p.id for p in self.hard(seed, "heldout")),
       traces=traces,
-      prefixed=store.read_prefixed_problems(
-        cuts.directory / "prefixed.parquet"
-      ),
+      prefixed=store.read_prefixed_problems(cuts.file("prefixed.parquet")),
       ledger=cost.to_dict(),
     )
-
-
-def _plain(value: Any) -> Any:
-  """ConfigDicts and tuples as the dicts and lists that JSON gives back."""
-  if isinstance(value, ml_collections.ConfigDict):
-    value = value.to_dict()
-  if isinstance(value, dict):
-    return {k: _plain(v) for k, v in value.items()}
-  if isinstance(value, (list, tuple)):
-    return [_plain(v) for v in value]
-  return value

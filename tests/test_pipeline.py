@@ -52,8 +52,8 @@ def done(tmp_path_factory):
   """A finished workdir, made in two sittings."""
   path = tmp_path_factory.mktemp("run")
   workdir = epath.Path(path)
-  Pipeline(_config(), workdir, fresh=False).run(("screen", "collect"))
-  Pipeline(_config(), workdir, fresh=False).run(STAGES)
+  Pipeline(_config(), workdir).run(("screen", "collect"))
+  Pipeline(_config(), workdir).run(STAGES)
   return path
 
 
@@ -73,10 +73,9 @@ def test_report_has_every_arm(done):
     # An arm that uses traces starts at what they cost.
     assert curve["cost"]["flops_paper"][0] >= costs["collection"]["flops_paper"]
     # All held-out problems are evaluated, the hard ones are shown apart too.
-    screened = json.loads(
-      (done / "data/seed_0/screen/manifest.json").read_text()
-    )
-    hard, both = screened["summary"]["hard"]["heldout"]
+    rates = pd.read_parquet(done / "data/seed_0/screen/pass_rates.parquet")
+    heldout = rates[rates.split == "heldout"]
+    hard, both = sum(heldout.num_correct == 0), len(heldout)
     final = summary["arms"][arm]["runs"]["0"]["final"]
     assert final["heldout"]["num_problems"] == both
     assert ("heldout_hard" in final) == (hard > 0)
@@ -113,7 +112,7 @@ def test_what_is_complete_is_not_made_again(done, monkeypatch):
     (evaluate, "by_fraction"),
   ):
     monkeypatch.setattr(stage, name, refuse)
-  Pipeline(_config(), epath.Path(done), fresh=False).run(STAGES)
+  Pipeline(_config(), epath.Path(done)).run(STAGES)
   after = {p: p.stat().st_mtime for p in done.rglob("*.json")}
   changed = {p.name for p in before if before[p] != after[p]}
   assert changed == {"summary.json"}
@@ -132,27 +131,19 @@ def test_what_is_complete_is_not_made_again(done, monkeypatch):
 def test_a_workdir_of_another_config_is_refused(done, field, value, stage):
   name = "arm.learning_rate" if field.startswith("arms") else field
   with pytest.raises(UserError) as e:
-    Pipeline(_config(**{field: value}), epath.Path(done), fresh=False)
+    Pipeline(_config(**{field: value}), epath.Path(done)).run(STAGES)
   assert f"{name}: " in str(e.value)
   assert f"{value!r} in the config" in str(e.value)
   assert stage in str(e.value)
 
 
 def test_how_often_to_save_may_change(done):
-  Pipeline(
-    _config(**{"train.checkpoint_every": 7}), epath.Path(done), fresh=False
-  )
-
-
-def test_fresh_starts_anew(tmp_path):
-  (tmp_path / "old").mkdir()
-  Pipeline(_config(), epath.Path(tmp_path), fresh=True)
-  assert not (tmp_path / "old").exists()
+  Pipeline(_config(**{"train.checkpoint_every": 7}), epath.Path(done))
 
 
 def test_a_stage_needs_the_one_before(tmp_path):
   with pytest.raises(UserError, match="run --stage=screen first"):
-    Pipeline(_config(), epath.Path(tmp_path), fresh=False).run(("collect",))
+    Pipeline(_config(), epath.Path(tmp_path)).run(("collect",))
 
 
 def _solve(monkeypatch, splits):
@@ -197,14 +188,12 @@ def test_without_hard_heldout_problems_a_run_goes_on(
 def test_no_trace_found_says_what_to_change(tmp_path):
   config = _config(**{"collect.budget": 1, "problems.size": 7})
   with pytest.raises(UserError, match=r"raise config\.collect\.budget"):
-    Pipeline(config, epath.Path(tmp_path), fresh=False).run(
-      ("screen", "collect")
-    )
+    Pipeline(config, epath.Path(tmp_path)).run(("screen", "collect"))
 
 
 @pytest.mark.parametrize("fails", [False, True])
 def test_the_verifier_is_closed_at_the_end(tmp_path, monkeypatch, fails):
-  run = Pipeline(_config(), epath.Path(tmp_path), fresh=False)
+  run = Pipeline(_config(), epath.Path(tmp_path))
   done = []
 
   def screening(_):
@@ -225,7 +214,7 @@ def test_prompts_that_do_not_fit_are_named(tmp_path):
   with pytest.raises(
     UserError, match=r"10 of 12 prompts .* checksum/0/train/0"
   ):
-    Pipeline(config, epath.Path(tmp_path), fresh=False).run(("screen",))
+    Pipeline(config, epath.Path(tmp_path)).run(("screen",))
 
 
 def test_prompts_that_do_not_fit_are_left_out_if_asked_for(
@@ -245,7 +234,7 @@ def test_prompts_that_do_not_fit_are_left_out_if_asked_for(
 
   def load(too_long):
     config.problems.too_long = too_long
-    run = Pipeline(config, epath.Path(tmp_path / "run"), fresh=False)
+    run = Pipeline(config, epath.Path(tmp_path / "run"))
     encode = lambda prompt: prompt.split()
     run.tokenizer = types.SimpleNamespace(encode_prompt=encode)
     return [p.prompt for p in run.problems(0)]
@@ -260,7 +249,7 @@ def test_problems_are_shown_without_weights(tmp_path, monkeypatch, capsys):
     raise AssertionError("weights are loaded")
 
   monkeypatch.setattr("prefixrl_jax.workspace.open_session", refuse)
-  Pipeline(_config(), epath.Path(tmp_path), fresh=False).run(("problems",))
+  Pipeline(_config(), epath.Path(tmp_path)).run(("problems",))
   shown = capsys.readouterr().err
   assert "checksum/0/train/2, train" in shown
   assert [x.split() for x in shown.splitlines() if " problems  " in x] == [
@@ -272,7 +261,7 @@ def test_problems_are_shown_without_weights(tmp_path, monkeypatch, capsys):
 def test_missing_model_folder(tmp_path):
   config = _config(**{"model.folder": str(tmp_path / "none")})
   with pytest.raises(UserError, match="there is no folder"):
-    Pipeline(config, epath.Path(tmp_path), fresh=False)
+    Pipeline(config, epath.Path(tmp_path))
 
 
 @pytest.mark.parametrize("made", [demo, countdown])
@@ -289,7 +278,7 @@ def test_pretrains_a_base_model(tmp_path, made):
     }
   )
   config.pretrain.phases = (dict(config.pretrain.phases[0], num_steps=3),)
-  Pipeline(config, epath.Path(tmp_path), fresh=False).run(("pretrain",))
+  Pipeline(config, epath.Path(tmp_path)).run(("pretrain",))
   params = checkpoints.load_params(
     epath.Path(tmp_path) / "pretrain/base.safetensors"
   )
@@ -303,7 +292,7 @@ def test_countdown_cuts_worked_traces(tmp_path):
   """The second demo up to its training data, with a base that knows nothing."""
   config = countdown.get_config("tiny=true")
   config.pretrain.phases = (dict(config.pretrain.phases[0], num_steps=1),)
-  Pipeline(config, epath.Path(tmp_path), fresh=False).run(
+  Pipeline(config, epath.Path(tmp_path)).run(
     ("pretrain", "import", "screen", "cut")
   )
   traces = pd.read_parquet(tmp_path / "data/seed_0/import/traces.parquet")
@@ -345,7 +334,7 @@ def imported(tmp_path_factory):
   workdir = epath.Path(path / "run")
   # As main would pick them; collect has nothing to do.
   stages = ("import", "screen", "collect", "cut", "train")
-  Pipeline(config, workdir, fresh=False).run(stages)
+  Pipeline(config, workdir).run(stages)
   return config, workdir
 
 
@@ -357,8 +346,9 @@ def test_imported_traces_are_trained_on(imported):
   assert set(traces["policy"]) == {"imported:lucky", "imported:m"}
   assert traces["problem_id"].str.contains("/train/").all()
   cuts = pd.read_parquet(data / "cut/prefixed.parquet")
-  hard = json.loads((data / "screen/manifest.json").read_text())["summary"]
-  assert len(cuts) == 3 * 2 * hard["hard"]["train"][0]
+  rates = pd.read_parquet(data / "screen/pass_rates.parquet")
+  hard = rates[(rates.split == "train") & (rates.num_correct == 0)]
+  assert len(cuts) == 3 * 2 * len(hard)
   assert set(cuts["trace_policy"]) == set(traces["policy"])
   made = json.loads((data / "import/manifest.json").read_text())["summary"]
   assert made["traces"]["wrong"] == 6
@@ -376,19 +366,21 @@ def test_imported_traces_cost_nothing_and_are_reported(imported):
   assert curve[-1]["step"] == 1
   assert curve[-1]["ledger"]["collection"]["flops_paper"] == 0
   assert curve[-1]["ledger"]["update"]["flops_paper"] > 0
-  note = report.traces_note(Pipeline(config, workdir, fresh=False), 0)
+  note = report.traces_note(Pipeline(config, workdir), 0)
   assert " imported traces (imported:lucky " in note
   assert "traces.jsonl, which cost none" in note
 
 
-def test_a_workdir_of_other_traces_is_refused(imported):
+def test_a_workdir_of_other_traces_is_refused(imported, tmp_path):
   config, workdir = imported
-  for file, shown in ((f"{workdir}/other.jsonl", "other"), ("", "")):
-    other = config.copy_and_resolve_references()
-    other.traces.file = file
-    with pytest.raises(UserError, match=r"traces\.file: .*traces\.jsonl") as e:
-      Pipeline(other, workdir, fresh=False)
-    assert shown in str(e.value)
+  other = config.copy_and_resolve_references()
+  other.traces.file = _write_traces(tmp_path / "other.jsonl", seed=3)
+  with pytest.raises(UserError, match=r"import was made from something") as e:
+    Pipeline(other, workdir).run(("cut",))
+  assert "made_from.traces: " in str(e.value)
+  other.traces.file = ""
+  with pytest.raises(UserError, match="traces_from: 'import' in the workdir"):
+    Pipeline(other, workdir).run(("collect", "cut"))
 
 
 def test_an_import_that_was_cut_off_starts_again(tmp_path, monkeypatch):
@@ -401,9 +393,9 @@ def test_an_import_that_was_cut_off_starts_again(tmp_path, monkeypatch):
   with monkeypatch.context() as m:
     m.setattr(import_traces.store, "write_traces", interrupt)
     with pytest.raises(KeyboardInterrupt):
-      Pipeline(config, workdir, fresh=False).run(("import",))
+      Pipeline(config, workdir).run(("import",))
   assert not (workdir / "data/seed_0/import/manifest.json").exists()
-  Pipeline(config, workdir, fresh=False).run(("import",))
+  Pipeline(config, workdir).run(("import",))
   traces = pd.read_parquet(workdir / "data/seed_0/import/traces.parquet")
   assert len(traces) == 6
 
@@ -412,7 +404,7 @@ def test_no_usable_trace_shows_the_counts(tmp_path):
   file = _write_traces(tmp_path / "t.jsonl", seed=5)
   config = _config(**{"traces.file": file})
   with pytest.raises(UserError, match=r"6 training problems .*no such problem"):
-    Pipeline(config, epath.Path(tmp_path / "run"), fresh=False).run(("import",))
+    Pipeline(config, epath.Path(tmp_path / "run")).run(("import",))
 
 
 # -- the entry point, as a user starts it --------------------------------------

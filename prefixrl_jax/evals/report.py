@@ -11,7 +11,6 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from prefixrl_jax.artifacts import write_json, write_text
 from prefixrl_jax.evals.curves import BASE, RunRecord
 from prefixrl_jax.evals.figures import (
   arm_colours,
@@ -21,6 +20,7 @@ from prefixrl_jax.evals.figures import (
   figure_c,
 )
 from prefixrl_jax.evals.summary import summarize
+from prefixrl_jax.files import write_json, write_text
 
 _SPLITS = {
   "train": "training",

@@ -4,10 +4,9 @@ import dataclasses
 from collections.abc import Sequence
 
 import pyarrow as pa
-import pyarrow.parquet as pq
 from etils import epath
 
-from prefixrl_jax.artifacts import write_parquet
+from prefixrl_jax.files import File, write_parquet
 from prefixrl_jax.types import EvalResult
 
 _SCHEMA = pa.schema(
@@ -27,7 +26,6 @@ def write_results(path: epath.Path, results: Sequence[EvalResult]) -> None:
   write_parquet(path, pa.Table.from_pylist(rows, schema=_SCHEMA))
 
 
-def read_results(path: epath.Path) -> list[EvalResult]:
+def read_results(file: File) -> list[EvalResult]:
   """Reads what `write_results` wrote."""
-  with path.open("rb") as f:
-    return [EvalResult(**row) for row in pq.read_table(f).to_pylist()]
+  return [EvalResult(**row) for row in file.read_table(_SCHEMA)]

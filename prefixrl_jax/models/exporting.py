@@ -17,8 +17,14 @@ import numpy as np
 import safetensors.numpy
 from etils import epath
 
-from prefixrl_jax import artifacts
 from prefixrl_jax.distributed import sharding
+from prefixrl_jax.files import (
+  read_json,
+  whole_folder,
+  write_bytes,
+  write_chunks,
+  write_text,
+)
 from prefixrl_jax.models import importing
 from prefixrl_jax.models.decoder_config import Lora
 from prefixrl_jax.models.families import FAMILIES
@@ -72,19 +78,19 @@ def export(
       for tensor in members:
         read(tensor).block_until_ready()
     return
-  with artifacts.whole_folder(folder) as temporary:
+  with whole_folder(folder) as temporary:
     for path in itertools.chain.from_iterable(
       map(source.glob, importing.SIDE_FILES)
     ):
       if path.is_file():
         copy = temporary / path.relative_to(source)
-        artifacts.write_bytes(copy, path.read_bytes())
-    settings = artifacts.read_json(source / "config.json")
+        write_bytes(copy, path.read_bytes())
+    settings = read_json(source / "config.json")
     # Older readers know the one, newer ones write the other.
     key = "dtype" if "dtype" in settings else "torch_dtype"
     _write_json(temporary / "config.json", settings | {key: dtype})
     for file, members in files.items():
-      artifacts.write_chunks(temporary / file, _chunks(members, dtype, read))
+      write_chunks(temporary / file, _chunks(members, dtype, read))
     if len(files) > 1:
       where = {t.name: file for file, members in files.items() for t in members}
       _write_json(
@@ -144,10 +150,10 @@ def export_adapters(
     "fan_in_fan_out": False,
     "inference_mode": True,
   }
-  with artifacts.whole_folder(folder) as temporary:
+  with whole_folder(folder) as temporary:
     _write_json(temporary / "adapter_config.json", settings)
     contiguous = {k: np.ascontiguousarray(v) for k, v in tensors.items()}
-    artifacts.write_bytes(
+    write_bytes(
       temporary / "adapter_model.safetensors",
       safetensors.numpy.save(contiguous, metadata={"format": "pt"}),
     )
@@ -220,4 +226,4 @@ def _chunks(tensors: list[Tensor], dtype: str, read) -> Iterator:
 
 def _write_json(path: epath.Path, value: dict) -> None:
   text = json.dumps(value, indent=2, ensure_ascii=False)
-  artifacts.write_text(path, text + "\n")
+  write_text(path, text + "\n")

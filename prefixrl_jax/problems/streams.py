@@ -184,7 +184,11 @@ class Stream:
     if c.file or c.task == "jsonl":
       if not c.file:
         raise UserError(f"{c.field} is empty; give a file of problems.")
-      return c.file, origins.from_files(c.file, source.columns, c.field)
+      # By its name alone: wherever it lies, its problems are the same.
+      label = c.file.rpartition("/")[2]
+      if c.field.endswith("heldout.file"):
+        label = f"heldout/{label}"  # both may be called test.jsonl
+      return label, origins.from_files(c.file, source.columns, c.field)
     if source.generate is None:
       label = f"{c.task}/{c.split}"
       return label, origins.from_source(c.task, source, c.split, c.field)

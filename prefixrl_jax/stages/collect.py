@@ -3,6 +3,7 @@
 from prefixrl_jax import metrics
 from prefixrl_jax.artifacts import Artifact
 from prefixrl_jax.models import transformer
+from prefixrl_jax.parts import in_parts
 from prefixrl_jax.traces import store
 from prefixrl_jax.traces.collect import collect
 from prefixrl_jax.types import UserError
@@ -20,8 +21,8 @@ def run(work: Workspace) -> None:
 def _collect(work: Workspace, artifact: Artifact, seed: int) -> None:
   settings = work.config.collect
   problems = work.hard_train(seed)
-  artifact.begin()
   sampler = work.session.base_sampler(settings)
+  work.begin(artifact)
   with metrics.Progress(
     f"collect, seed {seed}", total=len(problems)
   ) as progress:
@@ -59,10 +60,17 @@ def _collect(work: Workspace, artifact: Artifact, seed: int) -> None:
       before["tokens"] += spent["tokens"]
       before["flops"] += spent["flops_paper"]
 
-    files, cost = work.in_parts(
-      artifact, problems, settings.problems_per_part, ".parquet", make
+    files, cost = in_parts(
+      artifact.directory / "parts",
+      problems,
+      size=settings.problems_per_part,
+      model=work.session.model,
+      make=make,
+      show=work.console.print,
     )
+  place = {p.id: i for i, p in enumerate(problems)}
   traces = [t for file in files for t in store.read_traces(file)]
+  traces.sort(key=lambda t: place[t.problem_id])
   if not traces:
     raise UserError(
       f"collection found no correct trace for any of {len(problems)} hard"
@@ -72,7 +80,9 @@ def _collect(work: Workspace, artifact: Artifact, seed: int) -> None:
     )
   store.write_traces(artifact.directory / "traces.parquet", traces)
   solved = len({t.problem_id for t in traces})
-  artifact.finish({"ledger": cost, "solved": [solved, len(problems)]})
+  artifact.finish(
+    {"ledger": cost, "solved": [solved, len(problems)]}, ["traces.parquet"]
+  )
   work.console.print(
     f"collect, seed {seed}: {solved} of {len(problems)} hard problems"
     f" solved with {cost['collection']['completions']} completions"

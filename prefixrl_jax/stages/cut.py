@@ -19,7 +19,6 @@ def run(work: Workspace) -> None:
         f" {seed}): screen less strictly (config.screen.max_correct,"
         " num_samples) or bring other traces."
       )
-    artifact.begin()
     cuts = _cut(work, traces, seed)
     work.console.print(
       f"cut, seed {seed}: {len(cuts.prefixed)} prefixes of {len(traces)}"
@@ -31,6 +30,7 @@ def run(work: Workspace) -> None:
         " already, or the traces are too short. Cut earlier"
         " (config.prefixes.low, high) or bring other traces."
       )
+    work.begin(artifact)
     store.write_prefixed_problems(
       artifact.directory / "prefixed.parquet", cuts.prefixed
     )
@@ -40,7 +40,8 @@ def run(work: Workspace) -> None:
         "cut_earlier": cuts.cut_earlier,
         "left_out": cuts.left_out,
         "too_short": cuts.too_short,
-      }
+      },
+      ["prefixed.parquet"],
     )
 
 

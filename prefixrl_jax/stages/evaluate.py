@@ -3,9 +3,9 @@
 from typing import Any
 
 from prefixrl_jax import metrics
-from prefixrl_jax.artifacts import write_json
 from prefixrl_jax.evals.evaluate import Sample, by_fraction, without_prefix
 from prefixrl_jax.evals.results import write_results
+from prefixrl_jax.files import write_json
 from prefixrl_jax.prefixes.cut import revealed_length
 from prefixrl_jax.train import TrainData, trained_params
 from prefixrl_jax.types import EvalResult
@@ -24,7 +24,7 @@ def run(work: Workspace) -> None:
       params = trained_params(
         work.session, train.directory, train.summary["steps"]
       )
-    artifact.begin()
+    work.begin(artifact)
     with metrics.busy(f"evaluate, {arm} seed {seed} …"):
       results, samples, given_away = _evaluate(work, params, data, seed)
     write_results(artifact.directory / "results.parquet", results)
@@ -38,8 +38,11 @@ def run(work: Workspace) -> None:
         f"evaluate, {arm} seed {seed}: what is revealed of a trace holds the"
         f" answer already; such problems are left out there ({shares})"
       )
-    # As text: keys of JSON.
-    artifact.finish({"given_away": {str(f): n for f, n in given_away.items()}})
+    artifact.finish(
+      # As text: keys of JSON.
+      {"given_away": {str(f): n for f, n in given_away.items()}},
+      ["results.parquet", "samples.json"],
+    )
 
 
 def _evaluate(work: Workspace, params, data: TrainData, seed: int):

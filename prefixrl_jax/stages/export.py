@@ -21,7 +21,7 @@ def run(work: Workspace) -> None:
     )
   arm = settings.arm or c.run_arms[0]
   seed = settings.seed if settings.seed >= 0 else c.seeds[0]
-  artifact = work.run_artifact("export", arm, seed)
+  artifact = work.export_artifact
   train = work.run_artifact("train", arm, seed)
   train.check()
   folder = epath.Path(settings.directory or artifact.directory / "model")
@@ -44,7 +44,7 @@ def run(work: Workspace) -> None:
     adapters.abstract_trained(model, mesh),
     asked,
   )
-  artifact.begin()
+  work.begin(artifact)
   if model.lora and settings.lora == "peft":
     exporting.export_adapters(
       folder, source, params, model.lora, base=c.model.folder
@@ -60,5 +60,5 @@ def run(work: Workspace) -> None:
       dtype=settings.dtype or c.model.param_dtype,
       max_bytes=int(settings.shard_gigabytes * 1e9),
     )
-  artifact.finish({"folder": str(folder), "step": step})
+  artifact.finish({"folder": str(folder), "step": step}, [])
   work.console.print(f"export: {arm} seed {seed}, step {step}: {folder}")

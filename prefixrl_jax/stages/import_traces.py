@@ -7,7 +7,8 @@ from rich import box
 from rich.table import Table
 
 from prefixrl_jax import metrics
-from prefixrl_jax.artifacts import Artifact, digest, write_json
+from prefixrl_jax.artifacts import Artifact
+from prefixrl_jax.files import digest, write_json
 from prefixrl_jax.ledger import Ledger
 from prefixrl_jax.problems import symbols
 from prefixrl_jax.problems.streams import problem_text
@@ -49,7 +50,8 @@ def _import(work: Workspace, artifact: Artifact, seed: int) -> None:
   else:
     files = find_files(file, "config.traces.file")
     rows = read_foreign(files, **fields)
-  artifact.begin()
+  session = work.session  # all that can be refused is, here
+  work.begin(artifact)
   with metrics.Progress(
     f"import, seed {seed}", total=1.0, waits_for="reading …"
   ) as progress:
@@ -58,8 +60,8 @@ def _import(work: Workspace, artifact: Artifact, seed: int) -> None:
       problems,
       text_of=lambda p: problem_text(p, instruction),
       by_id=not files or bool(c.traces.id_field),
-      verifier=work.session.verifier,
-      tokenizer=work.session.tokenizer,
+      verifier=session.verifier,
+      tokenizer=session.tokenizer,
       has_answer=answer_finder(verifier_name(c)),
       max_completion_length=c.rollouts.max_completion_length,
       traces_per_problem=c.collect.traces_per_problem,
@@ -88,7 +90,8 @@ def _import(work: Workspace, artifact: Artifact, seed: int) -> None:
       ],
       "policies": collections.Counter(t.policy for t in imported.traces),
       "agreement": imported.agreement,
-    }
+    },
+    ["traces.parquet", "disagreements.json"],
   )
 
 

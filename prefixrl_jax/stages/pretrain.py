@@ -3,7 +3,6 @@
 import jax
 
 from prefixrl_jax import checkpoints, metrics
-from prefixrl_jax.artifacts import Artifact
 from prefixrl_jax.distributed import memory
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.learner.packing import layout_for
@@ -17,17 +16,15 @@ def run(work: Workspace) -> None:
   c = work.config
   if c.model.folder or c.model.base:
     return
-  artifact = Artifact(
-    work.workdir / "pretrain", work.inputs("model", "pretrain")
-  )
+  artifact = work.pretrained
   if work.done(artifact, "pretrain"):
     return
-  artifact.begin()
   steps = sum(dict(p)["num_steps"] for p in c.pretrain.phases)
   mesh = make_mesh(**c.mesh)
   model, rows_per_micro = memory.fit(
     c, demo_model(c.model), mesh, work.console.print
   )
+  work.begin(artifact)
   with metrics.Progress("pretrain", total=steps) as progress:
     params = pretrain(
       c.pretrain,
@@ -46,4 +43,6 @@ def run(work: Workspace) -> None:
       on_step=lambda step, loss: progress.update(step, loss=f"{loss:.3f}"),
     )
   checkpoints.save_params(work.base_file(), jax.device_get(params))
-  artifact.finish({"weight_hash": checkpoints.weight_hash(params)})
+  artifact.finish(
+    {"weight_hash": checkpoints.weight_hash(params)}, [work.base_file().name]
+  )

@@ -2,7 +2,6 @@
 
 import collections
 
-from prefixrl_jax.artifacts import read_json
 from prefixrl_jax.evals import report
 from prefixrl_jax.evals.curves import CurvePoint, RunRecord
 from prefixrl_jax.evals.results import read_results
@@ -21,14 +20,14 @@ def run(work: Workspace) -> None:
       )
       curve = []
       if arm != "base":
-        trained = work.run_artifact("train", arm, seed)
-        if skipped := trained.summary.get("skipped_updates"):
+        trained = work.need(work.run_artifact("train", arm, seed), "train")
+        if skipped := trained.summary["skipped_updates"]:
           notes[f"{arm} seed {seed}"] = (
             f"{skipped} updates were not finite and left out"
           )
         curve = [
           CurvePoint(**point)
-          for point in read_json(trained.directory / "curve.json")
+          for point in trained.file("curve.json").read_json()
         ]
       settings = work.config.arms[arm] if arm != "base" else None
       runs.append(
@@ -36,7 +35,7 @@ def run(work: Workspace) -> None:
           arm=arm,
           seed=seed,
           curve=curve,
-          results=read_results(evaluated.directory / "results.parquet"),
+          results=read_results(evaluated.file("results.parquet")),
           uses_traces=settings is not None
           and (settings.prefixed_share > 0 or settings.sft_epochs > 0),
           hard=frozenset(
@@ -44,18 +43,17 @@ def run(work: Workspace) -> None:
           ),
         )
       )
-      samples += read_json(evaluated.directory / "samples.json")
+      samples += evaluated.file("samples.json").read_json()
   for seed in work.data_seeds:
     base = work.run_artifact("evaluate", "base", seed)
-    given_away = base.summary.get("given_away", {})
-    hard = work.data_artifact("screen", seed).summary["hard"]
+    (a, b), (x, y) = (work.count_hard(seed, s) for s in ("train", "heldout"))
     notes[f"seed {seed}"] = (
-      f"{hard['train'][0]} of {hard['train'][1]} training problems hard,"
+      f"{a} of {b} training problems hard,"
       f" {traces_note(work, seed)}{_cuts_note(work, seed)};"
-      f" {hard['heldout'][0]} of {hard['heldout'][1]} held-out ones hard"
+      f" {x} of {y} held-out ones hard"
       + "".join(
         f"; {n} left out at {float(f):.0%} of a trace, which holds the answer"
-        for f, n in given_away.items()
+        for f, n in base.summary["given_away"].items()
       )
     )
   directory = work.workdir / "report"

@@ -4,6 +4,7 @@ from prefixrl_jax import metrics
 from prefixrl_jax.artifacts import Artifact
 from prefixrl_jax.evals.evaluate import without_prefix
 from prefixrl_jax.evals.results import read_results, write_results
+from prefixrl_jax.parts import in_parts
 from prefixrl_jax.workspace import Workspace
 
 
@@ -16,8 +17,8 @@ def run(work: Workspace) -> None:
 def _screen(work: Workspace, artifact: Artifact, seed: int) -> None:
   settings = work.config.screen
   problems = work.problems(seed)
-  artifact.begin()
   sampler = work.session.base_sampler(settings)
+  work.begin(artifact)
   with metrics.Progress(
     f"screen, seed {seed}", total=len(problems)
   ) as progress:
@@ -39,22 +40,21 @@ def _screen(work: Workspace, artifact: Artifact, seed: int) -> None:
       screened += len(some)
       progress.update(screened)
 
-    files, cost = work.in_parts(
-      artifact, problems, settings.problems_per_part, ".parquet", make
+    files, cost = in_parts(
+      artifact.directory / "parts",
+      problems,
+      size=settings.problems_per_part,
+      model=work.session.model,
+      make=make,
+      show=work.console.print,
     )
+  place = {p.id: i for i, p in enumerate(problems)}
   results = [r for file in files for r in read_results(file)]
+  results.sort(key=lambda r: place[r.problem_id])
   write_results(artifact.directory / "pass_rates.parquet", results)
-  hard = [r for r in results if work.is_hard(r)]
-  count = lambda rs, split: sum(r.split == split for r in rs)
-  summary = {
-    "ledger": cost,
-    "hard": {
-      split: [count(hard, split), count(results, split)]
-      for split in ("train", "heldout")
-    },
-  }
-  artifact.finish(summary)
-  (a, b), (x, y) = summary["hard"]["train"], summary["hard"]["heldout"]
+  weights = work.session.policy.rpartition("@")[2]
+  artifact.finish({"ledger": cost, "weights": weights}, ["pass_rates.parquet"])
+  (a, b), (x, y) = (work.count_hard(seed, s) for s in ("train", "heldout"))
   work.console.print(
     f"screen, seed {seed}: {a} of {b} training problems are hard"
     f" (at most {settings.max_correct} of {settings.num_samples} correct),"

@@ -1,6 +1,6 @@
 """Every arm and seed, on the same budget."""
 
-from prefixrl_jax.artifacts import write_json
+from prefixrl_jax.files import write_json
 from prefixrl_jax.train import Trainer
 from prefixrl_jax.workspace import Workspace
 
@@ -12,11 +12,13 @@ def run(work: Workspace) -> None:
     trainer = Trainer(
       work.session, data, artifact.directory, arm=arm, seed=seed
     )
-    artifact.begin()
+    work.begin(artifact)
     curve = trainer.run()
     write_json(artifact.directory / "curve.json", curve)
     steps, skipped = curve[-1]["step"], trainer.skipped
-    artifact.finish({"steps": steps, "skipped_updates": skipped})
+    artifact.finish(
+      {"steps": steps, "skipped_updates": skipped}, ["curve.json"]
+    )
     if skipped:
       work.console.print(
         f"train, {trainer.name}: {skipped} of {steps} updates were not finite"

@@ -1,15 +1,13 @@
 """Traces and prefixed problems on disk, as Parquet that pandas reads."""
 
 from collections.abc import Sequence
-from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.parquet as pq
 from etils import epath
 
-from prefixrl_jax.artifacts import write_parquet
-from prefixrl_jax.types import PrefixedProblem, Trace, UserError
+from prefixrl_jax.files import File, write_parquet
+from prefixrl_jax.types import PrefixedProblem, Trace
 
 _TRACE = pa.schema(
   [
@@ -45,10 +43,10 @@ def write_traces(path: epath.Path, traces: Sequence[Trace]) -> None:
   write_parquet(path, pa.Table.from_pylist(rows, schema=_TRACE))
 
 
-def read_traces(path: epath.Path) -> list[Trace]:
+def read_traces(file: File) -> list[Trace]:
   """Reads what `write_traces` wrote."""
   traces = []
-  for row in _read(path, _TRACE):
+  for row in file.read_table(_TRACE):
     del row["length"]
     row["tokens"] = np.array(row["tokens"], np.int32)
     traces.append(Trace(**row))
@@ -66,28 +64,11 @@ def write_prefixed_problems(
   write_parquet(path, pa.Table.from_pylist(rows, schema=_PREFIXED))
 
 
-def read_prefixed_problems(path: epath.Path) -> list[PrefixedProblem]:
+def read_prefixed_problems(file: File) -> list[PrefixedProblem]:
   """Reads what `write_prefixed_problems` wrote."""
   prefixed = []
-  for row in _read(path, _PREFIXED):
+  for row in file.read_table(_PREFIXED):
     del row["prefix_length"]
     row["prefix"] = np.array(row["prefix"], np.int32)
     prefixed.append(PrefixedProblem(**row))
   return prefixed
-
-
-def _read(path: epath.Path, schema: pa.Schema) -> list[dict[str, Any]]:
-  if not path.exists():
-    raise UserError(f"{path} is not there.")
-  try:
-    with path.open("rb") as f:
-      table = pq.read_table(f)
-  except pa.ArrowInvalid as e:
-    raise UserError(f"{path} is not a Parquet file ({e}).") from None
-  missing = [name for name in schema.names if name not in table.column_names]
-  if missing:
-    raise UserError(
-      f"{path} lacks the columns {', '.join(missing)}; it has"
-      f" {', '.join(table.column_names)}."
-    )
-  return table.select(schema.names).to_pylist()

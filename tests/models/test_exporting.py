@@ -277,7 +277,7 @@ def _config(folder, **fields):
 
 
 def _run(workdir, config):
-  Pipeline(config, epath.Path(workdir), fresh=False).run(("export",))
+  Pipeline(config, epath.Path(workdir)).run(("export",))
 
 
 def test_exports_a_tied_model_that_was_stored_as_its_head(tmp_path, one_device):

@@ -55,7 +55,7 @@ def test_reads_fields_ids_and_answers(section, lines):
     "jsonl", file=file, start=1, num_train=1, num_heldout=0, **named
   )
   (only,) = load_problems(config, seed=0)
-  assert (only.id, only.answer, only.source) == (f"{file}/2", "#### 3", file)
+  assert (only.id, only.answer, only.source) == ("p.jsonl/2", "#### 3", file)
 
 
 def test_splits_in_order_and_adds_the_instruction(section, lines):

@@ -1,0 +1,247 @@
+"""Files that are whole or absent, and that are what was written.
+
+Written under another name, then renamed; read with the SHA-256 that was
+recorded. Whatever can go wrong is one line with the file and what to do.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import io
+import json
+import os
+from collections.abc import Iterable, Iterator
+from typing import Any
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+from etils import epath
+
+from prefixrl_jax.types import UserError
+
+_SEAL = "sha256"  # of all other fields
+
+
+class Damaged(UserError):
+  """A file does not hold what was written."""
+
+
+@dataclasses.dataclass(frozen=True)
+class File:
+  """A file, and what is known of it.
+
+  Attributes:
+    path: where it is.
+    sha256: of its bytes, where they are recorded; None: anything is taken.
+    remedy: what to do if it is damaged, for the message.
+  """
+
+  path: epath.Path
+  sha256: str | None = None
+  remedy: str = ""
+
+  def read_bytes(self) -> bytes:
+    """Returns the bytes that were recorded; an error if others are there."""
+    data = _read(self)
+    if self.sha256 not in (None, hashlib.sha256(data).hexdigest()):
+      raise self._damaged("other bytes are there than were written")
+    return data
+
+  def read_json(self) -> Any:
+    """Returns the JSON value."""
+    data = self.read_bytes()
+    try:
+      return json.loads(data)
+    except (ValueError, RecursionError) as e:
+      raise self._damaged(f"it is not JSON: {e}") from None
+
+  def read_table(self, schema: pa.Schema) -> list[dict[str, Any]]:
+    """Returns a Parquet file's rows, with the columns of a schema."""
+    data = self.read_bytes()
+    try:
+      table = pq.read_table(pa.BufferReader(data))
+    except (pa.ArrowException, OSError, ValueError) as e:
+      raise self._damaged(f"it is not a Parquet file: {_line(e)}") from None
+    missing = [name for name in schema.names if name not in table.column_names]
+    if missing:
+      raise self._damaged(
+        f"it lacks the columns {', '.join(missing)}; it has"
+        f" {', '.join(table.column_names)}"
+      )
+    try:
+      return table.select(schema.names).cast(schema).to_pylist()
+    except (pa.ArrowException, ValueError) as e:
+      raise self._damaged(f"its columns are others: {_line(e)}") from None
+
+  def _damaged(self, why: str) -> Damaged:
+    return Damaged(f"{self.path} is damaged: {why}. {self.remedy}".strip())
+
+
+def digest(path: epath.Path) -> str:
+  """Returns the SHA-256 of a file."""
+  with _said_in_a_line(path, "read"), path.open("rb") as f:
+    return hashlib.file_digest(f, "sha256").hexdigest()
+
+
+def write_text(path: epath.Path, text: str) -> None:
+  """Writes a file atomically."""
+  write_bytes(path, text.encode())
+
+
+def write_json(path: epath.Path, value: Any) -> None:
+  """Writes JSON atomically; NaN is an error."""
+  write_text(path, json.dumps(value, indent=1, allow_nan=False) + "\n")
+
+
+def write_sealed(path: epath.Path, value: dict[str, Any]) -> None:
+  """Writes a JSON object atomically, with a digest of itself."""
+  write_json(path, value | {_SEAL: digest_of(value)})
+
+
+def read_sealed(path: epath.Path, remedy: str) -> dict[str, Any]:
+  """Returns what `write_sealed` wrote.
+
+  Args:
+    path: of the file.
+    remedy: what to do if it is damaged, for the message.
+
+  Raises:
+    UserError: it is damaged, or was made before there were digests.
+  """
+  value = File(path, remedy=remedy).read_json()
+  if not isinstance(value, dict) or _SEAL not in value:
+    raise Damaged(
+      f"{path} has no digest of its contents: it was changed, or an older"
+      f" version of the program made it. {remedy}"
+    )
+  seal = value.pop(_SEAL)
+  if seal != digest_of(value):
+    raise Damaged(f"{path} is damaged: it is not what was written. {remedy}")
+  return value
+
+
+def digest_of(value: Any) -> str:
+  """Returns the SHA-256 of a JSON value, however it is spelt."""
+  return hashlib.sha256(
+    json.dumps(value, sort_keys=True, allow_nan=False).encode()
+  ).hexdigest()
+
+
+def read_json(path: epath.Path) -> Any:
+  """Reads JSON; a file that does not parse is named."""
+  return File(path).read_json()
+
+
+def write_parquet(path: epath.Path, table: pa.Table) -> None:
+  """Writes a table atomically."""
+  sink = io.BytesIO()
+  pq.write_table(table, sink)
+  write_bytes(path, sink.getvalue())
+
+
+def write_bytes(path: epath.Path, data: bytes) -> None:
+  """Writes a file that is either the old one or whole, never half."""
+  write_chunks(path, (data,))
+
+
+def write_chunks(path: epath.Path, chunks: Iterable[Any]) -> None:
+  """Writes a file atomically, chunk by chunk.
+
+  Args:
+    path: of the file.
+    chunks: bytes, or contiguous arrays of them.
+
+  Raises:
+    UserError: there is no room, or no leave; the old file is still there.
+  """
+  temporary = _temporary(path)
+  try:
+    with _said_in_a_line(path):
+      path.parent.mkdir(parents=True, exist_ok=True)
+      with temporary.open("wb") as f:
+        for chunk in chunks:
+          f.write(chunk)
+        f.flush()
+        if hasattr(f, "fileno") and "://" not in os.fspath(path):
+          os.fsync(f.fileno())
+      temporary.replace(path)
+  except BaseException:
+    with contextlib.suppress(OSError):
+      temporary.unlink(missing_ok=True)
+    raise
+
+
+@contextlib.contextmanager
+def whole_folder(path: epath.Path) -> Iterator[epath.Path]:
+  """Gives a folder to fill; it replaces `path` once all has gone well."""
+  temporary, old = (
+    path.parent / f".{path.name}.{end}" for end in ("tmp", "old.tmp")
+  )
+
+  def put_back():
+    """What was there, if it is not replaced after all."""
+    if old.exists() and not path.exists():
+      old.replace(path)
+
+  put_back()  # for one that was killed
+  remove(temporary, old)
+  try:
+    with _said_in_a_line(path):
+      temporary.mkdir(parents=True)
+      yield temporary
+      if path.exists():
+        path.replace(old)
+      temporary.replace(path)
+  except BaseException:
+    with contextlib.suppress(OSError):
+      put_back()
+      temporary.rmtree()
+    raise
+  remove(old)
+
+
+def remove(*paths: epath.Path) -> None:
+  """Removes files, and folders with what is in them; absent ones are fine."""
+  for path in paths:
+    with _said_in_a_line(path, "removed"):
+      if path.is_dir() and not os.path.islink(path):
+        path.rmtree()
+      else:
+        path.unlink(missing_ok=True)
+
+
+def remove_temporaries(*folders: epath.Path) -> None:
+  """Removes what processes that were killed had begun to write.
+
+  Args:
+    folders: that nobody else is writing to.
+  """
+  for folder in folders:
+    if folder.exists():
+      remove(*folder.glob(".*.tmp"))
+
+
+def _temporary(path: epath.Path) -> epath.Path:
+  return path.parent / f".{path.name}.{os.getpid()}.tmp"
+
+
+def _read(file: File) -> bytes:
+  if not file.path.exists():
+    raise Damaged(f"{file.path} is not there. {file.remedy}".strip())
+  with _said_in_a_line(file.path, "read"):
+    return file.path.read_bytes()
+
+
+@contextlib.contextmanager
+def _said_in_a_line(path: epath.Path, what: str = "written") -> Iterator[None]:
+  try:
+    yield
+  except OSError as e:
+    raise UserError(
+      f"{path} cannot be {what} ({e.strerror or e}); nothing that was there is"
+      " lost. Run the same command again once that is mended."
+    ) from None
+
+
+def _line(error: Exception) -> str:
+  return next(iter(str(error).splitlines()), type(error).__name__)
