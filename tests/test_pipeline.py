@@ -165,7 +165,7 @@ def test_no_hard_problem_is_said_before_collection(tmp_path, monkeypatch):
   _solve(monkeypatch, ("train",))
   config = _config()
   with pytest.raises(UserError, match=r"raise config\.screen\.max_correct"):
-    Pipeline(config, epath.Path(tmp_path), fresh=False).run(STAGES)
+    Pipeline(config, epath.Path(tmp_path)).run(STAGES)
   assert not (tmp_path / "data/seed_0/collect").exists()
 
 
@@ -175,7 +175,7 @@ def test_without_hard_heldout_problems_a_run_goes_on(
 ):
   _solve(monkeypatch, ("heldout",))
   config = _config("tiny=true,arms=rl", **{"problems.num_heldout": num_heldout})
-  Pipeline(config, epath.Path(tmp_path), fresh=False).run(STAGES)
+  Pipeline(config, epath.Path(tmp_path)).run(STAGES)
   said = " ".join(capsys.readouterr().err.split())
   assert "no accuracy on hard held-out ones" in said
   summary = json.loads((tmp_path / "report/summary.json").read_text())

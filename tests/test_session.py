@@ -54,7 +54,7 @@ def test_without_a_sandbox_the_code_task_does_not_start(tmp_path, monkeypatch):
   monkeypatch.setenv("PATH", str(tmp_path))
   _folder(tmp_path, vocab_size=40)
   config.model.folder = str(tmp_path)
-  work = Workspace(config, epath.Path(tmp_path / "run"), fresh=False)
+  work = Workspace(config, epath.Path(tmp_path / "run"))
   with pytest.raises(UserError, match=r"install bubblewrap(.|\n)*unsafe_sub"):
     _ = work.session
 
