@@ -115,7 +115,7 @@ def test_what_is_complete_is_not_made_again(done, monkeypatch):
   Pipeline(_config(), epath.Path(done)).run(STAGES)
   after = {p: p.stat().st_mtime for p in done.rglob("*.json")}
   changed = {p.name for p in before if before[p] != after[p]}
-  assert changed == {"summary.json"}
+  assert changed == {"run_config.json", "summary.json"}
 
 
 @pytest.mark.parametrize(
