@@ -1,6 +1,7 @@
 """Other people's traces, or worked ones by rule, in place of our own."""
 
 import collections
+from collections.abc import Sequence
 
 from etils import epath
 from rich import box
@@ -50,6 +51,7 @@ def _import(work: Workspace, artifact: Artifact, seed: int) -> None:
   else:
     files = find_files(file, "config.traces.file")
     rows = read_foreign(files, **fields)
+  digests = _digests(files)
   session = work.session  # all that can be refused is, here
   work.begin(artifact)
   with metrics.Progress(
@@ -75,14 +77,14 @@ def _import(work: Workspace, artifact: Artifact, seed: int) -> None:
     counts = ", ".join(f"{k} {n}" for k, n in imported.counts.items() if n)
     raise UserError(
       f"{c.traces.file} has no trace that can be used for any of"
-      f" {len(problems)} training problems (seed {seed}): {counts or 'none'}."
+      f" {len(problems)} training problems (seed {seed}): {counts or 'it has no rows'}."
     )
   store.write_traces(artifact.directory / "traces.parquet", imported.traces)
   write_json(artifact.directory / "disagreements.json", imported.disagreements)
   artifact.finish(
     {
       "ledger": Ledger(work.session.model).to_dict(),  # it cost us nothing
-      "files": {str(file): digest(file) for file in files},
+      "files": digests,
       "traces": imported.counts,
       "problems": [
         len({t.problem_id for t in imported.traces}),
@@ -93,6 +95,16 @@ def _import(work: Workspace, artifact: Artifact, seed: int) -> None:
     },
     ["traces.parquet", "disagreements.json"],
   )
+
+
+def _digests(files: Sequence[epath.Path]) -> dict[str, str]:
+  """Returns each file's digest; read first, so that one that is gone stops."""
+  try:
+    return {str(file): digest(file) for file in files}
+  except OSError as e:
+    raise UserError(
+      f"config.traces.file: {e.filename} cannot be read: {e.strerror}."
+    ) from None
 
 
 def _show_import(work: Workspace, imported: Imported, seed: int) -> None:
