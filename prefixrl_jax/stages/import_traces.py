@@ -77,7 +77,8 @@ def _import(work: Workspace, artifact: Artifact, seed: int) -> None:
     counts = ", ".join(f"{k} {n}" for k, n in imported.counts.items() if n)
     raise UserError(
       f"{c.traces.file} has no trace that can be used for any of"
-      f" {len(problems)} training problems (seed {seed}): {counts or 'it has no rows'}."
+      f" {len(problems)} training problems (seed {seed}):"
+      f" {counts or 'it has no rows'}."
     )
   store.write_traces(artifact.directory / "traces.parquet", imported.traces)
   write_json(artifact.directory / "disagreements.json", imported.disagreements)
