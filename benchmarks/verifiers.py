@@ -1,16 +1,17 @@
 """How the math verifier agrees with other graders' tests, and its speed.
 
-  python -m benchmarks.verifiers --folder=GRADER_CASES --problems=MATH.jsonl
+  python -m benchmarks.verifiers --folder=GRADER_CASES --problems=MATH.jsonl \\
+    --traces=TRACES.jsonl
 
 GRADER_CASES is a folder of JSONL files with rows of gold, candidate, expected,
 origin and options, or (extraction*, normalise*) of text, expected and origin.
 docs/verifiers.md has what it prints.
 """
 
+import contextlib
 import json
 import pathlib
 import re
-import resource
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -25,6 +26,7 @@ from prefixrl_jax.types import Problem
 
 _FOLDER = flags.DEFINE_string("folder", None, "Of grader cases.")
 _PROBLEMS = flags.DEFINE_string("problems", None, "JSONL with `answer`.")
+_TRACES = flags.DEFINE_multi_string("traces", [], "JSONL with `traces`.")
 _WORKERS = flags.DEFINE_integer("workers", 2, "Worker processes.")
 _SECONDS = flags.DEFINE_float("seconds", 15.0, "Limit of a comparison.")
 
@@ -181,23 +183,21 @@ def _show_speed(path: pathlib.Path) -> None:
     for k in range(1, 9)
   ]
   hard = [p for p in dict.fromkeys(pairs) if comparison.at_a_glance(*p) is None]
-  _, start, _ = _timed([])
-  for name, some in (("all", pairs), ("math-verify's", hard)):
-    seconds, cpu, timeouts = _timed(some)
+  for name, some in (("all", pairs), ("those that need algebra", hard)):
+    seconds, timeouts = _timed(some)
+    started = time.process_time()
+    for pair in some:
+      comparison.equivalent(*pair)
+    cpu = time.process_time() - started
     print(
-      f"{name}: {len(some)} verdicts in {seconds:.1f} s and"
-      f" {cpu - start:.1f} CPU seconds: {len(some) / seconds:.0f}/s,"
-      f" {_WORKERS.value * len(some) / (cpu - start):.0f}/s on"
-      f" {_WORKERS.value} cores of their own; {timeouts} timed out"
+      f"{name}: {len(some)} verdicts in {seconds:.1f} s:"
+      f" {len(some) / seconds:.0f}/s in {_WORKERS.value} processes;"
+      f" {len(some) / cpu:.0f} a CPU second; {timeouts} timed out"
     )
 
 
-def _timed(pairs: Sequence[tuple[str, str]]) -> tuple[float, float, int]:
-  """Returns wall-clock and CPU seconds, and time-outs, of new workers.
-
-  The CPU seconds are those of the workers, their start included.
-  """
-  before = resource.getrusage(resource.RUSAGE_CHILDREN)
+def _timed(pairs: Sequence[tuple[str, str]]) -> tuple[float, int]:
+  """Returns wall-clock seconds and time-outs of new workers, once started."""
   verifier = _verifier()
   verifier.judge(
     [_problem("x")] * _WORKERS.value,
@@ -210,9 +210,7 @@ def _timed(pairs: Sequence[tuple[str, str]]) -> tuple[float, float, int]:
   )
   seconds = time.monotonic() - started
   verifier.close()
-  after = resource.getrusage(resource.RUSAGE_CHILDREN)
-  cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-  return seconds, cpu, sum(v.timed_out for v in verdicts)
+  return seconds, sum(v.timed_out for v in verdicts)
 
 
 def _verifier() -> math.MathVerifier:
@@ -221,16 +219,29 @@ def _verifier() -> math.MathVerifier:
   )
 
 
+def _show_traces(verifier: math.MathVerifier, path: pathlib.Path) -> None:
+  problems, texts, theirs = read_traces(path)
+  ours = [v.reward == 1 for v in verifier.judge(problems, texts)]
+  both = sum(a and b for a, b in zip(ours, theirs))
+  print(
+    f"{path.parent.name}: {len(texts)} traces, both call {both} right;"
+    f" {sum(ours) - both} only we, {sum(theirs) - both} only they"
+  )
+
+
 def main() -> None:
   """Prints the tables that the flags ask for."""
-  if _FOLDER.value:
-    verifier = _verifier()
-    try:
+  with contextlib.closing(_verifier()) as verifier:
+    if _FOLDER.value:
       _show_agreement(verifier, pathlib.Path(_FOLDER.value))
-    finally:
-      verifier.close()
+    for traces in _TRACES.value:
+      _show_traces(verifier, pathlib.Path(traces))
+    if _PROBLEMS.value:
+      path = pathlib.Path(_PROBLEMS.value)
+      accepted = accepted_repetitions(verifier, path)
+      print(f"{len(accepted)} formulas of a question are right: {accepted}")
   if _PROBLEMS.value:
-    _show_speed(pathlib.Path(_PROBLEMS.value))
+    _show_speed(path)
 
 
 if __name__ == "__main__":
