@@ -95,6 +95,8 @@ def write_json(path: epath.Path, value: Any) -> None:
 
 def write_sealed(path: epath.Path, value: dict[str, Any]) -> None:
   """Writes a JSON object atomically, with a digest of itself."""
+  if _SEAL in value:
+    raise ValueError(f"{_SEAL!r} is the name of the digest itself")
   write_json(path, value | {_SEAL: digest_of(value)})
 
 

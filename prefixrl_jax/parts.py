@@ -25,6 +25,7 @@ def in_parts(
   size: int,
   model: TransformerConfig,
   make: Callable[[Sequence[Problem], epath.Path, Ledger], None],
+  on_part: Callable[[int, File, dict], None],
   show: Callable[[str], Any],
 ) -> tuple[list[File], dict]:
   """Works through problems in parts; a part that is on disk is kept.
@@ -38,26 +39,33 @@ def in_parts(
     size: problems of a part that is made now.
     model: what a ledger counts FLOPs of.
     make: (problems, file, ledger) -> None; writes the file, fills the ledger.
+    on_part: called with every part that was there or is made: how many
+      problems, its file, what it cost.
     show: prints a line.
 
   Returns:
     The parts' files, not in the problems' order, and what all of them cost.
   """
   total, files = Ledger(model), []
+
+  def add(num_problems: int, file: File, cost: dict) -> None:
+    total.add_entries(cost)
+    files.append(file)
+    on_part(num_problems, file, cost)
+
   place = {p.id: i for i, p in enumerate(problems)}
   done: set[str] = set()
   for record in sorted(folder.glob("*.json")) if folder.exists() else []:
     file = record.with_suffix(".parquet")
     try:
       part = read_sealed(record, "It is made again.")
-      File(file, part["sha256"], "It is made again.").read_bytes()
+      File(file, part["file_sha256"], "It is made again.").read_bytes()
     except Damaged as e:
       show(str(e))
       remove(record)
       continue
     done.update(part["problems"])
-    total.add_entries(part["ledger"])
-    files.append(File(file, part["sha256"]))
+    add(len(part["problems"]), File(file, part["file_sha256"]), part["ledger"])
   rest = [p for p in problems if p.id not in done]
   for i in range(0, len(rest), size):
     some = rest[i : i + size]
@@ -69,10 +77,9 @@ def in_parts(
       file.with_suffix(".json"),  # last
       {
         "problems": [p.id for p in some],
-        "sha256": sha256,
+        "file_sha256": sha256,
         "ledger": ledger.to_dict(),
       },
     )
-    total.add_entries(ledger.to_dict())
-    files.append(File(file, sha256))
+    add(len(some), File(file, sha256), ledger.to_dict())
   return files, total.to_dict()

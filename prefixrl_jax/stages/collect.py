@@ -26,19 +26,30 @@ def _collect(work: Workspace, artifact: Artifact, seed: int) -> None:
   with metrics.Progress(
     f"collect, seed {seed}", total=len(problems)
   ) as progress:
-    before = {"solved": 0, "tried": 0, "tokens": 0, "flops": 0.0}
+    done = {"solved": 0, "tried": 0, "tokens": 0, "flops": 0.0}
+
+    def show(solved=0, tried=0, tokens=0, flops=0.0):
+      progress.update(
+        done["solved"] + solved,
+        tried=str(done["tried"] + tried),
+        tokens=f"{done['tokens'] + tokens:.3g}",
+        FLOPs=f"{done['flops'] + flops:.3g}",
+      )
+
+    def on_part(_, file, cost):
+      spent = cost["collection"]
+      done["solved"] += len({t.problem_id for t in store.read_traces(file)})
+      done["tried"] += spent["completions"]
+      done["tokens"] += spent["tokens"]
+      done["flops"] += spent["flops_paper"]
+      show()
 
     def make(some, file, ledger):
       def on_progress(solved, judged):
         usage = sampler.usage
         tokens = usage.input_tokens + usage.output_tokens
         flops = 2.0 * transformer.num_params(work.session.model) * tokens
-        progress.update(
-          before["solved"] + solved,
-          tried=str(before["tried"] + judged),
-          tokens=f"{before['tokens'] + tokens:.3g}",
-          FLOPs=f"{before['flops'] + flops:.3g}",
-        )
+        show(solved, judged, tokens, flops)
 
       traces = collect(
         sampler,
@@ -51,14 +62,8 @@ def _collect(work: Workspace, artifact: Artifact, seed: int) -> None:
         seed=seed,
         on_progress=on_progress,
       )
-      usage = sampler.pop_usage()
-      ledger.add_sampling("collection", usage)
+      ledger.add_sampling("collection", sampler.pop_usage())
       store.write_traces(file, traces)
-      spent = ledger.to_dict()["collection"]
-      before["solved"] += len({t.problem_id for t in traces})
-      before["tried"] += spent["completions"]
-      before["tokens"] += spent["tokens"]
-      before["flops"] += spent["flops_paper"]
 
     files, cost = in_parts(
       artifact.directory / "parts",
@@ -66,6 +71,7 @@ def _collect(work: Workspace, artifact: Artifact, seed: int) -> None:
       size=settings.problems_per_part,
       model=work.session.model,
       make=make,
+      on_part=on_part,
       show=work.console.print,
     )
   place = {p.id: i for i, p in enumerate(problems)}

@@ -24,8 +24,12 @@ def _screen(work: Workspace, artifact: Artifact, seed: int) -> None:
   ) as progress:
     screened = 0
 
-    def make(some, file, ledger):
+    def on_part(num_problems, *_):
       nonlocal screened
+      screened += num_problems
+      progress.update(screened)
+
+    def make(some, file, ledger):
       results, _ = without_prefix(
         work.session,
         sampler,
@@ -37,8 +41,6 @@ def _screen(work: Workspace, artifact: Artifact, seed: int) -> None:
       )
       ledger.add_sampling("screening", sampler.pop_usage())
       write_results(file, results)
-      screened += len(some)
-      progress.update(screened)
 
     files, cost = in_parts(
       artifact.directory / "parts",
@@ -46,6 +48,7 @@ def _screen(work: Workspace, artifact: Artifact, seed: int) -> None:
       size=settings.problems_per_part,
       model=work.session.model,
       make=make,
+      on_part=on_part,
       show=work.console.print,
     )
   place = {p.id: i for i, p in enumerate(problems)}
