@@ -1,7 +1,6 @@
 """Other people's traces, or worked ones by rule, in place of our own."""
 
 import collections
-from collections.abc import Sequence
 
 from etils import epath
 from rich import box
@@ -51,7 +50,8 @@ def _import(work: Workspace, artifact: Artifact, seed: int) -> None:
   else:
     files = find_files(file, "config.traces.file")
     rows = read_foreign(files, **fields)
-  digests = _digests(files)
+  # Read first: one that is gone stops before anything else is.
+  digests = {str(file): digest(file) for file in files}
   session = work.session  # all that can be refused is, here
   work.begin(artifact)
   with metrics.Progress(
@@ -96,16 +96,6 @@ def _import(work: Workspace, artifact: Artifact, seed: int) -> None:
     },
     ["traces.parquet", "disagreements.json"],
   )
-
-
-def _digests(files: Sequence[epath.Path]) -> dict[str, str]:
-  """Returns each file's digest; read first, so that one that is gone stops."""
-  try:
-    return {str(file): digest(file) for file in files}
-  except OSError as e:
-    raise UserError(
-      f"config.traces.file: {e.filename} cannot be read: {e.strerror}."
-    ) from None
 
 
 def _show_import(work: Workspace, imported: Imported, seed: int) -> None:

@@ -1,7 +1,6 @@
 """Other people's traces: files, columns, matching, and what is dropped."""
 
 import gzip
-import hashlib
 import itertools
 import json
 import pathlib
@@ -15,7 +14,6 @@ from etils import epath
 from prefixrl_jax.rewards import Verdict
 from prefixrl_jax.rewards.math import MathVerifier, has_answer
 from prefixrl_jax.rows import find_files, read_rows
-from prefixrl_jax.stages import import_traces as import_stage
 from prefixrl_jax.traces.foreign import (
   GUESSES,
   ForeignTrace,
@@ -290,16 +288,6 @@ def test_a_mistyped_optional_column_is_named(tmp_path, name):
 def test_a_missing_file_is_named(tmp_path, name):
   with pytest.raises(UserError, match=r"there is no file .*none"):
     find_files(str(tmp_path / name), "f")
-
-
-def test_a_file_that_is_gone_is_named_before_anything_is_read(tmp_path):
-  path = epath.Path(_lines(tmp_path / "f.jsonl", {"problem": "q", "text": "x"}))
-  assert import_stage._digests([path]) == {
-    str(path): hashlib.sha256(path.read_bytes()).hexdigest()
-  }
-  path.unlink()
-  with pytest.raises(UserError, match=r"file: .*f\.jsonl cannot be read: No"):
-    import_stage._digests([path])
 
 
 # -- what is kept, what is dropped ---------------------------------------------
