@@ -25,8 +25,8 @@ def in_parts(
   size: int,
   model: TransformerConfig,
   make: Callable[[Sequence[Problem], epath.Path, Ledger], None],
-  on_part: Callable[[int, File, dict], None],
   show: Callable[[str], Any],
+  on_part: Callable[[int, File, dict], None] = lambda *_: None,
 ) -> tuple[list[File], dict]:
   """Works through problems in parts; a part that is on disk is kept.
 
@@ -39,9 +39,9 @@ def in_parts(
     size: problems of a part that is made now.
     model: what a ledger counts FLOPs of.
     make: (problems, file, ledger) -> None; writes the file, fills the ledger.
+    show: prints a line.
     on_part: called with every part that was there or is made: how many
       problems, its file, what it cost.
-    show: prints a line.
 
   Returns:
     The parts' files, not in the problems' order, and what all of them cost.

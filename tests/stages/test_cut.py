@@ -27,10 +27,11 @@ def _run(folder, texts, **prefixes):
     Problem(name, "?", "", "", "train", i, _PUZZLE)
     for i, name in enumerate(texts)
   ]
-  artifact = Artifact(epath.Path(folder), {})
+  artifact = Artifact(epath.Path(folder), {}, name="cut")
   shown = io.StringIO()
   work = types.SimpleNamespace(
     data_to_make=lambda stage: [(artifact, 0)],
+    begin=lambda artifact: artifact.begin(),
     traces=lambda seed: [
       Trace(name, encode(text), text, 1.0, "made up", 0, 0, 1)
       for name, text in texts.items()

@@ -43,7 +43,7 @@ def _evaluate(monkeypatch, trained, model, mesh):
     raise Taken
 
   monkeypatch.setattr(evaluate, "_evaluate", take)
-  artifact = types.SimpleNamespace(directory=folder, begin=lambda: None)
+  artifact = types.SimpleNamespace(directory=folder)
   work = types.SimpleNamespace(
     config=types.SimpleNamespace(run_arms=("rl",)),
     runs_to_make=lambda stage, arms: [(artifact, "rl", 0)],
@@ -52,6 +52,7 @@ def _evaluate(monkeypatch, trained, model, mesh):
       directory=folder, summary={"steps": 2}
     ),
     need=lambda artifact, stage: artifact,
+    begin=lambda artifact: None,
     session=types.SimpleNamespace(model=model, mesh=mesh, base_params=base),
   )
   with pytest.raises(Taken):
