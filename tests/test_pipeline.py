@@ -4,6 +4,7 @@ import contextlib
 import importlib.resources
 import json
 import pathlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -116,6 +117,92 @@ def test_what_is_complete_is_not_made_again(done, monkeypatch):
   after = {p: p.stat().st_mtime for p in done.rglob("*.json")}
   changed = {p.name for p in before if before[p] != after[p]}
   assert changed == {"run_config.json", "summary.json"}
+
+
+@pytest.fixture
+def copy(done, tmp_path):
+  """A finished workdir to be changed."""
+  shutil.copytree(done, tmp_path / "run")
+  return tmp_path / "run"
+
+
+def _changed(workdir, work):
+  """Files that are others, or gone, after some work."""
+  files = lambda: {
+    str(p.relative_to(workdir)): p.stat().st_mtime_ns
+    for p in workdir.rglob("*")
+    if p.is_file()
+  }
+  before = files()
+  work()
+  after = files()
+  return {name for name in before if after.get(name) != before[name]}
+
+
+def test_fresh_report_makes_the_report_anew_and_nothing_else(copy):
+  run = Pipeline(_config(), epath.Path(copy), fresh=True)
+  changed = _changed(copy, lambda: run.run(("report",)))
+  assert {name.partition("/")[0] for name in changed} == {
+    "report",
+    "run_config.json",
+  }
+
+
+def test_one_part_is_made_anew(copy):
+  """It comes out as before, so that what was made from it stays."""
+  run = Pipeline(_config(), epath.Path(copy), redo=["cut/seed_0"])
+  changed = _changed(copy, lambda: run.run(("cut", "train", "evaluate")))
+  assert changed == {"run_config.json"} | {
+    f"data/seed_0/cut/{name}"
+    for name in ("inputs.json", "manifest.json", "prefixed.parquet")
+  }
+
+
+@pytest.mark.parametrize(
+  ("name", "remedy"),
+  [
+    ("data/seed_0/screen/pass_rates.parquet", "screen/seed_0"),
+    ("data/seed_0/collect/traces.parquet", "collect/seed_0"),
+    ("train/sft_rl/seed_0/curve.json", "train/sft_rl/seed_0"),
+    ("evaluate/base/seed_0/results.parquet", "evaluate/base/seed_0"),
+    ("evaluate/prefixrl/seed_0/samples.json", "evaluate/prefixrl/seed_0"),
+  ],
+)
+def test_a_flipped_bit_is_named_with_its_remedy(copy, name, remedy):
+  path = copy / name
+  whole = path.read_bytes()
+  for place in (0, len(whole) // 3, len(whole) - 1):
+    data = bytearray(whole)
+    data[place] ^= 2
+    path.write_bytes(data)
+    with pytest.raises(UserError) as e:
+      Pipeline(_config(), epath.Path(copy)).run(("report",))
+    assert f"{name} is damaged" in str(e.value)
+    assert f"--redo={remedy} makes it anew" in str(e.value)
+    assert "\n" not in str(e.value)
+
+
+def test_a_finished_run_goes_on(copy, done):
+  """Its curve goes on; what was made from it is made again."""
+  config = _config("tiny=true,arms=prefixrl", **{"train.max_steps": 3})
+  Pipeline(config, epath.Path(copy)).run(("train", "evaluate", "report"))
+  rows = lambda path: [
+    json.loads(line)
+    for line in (path / "train/prefixrl/seed_0/metrics.jsonl")
+    .read_text()
+    .splitlines()
+  ]
+  assert [row["step"] for row in rows(copy)] == [1, 2, 3]
+  assert rows(copy)[:2] == rows(done)
+  curve = lambda path: json.loads(
+    (path / "train/prefixrl/seed_0/curve.json").read_text()
+  )
+  assert curve(copy)[-1]["step"] == 3
+  assert curve(copy)[0] == curve(done)[0]
+  source = lambda path: json.loads(
+    (path / "evaluate/prefixrl/seed_0/manifest.json").read_text()
+  )["made_from"]["train"]
+  assert source(copy) != source(done)
 
 
 @pytest.mark.parametrize(
