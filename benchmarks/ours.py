@@ -107,7 +107,7 @@ def lower_update(config, mesh, row_length: int, num_micros: int):
 
 # What of the memory plan is there while a program runs.
 PLANNED = {
-  "decode": ("sampler's parameters", "kv caches"),
+  "decode": ("sampler's parameters", "kv caches"),  # of collection's
   "update": (
     "parameters",
     "optimizer",
@@ -137,11 +137,10 @@ def planned_bytes(
     max_prompt_length=trunk_length, max_completion_length=completion_length
   )
   whole.collect.update(rows=rows, lanes=lanes)
-  # Training samples a row of one lane a shard: less, from two such rows on.
-  whole.train.update(prompts_per_step=shards, completions_per_prompt=1)
   whole.learner.update(row_length=row_length, logits_chunk_length=CHUNK_LENGTH)
   whole.arms = {"rl": whole.arms.rl}  # one kind of trees: one sum of gradients
-  return memory.plan(whole, config, mesh, rows_per_micro=shards)
+  phases = memory.phases(whole, config, mesh, rows_per_micro=shards)
+  return phases["train"] | phases["collect"]
 
 
 def trunks_of(config, unit: Unit, seed: int = 0) -> np.ndarray:

@@ -87,7 +87,9 @@ def decode_bytes(unit: Unit) -> dict[str, float]:
     completion_length=max(unit.lengths),
   )
   sampler = ours.make_sampler(config, mesh, **sizes, steps_per_dispatch=32)
-  lowered = sampler.lower(transformer.abstract_params(config, mesh))["decode"]
+  lowered = sampler.programs.lower(transformer.abstract_params(config, mesh))[
+    "decode"
+  ]
   plan = ours.planned_bytes(config, mesh, **sizes, row_length=1)
   return _beside_plan(lowered, plan, "decode")
 

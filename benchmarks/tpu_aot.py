@@ -126,7 +126,7 @@ def lower_programs(
     steps_per_dispatch=128,
   )
   params = transformer.abstract_params(config, mesh)
-  lowered = sampler.lower(params) | {
+  lowered = sampler.programs.lower(params) | {
     "update": ours.lower_update(config, mesh, row_length(), num_micros=2)
   }
   return {name: lowered[name] for name in _PROGRAMS.value}

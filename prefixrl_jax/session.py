@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import functools
 import os
 import pathlib
 from collections.abc import Callable
@@ -18,7 +17,7 @@ from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.models import adapters, importing, transformer
 from prefixrl_jax.problems import loading, symbols
 from prefixrl_jax.rewards import Verifier
-from prefixrl_jax.rollouts.sampler import Sampler
+from prefixrl_jax.rollouts.sampler import Arena, Sampler
 from prefixrl_jax.tokenizer import (
   SymbolTokenizer,
   Tokenizer,
@@ -40,6 +39,7 @@ class Session:
     base_params: the base policy, on the mesh.
     policy: "<id>@<weight hash>" of the base policy.
     tokenizer, verifier: of the task.
+    arena: of its samplers.
   """
 
   config: ml_collections.ConfigDict
@@ -50,6 +50,7 @@ class Session:
   policy: str
   tokenizer: Tokenizer
   verifier: Verifier
+  arena: Arena = dataclasses.field(default_factory=Arena, init=False)
 
   def sampler(
     self,
@@ -59,11 +60,16 @@ class Session:
     trunk_length: int,
     temperature: float,
   ) -> Sampler:
-    """Returns a sampler of this session's model; see `Sampler`."""
+    """Returns a sampler of this session's model; see `Sampler`.
+
+    Of all that there are, the one that was loaded last has weights and caches:
+    the memory plan has room for one.
+    """
     rollouts = self.config.rollouts
-    return _sampler(
+    return Sampler(
       self.model,
       self.mesh,
+      arena=self.arena,
       # Whole rows a device; which row a completion has makes no difference.
       rows=round_up(rows, sharding.num_row_shards(self.mesh)),
       lanes=lanes,
@@ -203,12 +209,6 @@ def keep_compiled_programs() -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache))
   if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-
-
-@functools.cache
-def _sampler(model, mesh, **settings) -> Sampler:
-  """Samplers of one shape share their compiled functions and caches."""
-  return Sampler(model, mesh, **settings)
 
 
 def round_up(n: int, multiple: int) -> int:

@@ -206,6 +206,7 @@ class Trainer:
       )
     for sampler in (self.rl_sampler, self.eval_sampler):
       sampler.warm_up(self._policy(first))
+      sampler.release()
 
   @functools.cached_property
   def _first_params(self):

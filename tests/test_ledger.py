@@ -281,7 +281,7 @@ def test_prefill_is_what_xla_counts(one_device):
     stop_tokens=(1,),
   )
   params = transformer.abstract_params(_WIDE, one_device)
-  program = sampler.lower(params)["prefill layer"].compile()
+  program = sampler.programs.lower(params)["prefill layer"].compile()
   one = dataclasses.replace(_WIDE, num_layers=1)
   ours = 2 * 64 * flops_per_token(one, head=False)
   ours += 2 * attention_flops(one, 64 * 64)

@@ -33,7 +33,7 @@ class Backend:
   # The order in memory of a KVCache's axes, where it is not theirs: as the
   # decode loop wants them, which else copies all of them in and out.
   cache_order: Mapping[str, tuple[int, ...]] = dataclasses.field(
-    default_factory=dict
+    default_factory=dict, hash=False
   )
   # LLVM's, of large programs: they run as fast on a CPU without its costlier
   # passes, since nearly all of their time is the library's, in products.

@@ -1,8 +1,13 @@
-"""The memory plan: bytes a device, reckoned before anything is compiled."""
+"""The memory plan: bytes a device, reckoned before anything is compiled.
+
+A run goes through phases, and each has its own things alive: the base policy
+always, one sampler (`rollouts.sampler.Arena`), and in training the learner.
+"""
 
 import dataclasses
 import functools
 import itertools
+import math
 import os
 from collections.abc import Callable
 
@@ -21,8 +26,17 @@ from prefixrl_jax.models import (
 )
 from prefixrl_jax.models.decoder_config import of_layer
 from prefixrl_jax.models.layers import Block, rotations
+from prefixrl_jax.rollouts import decoding
 from prefixrl_jax.types import UserError
 
+# Which fields say how large a phase's caches are.
+_CACHES_OF = {
+  "screen": "config.screen",
+  "collect": "config.collect",
+  "train": "config.train.rows, completions_per_prompt",
+  "curve": "config.evals",
+  "evaluate": "config.evals",
+}
 # Rows a device that a micro-batch may have where the config leaves it open.
 _ROWS_A_DEVICE = (8, 4, 2, 1)
 
@@ -61,10 +75,11 @@ def fit(
   ):
     settled = dataclasses.replace(model, remat=remat)
     rows = a_device * shards
-    planned = plan(config, settled, mesh, rows)
-    if sum(planned.values()) <= have:
+    by_phase = phases(config, settled, mesh, rows)
+    phase = _largest(by_phase)
+    if sum(by_phase[phase].values()) <= have:
       break
-  check(planned, have, show)
+  check(by_phase[phase], have, show, phase)
   if len(remats) > 1 or not wished:
     show(f"remat {remat}, {rows} rows a micro-batch")
   return settled, rows
@@ -76,7 +91,26 @@ def plan(
   mesh: Mesh,
   rows_per_micro: int,
 ) -> dict[str, float]:
-  """Returns bytes per device of everything large, by what it is.
+  """Returns bytes per device of everything large in the phase with the most.
+
+  Args:
+    config, model, mesh, rows_per_micro: see `phases`.
+  """
+  by_phase = phases(config, model, mesh, rows_per_micro)
+  return by_phase[_largest(by_phase)]
+
+
+def _largest(by_phase: dict[str, dict[str, float]]) -> str:
+  return max(by_phase, key=lambda phase: sum(by_phase[phase].values()))
+
+
+def phases(
+  config: ml_collections.ConfigDict,
+  model: transformer.TransformerConfig,
+  mesh: Mesh,
+  rows_per_micro: int,
+) -> dict[str, dict[str, float]]:
+  """Returns bytes per device of what is alive in each phase, by what it is.
 
   Args:
     config: the whole config.
@@ -86,39 +120,84 @@ def plan(
     rows_per_micro: B.
   """
   params = transformer.abstract_params(model, mesh)
-  shard = lambda x: float(np.prod(x.sharding.shard_shape(x.shape)))
-  stored = lambda tree: sum(
-    shard(x) * x.dtype.itemsize for x in jax.tree.leaves(tree)
-  )
   trained = adapters.abstract_trained(model, mesh)
-  count = sum(shard(x) for x in jax.tree.leaves(trained))
+  count = sum(_sizes(trained))
   sampled = jax.tree.map(
-    lambda x, where: float(np.prod(where.shard_shape(x.shape))),
+    lambda x, where: jax.ShapeDtypeStruct(x.shape, model.dtype, sharding=where),
     jax.eval_shape(functools.partial(transformer.unstack, model), params),
     transformer.unstacked_shardings(model, mesh),
   )
-  compute = jnp.dtype(model.dtype).itemsize
-  row_shards = sharding.num_row_shards(mesh)
+  weights = {
+    "base policy": _bytes(params),
+    "sampler's parameters": _bytes(sampled),
+  }
+  state = {"parameters": _bytes(trained), "optimizer": 2.0 * 4 * count}
+  is_mixed = any(0 < arm.prefixed_share < 1 for arm in config.arms.values())
+  learner = {
+    # Of a micro-batch, their sum, and that of prefixed trees alone.
+    "gradients": (2.0 + is_mixed) * 4 * count,
+    **_of_micro_batch(config, model, mesh, rows_per_micro),
+  }
+  train, evals = config.train, config.evals
+  prompt = config.rollouts.max_prompt_length
+  completion = config.rollouts.max_completion_length
+  of_any = dataclasses.replace(model, remat="none")  # asked once for all
+  caches = lambda *sizes: {
+    "kv caches": _of_caches(of_any, mesh, *sizes, completion)
+  }
+  own = lambda section: caches(section.rows, section.lanes, prompt)
+  revealed = math.ceil(max(evals.fractions, default=0) * completion)
+  return {
+    "screen": {**weights, **own(config.screen)},
+    "collect": {**weights, **own(config.collect)},
+    "train": {
+      **weights,
+      **state,
+      **learner,
+      **caches(
+        train.rows or train.prompts_per_step,
+        train.completions_per_prompt,
+        prompt + completion,
+      ),
+    },
+    "curve": {**weights, **state, **own(evals)},
+    "evaluate": {
+      **weights,
+      "parameters": state["parameters"],
+      **caches(evals.rows, evals.lanes, prompt + revealed),
+    },
+  }
 
-  train, rollouts = config.train, config.rollouts
-  lanes = train.completions_per_prompt
-  trunk = rollouts.max_prompt_length + rollouts.max_completion_length
-  heads = sharding.sharding(mesh, (model.num_kv_heads,), "kv_heads").shard_shape
-  (own_heads,) = heads((model.num_kv_heads,))
-  kv = 2 * model.num_layers * own_heads * model.head_dim * compute
-  rows = max(
-    -(-(train.rows or train.prompts_per_step) // row_shards)
-    * (trunk + lanes * rollouts.max_completion_length),
-    -(-config.collect.rows // row_shards)
-    * (
-      rollouts.max_prompt_length
-      + config.collect.lanes * rollouts.max_completion_length
-    ),
+
+@functools.cache
+def _of_caches(model, mesh, rows, lanes, trunk_length, completion_length):
+  """Returns the bytes of what a sampler carries besides weights."""
+  shards = sharding.num_row_shards(mesh)
+  abstract = jax.eval_shape(
+    functools.partial(
+      decoding.init_state,
+      model,
+      rows=-(-rows // shards) * shards,
+      lanes=lanes,
+      trunk_length=trunk_length,
+      completion_length=completion_length,
+    )
   )
+  put = lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
+  return _bytes(
+    jax.tree.map(put, abstract, decoding.shared_out(mesh, abstract))
+  )
+
+
+def _of_micro_batch(config, model, mesh, rows_per_micro) -> dict[str, float]:
+  """Returns the bytes of what an update keeps of a micro-batch's tokens."""
+  compute = jnp.dtype(model.dtype).itemsize
+  rollouts = config.rollouts
   row_length = max(
-    config.learner.row_length, trunk + rollouts.max_completion_length
+    config.learner.row_length,
+    rollouts.max_prompt_length + 2 * rollouts.max_completion_length,
   )
-  micro_rows = -(-rows_per_micro // row_shards)
+  micro_rows = -(-rows_per_micro // sharding.num_row_shards(mesh))
   tokens = micro_rows * row_length
   kept = bytes_kept(model)
   if model.num_experts:  # a device meets the tokens of all that share experts
@@ -131,24 +210,23 @@ def plan(
   activations = (model.num_layers + 1) * kept
   if model.remat == "full":
     activations = model.num_layers * residual + 2 * kept
-  is_mixed = any(0 < arm.prefixed_share < 1 for arm in config.arms.values())
   chunk = config.learner.logits_chunk_length
+  logits = 3.0 * 4 * micro_rows * chunk * model.vocab_size
   return {
-    "parameters": stored(trained),
-    "optimizer": 2 * 4 * count,
-    # Of a micro-batch, their sum, and that of prefixed trees alone.
-    "gradients": (2 + is_mixed) * 4 * count,
-    "sampler's parameters": compute * sum(jax.tree.leaves(sampled)),
-    "base policy": stored(params),
-    "kv caches": float(rows * kv),
     "activations": activations,
-    "logits": 3.0
-    * 4
-    * micro_rows
-    * chunk
-    * model.vocab_size
-    / mesh.shape["tensor"],
+    "logits": logits / mesh.shape["tensor"],
   }
+
+
+def _sizes(tree) -> list[float]:
+  """Returns how many numbers of each of the shapes a device has."""
+  size = lambda x: float(np.prod(x.sharding.shard_shape(x.shape)))
+  return [size(x) for x in jax.tree.leaves(tree)]
+
+
+def _bytes(tree) -> float:
+  leaves = zip(_sizes(tree), jax.tree.leaves(tree))
+  return sum(size * x.dtype.itemsize for size, x in leaves)
 
 
 @functools.cache
@@ -191,7 +269,10 @@ def bytes_kept(model: transformer.TransformerConfig) -> float:
 
 
 def check(
-  plan: dict[str, float], have: float, show: Callable[[str], None]
+  plan: dict[str, float],
+  have: float,
+  show: Callable[[str], None],
+  phase: str,
 ) -> None:
   """Shows the plan; raises UserError if it cannot fit.
 
@@ -199,17 +280,21 @@ def check(
     plan: from `plan`.
     have: bytes a device.
     show: prints a line.
+    phase: that has the most.
   """
   need = sum(plan.values())
   parts = ", ".join(f"{k} {_human(v)}" for k, v in plan.items())
-  show(f"memory plan per device: {_human(need)} of {_human(have)} ({parts})")
+  show(
+    f"memory plan per device: {_human(need)} of {_human(have)}, the most of"
+    f" all in {phase} ({parts})"
+  )
   if need > have:
     largest = max(plan, key=lambda k: plan[k])
     raise UserError(
-      f"the memory plan needs {_human(need)} on each device, which has"
-      f" {_human(have)}. The largest part is {largest}: more config.mesh.fsdp"
-      " or tensor shards parameters and optimizer; fewer"
-      " config.collect.rows and lanes shrink caches; model.remat=auto and"
+      f"the memory plan needs {_human(need)} on each device in {phase}, which"
+      f" has {_human(have)}. The largest part is {largest}: more"
+      " config.mesh.fsdp or tensor shards parameters and optimizer; fewer rows"
+      f" and lanes ({_CACHES_OF[phase]}) shrink caches; model.remat=auto and"
       " learner.rows_per_microbatch=0 shrink activations;"
       " learner.logits_chunk_length shrinks logits."
     )

@@ -39,33 +39,49 @@ def init_state(
 
 
 def state_shardings(mesh, abstract: SamplerState) -> SamplerState:
-  """Returns where a state lies: rows over data and fsdp, heads over tensor.
+  """Returns where a state lies, its caches in the order the mesh wants.
 
   Args:
     mesh: of the sampler.
     abstract: shapes of `init_state`.
   """
-  rows_only = lambda x: sharding.sharding(
-    mesh, x.shape, "rows", *[None] * (x.ndim - 1)
-  )
-  shardings = jax.tree.map(rows_only, abstract)
-  of_cache = {
-    "trunk_key": ("rows", "kv_heads", None, "head_dim", "length"),
-    "trunk_value": ("rows", "kv_heads", None, "length", "head_dim"),
-    "lane_key": ("rows", "kv_heads", "lanes", None, "head_dim", "length"),
-    "lane_value": ("rows", "kv_heads", "lanes", None, "length", "head_dim"),
-  }
+  shardings = shared_out(mesh, abstract)
   order = backends.of_mesh(mesh).cache_order
 
-  def place(name, cache):
-    where = sharding.sharding(mesh, getattr(cache, name).shape, *of_cache[name])
+  def place(name, where):
     return Format(Layout(order[name]), where) if name in order else where
 
   return dataclasses.replace(
     shardings,
     caches=tuple(
-      KVCache(**{name: place(name, cache) for name in of_cache})
-      for cache in abstract.caches
+      KVCache(**{name: place(name, getattr(c, name)) for name in _OF_CACHE})
+      for c in shardings.caches
+    ),
+  )
+
+
+_OF_CACHE = {
+  "trunk_key": ("rows", "kv_heads", None, "head_dim", "length"),
+  "trunk_value": ("rows", "kv_heads", None, "length", "head_dim"),
+  "lane_key": ("rows", "kv_heads", "lanes", None, "head_dim", "length"),
+  "lane_value": ("rows", "kv_heads", "lanes", None, "length", "head_dim"),
+}
+
+
+def shared_out(mesh, abstract: SamplerState) -> SamplerState:
+  """Returns a state's shardings: rows over data and fsdp, heads over tensor.
+
+  Args:
+    mesh: of the sampler; its devices may be absent.
+    abstract: shapes of `init_state`.
+  """
+  rows_only = lambda x: sharding.rows_sharding(mesh, x.shape, axis=0)
+  place = lambda name, x: sharding.sharding(mesh, x.shape, *_OF_CACHE[name])
+  return dataclasses.replace(
+    jax.tree.map(rows_only, abstract),
+    caches=tuple(
+      KVCache(**{name: place(name, getattr(c, name)) for name in _OF_CACHE})
+      for c in abstract.caches
     ),
   )
 

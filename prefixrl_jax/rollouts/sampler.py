@@ -8,19 +8,17 @@ travel to the host and are judged there.
 
 import collections
 import dataclasses
-import functools
 import time
-from collections.abc import Iterable, Iterator, Sequence
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
 import numpy as np
 
-from prefixrl_jax.distributed import backends, sharding
-from prefixrl_jax.models import transformer, tree_attention
-from prefixrl_jax.models.decoder_config import of_layer
-from prefixrl_jax.models.layers import Block
-from prefixrl_jax.rollouts import decoding
+from prefixrl_jax.distributed import backends
+from prefixrl_jax.models import transformer
+from prefixrl_jax.rollouts.programs import programs_of
 from prefixrl_jax.rollouts.requests import Request, bundle, spread
 from prefixrl_jax.types import Completion, NonFiniteError, UserError
 
@@ -64,160 +62,81 @@ class _Finished:
   arrays: tuple  # tokens, logprobs: [at least len(done), C], on the device
 
 
+class Arena:
+  """Where samplers' arrays lie: those of one of them at a time."""
+
+  def __init__(self):
+    self._holder: Callable[[], Sampler | None] = lambda: None
+
+  def give_to(self, sampler: "Sampler") -> None:
+    """Frees what another sampler has there."""
+    holder = self._holder()
+    if holder is not None and holder is not sampler:
+      holder.release()
+    self._holder = weakref.ref(sampler)
+
+
 class Sampler:
-  """Samples completions on a mesh, from the parameters last loaded."""
+  """Samples completions on a mesh, from the parameters last loaded.
+
+  Its programs are shared by all samplers of its shape, and stay compiled when
+  it is gone; its arrays (weights and caches) go with it, or are released.
+  """
 
   def __init__(
     self,
     config: transformer.TransformerConfig,
     mesh: jax.sharding.Mesh,
     *,
-    rows: int,
-    lanes: int,
-    trunk_length: int,
-    completion_length: int,
-    steps_per_dispatch: int,
-    temperature: float,
-    top_k: int,
-    top_p: float,
-    stop_tokens: tuple[int, ...],
+    arena: Arena | None = None,
+    **shape: Any,
   ):
-    """Sets up the functions; compiles nothing yet.
+    """Sets up the functions; compiles nothing and holds no array yet.
 
     Args:
       config: of the transformer.
       mesh: rows are sharded over its data and fsdp axes.
-      rows: R. lanes: G. trunk_length: P. completion_length: C.
-      steps_per_dispatch: tokens decoded between two looks at the lanes, if
-        none falls idle before.
-      temperature: 0 is greedy.
-      top_k: 0 is off. top_p: 1 is off.
-      stop_tokens: end a completion.
+      arena: shared with other samplers; None: an arena of its own.
+      **shape: see `programs.Programs`.
     """
     self.config, self.mesh = config, mesh
-    self.rows, self.lanes = rows, lanes
-    self.trunk_length = trunk_length
-    self.completion_length = completion_length
-    self.steps_per_dispatch = steps_per_dispatch
-    self.stop_tokens = stop_tokens
+    self.programs = programs = programs_of(config, mesh, **shape)
+    self.rows, self.lanes = programs.rows, programs.lanes
+    self.trunk_length = programs.trunk_length
+    self.completion_length = programs.completion_length
+    self.stop_tokens = programs.stop_tokens
     self.usage = Usage()
-    init = functools.partial(
-      decoding.init_state,
-      config,
-      rows=rows,
-      lanes=lanes,
-      trunk_length=trunk_length,
-      completion_length=completion_length,
-    )
-    whole = sharding.replicated(mesh)
-    shardings = decoding.state_shardings(mesh, jax.eval_shape(init))
-    donate = functools.partial(
-      jax.jit,
-      donate_argnames="state",
-      compiler_options=backends.of_mesh(mesh).compiler_options(),
-    )
-    self._init = jax.jit(init, out_shardings=shardings)
-    self._unstack = transformer.make_unstack(config, mesh)
-    self._admit = decoding.make_admit(config, shardings)
-    self._start = donate(decoding.start, out_shardings=shardings)
-    self._decode = donate(
-      functools.partial(
-        decoding.decode,
-        config,
-        num_steps=steps_per_dispatch,
-        temperature=temperature,
-        top_k=top_k,
-        top_p=top_p,
-        stop_tokens=stop_tokens,
-      ),
-      out_shardings=(shardings, whole),
-    )
-    # Whole on every process: what they decide, they decide alike.
-    self._pick = jax.jit(decoding.pick, out_shardings=whole)
-    # Few widths, so that few programs are compiled: one for a refill, one for
-    # a fresh start.
-    self._admit_widths = sorted({1, -(-rows // 4), rows})
-    self._pick_widths = sorted({-(-rows * lanes // 8), rows * lanes})
-    # The last layer's queries meet nothing: see `decoding.jit_prefill_layer`.
-    with jax.set_mesh(mesh):
-      of_layer = tree_attention.trunk_pairs(config, trunk_length)
-    self._trunk_pairs = of_layer * (1 - 1 / config.num_layers)
-    self._params: Any = None  # unstacked
-    self._state: Any = None  # SamplerState, made at the first run
-    self._is_running = False
-    self._trunks = [_NO_TRUNK] * rows  # in the rows' caches
-    self._lengths = np.zeros((rows, lanes), np.int32)  # at the last look
+    self._arena = arena or Arena()
     self._requests: list[Request] = []
     self._cancelled: dict[int, int] = {}
+    self._lengths = np.zeros((self.rows, self.lanes), np.int32)  # last seen
+    self.release()
+
+  def release(self) -> None:
+    """Frees weights and caches; `load` is what comes next, if anything does."""
+    self._params: Any = None  # unstacked
+    self._drop_state()
+
+  def _drop_state(self) -> None:
+    self._state: Any = None  # SamplerState, made at the next run
+    self._trunks = [_NO_TRUNK] * self.rows  # in the rows' caches
+    self._is_running = False
 
   def load(self, params: dict) -> None:
     """Takes the policy to sample from; caches of another one are dropped."""
+    self._arena.give_to(self)
     self._trunks = [_NO_TRUNK] * self.rows
+    self._params = None  # before there are others
     with jax.set_mesh(self.mesh):
-      self._params = self._unstack(params)
+      self._params = self.programs.unstack(params)
 
   def warm_up(self, params: dict) -> None:
     """Compiles every program and runs it once; later calls compile nothing."""
     self.load(params)
-    grid = (self.rows, self.lanes)
     with jax.set_mesh(self.mesh):
-      self._state = self._state or self._init()
-      for width in self._admit_widths:
-        self._state = self._admit(
-          self._params,
-          self._state,
-          row_ids=np.full(width, self.rows, np.int32),  # beyond the last
-          trunks=np.zeros((width, self.trunk_length), np.int32),
-        )
-      self._state = self._start(
-        state=self._state,
-        lanes=np.zeros(grid, bool),
-        fork=np.ones(grid, np.int32),
-        limit=np.zeros(grid, np.int32),
-        seed=np.uint32(0),
-        key_ids=np.zeros((*grid, 4), np.uint32),
-      )
-      self._state, _ = self._decode(
-        self._params, state=self._state, patience=np.int32(0)
-      )
-      for width in self._pick_widths:
-        self._pick(self._state, np.zeros((2, width), np.int32))
-
-  def lower(self, params: dict) -> dict[str, jax.stages.Lowered]:
-    """Returns the large programs for the mesh, whose devices may be absent.
-
-    Args:
-      params: shapes with shardings.
-    """
-    config, mesh, width = self.config, self.mesh, max(self._admit_widths)
-    place = lambda x, where: jax.ShapeDtypeStruct(
-      x.shape, x.dtype, sharding=where
-    )
-    with jax.set_mesh(mesh):
-      state = jax.eval_shape(self._init)
-      shardings = decoding.state_shardings(mesh, state)
-      state = jax.tree.map(place, state, shardings)
-      params = jax.tree.map(
-        place,
-        jax.eval_shape(self._unstack, params),
-        transformer.unstacked_shardings(config, mesh),
-      )
-      trunks = jax.ShapeDtypeStruct((width, self.trunk_length), np.int32)
-      residual, turns = jax.eval_shape(
-        functools.partial(transformer.embed_trunks, config), params, trunks
-      )
-      where = sharding.sharding(mesh, residual.shape, *Block.axes)
-      return {
-        "prefill layer": decoding.jit_prefill_layer(config, shardings).lower(
-          params["layers"][0],
-          place(residual, where),
-          turns,
-          state.caches[0],
-          np.zeros(width, np.int32),
-          of_layer(config, 0),
-        ),
-        "decode": self._decode.lower(params, state=state, patience=np.int32(0)),
-      }
+      state = self._state or self.programs.init()
+      self._state = None  # used up
+      self._state = self.programs.run_each(self._params, state)
 
   def pop_usage(self) -> Usage:
     """Returns what was spent since the last call."""
@@ -254,15 +173,16 @@ class Sampler:
       UserError: a trunk is longer than the sampler's.
       NonFiniteError: the policy's logits are.
     """
+    assert self._params is not None, "released, or nothing loaded yet"
     waiting = iter(trunks)
     rows: list[_Row | None] = [None] * self.rows
     self._cancelled, self._requests = {}, []
     started = time.perf_counter()
     finished = None
     with jax.set_mesh(self.mesh):
-      if self._state is None or self._is_running:  # the last run was left early
-        self._state = self._init()
-        self._trunks = [_NO_TRUNK] * self.rows
+      if self._is_running:  # the last run was left early
+        self._drop_state()
+      self._state = self._state or self.programs.init()
       self._is_running = True
       while True:
         waiting = self._refill(rows, waiting, purpose, seed)
@@ -273,7 +193,7 @@ class Sampler:
           patience = int(look * self.rows * self.lanes)
           if not owes:
             patience = np.iinfo(np.int32).max
-          self._state, status = self._decode(
+          self._state, status = self.programs.decode(
             self._params,
             state=self._state,
             patience=np.int32(patience),
@@ -344,7 +264,7 @@ class Sampler:
           attempt,
         )
     if chosen.any():
-      self._state = self._start(
+      self._state = self.programs.start(
         state=self._state,
         lanes=chosen,
         fork=fork,
@@ -408,19 +328,19 @@ class Sampler:
   def _prefill(self, admitted: list[tuple[int, np.ndarray]]) -> None:
     """Runs new trunks, a few rows at a time."""
     while admitted:
-      width = max(w for w in self._admit_widths if w <= len(admitted))
+      width = max(w for w in self.programs.admit_widths if w <= len(admitted))
       now, admitted = admitted[:width], admitted[width:]
       trunks = np.zeros((width, self.trunk_length), np.int32)
       for i, (_, trunk) in enumerate(now):
         trunks[i, : len(trunk)] = trunk
-      self._state = self._admit(
+      self._state = self.programs.admit(
         self._params,
         self._state,
         row_ids=np.array([r for r, _ in now], np.int32),
         trunks=trunks,
       )
       self.usage.prefill_tokens += trunks.size
-      self.usage.pairs += width * self._trunk_pairs
+      self.usage.pairs += width * self.programs.trunk_pairs
 
   # -- after a dispatch --------------------------------------------------------
 
@@ -440,10 +360,10 @@ class Sampler:
           row.lanes[g] = None
     if not done:
       return None
-    width = next(w for w in self._pick_widths if w >= len(done))
+    width = next(w for w in self.programs.pick_widths if w >= len(done))
     index = np.zeros((2, width), np.int32)
     index[:, : len(done)] = np.transpose(places)
-    arrays = self._pick(self._state, index)
+    arrays = self.programs.pick(self._state, index)
     for array in arrays:
       array.copy_to_host_async()
     return _Finished(done, arrays)

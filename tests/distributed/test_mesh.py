@@ -55,14 +55,19 @@ def test_every_parameter_is_sharded_by_the_table(model, eight_devices):
   assert np.mean(split) > 0.5
 
 
-def _plan(mesh, **fields):
+def _shape(mesh, **fields):
   config = demo.get_config()
   config.update_from_flattened_dict(fields)
   names = set(transformer.TransformerConfig.__dataclass_fields__)
   model = transformer.TransformerConfig(
     **{k: v for k, v in config.model.items() if k in names}
   )
-  return memory.plan(config, model, mesh, 2), model
+  return config, model, mesh, 2
+
+
+def _plan(mesh, **fields):
+  config, model, *rest = _shape(mesh, **fields)
+  return memory.plan(config, model, *rest), model
 
 
 def test_plan_by_hand(one_device):
@@ -72,14 +77,21 @@ def test_plan_by_hand(one_device):
   assert plan["optimizer"] == 2 * params
   # 3 layers x (key, value) x 4 heads x 16 x 4 bytes, for every cached token:
   # 16 rows of a trunk of 32 + 58 and 8 lanes of 58.
-  assert plan["kv caches"] == 3 * 2 * 64 * 4 * 16 * (90 + 8 * 58)
+  # Beside them, tokens and what a lane knows: fork, token, length and limit,
+  # whether it is active, a key, and of each token its number and likelihood.
+  caches = 3 * 2 * 64 * 4 * 16 * (90 + 8 * 58)
+  assert plan["kv caches"] == (
+    caches + 16 * 90 * 4 + 16 * 8 * (4 * 4 + 1 + 8 + 58 * 8)
+  )
 
 
 def test_plan_shrinks_with_shards(one_device, eight_devices):
   whole, _ = _plan(one_device)
   part, _ = _plan(eight_devices)
   # data x fsdp x tensor, of which 4 heads have 2 each
-  assert part["kv caches"] == whole["kv caches"] / 8
+  caches = 3 * 2 * 64 * 4 * 16 * (90 + 8 * 58)
+  rows_alone = whole["kv caches"] - caches  # have no heads
+  assert part["kv caches"] == caches / 8 + rows_alone / 4
   assert part["parameters"] < whole["parameters"] / 3  # fsdp x tensor
 
 
@@ -87,8 +99,37 @@ def test_what_cannot_fit_is_refused_by_name(one_device):
   plan, _ = _plan(one_device, **{"collect.lanes": 10**8})
   shown = []
   with pytest.raises(UserError, match=r"largest part is kv caches"):
-    memory.check(plan, 16e9, shown.append)
+    memory.check(plan, 16e9, shown.append, "collect")
   assert "TiB" in shown[0]
+
+
+@pytest.mark.parametrize(
+  ("field", "phase"),
+  [
+    ("screen.lanes", "screen"),
+    ("collect.rows", "collect"),
+    ("train.prompts_per_step", "train"),
+    ("evals.lanes", "evaluate"),
+  ],
+)
+def test_every_sampler_s_caches_are_planned(one_device, field, phase):
+  """And who has too many is told where."""
+  shown = []
+  config = demo.get_config()
+  config.update_from_flattened_dict({field: 10**7})
+  _, model = _plan(one_device)
+  section = field.split(".")[0]
+  with pytest.raises(UserError, match=rf"in {phase}, .*\(config\.{section}"):
+    memory.fit(config, model, one_device, shown.append, device_bytes=1e10)
+  assert f"the most of all in {phase}" in shown[0]
+
+
+def test_what_is_revealed_needs_caches_too(one_device):
+  by_phase = memory.phases(*_shape(one_device, **{"evals.fractions": (0.5,)}))
+  less = memory.phases(*_shape(one_device, **{"evals.fractions": ()}))
+  caches = lambda phases: phases["evaluate"]["kv caches"]
+  # 16 rows, and half of 58 tokens: keys and values, and the tokens.
+  assert caches(by_phase) - caches(less) == 16 * 29 * (3 * 2 * 64 * 4 + 4)
 
 
 def _fit(mesh, monkeypatch, has, **fields):

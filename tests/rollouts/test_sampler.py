@@ -14,7 +14,7 @@ from prefixrl_jax.metrics import CompilationCounter
 from prefixrl_jax.models import attention, transformer
 from prefixrl_jax.rollouts import decoding
 from prefixrl_jax.rollouts.requests import Request
-from prefixrl_jax.rollouts.sampler import Sampler
+from prefixrl_jax.rollouts.sampler import Arena, Sampler
 from prefixrl_jax.types import NonFiniteError, UserError
 
 _DEFAULTS = dict(
@@ -376,10 +376,53 @@ def test_schedules_never_compile_after_warm_up(model, params, one_device, rng):
   assert compilations.count == 0
 
 
+def _live_bytes():
+  return sum(x.nbytes for x in jax.live_arrays())
+
+
+def test_one_sampler_of_an_arena_has_arrays(model, params, one_device, rng):
+  arena = Arena()
+  requests = _requests(rng, model)
+  sample = lambda s: s.sample(requests, purpose="sampling", seed=1)
+  before = _live_bytes()
+  first = _sampler(model, one_device, params, arena=arena)
+  expected = sample(first)
+  of_one = _live_bytes() - before
+  assert of_one > 0
+  second = _sampler(model, one_device, params, arena=arena)
+  sample(second)
+  assert _live_bytes() - before == of_one
+  # The first has nothing left to sample from, until it is loaded again.
+  with pytest.raises(AssertionError, match="released"):
+    sample(first)
+  first.load(params)
+  for a, b in zip(sample(first), expected, strict=True):
+    for x, y in zip(a, b, strict=True):
+      np.testing.assert_array_equal(x.tokens, y.tokens)
+      np.testing.assert_array_equal(x.logprobs, y.logprobs)
+  assert _live_bytes() - before == of_one
+  first.release()
+  assert _live_bytes() == before
+
+
+def test_another_of_its_shape_compiles_nothing(model, params, one_device, rng):
+  sampler = _sampler(model, one_device, params)
+  sampler.warm_up(params)
+  before = _live_bytes()
+  del sampler
+  assert _live_bytes() < before  # its arrays go with it
+  with CompilationCounter() as compilations:
+    again = _sampler(model, one_device, params)
+    again.sample(_requests(rng, model), purpose="sampling", seed=0)
+  assert compilations.count == 0
+
+
 def test_a_pod_s_decode_step_gathers_nothing(model, eight_devices):
   """Lowered from shapes; of collectives, sums over `tensor` alone remain."""
   sampler = Sampler(model, eight_devices, **{**_DEFAULTS, "rows": 4})
-  programs = sampler.lower(transformer.abstract_params(model, eight_devices))
+  programs = sampler.programs.lower(
+    transformer.abstract_params(model, eight_devices)
+  )
   collectives = [
     line
     for line in programs["decode"].compile().as_text().splitlines()
