@@ -31,6 +31,7 @@ _DEVICE_SIDE = (
   "pretrain",
   "provenance",
   "rollouts.decoding",
+  "rollouts.programs",
   "rollouts.sampler",
   "session",
   "stages",

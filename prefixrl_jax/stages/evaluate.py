@@ -27,6 +27,7 @@ def run(work: Workspace) -> None:
     work.begin(artifact)
     with metrics.busy(f"evaluate, {arm} seed {seed} …"):
       results, samples, given_away = _evaluate(work, params, data, seed)
+    del params  # before the next run's are there
     write_results(artifact.directory / "results.parquet", results)
     write_json(
       artifact.directory / "samples.json",
