@@ -12,9 +12,8 @@ from prefixrl_jax.rewards import answers, numbers, statements, units
 # Longer answers are wrong unless equal as text.
 _LONGEST = 1000
 
-_SIGNS = str.maketrans(
-  dict.fromkeys("−‐‑‒–—―﹣－⁻", "-")
-  | {"×": "\\times ", "·": "\\cdot ", "⋅": "\\cdot ", "÷": "/", "π": "\\pi "}
+_SIGNS = numbers.DASHES | str.maketrans(
+  {"×": "\\times ", "·": "\\cdot ", "⋅": "\\cdot ", "÷": "/", "π": "\\pi "}
   | {"∞": "\\infty ", "≤": "\\le ", "≥": "\\ge ", "≠": "\\ne "}
   | {"∪": "\\cup ", "∩": "\\cap ", "∈": "\\in ", "∠": "\\angle "}
   | {"△": "\\triangle ", "°": "^\\circ ", "\u202f": " ", "\xa0": " "}

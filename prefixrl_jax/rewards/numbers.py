@@ -64,6 +64,7 @@ _CHANGES_NEXT = re.compile(
   re.IGNORECASE,
 )
 _LONGEST = 1000
+DASHES = str.maketrans(dict.fromkeys("−‐‑‒–—―﹣－⁻", "-"))
 
 
 class Number(NamedTuple):
@@ -122,6 +123,7 @@ def in_prose(text: str) -> str | None:
   It must be a word of its own: neither part of a formula, as in n+7, nor
   changed by the words about it, as in "5 factorial" or "less than 5".
   """
+  text = text.translate(DASHES)
   found = list(_FIND.finditer(text))
   if len(found) != 1:
     return None
@@ -162,7 +164,9 @@ def in_prose(text: str) -> str | None:
 def without_unit(text: str) -> str:
   r"""Returns a formula without the \text{unit} that may end it."""
   match = _TEXT_UNIT.search(text[-200:])
-  if not match or units.changes(match.group()):
+  if not match or not units.are_units(match.group()):
+    return text
+  if units.of_day(match.group()):
     return text
   return text[: len(text) - len(match.group())]
 

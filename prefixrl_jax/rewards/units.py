@@ -128,6 +128,11 @@ def are_units(text: str, more: Collection[str] = frozenset()) -> bool:
   )
 
 
+def of_day(text: str) -> bool:
+  """Says whether a text is a.m. or p.m., which 5 o'clock cannot do without."""
+  return bool({"am", "pm"} & set(_words(_without_commands(text))))
+
+
 def changes(text: str) -> bool:
   """Says whether a text has a word that makes another number of one."""
   return bool(_CHANGES.search(_without_commands(text)))
