@@ -79,11 +79,21 @@ MUTANTS = [
     ("n / (n - 1)", "n / n"),
     ("np.where(equal, 0.0, centred)", "centred"),
     ("rewards - rewards.mean(axis=1, keepdims=True)", "rewards"),
+    ("(np.asarray(lengths) - 1)", "(0 * np.asarray(lengths))"),
   ),
   *_mutants(
     "learner/losses.py",
     "learner/test_losses.py",
     ("return -jnp.sum", "return jnp.sum"),
+    ("on & later_on, ", "on, "),
+  ),
+  *_mutants(
+    "learner/optimizer.py",
+    "learner/test_optimizer.py",
+    ("0.1 * learning_rate", "0.0"),
+    ("learning_rate / max(warmup_steps, 1)", "learning_rate"),
+    ("learning_rate / max(warmup_steps, 1)", "0.0"),
+    ("max(warmup_steps - 1, 0)", "warmup_steps"),
   ),
   *_mutants(
     "learner/sft.py",

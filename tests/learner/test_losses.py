@@ -94,6 +94,16 @@ def test_expected_gradients_of_the_kl():
       assert np.abs(gradients[a] - gradients[b]).max() > 0.01
 
 
+def test_sums_reach_to_the_end_of_a_completion_and_no_further(rng):
+  values = rng.integers(0, 9, (3, 37)).astype(np.float32)
+  goes_on = rng.random((3, 37)) < 0.7
+  expected = values.copy()
+  for t in range(35, -1, -1):
+    expected[:, t] += np.where(goes_on[:, t], expected[:, t + 1], 0)
+  goes_on[:, -1] = False
+  np.testing.assert_array_equal(losses._sum_to_end(values, goes_on), expected)
+
+
 def test_an_unknown_estimator_is_an_error():
   one = np.zeros(1)
   with pytest.raises(ValueError, match="none of"):
