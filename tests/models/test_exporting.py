@@ -172,7 +172,7 @@ def test_is_whole_or_absent(tmp_path, source, one_device, monkeypatch):
   with monkeypatch.context() as m:
     m.setattr(exporting, "_chunks", fail)
     for target in ("out", "new"):
-      with pytest.raises(OSError, match="no space left"):
+      with pytest.raises(UserError, match="no space left"):
         _export(tmp_path / target, source, zeros)
   assert _names(tmp_path) == ["out", "source"]
   after = load_file(tmp_path / "out" / _WEIGHTS)
