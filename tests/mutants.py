@@ -82,18 +82,26 @@ MUTANTS = [
     ("(np.asarray(lengths) - 1)", "(0 * np.asarray(lengths))"),
   ),
   *_mutants(
+    "learner/advantages.py",
+    "learner/test_advantages.py",
+    ("(np.asarray(lengths) - 1)", "np.asarray(lengths)"),
+  ),
+  *_mutants(
     "learner/losses.py",
     "learner/test_losses.py",
     ("return -jnp.sum", "return jnp.sum"),
     ("on & later_on, ", "on, "),
+    ("jnp.expm1(log_ratio) - log_ratio", "-log_ratio"),
   ),
   *_mutants(
     "learner/optimizer.py",
     "learner/test_optimizer.py",
-    ("0.1 * learning_rate", "0.0"),
     ("learning_rate / max(warmup_steps, 1)", "learning_rate"),
     ("learning_rate / max(warmup_steps, 1)", "0.0"),
+    ("0.1 * learning_rate", "0.0"),
     ("max(warmup_steps - 1, 0)", "warmup_steps"),
+    ("weight_decay=weight_decay", "weight_decay=0.0"),
+    ("if not clip_norm:", "if True:"),
   ),
   *_mutants(
     "learner/sft.py",
@@ -110,6 +118,16 @@ MUTANTS = [
     ('row["fork"][here] = lane.fork', 'row["fork"][here] = n'),
   ),
   # -- prefixes
+  *_mutants(
+    "prefixes/cut.py",
+    "prefixes/test_cut.py",
+    ("min(length - 1, revealed_length(length, high))", "length - 1"),
+    ("max(1, math.ceil(low * length - _ROUNDING))", "1"),
+    ("if not holds:", "if True:"),
+    ("if place < kept", "if place != kept"),
+    ("free[t].remove(earlier)", "pass"),
+    ("fraction * length + _ROUNDING", "fraction * length"),
+  ),
   *_mutants(
     "prefixes/mixture.py",
     "prefixes/test_mixture.py",
@@ -169,6 +187,45 @@ MUTANTS = [
     ("    self._seconds = {}\n    return popped", "    return popped"),
     ("correct.all(1).mean()", "correct.any(1).mean()"),
     ("event == _COMPILE_EVENT", "True"),
+  ),
+  # -- what is left in the workdir
+  *_mutants(
+    "files.py",
+    "test_files.py test_artifacts.py",
+    (
+      "if self.sha256 not in (None, hashlib.sha256(data).hexdigest()):",
+      "if False:",
+    ),
+    ("if seal != digest_of(value):", "if False:"),
+    ("temporary = _temporary(path)\n  try:", "temporary = path\n  try:"),
+  ),
+  *_mutants(
+    "artifacts.py",
+    "test_artifacts.py test_workdirs.py",
+    ("if _limit(value) < _limit(record", "if False and _limit(record"),
+    ("_limit(value) > _limit(record", "_limit(value) < _limit(record"),
+    ("return value or math.inf", "return value"),
+    ("remove(*self._leftovers())", "pass"),
+    ("self._follows and bool(", "bool("),
+  ),
+  *_mutants(
+    "locking.py",
+    "test_locking.py",
+    ("if self.host != this.host:", "if False:"),
+    ("if not owner.is_gone(this):", "if False:"),
+    ("and _owner(path) == this", ""),
+    (
+      "return _started(self.pid) != self.started",
+      "return not _started(self.pid)",
+    ),
+  ),
+  *_mutants(
+    "checkpoints.py",
+    "test_checkpoints.py",
+    ("      self._move_aside()\n", ""),
+    ("    if here != there:", "    if False:"),
+    ("if is_last or isinstance(e, DamagedError):", "if True:"),
+    ("      if not saved:", "      if False:"),
   ),
   # -- evaluation and report
   *_mutants(
