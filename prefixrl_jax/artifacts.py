@@ -190,6 +190,8 @@ class Artifact:
     write_sealed(
       self.directory / "manifest.json",
       {
+        # Beside the record's own fields too, where people's scripts look.
+        **summary,
         **inputs,
         "files": {name: digest(self.directory / name) for name in files},
         "summary": summary,

@@ -43,6 +43,9 @@ def test_begins_and_finishes(folder):
   assert again.complete
   assert again.summary == {"count": 3}
   assert again.file("x.json").read_json() == [7]
+  manifest = files.read_json(folder / "manifest.json")
+  assert manifest["count"] == 3
+  assert manifest["depends"] == {"a.b": 1}
 
 
 @pytest.mark.parametrize("finished", [False, True])

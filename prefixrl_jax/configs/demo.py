@@ -57,7 +57,8 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
 
   c.rewards = sections.rewards()
 
-  # How the shipped base model was made; `--stage=pretrain` makes it again.
+  # How the shipped base model was made, but for its first step, whose rate was
+  # 0 then; with model.base='' `--stage=pretrain` makes another like it.
   c.pretrain = dict(
     seed=1,
     batch_size=48,
