@@ -52,11 +52,13 @@ class _NoTokenizer:
     del text
     return [0]
 
-  encode_prompt = encode_reply = encode
+  def encode_prompts(self, texts) -> Iterator[list[int]]:
+    return map(self.encode, texts)
 
-  def decode(self, ids) -> str:
-    del ids
-    return ""
+  encode_replies = encode_prompts
+
+  def decode(self, many) -> list[str]:
+    return [""] * len(many)
 
   def prompt_text(self, text: str) -> str:
     return text

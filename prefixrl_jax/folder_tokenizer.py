@@ -4,7 +4,7 @@ import functools
 import itertools
 import json
 import re
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import google.protobuf.message
@@ -15,6 +15,10 @@ from sentencepiece import sentencepiece_model_pb2
 
 from prefixrl_jax import chat_template, thoughts
 from prefixrl_jax.types import UserError
+
+# Characters that are encoded at a time: enough to occupy all cores, while what
+# the libraries keep of each token (100 bytes) stays small.
+_PORTION = 1 << 20
 
 
 class _FolderTokenizer:
@@ -79,25 +83,34 @@ class _FolderTokenizer:
 
   def encode(self, text: str) -> list[int]:
     """Returns the text's ids; no control token can come from it."""
-    return self._encode(text, True)
+    [ids] = self._encode_turns([[text]])
+    return ids
 
-  def encode_prompt(self, text: str) -> list[int]:
-    """Returns the chat template's prompt, open at the assistant's turn.
+  def encode_prompts(self, texts: Iterable[str]) -> Iterator[list[int]]:
+    """Yields the chat template's prompts, open at the assistant's turn.
 
     An assistant's turn that has begun is these ids and its own behind them.
     Control tokens are looked for in the template's words alone; the user's
     text is encoded together with the words around it, up to the control tokens
     on either side, as in training.
     """
+    opening = [] if self._template else self._opening()
+    for ids in self._encode_turns(map(self._prompt_parts, texts)):
+      yield [*opening, *ids]
+
+  def _prompt_parts(self, text: str) -> list[str]:
     if self._template is None:
-      return [*self._opening(), *self.encode(text)]
+      return [text]
     before, text, after = self._template.around(text)
     *parts, left = self._pattern.split(before)
     right, *rest = self._pattern.split(after)
-    return self._encode_parts([*parts, left + text + right, *rest])
+    return [*parts, left + text + right, *rest]
 
-  def encode_reply(self, text: str) -> list[int]:
-    """Returns the ids of an assistant's turn, thoughts marked by tokens."""
+  def encode_replies(self, texts: Iterable[str]) -> Iterator[list[int]]:
+    """Yields the ids of assistants' turns, thoughts marked by tokens."""
+    return self._encode_turns(map(self._reply_parts, texts))
+
+  def _reply_parts(self, text: str) -> list[str]:
     parts = [""]
     for i, part in enumerate(
       thoughts.respelled(text, self._marks, begun=self._thoughts_begun)
@@ -106,28 +119,42 @@ class _FolderTokenizer:
         parts += [part, ""]
       else:
         parts[-1] += part
-    return self._encode_parts(parts)
+    return parts
 
   @functools.cached_property
   def _thoughts_begun(self) -> bool:
     """Whether every prompt ends within thoughts."""
     return thoughts.split(self.prompt_text("x").rpartition("x")[2]).is_open
 
-  def _encode_parts(self, parts: Sequence[str]) -> list[int]:
-    """Encodes text and control tokens in turns."""
-    ids: list[int] = []
-    last = None
-    for part, control in itertools.zip_longest(parts[::2], parts[1::2]):
-      if last in self._bare_right:
-        part = part.lstrip()
-      if control in self._bare_left:
-        part = part.rstrip()
-      if part:
-        ids += self._encode(part, not ids)
-      if control:
-        ids.append(self._controls[control])
-      last = control
-    return ids
+  def _encode_turns(
+    self, all_parts: Iterable[Sequence[str]]
+  ) -> Iterator[list[int]]:
+    """Encodes lists of text and control tokens in turns, a portion at a time.
+
+    A portion's texts are shared out among the cores by the libraries.
+    """
+    for portion in _portions(all_parts):
+      turns = [self._without_swallowed(parts) for parts in portion]
+      first = [parts[0] for parts in turns if parts[0]]
+      later = [x for parts in turns for x in parts[2::2] if x]
+      of_first = iter(self._encode_texts(first, True))
+      of_later = iter(self._encode_texts(later, False))
+      for parts in turns:
+        ids = next(of_first) if parts[0] else []
+        for control, text in zip(parts[1::2], parts[2::2]):
+          ids.append(self._controls[control])
+          ids += next(of_later) if text else []
+        yield ids
+
+  def _without_swallowed(self, parts: Sequence[str]) -> list[str]:
+    """Leaves out the white space that control tokens swallow."""
+    kept = list(parts)
+    for i in range(1, len(kept), 2):
+      if kept[i] in self._bare_left:
+        kept[i - 1] = kept[i - 1].rstrip()
+      if kept[i] in self._bare_right:
+        kept[i + 1] = kept[i + 1].lstrip()
+    return kept
 
   def prompt_text(self, text: str) -> str:
     """Returns the chat template around a user's text."""
@@ -135,8 +162,8 @@ class _FolderTokenizer:
       text if self._template is None else "".join(self._template.around(text))
     )
 
-  def _encode(self, text: str, first: bool) -> list[int]:
-    """Encodes a part of a prompt, the first or a later one."""
+  def _encode_texts(self, texts: list[str], first: bool) -> list[list[int]]:
+    """Encodes texts that are the first of their turns, or later ones."""
     raise NotImplementedError
 
   def _opening(self) -> list[int]:
@@ -185,38 +212,52 @@ class JsonTokenizer(_FolderTokenizer):
       eos=None,
     )
 
-  def decode(self, ids: Sequence[int]) -> str:
-    """Returns the text of the ids; of special tokens only marks of thoughts."""
+  def decode(self, many: Sequence[Sequence[int]]) -> list[str]:
+    """Returns texts of ids; of special tokens only marks of thoughts."""
     hidden = self._hidden - self._mark_ids.keys()
-    if not hidden.isdisjoint(ids) or not self._all_known(ids):
-      ids = [i for i in ids if 0 <= i < self.vocab_size and i not in hidden]
-    return self._tokenizer.decode(ids, skip_special_tokens=False)
+    return self._tokenizer.decode_batch(
+      [
+        ids
+        if hidden.isdisjoint(ids) and self._all_known(ids)
+        else [i for i in ids if 0 <= i < self.vocab_size and i not in hidden]
+        for ids in many
+      ],
+      skip_special_tokens=False,
+    )
 
   def _all_known(self, ids: Sequence[int]) -> bool:
     return not ids or (min(ids) >= 0 and max(ids) < self.vocab_size)
 
-  def _encode(self, text: str, first: bool) -> list[int]:
-    encoded = (self._tokenizer if first else self._inner).encode(
-      text, add_special_tokens=False
+  def _encode_texts(self, texts: list[str], first: bool) -> list[list[int]]:
+    encoded = (self._tokenizer if first else self._inner).encode_batch(
+      texts, add_special_tokens=False
     )
-    # The model proper may have a control token among its words: such a word
-    # is cut behind its first character.
-    ids = encoded.ids
-    if self._forbidden.isdisjoint(ids):
-      return ids
+    return [
+      ids
+      if self._forbidden.isdisjoint(ids := one.ids)
+      else self._without_forbidden(text, one, first)
+      for text, one in zip(texts, encoded)
+    ]
+
+  def _without_forbidden(
+    self, text: str, encoded: tokenizers.Encoding, first: bool
+  ) -> list[int]:
+    """Encodes a text that the model proper takes for a control token.
+
+    It may have one among its words: such a word is cut behind its first
+    character.
+    """
+    if len(text) == 1:
+      return [i for i in encoded.ids if i not in self._forbidden]
     cuts = {
       min(start + 1, len(text) - 1)
-      for i, (start, _) in zip(ids, encoded.offsets)
+      for i, (start, _) in zip(encoded.ids, encoded.offsets)
       if i in self._forbidden
     }
-    if len(text) == 1:
-      return [i for i in ids if i not in self._forbidden]
     ends = sorted({0, *cuts, len(text)})
-    return [
-      i
-      for start, end in itertools.pairwise(ends)
-      for i in self._encode(text[start:end], first and start == 0)
-    ]
+    head, *tail = (text[i:j] for i, j in itertools.pairwise(ends))
+    ids = self._encode_texts([head], first) + self._encode_texts(tail, False)
+    return list(itertools.chain(*ids))
 
   def _opening(self) -> list[int]:
     encoded = self._tokenizer.encode("a", add_special_tokens=True)
@@ -277,29 +318,50 @@ class SentencePieceTokenizer(_FolderTokenizer):
       eos=eos if eos >= 0 else None,
     )
 
-  def decode(self, ids: Sequence[int]) -> str:
-    """Returns the text of the ids; of special tokens only marks of thoughts."""
-    parts: list[list[int]] = [[]]
-    marks = []
-    for i in ids:
-      if i in self._mark_ids:
-        marks.append(self._mark_ids[i])
-        parts.append([])
-      elif 0 <= i < self._size and i not in self._hidden:
-        parts[-1].append(int(i))
-    first, *rest = map(self._pieces.decode, parts)
-    return first + "".join(m + text for m, text in zip(marks, rest))
+  def decode(self, many: Sequence[Sequence[int]]) -> list[str]:
+    """Returns texts of ids; of special tokens only marks of thoughts."""
+    marks: list[list[str]] = []  # of each text
+    parts: list[list[int]] = []  # of all texts; one more than marks of each
+    for ids in many:
+      marks.append([])
+      parts.append([])
+      for i in ids:
+        if i in self._mark_ids:
+          marks[-1].append(self._mark_ids[i])
+          parts.append([])
+        elif 0 <= i < self._size and i not in self._hidden:
+          parts[-1].append(int(i))
+    texts = iter(self._pieces.decode(parts))
+    return [
+      next(texts) + "".join(mark + next(texts) for mark in own) for own in marks
+    ]
 
-  def _encode(self, text: str, first: bool) -> list[int]:
+  def _encode_texts(self, texts: list[str], first: bool) -> list[list[int]]:
     # A template's space behind a control token is the one that the model puts
     # before every text, as in the code that the models were trained with.
     if not first and self._adds_space:
-      text = text.removeprefix(" ")
-    return self._pieces.encode(text)
+      texts = [text.removeprefix(" ") for text in texts]
+    return self._pieces.encode(texts)
 
   def _opening(self) -> list[int]:
     bos = self._pieces.bos_id()
     return [bos] if bos >= 0 and self._opens else []
+
+
+def _portions(
+  all_parts: Iterable[Sequence[str]],
+) -> Iterator[list[Sequence[str]]]:
+  """Yields lists of together at least so many characters, but for the last."""
+  portion: list[Sequence[str]] = []
+  size = 0
+  for parts in all_parts:
+    portion.append(parts)
+    size += sum(map(len, parts))
+    if size >= _PORTION:
+      yield portion
+      portion, size = [], 0
+  if portion:
+    yield portion
 
 
 def any_of(words: Collection[str]) -> re.Pattern:

@@ -1,6 +1,6 @@
 """Text to token ids and back: one Protocol, three implementations."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Protocol
 
 from etils import epath
@@ -33,28 +33,32 @@ class Tokenizer(Protocol):
     """Returns the text's ids, no special token added."""
     ...
 
-  def encode_reply(self, text: str) -> list[int]:
-    """Returns the ids of an assistant's whole turn behind `encode_prompt`'s.
+  def encode_prompts(self, texts: Iterable[str]) -> Iterator[list[int]]:
+    """Yields the ids of problems, ready for the assistant's first token.
 
-    Thoughts are marked as the model itself marks them, and not begun again
-    where the prompt has begun them; nothing else is a control token.
+    Texts are taken, and encoded on all cores, a portion at a time.
     """
     ...
 
-  def decode(self, ids: Sequence[int]) -> str:
-    """Returns the text of the ids; unknown ones are left out.
+  def encode_replies(self, texts: Iterable[str]) -> Iterator[list[int]]:
+    """Yields the ids of assistants' whole turns behind `encode_prompts`'.
+
+    Thoughts are marked as the model itself marks them, and not begun again
+    where the prompt has begun them; nothing else is a control token. Texts are
+    taken as in `encode_prompts`.
+    """
+    ...
+
+  def decode(self, many: Sequence[Sequence[int]]) -> list[str]:
+    """Returns the texts of lists of ids; unknown ids are left out.
 
     The text of a completion that ends within a character does not give its
     ids back: ids are what is kept.
     """
     ...
 
-  def encode_prompt(self, text: str) -> list[int]:
-    """Returns the ids of a problem, ready for the assistant's first token."""
-    ...
-
   def prompt_text(self, text: str) -> str:
-    """Returns what `encode_prompt` encodes, the chat template's words too."""
+    """Returns what `encode_prompts` encodes, the chat template's words too."""
     ...
 
 
@@ -82,12 +86,18 @@ class SymbolTokenizer:
       raise UserError(f"{text!r} has {unknown!r}, which is no symbol.")
     return [self._ids[s] for s in self._pattern.findall(text)]
 
-  def decode(self, ids: Sequence[int]) -> str:
-    """Joins the symbols, the stop symbol included."""
-    return "".join(self._symbols[i] for i in ids if 0 <= i < self.vocab_size)
+  def encode_prompts(self, texts: Iterable[str]) -> Iterator[list[int]]:
+    """Yields each text's ids."""
+    return map(self.encode, texts)
 
-  encode_prompt = encode
-  encode_reply = encode
+  encode_replies = encode_prompts
+
+  def decode(self, many: Sequence[Sequence[int]]) -> list[str]:
+    """Joins the symbols, the stop symbol included."""
+    return [
+      "".join(self._symbols[i] for i in ids if 0 <= i < self.vocab_size)
+      for ids in many
+    ]
 
   def prompt_text(self, text: str) -> str:
     """Returns the text: there is no template."""

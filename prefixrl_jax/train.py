@@ -89,9 +89,10 @@ class Trainer:
     self.arm, self.seed = config.arms[arm], seed
     self.name = f"{arm} seed {seed}"
     self.problems = {p.id: p for p in (*data.train, *data.heldout)}
+    texts = (p.prompt for p in self.problems.values())
     self.prompts = {
-      p.id: np.array(session.tokenizer.encode_prompt(p.prompt), np.int32)
-      for p in self.problems.values()
+      i: np.array(ids, np.int32)
+      for i, ids in zip(self.problems, session.tokenizer.encode_prompts(texts))
     }
     self.mixture = Mixture(
       data.train,

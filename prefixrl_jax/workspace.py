@@ -3,6 +3,7 @@
 import contextlib
 import functools
 import importlib.resources
+import math
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
@@ -17,7 +18,8 @@ from prefixrl_jax.ledger import Ledger
 from prefixrl_jax.metrics import Progress
 from prefixrl_jax.models import importing
 from prefixrl_jax.problems import symbols
-from prefixrl_jax.problems.loading import Part, load_parts
+from prefixrl_jax.problems.loading import load_parts
+from prefixrl_jax.problems.streams import Counting, Part
 from prefixrl_jax.rewards import Verifier
 from prefixrl_jax.rewards.verifiers import make_verifier
 from prefixrl_jax.rows import find_files
@@ -330,8 +332,8 @@ class Workspace:
   def problems(self, seed: int) -> list[Problem]:
     """Returns all problems of a data seed; their prompts fit."""
     parts = self.problem_parts(seed)
+    self._check_prompts(parts)
     problems = [p for part in parts for p in part.problems]
-    self._check_prompts(problems)
     for part in parts:
       if left_out := part.dropped + part.skipped:
         counts = ", ".join(f"{n} {why}" for why, n in left_out.items())
@@ -345,9 +347,11 @@ class Workspace:
   def problem_parts(self, seed: int) -> list[Part]:
     """Returns a data seed's problems, with what was left out."""
     c = self.config.problems
-    # Those with an alphabet of their own have prompts of one length.
     drops = c.get("too_long") == "drop"
-    fits = self._fits if drops else lambda prompt: True
+    counting = Counting(
+      lambda prompts: [*map(len, self.tokenizer.encode_prompts(prompts))],
+      self.config.rollouts.max_prompt_length if drops else math.inf,
+    )
     with contextlib.ExitStack() as stack:
       # Where there are few, nobody has to wait.
       bar = functools.cache(
@@ -358,24 +362,21 @@ class Workspace:
       return load_parts(
         c,
         seed=seed,
-        fits=fits,
+        counting=counting,
         on_progress=lambda share, found: bar().update(
           share, found=f"{found:,}"
         ),
       )
 
-  def _fits(self, prompt: str) -> bool:
+  def _check_prompts(self, parts: Sequence[Part]) -> None:
     limit = self.config.rollouts.max_prompt_length
-    return len(self.tokenizer.encode_prompt(prompt)) <= limit
-
-  def _check_prompts(self, problems: Sequence[Problem]) -> None:
-    limit = self.config.rollouts.max_prompt_length
-    too_long = [p.id for p in problems if not self._fits(p.prompt)]
+    too_long = [i for part in parts for i in part.longer_than(limit)]
     if too_long:
+      count = sum(len(part.problems) for part in parts)
       may_drop = "too_long" in self.config.problems
       remedy = " Or --config.problems.too_long=drop." if may_drop else ""
       raise UserError(
-        f"{len(too_long)} of {len(problems)} prompts are longer than"
+        f"{len(too_long)} of {count} prompts are longer than"
         f" config.rollouts.max_prompt_length = {limit} tokens:"
         f" {', '.join(too_long[:8])}{' …' if len(too_long) > 8 else ''}."
         + remedy

@@ -322,8 +322,8 @@ def test_prompts_that_do_not_fit_are_left_out_if_asked_for(
   def load(too_long):
     config.problems.too_long = too_long
     run = Pipeline(config, epath.Path(tmp_path / "run"))
-    encode = lambda prompt: prompt.split()
-    run.tokenizer = types.SimpleNamespace(encode_prompt=encode)
+    encode = lambda prompts: map(str.split, prompts)
+    run.tokenizer = types.SimpleNamespace(encode_prompts=encode)
     return [p.prompt for p in run.problems(0)]
 
   assert load("drop") == ["a", "d"]

@@ -244,8 +244,8 @@ def own(tmp_path, monkeypatch):
   (folder / "README.md").write_text("read me")
 
   class Characters:
-    def encode_prompt(self, prompt):
-      return list(prompt)
+    def encode_prompts(self, prompts):
+      return map(list, prompts)
 
   monkeypatch.setattr(
     "prefixrl_jax.workspace.open_tokenizer", lambda *_: Characters()

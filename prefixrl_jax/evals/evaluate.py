@@ -53,8 +53,8 @@ def evaluate(
     A result per prefix, and the first sample behind each.
   """
   prompts = [
-    np.array(session.tokenizer.encode_prompt(p.prompt), np.int32)
-    for p in problems
+    np.array(ids, np.int32)
+    for ids in session.tokenizer.encode_prompts(p.prompt for p in problems)
   ]
   requests = [
     Request(np.concatenate([prompt, prefix]), num_samples, stamp, p.index)

@@ -2,7 +2,7 @@
 
 import functools
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 import ml_collections
 
@@ -10,7 +10,9 @@ from prefixrl_jax.problems import symbols
 from prefixrl_jax.problems.sources import Source
 from prefixrl_jax.problems.streams import (
   EVALUATED,
+  UNCOUNTED,
   Choice,
+  Counting,
   OnProgress,
   Part,
   Stream,
@@ -34,7 +36,7 @@ def load_parts(
   config: ml_collections.ConfigDict,
   *,
   seed: int,
-  fits: Callable[[str], bool] = lambda prompt: True,
+  counting: Counting = UNCOUNTED,
   on_progress: OnProgress = lambda share, problems: None,
 ) -> list[Part]:
   """Returns the pool in parts, with an account of what was left out.
@@ -48,7 +50,7 @@ def load_parts(
     config: section `problems`; `task` is one of `symbols`, a row of SOURCES, or
       "jsonl" or "tfds" for rows whose fields the config names.
     seed: of the draw, where problems are drawn.
-    fits: says whether a prompt is short enough; others are left out.
+    counting: how prompts are counted, and how long they may be.
     on_progress: called with (share of the source read, problems found in it)
       now and then.
 
@@ -56,7 +58,10 @@ def load_parts(
     UserError: names what is missing, and what to do about it.
   """
   if config.task in symbols.TASKS:
-    return _drawn(config, seed)
+    parts = _drawn(config, seed)
+    for part in parts:
+      part.lengths = counting.lengths([p.prompt for p in part.problems])
+    return parts
   source = find_source(config, config.task)
   if source.eval_only and config.num_train:
     raise UserError(
@@ -79,7 +84,7 @@ def load_parts(
       config.num_heldout,
       known,
       index=_APART,
-      fits=fits,
+      counting=counting,
       on_progress=on_progress,
     )
     known = dict.fromkeys(known, EVALUATED)
@@ -87,7 +92,9 @@ def load_parts(
   rest = 0 if apart else config.num_heldout
   wanted = config.num_train + rest
   stream = Stream(config, chosen, seed, wanted=wanted, start=config.start)
-  take = functools.partial(stream.take, fits=fits, on_progress=on_progress)
+  take = functools.partial(
+    stream.take, counting=counting, on_progress=on_progress
+  )
   train = take("train", config.num_train, known)
   if not apart:
     heldout = take("heldout", config.num_heldout, known)

@@ -54,6 +54,7 @@ def show_parts(
   seed: int,
   max_prompt_length: int,
   unreadable: Sequence[Problem],
+  num_judged: int,
 ) -> None:
   """Prints a table of the parts, some problems, and what is wrong with any.
 
@@ -64,6 +65,7 @@ def show_parts(
     seed: of the data.
     max_prompt_length: tokens; longer prompts are pointed out.
     unreadable: problems whose own answer their verifier does not take.
+    num_judged: problems that were looked at for it.
   """
   table = Table(box=box.SIMPLE_HEAD)
   table.add_column(f"problems, seed {seed}")
@@ -72,10 +74,7 @@ def show_parts(
   with_tests = any("tests" in p.metadata for x in parts for p in x.problems)
   for part in parts:
     table.add_column(part.split, overflow="fold")
-    lengths = {
-      p.id: len(tokenizer.encode_prompt(p.prompt)) for p in part.problems
-    }
-    too_long += [i for i, n in lengths.items() if n > max_prompt_length]
+    too_long += part.longer_than(max_prompt_length)
     types = Counter(map(answer_type, part.problems))
     for name, value in {
       "task": part.task,
@@ -83,7 +82,7 @@ def show_parts(
       "license": part.license or "not stated",
       "problems": str(len(part.problems)),
       "answers": _listed(types),
-      "prompt tokens, least / median / most": _spread(list(lengths.values())),
+      "prompt tokens, least / median / most": _spread(part.lengths),
       "left out": _listed(part.dropped),
       "rows that are no problem": _listed(part.skipped),
       **_shown(part.problems, with_tests),
@@ -106,6 +105,10 @@ def show_parts(
       f"{len(too_long)} prompts are longer than"
       f" config.rollouts.max_prompt_length = {max_prompt_length} tokens: "
       + _some(too_long)
+    )
+  if num_judged < len(problems):
+    console.print(
+      f"answers were tried on {num_judged:,} of {len(problems):,} problems"
     )
   if unreadable:
     console.print(

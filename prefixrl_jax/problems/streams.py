@@ -3,9 +3,11 @@
 import dataclasses
 import functools
 import itertools
+import math
 import re
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import ml_collections
 
@@ -33,8 +35,25 @@ _NO_SUCH_ROW = (
 )
 # Rows between two reports of progress.
 _REPORTED = 1000
+# Prompts that are tokenised together.
+_AT_A_TIME = 4096
 # Takes the share of the source that was read, and the problems found in it.
 OnProgress = Callable[[float, int], None]
+
+
+class Counting(NamedTuple):
+  """How prompts are counted, and how long they may be.
+
+  Attributes:
+    lengths: prompts -> how many tokens each has.
+    limit: tokens; longer prompts are left out.
+  """
+
+  lengths: Callable[[list[str]], list[int]]
+  limit: float
+
+
+UNCOUNTED = Counting(lambda prompts: [0] * len(prompts), math.inf)
 
 
 @dataclasses.dataclass
@@ -49,6 +68,7 @@ class Part:
     skipped: a reader's reason why a row is no problem -> rows.
     first: REPEATED ... or a reason -> place of the first such row.
     num_rows: that were read.
+    lengths: tokens of each problem's prompt.
   """
 
   task: str
@@ -60,6 +80,11 @@ class Part:
   skipped: Counter[str] = dataclasses.field(default_factory=Counter)
   first: dict[str, str] = dataclasses.field(default_factory=dict)
   num_rows: int = 0
+  lengths: list[int] = dataclasses.field(default_factory=list)
+
+  def longer_than(self, limit: int) -> list[str]:
+    """Returns the ids of problems whose prompts have more tokens."""
+    return [p.id for p, n in zip(self.problems, self.lengths) if n > limit]
 
   def leave_out(self, counts: Counter[str], why: str, row: Row) -> None:
     """Counts a row under `dropped` or `skipped`."""
@@ -212,7 +237,7 @@ class Stream:
     known: dict[bytes, str],
     *,
     index: int = 0,
-    fits: Callable[[str], bool] = lambda prompt: True,
+    counting: Counting = UNCOUNTED,
     on_progress: OnProgress = lambda share, problems: None,
   ) -> Part:
     """Returns the next problems, as many as there are up to `count`.
@@ -222,7 +247,7 @@ class Stream:
       count: problems at most.
       known: fingerprint -> why such a problem is dropped; is added to.
       index: is added to the problems' own.
-      fits, on_progress: see `load_parts`.
+      counting, on_progress: see `load_parts`.
 
     Raises:
       UserError: the rows have not the fields they should have, or no row is a
@@ -230,41 +255,25 @@ class Stream:
     """
     task = self._chosen.task
     part = Part(task, self._origin.name, self._source.license, split)
-    while len(part.problems) < count:
-      row = next(self._rows, None)
-      if row is None:
+    found = self._problems(part, split, index, on_progress)
+    while wanted := count - len(part.problems):
+      # Never more than are wanted: what is behind them is for another split.
+      some = list(itertools.islice(found, min(wanted, _AT_A_TIME)))
+      if not some:
         break
-      part.num_rows += 1
-      if part.num_rows % _REPORTED == 0:
-        on_progress(row.share, len(part.problems))
-      get = Getter(self._source.columns, row.fields)
-      if not self._fields:
-        self._check_schema(row, get)
-      if row.number < self._start:
-        continue
-      if row.flaw:
-        part.leave_out(part.skipped, row.flaw, row)
-        continue
-      try:
-        if not self._wanted(get):
-          part.leave_out(part.dropped, OTHER, row)
-          continue
-        problem = self._make(row, get, split, index)
-      except Skip as e:
-        part.leave_out(part.skipped, str(e), row)
-        continue
-      mark = fingerprint(problem_text(problem, self._instruction))
-      if mark in known:
-        part.leave_out(part.dropped, known[mark], row)
-        continue
-      if not fits(problem.prompt):
-        part.leave_out(part.dropped, TOO_LONG, row)
-        continue
-      if self._shows_all_tests(problem):
-        part.leave_out(part.dropped, SHOWN, row)
-        continue
-      known[mark] = REPEATED
-      part.problems.append(problem)
+      lengths = counting.lengths([problem.prompt for _, problem in some])
+      for (row, problem), length in zip(some, lengths, strict=True):
+        mark = fingerprint(problem_text(problem, self._instruction))
+        if mark in known:
+          part.leave_out(part.dropped, known[mark], row)
+        elif length > counting.limit:
+          part.leave_out(part.dropped, TOO_LONG, row)
+        elif self._shows_all_tests(problem):
+          part.leave_out(part.dropped, SHOWN, row)
+        else:
+          known[mark] = REPEATED
+          part.problems.append(problem)
+          part.lengths.append(length)
     if count and not part.problems and part.skipped:
       named = (
         " config.problems.problem_field and answer_field say which of them are"
@@ -278,6 +287,30 @@ class Stream:
         f" The first has the fields {', '.join(self._fields)}.{named}"
       )
     return part
+
+  def _problems(
+    self, part: Part, split: str, index: int, on_progress: OnProgress
+  ) -> Iterator[tuple[Row, Problem]]:
+    """Yields the rows that are problems; counts the others."""
+    for row in self._rows:
+      part.num_rows += 1
+      if part.num_rows % _REPORTED == 0:
+        on_progress(row.share, len(part.problems))
+      get = Getter(self._source.columns, row.fields)
+      if not self._fields:
+        self._check_schema(row, get)
+      if row.number < self._start:
+        continue
+      if row.flaw:
+        part.leave_out(part.skipped, row.flaw, row)
+        continue
+      try:
+        if self._wanted(get):
+          yield row, self._make(row, get, split, index)
+        else:
+          part.leave_out(part.dropped, OTHER, row)
+      except Skip as e:
+        part.leave_out(part.skipped, str(e), row)
 
   def _shows_all_tests(self, problem: Problem) -> bool:
     if self._config.shown_tests == "keep" or "tests" not in problem.metadata:

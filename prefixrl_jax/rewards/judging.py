@@ -20,7 +20,7 @@ def judge(
   """Judges prefix + completion as an answer to the original problem.
 
   A completion that ran into the length limit has not given its final answer
-  and is wrong, whatever it says on the way. What could not be judged is logged.
+  and is wrong, whatever it says on the way.
 
   Args:
     verifier: of the task.
@@ -28,15 +28,26 @@ def judge(
     problems, prefixes, completions: aligned; prefixes are int [length].
   """
   whole = [i for i, c in enumerate(completions) if not c.truncated]
-  texts = [
-    tokenizer.decode([*prefixes[i].tolist(), *completions[i].tokens.tolist()])
-    for i in whole
-  ]
+  texts = tokenizer.decode(
+    [[*prefixes[i].tolist(), *completions[i].tokens.tolist()] for i in whole]
+  )
   verdicts = [Verdict(0.0)] * len(completions)
-  for i, verdict in zip(
-    whole, verifier.judge([problems[i] for i in whole], texts)
-  ):
+  judged = judge_texts(verifier, [problems[i] for i in whole], texts)
+  for i, verdict in zip(whole, judged):
     verdicts[i] = verdict
+  return verdicts
+
+
+def judge_texts(
+  verifier: Verifier, problems: Sequence[Problem], texts: Sequence[str]
+) -> list[Verdict]:
+  """Judges answers; what could not be judged is logged.
+
+  Args:
+    verifier: of the task.
+    problems, texts: aligned.
+  """
+  verdicts = verifier.judge(problems, texts)
   late, dead = sum(v.timed_out for v in verdicts), sum(v.died for v in verdicts)
   if late or dead:
     logging.warning(

@@ -93,14 +93,16 @@ def _evaluate(work: Workspace, params, data: TrainData, seed: int):
 
 
 def _readable(work: Workspace, sample: Sample, arm: str, seed: int) -> dict:
-  decode = lambda tokens: work.session.tokenizer.decode(tokens.tolist())
+  prefix, completion = work.session.tokenizer.decode(
+    [sample.prefix.tolist(), sample.completion.tokens.tolist()]
+  )
   return {
     "arm": arm,
     "seed": seed,
     "problem_id": sample.problem.id,
     "prompt": sample.problem.prompt,
-    "prefix": decode(sample.prefix),
-    "completion": decode(sample.completion.tokens),
+    "prefix": prefix,
+    "completion": completion,
     "reward": sample.reward,
     "fraction": sample.fraction,
   }

@@ -1,9 +1,13 @@
 """What would be trained on, shown."""
 
+from prefixrl_jax import metrics
 from prefixrl_jax.problems.showing import show_parts
 from prefixrl_jax.rewards.verifiers import unreadable
 from prefixrl_jax.session import verifier_name
 from prefixrl_jax.workspace import Workspace
+
+# Problems whose answers are tried, so that a big file is shown soon.
+_JUDGED = 5000
 
 
 def run(work: Workspace) -> None:
@@ -11,13 +15,16 @@ def run(work: Workspace) -> None:
   c = work.config
   for seed in work.data_seeds:
     parts = work.problem_parts(seed)
+    problems = [p for part in parts for p in part.problems]
+    sample = problems[:: -(-len(problems) // _JUDGED) or 1]
+    with metrics.busy(f"trying the answers of {len(sample):,} problems …"):
+      bad = unreadable(verifier_name(c), c.rewards, sample)
     show_parts(
       work.console,
       parts,
       work.tokenizer,
       seed=seed,
       max_prompt_length=c.rollouts.max_prompt_length,
-      unreadable=unreadable(
-        verifier_name(c), c.rewards, [p for x in parts for p in x.problems]
-      ),
+      unreadable=bad,
+      num_judged=len(sample),
     )

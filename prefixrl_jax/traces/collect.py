@@ -50,7 +50,8 @@ def collect(
     The traces, in the order of the problems.
   """
   prompts = [
-    np.array(tokenizer.encode_prompt(p.prompt), np.int32) for p in problems
+    np.array(ids, np.int32)
+    for ids in tokenizer.encode_prompts(p.prompt for p in problems)
   ]
   found: list[dict[int, Completion]] = [{} for _ in problems]
   block_of_problem: list[list[int]] = [[] for _ in problems]
@@ -95,17 +96,22 @@ def collect(
     judged += len(finished)
     on_progress(sum(map(is_solved, range(len(problems)))), judged)
 
+  kept = [
+    (i, attempt, found[i][attempt].tokens)
+    for i in range(len(problems))
+    for attempt in sorted(found[i])[:traces_per_problem]
+  ]
+  texts = tokenizer.decode([tokens.tolist() for _, _, tokens in kept])
   return [
     Trace(
-      problem_id=problem.id,
-      tokens=found[i][attempt].tokens,
-      text=tokenizer.decode(found[i][attempt].tokens.tolist()),
+      problem_id=problems[i].id,
+      tokens=tokens,
+      text=text,
       reward=1.0,
       policy=policy,
       attempt=attempt,
       seed=seed,
       prompt_length=len(prompts[i]),
     )
-    for i, problem in enumerate(problems)
-    for attempt in sorted(found[i])[:traces_per_problem]
+    for (i, attempt, tokens), text in zip(kept, texts)
   ]

@@ -6,6 +6,7 @@ which a trace is dropped.
 """
 
 import dataclasses
+import functools
 import hashlib
 from collections import Counter
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -15,10 +16,10 @@ import numpy as np
 
 from prefixrl_jax.problems.texts import normalise
 from prefixrl_jax.rewards import Verdict, Verifier
-from prefixrl_jax.rewards.judging import judge
+from prefixrl_jax.rewards.judging import judge_texts
 from prefixrl_jax.tokenizer import Tokenizer
 from prefixrl_jax.traces.foreign import ForeignTrace
-from prefixrl_jax.types import Completion, Problem, Trace, UserError
+from prefixrl_jax.types import Problem, Trace, UserError
 
 KEPT = "kept"
 DROPPED = (
@@ -34,7 +35,8 @@ DROPPED = (
   "wrong",
 )
 AGREEMENT = ("both right", "both wrong", "only ours right", "only theirs right")
-_NOTHING = np.zeros(0, np.int32)
+# A batch of longer traces has fewer of them.
+_MOST_CHARACTERS = 1 << 20
 
 
 @dataclasses.dataclass
@@ -61,8 +63,9 @@ class _Matched:
   foreign: ForeignTrace
   problem: Problem
   attempt: int
-  tokens: np.ndarray
   reason: str  # to drop it; empty: none yet
+  tokens: Sequence[int] = ()
+  text: str = ""  # of the tokens
   verdict: Verdict | None = None
 
 
@@ -96,13 +99,17 @@ def import_traces(
     traces_per_problem: kept at most, first come, first served.
     on_progress: called with (share read, counts) now and then.
     origin: what the policy's name begins with, before the writer's.
-    batch_size: traces judged together, and rows between two calls.
+    batch_size: traces tokenised and judged together at most, and rows between
+      two calls.
   """
+  # The traces of a problem mostly stand together.
+  normal = functools.lru_cache(maxsize=64)(normalise)
   known: dict[str, Problem] = {}
   for p in problems:
-    known.setdefault(p.id if by_id else normalise(text_of(p)), p)
+    known.setdefault(p.id if by_id else normal(text_of(p)), p)
   attempts = {p.id: 0 for p in problems}
   num_kept = {p.id: 0 for p in problems}
+  prompt_lengths: dict[str, int] = {}
   seen: set[tuple[str, bytes]] = set()
   made = Imported(
     [],
@@ -113,13 +120,13 @@ def import_traces(
   is_full = lambda problem: num_kept[problem.id] >= traces_per_problem
 
   def match(foreign: ForeignTrace) -> _Matched | None:
-    key = foreign.problem_id if by_id else normalise(foreign.problem)
+    key = foreign.problem_id if by_id else normal(foreign.problem)
     problem = known.get(key) if key else None
     if problem is None:
       return None
     attempt = attempts[problem.id]
     attempts[problem.id] += 1
-    reason, tokens = "", _NOTHING
+    reason = ""
     identity = (problem.id, hashlib.sha256(foreign.text.encode()).digest())
     if foreign.flaw:
       reason = foreign.flaw
@@ -131,16 +138,18 @@ def import_traces(
       reason = "duplicate"
     elif not is_full(problem):
       seen.add(identity)
-      reason, tokens = _encode(foreign.text, tokenizer, max_completion_length)
-    return _Matched(foreign, problem, attempt, tokens, reason)
+    return _Matched(foreign, problem, attempt, reason)
 
   def settle(batch: Sequence[_Matched]) -> None:
-    """Judges a batch; then decides in the order of the file."""
-    _judge(
-      [m for m in batch if not m.reason and not is_full(m.problem)],
-      verifier,
-      tokenizer,
-    )
+    """Tokenises and judges a batch; then decides in the order of the file."""
+    asked = [m for m in batch if not m.reason and not is_full(m.problem)]
+    _tokenise(asked, tokenizer, max_completion_length)
+    asked = [m for m in asked if not m.reason]
+    _judge(asked, verifier, tokenizer)
+    right = [m.problem for m in asked if m.verdict and m.verdict.reward == 1]
+    prompts = {p.id: p.prompt for p in right if p.id not in prompt_lengths}
+    lengths = map(len, tokenizer.encode_prompts(prompts.values()))
+    prompt_lengths.update(zip(prompts, lengths))
     for m in batch:
       # A trace of the same batch may have been the last that was wanted.
       if is_full(m.problem):
@@ -150,7 +159,8 @@ def import_traces(
         _compare(m, m.verdict.reward == 1, made)
         if m.verdict.reward == 1:
           num_kept[m.problem.id] += 1
-          made.traces.append(_trace(m, tokenizer, origin))
+          length = prompt_lengths[m.problem.id]
+          made.traces.append(_trace(m, length, origin))
           m.reason = KEPT
         elif m.verdict.timed_out or m.verdict.died:
           m.reason = "timed out"
@@ -160,6 +170,7 @@ def import_traces(
       made.counts[m.reason] += 1
 
   waiting: list[_Matched] = []
+  size = 0
   for number, (share, some) in enumerate(rows):
     for foreign in some:
       matched = match(foreign)
@@ -167,9 +178,10 @@ def import_traces(
         made.counts[foreign.flaw or "no such problem"] += 1
         continue
       waiting.append(matched)
-      if len(waiting) == batch_size:
+      size += len(foreign.text)
+      if len(waiting) == batch_size or size >= _MOST_CHARACTERS:
         settle(waiting)
-        waiting = []
+        waiting, size = [], 0
     if number % batch_size == 0:
       on_progress(share, made.counts)
   settle(waiting)
@@ -177,35 +189,40 @@ def import_traces(
   return made
 
 
+def _tokenise(
+  batch: Sequence[_Matched], tokenizer: Tokenizer, max_length: int
+) -> None:
+  """Gives each its tokens with the stop token, or the reason to drop it."""
+  stops = tokenizer.stop_tokens
+  for m, ids in zip(batch, _encode([m.foreign.text for m in batch], tokenizer)):
+    if ids is None:
+      m.reason = "not in the vocabulary"
+      continue
+    m.tokens = ids if ids and ids[-1] in stops else [*ids, stops[0]]
+    if len(m.tokens) > max_length:
+      m.reason = "too long"
+
+
 def _encode(
-  text: str, tokenizer: Tokenizer, max_length: int
-) -> tuple[str, np.ndarray]:
-  """Returns the reason to drop a text, if any, and its tokens with the stop."""
+  texts: Sequence[str], tokenizer: Tokenizer
+) -> list[list[int] | None]:
+  """Returns the texts' ids, None for one that has a character too many."""
   try:
-    ids = tokenizer.encode_reply(text)
+    return list(tokenizer.encode_replies(texts))
   except UserError:  # an alphabet of symbols does not have every character
-    return "not in the vocabulary", _NOTHING
-  if not ids or ids[-1] not in tokenizer.stop_tokens:
-    ids = [*ids, tokenizer.stop_tokens[0]]
-  return "too long" if len(ids) > max_length else "", np.array(ids, np.int32)
+    if len(texts) == 1:
+      return [None]
+    return [ids for text in texts for ids in _encode([text], tokenizer)]
 
 
 def _judge(
   batch: Sequence[_Matched], verifier: Verifier, tokenizer: Tokenizer
 ) -> None:
   """Judges what the tokens say, as with traces of our own."""
-  verdicts = judge(
-    verifier,
-    tokenizer,
-    [m.problem for m in batch],
-    [_NOTHING] * len(batch),
-    [
-      Completion(m.tokens, np.zeros(len(m.tokens), np.float32), False)
-      for m in batch
-    ],
-  )
-  for m, verdict in zip(batch, verdicts):
-    m.verdict = verdict
+  texts = tokenizer.decode([m.tokens for m in batch])
+  verdicts = judge_texts(verifier, [m.problem for m in batch], texts)
+  for m, text, verdict in zip(batch, texts, verdicts):
+    m.text, m.verdict = text, verdict
 
 
 def _compare(m: _Matched, right: bool, made: Imported) -> None:
@@ -229,14 +246,14 @@ def _compare(m: _Matched, right: bool, made: Imported) -> None:
   )
 
 
-def _trace(m: _Matched, tokenizer: Tokenizer, origin: str) -> Trace:
+def _trace(m: _Matched, prompt_length: int, origin: str) -> Trace:
   return Trace(
     problem_id=m.problem.id,
-    tokens=m.tokens,
-    text=tokenizer.decode(m.tokens.tolist()),
+    tokens=np.array(m.tokens, np.int32),
+    text=m.text,
     reward=1.0,
     policy=origin + m.foreign.model,
     attempt=m.attempt,
     seed=0,  # nothing of ours was drawn
-    prompt_length=len(tokenizer.encode_prompt(m.problem.prompt)),
+    prompt_length=prompt_length,
   )

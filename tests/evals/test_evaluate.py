@@ -9,8 +9,9 @@ from prefixrl_jax.rewards.countdown import CountdownVerifier
 from prefixrl_jax.types import Completion, Problem, Trace
 
 _TOKENIZER = types.SimpleNamespace(
-  encode_prompt=lambda text: [ord(c) for c in text],
-  decode=lambda ids: "".join(map(chr, ids)),
+  encode=lambda text: [ord(c) for c in text],
+  encode_prompts=lambda texts: ([ord(c) for c in text] for text in texts),
+  decode=lambda many: ["".join(map(chr, ids)) for ids in many],
 )
 _SESSION = types.SimpleNamespace(
   verifier=CountdownVerifier(), tokenizer=_TOKENIZER
@@ -22,14 +23,14 @@ class _Rambler:
   """A policy that adds some words, whatever it is asked."""
 
   def sample(self, requests, **_):
-    self.asked = [_TOKENIZER.decode(r.trunk) for r in requests]
-    words = np.array(_TOKENIZER.encode_prompt(" and so on"), np.int32)
+    self.asked = _TOKENIZER.decode([r.trunk for r in requests])
+    words = np.array(_TOKENIZER.encode(" and so on"), np.int32)
     nothing = Completion(words, np.zeros(len(words), np.float32), False)
     return [[nothing] * r.num_completions for r in requests]
 
 
 def _trace(name, text):
-  tokens = np.array(_TOKENIZER.encode_prompt(text), np.int32)
+  tokens = np.array(_TOKENIZER.encode(text), np.int32)
   return Trace(name, tokens, text, 1.0, "made up", 0, 0, 1)
 
 

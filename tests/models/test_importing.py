@@ -586,15 +586,15 @@ def test_real_model_knows_the_capital_of_france(one_device):
     stop_tokens=tokenizer.stop_tokens,
   )
   sampler.load(params)
-  prompt = tokenizer.encode_prompt("What is the capital of France?")
+  [prompt] = tokenizer.encode_prompts(["What is the capital of France?"])
   [[completion]] = sampler.sample(
     [Request(np.array(prompt, np.int32), 1, 0, 0)],
     purpose="evaluation",
     seed=0,
   )
-  assert tokenizer.decode(completion.tokens.tolist()) == (
+  assert tokenizer.decode([completion.tokens.tolist()]) == [
     "The capital of France is Paris."
-  )
+  ]
 
   problems = pathlib.Path(__file__).parents[2] / (
     "../shared/data/gsm8k/test.jsonl"

@@ -9,7 +9,12 @@ from prefixrl_jax.problems.loading import (
   load_parts,
   load_problems,
 )
-from prefixrl_jax.problems.streams import SHOWN, TOO_LONG, problem_text
+from prefixrl_jax.problems.streams import (
+  SHOWN,
+  TOO_LONG,
+  Counting,
+  problem_text,
+)
 from prefixrl_jax.types import UserError
 
 
@@ -157,13 +162,15 @@ def test_programs_with_all_tests_in_the_statement_are_left_out(section, lines):
 def test_prompts_that_are_too_long_make_room_for_others(section, lines):
   file = lines("p.jsonl", *_rows("a", "a b c", "d", "e f g h", "i", "j"))
   config = section("jsonl", file=file, num_train=2, num_heldout=1)
-  fits = lambda prompt: len(prompt.split()) <= 3  # with " Go."
-  train, heldout = load_parts(config, seed=0, fits=fits)
+  words = lambda prompts: [len(prompt.split()) for prompt in prompts]
+  counting = Counting(words, 3)  # with " Go."
+  train, heldout = load_parts(config, seed=0, counting=counting)
+  assert (train.lengths, heldout.lengths) == ([2, 2], [2])
   assert (_texts(train), _texts(heldout)) == (["a", "d"], ["i"])
   assert (train.dropped, heldout.dropped) == ({TOO_LONG: 1}, {TOO_LONG: 1})
   config.num_heldout = 3
   with pytest.raises(UserError, match=r"there are 4\. Left out: 2 too long"):
-    load_parts(config, seed=0, fits=fits)
+    load_parts(config, seed=0, counting=counting)
 
 
 def test_levels_of_apps_are_words(section, lines):

@@ -15,9 +15,6 @@ _PROBLEM = Problem("a/0", "What is 1+1?", "2", "a", "train", 0)
 
 
 class _Words:
-  def encode_prompt(self, text):
-    return self.prompt_text(text).split()
-
   def prompt_text(self, text):
     return f"<user> {text} <assistant>"
 
@@ -55,8 +52,9 @@ def test_table_samples_and_what_is_wrong():
       [_PROBLEM, longer],
       Counter({"repeated": 3}),
       Counter({"no answer": 4}),
+      lengths=[5, 7],
     ),
-    Part("b", "b.jsonl", "", "heldout", [_PROBLEM] * 2),
+    Part("b", "b.jsonl", "", "heldout", [_PROBLEM] * 2, lengths=[5, 5]),
   ]
   console = Console(record=True, width=120, file=io.StringIO())
   show_parts(
@@ -66,6 +64,7 @@ def test_table_samples_and_what_is_wrong():
     seed=0,
     max_prompt_length=6,
     unreadable=[longer],
+    num_judged=3,
   )
   lines = [" ".join(x.split()) for x in console.export_text().splitlines()]
   for line in (
@@ -85,6 +84,7 @@ def test_table_samples_and_what_is_wrong():
   assert (
     "1 prompts are longer than config.rollouts.max_prompt_length = 6" in text
   )
+  assert "answers were tried on 3 of 4 problems" in text
   assert "answers that their own verifier does not take (1): a/1 (x)." in text
 
 
@@ -98,11 +98,18 @@ def test_tests_that_stand_in_the_statement_are_counted():
     dataclasses.replace(_PROBLEM, prompt=prompt, metadata=metadata)
     for prompt in ("Add: 3 4 -> 7", "Add: 3 4 -> 7, 8 -> 8")
   ]
-  parts = [Part("a", "a.jsonl", "", "train", ours)]
+  parts = [Part("a", "a.jsonl", "", "train", ours, lengths=[5, 8])]
   console = Console(record=True, width=120, file=io.StringIO())
   show_parts(
-    console, parts, _Words(), seed=0, max_prompt_length=60, unreadable=[]
+    console,
+    parts,
+    _Words(),
+    seed=0,
+    max_prompt_length=60,
+    unreadable=[],
+    num_judged=2,
   )
   text = " ".join(console.export_text().split())
+  assert "answers were tried" not in text  # all were
   wanted = "tests that stand in the statement 3 of 4; all of 1 problems"
   assert wanted in text

@@ -15,10 +15,11 @@ class _Tokenizer:
   def encode(self, text):
     return [int(x) for x in text.split()]
 
-  encode_prompt = encode
+  def encode_prompts(self, texts):
+    return map(self.encode, texts)
 
-  def decode(self, ids):
-    return " ".join(map(str, ids))
+  def decode(self, many):
+    return [" ".join(map(str, ids)) for ids in many]
 
 
 class _Contains:

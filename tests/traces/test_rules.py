@@ -19,10 +19,13 @@ class _Letters:
   def encode(self, text):
     return list(text.encode())
 
-  encode_prompt = encode_reply = encode
+  def encode_prompts(self, texts):
+    return map(self.encode, texts)
 
-  def decode(self, ids):
-    return bytes(i for i in ids if i).decode()
+  encode_replies = encode_prompts
+
+  def decode(self, many):
+    return [bytes(i for i in ids if i).decode() for ids in many]
 
 
 class _Boxed:

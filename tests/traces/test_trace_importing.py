@@ -40,10 +40,13 @@ class _Letters:
       raise UserError("padding is no text")
     return list(text.encode())
 
-  encode_prompt = encode_reply = encode
+  def encode_prompts(self, texts):
+    return map(self.encode, texts)
 
-  def decode(self, ids):
-    return bytes(i for i in ids if i).decode()
+  encode_replies = encode_prompts
+
+  def decode(self, many):
+    return [bytes(i for i in ids if i).decode() for ids in many]
 
 
 class _LastWord:
@@ -402,8 +405,8 @@ def test_problems_match_by_id():
 
 def test_a_stop_token_is_not_doubled():
   class _WithStop(_Letters):
-    def encode_reply(self, text):
-      return [*super().encode(text), 0]
+    def encode_replies(self, texts):
+      return ([*self.encode(text), 0] for text in texts)
 
   [trace] = _import([(1.0, [_foreign("2")])], tokenizer=_WithStop()).traces
   assert trace.tokens.tolist() == [*b"2", 0]
