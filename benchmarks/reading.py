@@ -2,10 +2,11 @@
 
   python -m benchmarks.reading --folder=MODEL
 
-It writes files of generated rows: problems of 280 characters, traces of 2,300,
-ten of each problem. `problems` is all of `load_parts`; `traces` is everything
-up to the verifier: read, matched, checked for copies, tokenised with MODEL's
-tokenizer or, without one, with none. Seconds are the processor's own.
+It writes files of generated rows: problems of 280 characters, traces of
+--words words, ten of each problem. `problems` is all of `load_parts`; `traces`
+is everything up to the verifier: read, matched, checked for copies, tokenised
+and decoded with MODEL's tokenizer or, without one, with none. Seconds are the
+processor's own, those of all cores together.
 """
 
 import itertools
@@ -32,6 +33,7 @@ from prefixrl_jax.traces.importing import import_traces
 
 _PROBLEMS = flags.DEFINE_integer("problems", 200_000, "Rows.", 1)
 _TRACES = flags.DEFINE_integer("traces", 20_000, "Rows.", 1)
+_WORDS_EACH = flags.DEFINE_integer("words", 190, "Of a trace.", 1)
 _FOLDER = flags.DEFINE_string("folder", "", "Of a model, for its tokenizer.")
 _JSON = flags.DEFINE_string("json", "", "File for the figures.")
 _EACH = 10  # traces of a problem
@@ -87,7 +89,7 @@ def _problems(rng: random.Random) -> Iterator[dict[str, Any]]:
 def _traces(rng: random.Random) -> Iterator[dict[str, Any]]:
   for row in _problems(random.Random(0)):
     for _ in range(_EACH):
-      thoughts = " ".join(rng.choices(_WORDS, k=400))
+      thoughts = " ".join(rng.choices(_WORDS, k=_WORDS_EACH.value))
       text = f"<think>\n{thoughts}\n</think>\n\n\\boxed{{{row['answer']}}}"
       yield {
         "problem": f"{row['problem']}\nAnswer in \\boxed{{}}.",
@@ -116,13 +118,15 @@ def _section(file: str, count: int):
   return section
 
 
-def _row(what: str, count: int, seconds: float) -> dict[str, Any]:
+def _row(what: str, count: int, size: int, seconds: float) -> dict[str, Any]:
   peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1e3
   return {
     "of": what,
     "rows": count,
     "s": round(seconds, 1),
-    "a second": round(count / seconds),
+    "a second and core": round(count / seconds),
+    "million characters": round(size / 1e6, 1),
+    "thousand characters a second and core": round(size / seconds / 1e3),
     "process's peak, MB": round(peak),
   }
 
@@ -135,7 +139,8 @@ def _read_problems(folder: pathlib.Path) -> dict[str, Any]:
   parts = load_parts(section, seed=0)
   seconds = time.process_time() - started
   assert len(parts[0].problems) == count
-  return _row("problems", count, seconds)
+  size = sum(len(p.prompt) for p in parts[0].problems)
+  return _row("problems", count, size, seconds)
 
 
 def _read_traces(folder: pathlib.Path) -> dict[str, Any]:
@@ -147,9 +152,20 @@ def _read_traces(folder: pathlib.Path) -> dict[str, Any]:
   tokenizer: Tokenizer = _NoTokenizer()
   if _FOLDER.value:
     tokenizer = load_tokenizer(epath.Path(_FOLDER.value))
+  size = 0
+
+  def counted():
+    nonlocal size
+    for share, traces in foreign:
+      size += sum(len(trace.text) for trace in traces)
+      yield share, traces
+
   started = time.process_time()
+  foreign = read_foreign(
+    [epath.Path(file)], model="", **dict.fromkeys(GUESSES, "")
+  )
   made = import_traces(
-    read_foreign([epath.Path(file)], model="", **dict.fromkeys(GUESSES, "")),
+    counted(),
     problems,
     text_of=lambda problem: problem_text(problem, section.instruction),
     by_id=False,
@@ -163,7 +179,7 @@ def _read_traces(folder: pathlib.Path) -> dict[str, Any]:
   seconds = time.process_time() - started
   assert made.counts["wrong"] == count
   what = f"traces, {_FOLDER.value or 'no tokenizer'}"
-  return _row(what, count, seconds)
+  return _row(what, count, size, seconds)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from prefixrl_jax.stages import (
   import_traces,
   report,
   screen,
+  show_problems,
 )
 from prefixrl_jax.types import EvalResult, UserError
 
@@ -329,6 +330,43 @@ def test_prompts_that_do_not_fit_are_left_out_if_asked_for(
   assert load("drop") == ["a", "d"]
   with pytest.raises(UserError, match=r"1 of 2 prompts .*too_long=drop"):
     load("error")
+
+
+def test_a_big_files_prompts_are_tokenised_once_and_some_answers_tried(
+  tmp_path, monkeypatch, capsys
+):
+  rows = [{"problem": f"{i} = x", "answer": str(i)} for i in range(10)]
+  rows[5]["answer"] = "}x{"
+  (tmp_path / "p.jsonl").write_text("\n".join(map(json.dumps, rows)))
+  config = math.get_config("task=jsonl,trial=true")
+  config.model.folder = str(tmp_path)
+  config.problems.update(
+    file=str(tmp_path / "p.jsonl"), num_train=10, num_heldout=0
+  )
+  asked = []
+
+  def encode(prompts):
+    asked.extend(prompts)
+    return map(str.split, prompts)
+
+  tried = []
+
+  def unreadable(name, rewards, problems):
+    tried.extend(p.index for p in problems)
+    return [p for p in problems if p.index == 5]
+
+  run = Pipeline(config, epath.Path(tmp_path / "run"))
+  run.tokenizer = types.SimpleNamespace(
+    encode_prompts=encode, prompt_text=lambda text: text
+  )
+  monkeypatch.setattr(show_problems, "unreadable", unreadable)
+  monkeypatch.setattr(show_problems, "_JUDGED", 3)
+  run.run(("problems",))
+  assert [p.prompt for p in run.problems(0)] == asked  # each once
+  assert tried == [0, 4, 8]
+  shown = capsys.readouterr().err
+  assert "answers were tried on 3 of 10 problems" in shown
+  assert "does not take" not in shown  # 5 was not tried
 
 
 def test_problems_are_shown_without_weights(tmp_path, monkeypatch, capsys):

@@ -13,6 +13,7 @@ from etils import epath
 from hypothesis import given
 from hypothesis import strategies as st
 
+from prefixrl_jax import folder_tokenizer
 from prefixrl_jax.tokenizer import (
   JsonTokenizer,
   SentencePieceTokenizer,
@@ -497,6 +498,47 @@ def test_a_prompt_that_begins_thoughts_is_gone_on_with(tmp_path):
   assert not _with_thoughts(
     tmp_path, special=False, opens=False
   )._thoughts_begun
+
+
+_MANY = [
+  "",
+  "one",
+  " two  spaces ",
+  "<think>\nmull</think>\n\nsay",
+  "<think></think>",
+  "w1 w2 漢😀 " * 40,
+  "<|im_end|><s>",
+  "never ended <think> w3",
+]
+
+
+@pytest.mark.parametrize("portion", [1, 60, 1 << 20])
+@pytest.mark.parametrize("kind", ["json", "sentencepiece"])
+def test_many_at_a_time_are_as_one_by_one(
+  kind, portion, pieces, tmp_path, monkeypatch
+):
+  if kind == "json":
+    t = _with_thoughts(tmp_path, special=False, opens=False)
+  else:
+    t = load_tokenizer(epath.Path(pieces))
+  alone = [_prompt(t, text) for text in _MANY]
+  replies = [_reply(t, text) for text in _MANY]
+  assert replies[5] == t.encode(_MANY[5]) != replies[3]
+  monkeypatch.setattr(folder_tokenizer, "_PORTION", portion)
+  assert list(t.encode_prompts(_MANY)) == alone
+  assert list(t.encode_replies(_MANY)) == replies
+  sequences = [*alone, [], [-1, 10**6], *replies]
+  assert t.decode(sequences) == [_text(t, ids) for ids in sequences]
+  assert t.decode([]) == []
+
+
+def test_texts_are_taken_a_portion_at_a_time(chat, monkeypatch):
+  monkeypatch.setattr(folder_tokenizer, "_PORTION", 10)
+  taken = []
+  texts = (taken.append(i) or "abcde" for i in range(100))
+  found = chat.encode_replies(texts)
+  assert next(found) == chat.encode("abcde")
+  assert len(taken) == 2
 
 
 def test_without_tokens_of_its_own_a_model_reads_marks_as_text(chat):

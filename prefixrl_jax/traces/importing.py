@@ -184,7 +184,8 @@ def import_traces(
         waiting, size = [], 0
     if number % batch_size == 0:
       on_progress(share, made.counts)
-  settle(waiting)
+  if waiting:
+    settle(waiting)
   on_progress(1.0, made.counts)
   return made
 

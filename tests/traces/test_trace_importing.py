@@ -14,6 +14,7 @@ from etils import epath
 from prefixrl_jax.rewards import Verdict
 from prefixrl_jax.rewards.math import MathVerifier, has_answer
 from prefixrl_jax.rows import find_files, read_rows
+from prefixrl_jax.traces import importing
 from prefixrl_jax.traces.foreign import (
   GUESSES,
   ForeignTrace,
@@ -392,6 +393,47 @@ def test_no_more_than_a_batch_waits():
   made = _import(rows(), verifier=verifier, batch_size=4)
   assert made.counts["wrong"] == 100
   assert max(verifier.asked) == 4
+
+
+def test_a_batch_of_long_traces_is_a_small_one(monkeypatch):
+  monkeypatch.setattr(importing, "_MOST_CHARACTERS", 30)
+  verifier = _LastWord()
+  stream = [(0.5, [_foreign(f"{i:08} so 3")]) for i in range(10, 17)]
+  made = _import(stream, verifier=verifier)
+  assert verifier.asked == [3, 3, 1]  # of 13 characters each
+  assert made.counts["wrong"] == 7
+
+
+def test_a_batch_is_tokenised_at_once_and_a_prompt_once():
+  class _Counting(_Letters):
+    replies, prompts, decoded = [], [], []
+
+    def encode_replies(self, texts):
+      self.replies.append(list(texts))
+      return super().encode_replies(texts)
+
+    def encode_prompts(self, texts):
+      texts = list(texts)
+      self.prompts += texts
+      return super().encode_prompts(texts)
+
+    def decode(self, many):
+      self.decoded.append(len(many))
+      return super().decode(many)
+
+  tokenizer = _Counting()
+  texts = ["I say 2", "it is 2", "so 3", "or 2"]
+  made = _import(
+    [(0.5, [_foreign(t)]) for t in texts],
+    tokenizer=tokenizer,
+    batch_size=2,
+    traces_per_problem=3,
+  )
+  assert tokenizer.replies == [texts[:2], texts[2:]]
+  assert tokenizer.decoded == [2, 2]
+  assert tokenizer.prompts == [_PROBLEMS[0].prompt]
+  length = len(_PROBLEMS[0].prompt)
+  assert [t.prompt_length for t in made.traces] == [length] * 3
 
 
 def test_problems_match_by_id():
