@@ -17,7 +17,7 @@ _TOKEN = re.compile(
   re.DOTALL,
 )
 _BOX = re.compile(r"\\{1,2}(?:boxed|fbox)(?![a-zA-Z])")
-_TAG = re.compile(r"<(/?)answer>", re.IGNORECASE)
+_TAG = re.compile(r"<\s*(/?)\s*answer\s*>", re.IGNORECASE)
 # A box to be filled in, as questions have them.
 _BLANK = re.compile(
   r"(?:\\[hv]?phantom\s*\{[^{}]*\}|\\q?quad|\\l?dots|\\[,;: ]|[\s_?.…])*"
@@ -36,13 +36,36 @@ _DISPLAY = re.compile(r"\$\$[^$]*\$\$|\\\[.*?\\\]", re.DOTALL)
 _LONGEST_SENTENCE = 2000
 # Words that deny what a sentence says.
 DENIAL = re.compile(
-  r"\b(?:not|no|nor|neither|never|none|cannot|can't|without|unlike|except"
+  r"\b(?:not|no|nor|neither|never|none|nobody|nothing|cannot|can't|without|unlike|except"
   r"|rather than|instead of|other than|anything but|far from|hardly|scarcely"
   r"|barely|wrong|incorrect|false|untrue|impossible|unlikely|ruled out|excluded"
   r"|fails?|den(?:y|ies|ied)|reject(?:s|ed)?|refute[sd]?|contradict\w*|doubt\w*)\b"
   r"|n['’]t\b|[¬]",
   re.IGNORECASE,
 )
+# What denies a box or a pair of tags, or asks whether they are right.
+_DENIED = re.compile(
+  r"(?:\b(?:not|never|cannot|nor|neither)|n['’]t)"
+  r"(?:\s+(?:equal(?: to)?|be|the|a|an|my|our|final|correct|right|answer))*"
+  r"[\s:$*_({\[\\]*\Z"
+)
+# "It is not the case that the answer is"
+_DENIED_CLAUSE = re.compile(
+  r"(?:(?:\b(?:not|never|cannot)|n['’]t)\s+(?:the case|true|correct|right|think"
+  r"|believe|say|claim|possible|certain|sure)|\b(?:false|wrong|untrue|incorrect"
+  r"|impossible|doubt\w*|den(?:y|ies)))(?:\s+to say)?\s+(?:that\s+)?"
+  r"(?:\w+\s+){0,4}(?:is|be|equals)\b[\s:$*_({\[\\]*\Z",
+  re.IGNORECASE,
+)
+_DENIED_BEHIND = re.compile(
+  r"[\s$*_)}\]\\]*(?:\?|(?:is|was|are|would be)\s+"
+  r"(?:(?:clearly|certainly|surely|definitely|also)\s+)?"
+  r"(?:not|never|wrong|incorrect|false|untrue|impossible)\b"
+  r"|(?:isn|wasn)['’]t\b|can(?:not|['’]t) be\b"
+  r"|\((?:wrong|incorrect|false|not)\b)"
+)
+_NEAR = 200
+_REASON = re.compile(r",?\s+(?:since|because)\b")
 _JOINT = re.compile(r"\b(?:and|or)\b|[,;&]")
 
 
@@ -53,8 +76,10 @@ def given(text: str) -> list[str]:
   list, close together and joined by a comma, "and" or "or", are one answer.
   """
   text = without_thoughts(text)
-  if _TAG.search(text):
+  if tags := list(_TAG.finditer(text)):
     found = tagged(text)
+    if _is_taken_back(text, tags[-2:][0].start(), tags[-1].end()):
+      return []
     text, answers = _TAG.sub("", text), []
     if found and found[-1] is None:
       return []
@@ -123,12 +148,25 @@ def after_is(sentence: str) -> str:
   return _IS.split(sentence)[-1].strip()
 
 
+def _is_taken_back(text: str, start: int, end: int) -> bool:
+  """Says whether what stands beside an answer denies it or asks for it."""
+  before = text[max(0, start - _NEAR) : start]
+  return bool(
+    _DENIED.search(before)
+    or _DENIED_CLAUSE.search(before)
+    or _DENIED_BEHIND.match(text[end : end + _NEAR])
+  )
+
+
 def _boxed(text: str) -> list[str]:
   """Returns what the boxes say; those of a list are put together."""
   answers: list[list[str]] = []
   known: set[str] = set()
   end = None  # of the box before, while it may be of the same list
-  for start, stop, content in _boxes(text):
+  boxes = _boxes(text)
+  if boxes and _is_taken_back(text, *boxes[-1][:2]):
+    return []
+  for start, stop, content in boxes:
     if end is None or not _is_list(text, end, start):
       answers.append([])
       known = set()
@@ -181,4 +219,12 @@ def _marked(text: str) -> str | None:
   if not marks:
     return None
   line = text[marks[-1].end() :].strip().partition("\n")[0]
-  return after_is(_SENTENCE_END.split(line)[0]).strip(" \t*_`:")
+  if _DENIED_CLAUSE.search(
+    text[max(0, marks[-1].end() - _NEAR) : marks[-1].end()]
+  ):
+    return None
+  end = _SENTENCE_END.search(line)
+  if end and end.group() == "?":
+    return None
+  sentence = line[: end.start()] if end else line
+  return after_is(_REASON.split(sentence)[0]).strip(" \t*_`:")

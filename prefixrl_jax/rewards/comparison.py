@@ -5,6 +5,7 @@ numbers), quickly; `equivalent` decides the rest, and may take for ever.
 """
 
 import re
+import unicodedata
 from collections.abc import Callable
 
 from prefixrl_jax.rewards import answers, numbers, statements, units
@@ -19,8 +20,40 @@ _SIGNS = numbers.DASHES | str.maketrans(
   | {"△": "\\triangle ", "°": "^\\circ ", "\u202f": " ", "\xa0": " "}
 )
 _RAISED = re.compile(r"[⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
+_ROOT = re.compile(r"√\s*(?:\(([^()]*)\)|([\d.]+|[A-Za-z])|(?={))")
+_ROOT_OF_ONE = re.compile(r"(\\sqrt\s*\[[^\[\]{}]*\])\s*([\dA-Za-z])")
+_HALF = re.compile(r"[¼-¾⅐-⅞]")  # and what else is one sign
+_OVER = re.compile(
+  r"\{([^{}]*)\\over(?![a-zA-Z])([^{}]*)\}"
+  r"|^([^{}]*)\\over(?![a-zA-Z])([^{}]*)$"
+)
+_PERIOD = re.compile(
+  r"(\.\d*)\\(?:bar|dot|overline)\s*(?:\{\s*(\d+)\s*\}|(\d))"
+)
+_TIMES_TEN = re.compile(r"(?<=\d)\s*(?:[xX]|\\text\{\s*x\s*\})\s*(?=10\s*\^)")
+_NEGATED = re.compile(r"\\not\s*(?==)|(?<==)\\?/(?==)|\\not\s*(?=\\equal)")
+# How an answer is set, and marks beside it.
+_STYLE = re.compile(
+  r"\\(?:(?:tiny|small|normalsize|large|Large|LARGE|huge|Huge|bf|rm|it|sf|tt"
+  r"|textstyle|scriptstyle|checkmark)(?![a-zA-Z])"
+  r"|(?:boldsymbol|pmb|bm|underline|texttt|mathtt)\s*(?=\{)"
+  r"|(?:text)?color\s*\{[\w!.-]*\})|[✓✔✅☑]"
+)
+_MARKDOWN = re.compile(r"^\s*(\*\*|__|`)(.+)\1\s*$", re.DOTALL)
 _LOWERED = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
 _DELIMITER = re.compile(r"\\?\$|(?<!\\)\\[()\[\]]|\\displaystyle(?![a-zA-Z])")
+_SPELLINGS = (
+  (_ROOT_OF_ONE, r"\1{\2}"),
+  (_OVER, r"\\frac{\1\3}{\2\4}"),
+  (_PERIOD, r"\1\\overline{\2\3}"),
+  (_TIMES_TEN, r"\\times "),
+  (_NEGATED, r"\\ne "),
+  (re.compile(r"\\ne\s*="), r"\\ne "),
+  (re.compile(r"\\div(?![a-zA-Z])"), "/"),
+  (re.compile(r"\\colon(?![a-zA-Z])"), ":"),
+  (re.compile(r"\\varnothing(?![a-zA-Z])"), r"\\emptyset"),
+  (re.compile(r"(?<=[\d* ])pi(?![A-Za-z])"), r"\\pi"),
+)
 _DOUBLED = re.compile(r"\\\\(?=[a-zA-Z])")
 _NOTHING = re.compile(
   r"\\!\s*|(?<=\d)\\,(?=\d{3})|\\(?:left|right)(?![a-zA-Z])"
@@ -35,7 +68,15 @@ _OR = re.compile(r"(?<=[\d)])(and|or)(?=[\d(A-Z])")
 _DEFINED = re.compile(r"(?<![\\A-Za-z])([A-Za-z])\(([A-Za-z])\)\s*=")
 _OPEN_BOX = re.compile(r"^.*\\{1,2}(?:boxed|fbox)\s*\{", re.DOTALL)
 _LETTER = re.compile(r"^\(([A-Za-z])\)$")
-_BASE = re.compile(r"(\w+)_\{?(\d+)\}?")
+_BASE = re.compile(r"(\w+)_\{?([0-9]+|[a-z]{3,})\}?")
+_BASES = {"two": "2", "three": "3", "four": "4", "five": "5", "six": "6"} | {
+  "seven": "7",
+  "eight": "8",
+  "nine": "9",
+  "twelve": "12",
+  "sixteen": "16",
+}
+_NAMED_BASES = {"2": "binary", "8": "octal", "10": "decimal", "16": "hex"}
 _SIDES = re.compile(r"(?<![<>!:\\])=")
 _IMPROPER = re.compile(
   r"[-+]?[\d ]*\d\s*(?:\s\d+/\d+|\\[dtc]?frac\s*\{\d+\}\s*\{\d+\})"
@@ -50,13 +91,16 @@ _SEVERAL = re.compile(r"[,;<>|]|\\[lg]eq?(?![a-zA-Z])|\b(?:and|or)\b")
 
 # "(A) 5", "A: the first", "option A".
 _OPTION = re.compile(
-  r"(?:(?:option|choice|answer)\s+)?(?:\(\s*([A-Z])\s*\)|([A-Z])(?=[).:]|\s-\s))"
+  r"(?:(?:option|choice|answer)\s+([A-Z])(?!\w)"
+  r"|(?:(?:option|choice|answer)\s+)?"
+  r"(?:\(\s*([A-Z])\s*\)|([A-Z])(?=[).:]|\s-\s)))"
   r"[).:]*(?P<rest>.*)",
   re.DOTALL | re.IGNORECASE,
 )
 _ONE_MORE = re.compile(
   r"\s*(?:and|or|,|;|/|&)\s*\(?[A-Z](?![a-z])", re.IGNORECASE
 )
+_LABELLED = re.compile(r"\([A-Z]\)\s+[\w\\]|[A-Z][.)]\s")  # "(C) 12"
 _LABEL = re.compile(
   r"(?:\\(?:text|math)[a-z]*\s*\{\s*\([A-Z]\)\s*\}|\([A-Z]\)\s)\s*(?=[^\s+*/^=-])"
 )
@@ -90,16 +134,19 @@ def at_a_glance(gold: str, answer: str, statement: str = "") -> bool | None:
   """
   if len(answer) > 4 * max(_LONGEST, len(gold)):
     return False
+  wanted, given = _plain(_read(gold)), _plain(_read(answer))
   gold, answer = clean(gold), clean(answer)
   if not gold or not answer:
     return False
-  if _plain(gold) == _plain(answer):
+  if _plain(gold) == _plain(answer) or given == wanted:
     return True
   if max(len(answer), len(gold)) > _LONGEST:
     return False
-  for rule in (_same_option, _same_time, _same_name, _same_base):
+  for rule in (_same_option, _same_time, _same_name):
     if (result := rule(gold, answer)) is not None:
       return result
+  if (result := _same_base(gold, answer, statement)) is not None:
+    return result
   gold, answer = _with_point(gold, answer), _with_point(answer, gold)
   number = numbers.read(gold, words=None)
   if number is None:
@@ -109,6 +156,11 @@ def at_a_glance(gold: str, answer: str, statement: str = "") -> bool | None:
   *sides, last = (side.strip() for side in _SIDES.split(answer))
   if any(_SEVERAL.search(side) for side in sides):
     return None
+  if any(
+    (n := numbers.read(side)) and not n.unit and not number.equals(n)
+    for side in sides
+  ):
+    return False  # 2 = 3
   known = units.words_of(gold) | units.words_of(statement)
   other = numbers.read(_without_brackets(last), known)
   if other and not _is_variable(other.unit, statement):
@@ -161,17 +213,37 @@ def is_readable(gold: str) -> bool:
 
 def clean(answer: str) -> str:
   """Returns an answer without box, delimiters, odd spaces and unit."""
+  return numbers.without_unit(_read(answer))
+
+
+def _read(answer: str) -> str:
+  """Returns an answer in one spelling, its unit with it."""
   if "\\boxed" in answer or "\\fbox" in answer:
     given = answers.given(answer)
     answer = given[-1] if given else _OPEN_BOX.sub("", answer)
+  answer = _STYLE.sub("", _MARKDOWN.sub(r"\2", answer))
+  answer = _HALF.sub(_in_figures, answer)
   answer = _RAISED.sub(_lowered, answer).translate(_SIGNS)
+  answer = _ROOT.sub(_root, answer)
+  for spelling, plain in _SPELLINGS:
+    answer = spelling.sub(plain, answer)
   if "\\begin" not in answer:  # there, two backslashes end a row
     answer = _DOUBLED.sub(r"\\", answer)
   answer = _SPACE.sub(" ", _NOTHING.sub("", _DELIMITER.sub("", answer)))
   answer = _OR.sub(r" \1 ", _COMMA.sub(",", answer)).lstrip(" :,;")
   if not answer.rstrip().endswith("..."):
     answer = answer.rstrip(" .:,;")
-  return numbers.without_unit(answer)
+  return re.sub(r"(?<!\\)\\$", "", answer)
+
+
+def _root(match: re.Match) -> str:
+  inside = match[1] or match[2]
+  return rf"\sqrt{{{inside}}}" if inside else r"\sqrt"
+
+
+def _in_figures(match: re.Match) -> str:
+  over, under = unicodedata.normalize("NFKC", match.group()).split("⁄")
+  return rf"\frac{{{over}}}{{{under}}}"
 
 
 def _lowered(match: re.Match) -> str:
@@ -194,7 +266,10 @@ def _same_option(gold: str, answer: str) -> bool | None:
   """Of options the letter counts; what stands behind it does not."""
   wanted = _plain(gold)
   if not re.fullmatch(r"[A-Z]", wanted):
-    wanted = _option(gold) if "(" in gold[:12] and "{" in gold[:12] else ""
+    is_labelled = _LABELLED.match(gold) or (
+      "(" in gold[:12] and "{" in gold[:12]
+    )
+    wanted = _option(gold) if is_labelled else ""
   if not wanted:
     return None
   found = _option(answer)
@@ -209,7 +284,7 @@ def _option(text: str) -> str:
   match = _OPTION.match(text.strip())
   if not match or _ONE_MORE.match(match["rest"]):
     return ""
-  letter = match[1] or match[2]
+  letter = match[1] or match[2] or match[3]
   if not letter.isupper() or re.match(r"\s*[-+*/^=(]", match["rest"]):
     return ""
   return letter
@@ -261,13 +336,25 @@ def _letters(text: str) -> str:
   return re.sub(r"[\s{}]", "", text)
 
 
-def _same_base(gold: str, answer: str) -> bool | None:
-  ours, theirs = _BASE.fullmatch(gold), _BASE.fullmatch(answer)
+def _same_base(gold: str, answer: str, statement: str) -> bool | None:
+  """A base may be left out; one that the gold leaves out must be asked for."""
+  ours, theirs = _BASE.fullmatch(_plain(gold)), _BASE.fullmatch(_plain(answer))
+  bases = [_BASES.get(b[2], b[2]) if b else "" for b in (ours, theirs)]
   if ours and theirs:
-    return ours.groups() == theirs.groups()
+    return ours[1] == theirs[1] and bases[0] == bases[1]
   if ours:
     return ours[1] == answer
-  return theirs[1] == gold if theirs else None
+  if not theirs:
+    return None
+  if theirs[1] != gold:
+    return False
+  if not gold[0].isdigit():
+    return None
+  names = (bases[1], *(w for w, n in _BASES.items() if n == bases[1]))
+  asked = rf"(?:_|base)[\s{{-]*(?:\\text\{{)?(?:{'|'.join(names)})(?![0-9a-z])"
+  return bool(re.search(asked, statement, re.IGNORECASE)) or (
+    bases[1] in _NAMED_BASES and _NAMED_BASES[bases[1]] in statement.lower()
+  )
 
 
 # Numbers.

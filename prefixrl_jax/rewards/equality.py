@@ -83,10 +83,20 @@ def _sides_to_compare(gold, answer):
   if _is_assignment(answer):
     answer = _ends(answer)
   if _is_equation(answer) and not _is_equation(gold):
-    answer = _parts(answer)[-1].rhs
+    answer = _last_side(answer)
   elif _is_assignment(gold) and not _is_equation(answer):
     gold = gold.rhs
   return gold, answer
+
+
+def _last_side(equation):
+  """Returns the last side; nan where another one is another number."""
+  *others, last = [*(p.lhs for p in _parts(equation)), _parts(equation)[-1].rhs]
+  for side in others:
+    is_constant = isinstance(side, sympy.Expr) and not side.free_symbols
+    if is_constant and not side.has(AppliedUndef) and not equal(last, side):
+      return sympy.nan
+  return last
 
 
 def _parts(relation) -> tuple:

@@ -13,6 +13,8 @@ _MARKED_ANGLE = re.compile(
   r"(?:\\(?:measured|spherical)?angle|∠)\s*\{?\s*([A-Z])\s*([A-Z])\s*([A-Z])"
   r"(?![A-Za-z])\s*\}?"
 )
+# The parser reads them as their small ones; \Delta and \Omega it does not.
+_CAPITAL = re.compile(r"\\(Gamma|Lambda|Theta|Xi|Phi|Psi|Upsilon)(?![a-zA-Z])")
 _EULER = re.compile(r"\\(?:mathrm|text|operatorname)\s*\{\s*e\s*\}")
 # Text with a number in it; words, which would be read as products of letters.
 _NUMBER_IN_TEXT = re.compile(r"\\(?:text|mbox)[a-z]*\s*\{[^{}]*\d[^{}]*\}")
@@ -46,7 +48,7 @@ def read(text: str) -> Any:
     ),
     _EULER.sub("e", text),
   )
-  text = _normalised(text)
+  text = _normalised(_CAPITAL.sub(r"\\theta_{\1}", text))
   try:
     return _convert(text)
   except Exception:  # whatever the parser makes of it

@@ -34,7 +34,6 @@ REFUSED = {
   "game_of_life_halting": "its scorer calls any text right",
   "propositional_logic": "(P ∨ Q) is right for most of its problems",
 }
-_TAG = re.compile(r"<answer>(.*?)</answer>", re.DOTALL | re.IGNORECASE)
 _LONGEST = 20_000  # characters; the largest grids have a few thousand
 _MEMORY_BYTES = 4 * 2**30
 # A scorer that accepts this accepts anything, and its 1.0 says nothing.
@@ -144,7 +143,7 @@ class GymVerifier:
 def extract_answer(text: str) -> str | None:
   """Returns the one final answer of a completion, None where there is none."""
   text = without_thoughts(text)
-  given = list(dict.fromkeys(x.strip() for x in _TAG.findall(text)))
+  given = list(dict.fromkeys(filter(None, answers.tagged(text))))
   if not given:
     given = answers.given(text) if answers.is_marked(text) else [text.strip()]
   if len(given) != 1 or not 0 < len(given[0]) <= _LONGEST:

@@ -123,6 +123,9 @@ def _last_of(sentence: str) -> str | None:
     if len(formulas) == 1:
       (formula,) = formulas
       percent = _PERCENT.match(part, formula.end())
+      end_of_it = percent.end() if percent else formula.end()
+      if not numbers.stands_alone(part[: formula.start()], part[end_of_it:]):
+        return None
       inside = next(filter(None, formula.groups()))
       return inside + (percent.group() if percent else "")
     if formulas:

@@ -57,14 +57,26 @@ _OPERATOR = "+-*/^×÷·<>≤≥≠±∓~|\\{}_="
 _ATTACHED = re.compile(r"\s*\\?[%°$€£]|[a-zA-Zµ]+[²³]?")
 # Words with which the number behind them is another one, or none.
 _CHANGES_NEXT = re.compile(
-  r"\b(?:minus|negative|half|twice|thrice|double|triple|root|square|cube|log|ln"
+  r"\b(?:minus|negative|negation|opposite|inverse|reciprocal|complement|all but"
+  r"|half|twice|thrice|double|triple|root|square|cube|log|ln"
   r"|sin|cos|tan|than|least|most|over|under|above|below|plus|times|divisible"
   r"|divided|multiples?|multiplied|powers?|factors?|modulo|mod|base|up|between"
   r"|nearly|almost|around|sqrt|cubed?|squared?|choose|degree|exceeds?)\b",
   re.IGNORECASE,
 )
+_NEXT_CLAUSE = re.compile(r"[,;:](?:\s(?!but (?:it|that|this|the|s?he)\b)|\Z)")
+# What is numbered, as in "step 7".
+_NUMBERED = re.compile(
+  r"\b(?:step|problem|question|exercise|example|equation|eq\.?|theorem|lemma"
+  r"|corollary|figure|fig\.?|table|part|section|chapter|claim|note)\s*\Z",
+  re.IGNORECASE,
+)
+# Fifth places, 5th or 5^{\text{th}}, are counted to five.
+_ORDINAL = re.compile(
+  r"\^?\s*\{?\s*(?:\\(?:text|mathrm)[a-z]*\s*\{)?\s*(?:st|nd|rd|th)[\s}]*"
+)
 _LONGEST = 1000
-DASHES = str.maketrans(dict.fromkeys("−‐‑‒–—―﹣－⁻", "-"))
+DASHES = str.maketrans(dict.fromkeys("−‐‑‒–—―﹣－⁻˗➖∸⁃", "-"))
 
 
 class Number(NamedTuple):
@@ -137,28 +149,39 @@ def in_prose(text: str) -> str | None:
     return None
   if left.endswith("-"):
     left, number = left[:-1], f"-{number}"
-    if left and left[-1] not in _OPENING:
-      return None
-  before = left.rstrip(_OPENING)
-  if (left and left[-1] not in _OPENING) or before.endswith(tuple(_OPERATOR)):
-    return None
-  if before[-1:].isalnum() and left[len(before) :].startswith("("):  # f(7)
-    return None
   if attached := _ATTACHED.match(right):
     unit = attached.group().strip()
     if unit[0].isalpha() and not _is_bare_unit(unit):
       return None
     number, right = number + attached.group(), right[attached.end() :]
-  after = right.lstrip(" *_`\"')]")
+  return number if stands_alone(left, right) else None
+
+
+def stands_alone(left: str, right: str) -> bool:
+  """Says whether what stands between two texts is said as it is.
+
+  No sign makes it part of a formula ("n+7", "f(7)", -$7$), no word another
+  number ("7 factorial", "less than $7$") or the number of a thing ("step 7").
+  """
+  before = left.translate(DASHES).rstrip(_OPENING)
+  if (left and left[-1] not in _OPENING) or before.endswith(tuple(_OPERATOR)):
+    return False
+  if before[-1:].isalnum() and left[len(before) :].startswith("("):  # f(7)
+    return False
+  if before.endswith("!") and left[len(before) :].startswith("="):  # != 7
+    return False
+  after = right.translate(DASHES).lstrip(" *_`\"')]")
   if (right and right[0].isalnum()) or after.startswith(
-    tuple("+-*/^×÷·<>≤≥±|=!_{")
+    tuple("+-*/^×÷·<>≤≥±|=!_{²³√")
   ):
-    return None
-  if _CHANGES_NEXT.search(" ".join(before.split()[-3:])):
-    return None
-  if units.changes(" ".join(after.split()[:2])):
-    return None
-  return number
+    return False
+  said = " ".join(re.split(r"[,;:](?:\s|\Z)", before)[-1].split()[-3:])
+  after = _NEXT_CLAUSE.split(after)[0]
+  return not (
+    _CHANGES_NEXT.search(said)
+    or _NUMBERED.search(said)
+    or units.changes(" ".join(after.split()[:2]))
+  )
 
 
 def without_unit(text: str) -> str:
@@ -179,6 +202,8 @@ def _is_bare_unit(unit: str) -> bool:
 
 def _is_unit(text: str, match: re.Match, words) -> bool:
   rest = match["rest"]
+  if _ORDINAL.fullmatch(rest):
+    return bool(match["decimal"]) and "." not in match["decimal"]
   if _BARE_RATE.fullmatch(rest.strip()):
     return True
   if rest.startswith("^") and "\\circ" not in rest:  # of the number
@@ -189,7 +214,9 @@ def _is_unit(text: str, match: re.Match, words) -> bool:
   if any(not _BARE_UNIT.match(m.group()) for m in _BARE_LETTER.finditer(bare)):
     return False
   if words is None and not is_glued:
-    return bool(_WORDS.fullmatch(rest)) and not units.changes(rest)
+    return units.are_units(rest) or (
+      bool(_WORDS.fullmatch(rest)) and not units.changes(rest)
+    )
   return units.are_units(
     rest, frozenset() if is_glued else words or frozenset()
   )

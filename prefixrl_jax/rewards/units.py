@@ -59,30 +59,39 @@ _KINDS: tuple[tuple[str, ...], ...] = (
 _OTHERS = (
   "m w v a n j c f k hz khz mhz pa kpa watt kw volt amp ampere ohm newton joule"
   " kj cal calorie kcal hertz pascal kelvin celsius fahrenheit mol mole bit"
-  " byte kb mb gb tb unit units pixel point percent pct"
+  " byte kb mb gb tb unit units pixel point percent pct ohm kohm kwh rpm mpg db"
+  " µ µm µs"
+  " people person student child children boy girl man men woman women way piece"
+  " item object member solution root"
 )
 _GLUE = (
   "a an the of per each every and sq square cubic cu in total all altogether"
-  " exactly about only unit units"
+  " old exactly about only unit units"
 )
 _SYMBOL = r"[$€£¥₹₩¢°]"
 # Words with which a number is another number, or none.
 _CHANGES = re.compile(
   r"\b(?:or|not|no|nor|to|pi|inf|infinity|sqrt|root|sin|cos|tan|log|ln|mod|modulo"
-  r"|plus|minus|negative|times|over|divided|multiplied|choose|factorial|squared"
+  r"|plus|minus|negative|times|(?<!left )over|divided|multiplied"
+  r"|choose|factorial|squared"
   r"|cubed|reciprocal|below|under|above|half|halves|thirds?|quarters?|fourths?"
   r"|fifths?|sixths?|sevenths?|eighths?|ninths?|tenths?|hundredths?"
   r"|thousandths?|twice|thrice|double|triple|zero|one|two|three|four|five|six"
   r"|seven|eight|nine|ten|eleven|twelve|hundreds?|thousands?|millions?|billions?"
   r"|trillions?|dozens?|score|base|percent\w*|less|fewer|but|if|maybe"
   r"|perhaps|rather|instead|except|without|remainder|radix|power|powers"
-  r"|divisor|th|st|nd|rd)\b",
+  r"|divisor|th|st|nd|rd|mill?e|basis|ppm|lakhs?|crores?|gross|mil|pairs?"
+  r"|more|greater|larger|smaller|higher|lower|short|subtracted|added|raised"
+  r"|reduced|increased|decreased|multiples?|inverse|debt|loss|before|past|till"
+  r"|until|south|west|bc|bce)\b|\band (?:an?\b|half|third|quarter)",
   re.IGNORECASE,
 )
 _LATEX_TEXT = re.compile(
   r"\\(?:text|mbox|math|operatorname)[a-z]*\s*\{([^{}]*)\}"
 )
 _FRACTION = re.compile(r"\\[dtc]?frac(?![a-zA-Z])")
+_OHM = re.compile(r"\\Omega(?![a-zA-Z])|[ΩΩ]")
+_MICRO = re.compile(r"\\mu(?![a-zA-Z])\s*|μ")
 _POWER = re.compile(r"\^\s*\{?\s*-?\d\s*\}?|[²³⁻¹]|\*\*\d")
 _TOKEN = re.compile(rf"[A-Za-zµ]+(?:\.[a-z]\.|\.)?|{_SYMBOL}|\\circ|\\cdot")
 _JOINTS = re.compile(r"[\s/·*(){{}}~\-,'’^]|\\[,;: ]")
@@ -151,6 +160,7 @@ def agree(one: str, other: str) -> bool:
 
 
 def _without_commands(text: str) -> str:
+  text = _MICRO.sub("µ", _OHM.sub("ohm", text))
   return _FRACTION.sub(" ", _LATEX_TEXT.sub(r" \1 ", text))
 
 

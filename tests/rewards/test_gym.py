@@ -254,3 +254,9 @@ def test_refused_tasks_are_refused(verifier, name):
   problem = Problem("p", "?", "", "", "train", 0, metadata)
   with pytest.raises(UserError, match=name):
     verifier.judge([problem], ["1"])
+
+
+def test_tags_that_are_never_closed_are_read_once():
+  # Reading each of them to the end would take hours.
+  assert gym.extract_answer("<answer>" * 200_000) is None
+  assert gym.extract_answer("<answer> 7\n</answer><answer></answer>") == "7"

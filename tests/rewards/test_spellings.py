@@ -1,0 +1,171 @@
+r"""One value in many spellings, and other values that look like it."""
+
+import pytest
+
+from prefixrl_jax.rewards import math
+
+_SAME = [
+  # How it is set.
+  ("5", r"\Large 5"),
+  ("5", r"{\bf 5}"),
+  ("5", r"\boldsymbol{5}"),
+  ("5", r"\color{red}{5}"),
+  ("5", r"\textcolor{red}{5}"),
+  ("5", r"\underline{5}"),
+  ("5", "5\\ "),
+  ("5", r"5\ \checkmark"),
+  ("C", "**C**"),
+  ("C", r"\texttt{C}"),
+  # Roots, fractions, periods, powers of ten.
+  (r"\sqrt{2}", "√2"),
+  (r"\sqrt{x+1}", "√(x+1)"),
+  (r"\sqrt[3]{2}", r"\sqrt[3]2"),
+  ("0.5", "½"),
+  ("3.5", "3½"),
+  ("0.5", r"1\over2"),
+  (r"\frac{x}{2}", r"{x \over 2}"),
+  ("1/2", r"1\div2"),
+  (r"\frac13", r"0.\overline3"),
+  (r"\frac13", r"0.\bar{3}"),
+  (r"\frac16", r"0.1\dot{6}"),
+  ("3e8", "3x10^8"),
+  (r"12\pi", "12 pi"),
+  ("3:4", r"3\colon4"),
+  (r"\emptyset", r"\varnothing"),
+  # Units and places.
+  ("10", r"10\ \Omega"),
+  ("10", "10 Ω"),
+  ("10", r"10\,\mu\text{m}"),
+  (r"30^\circ", "30 degrees"),
+  ("100", "100 people"),
+  ("2", r"2\text{ years old}"),
+  ("5", "5th"),
+  ("5th", "5"),
+  ("5", r"5^{\text{th}}"),
+  ("3 hours and 20 minutes", r"3\text{ hours and }20\text{ minutes}"),
+  # Options and bases.
+  ("C", "Option C"),
+  ("C", r"\text{choice C}"),
+  ("(C) 12", "C"),
+  ("C. 12", "(C)"),
+  ("101_2", r"101_{\text{two}}"),
+]
+_OTHERS = [
+  ("5", r"x\not=5"),
+  ("5", "x=/=5"),
+  ("3", "2=3"),
+  ("3", "x=2=3"),
+  (r"\sqrt{2}", r"2=\sqrt{2}"),
+  ("5", "5_6"),
+  ("101", "101_2"),
+  ("101_2", r"101_{\text{three}}"),
+  (r"\Gamma", r"\gamma"),
+  (r"\Lambda x", r"\lambda x"),
+  ("5", "5 per mille"),
+  ("5", "5 basis points"),
+  ("5", "5 and a half"),
+  ("5", "5 more than x"),
+  ("5", "all but 5"),
+  ("5", "the opposite of 5"),
+  ("5", "the reciprocal of 5"),
+  ("5", "5 subtracted from ten"),
+  ("5", "5th root"),
+  ("5", "3½"),
+  ("5", "˗5"),
+  ("C", "Option C or D"),
+  ("C", "Option D"),
+  ("C", "option c"),
+]
+
+
+@pytest.mark.parametrize(("gold", "answer"), _SAME)
+def test_one_value_in_many_spellings(gold, answer):
+  assert _is_right(gold, rf"\boxed{{{answer}}}")
+
+
+@pytest.mark.parametrize(("gold", "answer"), _OTHERS)
+def test_other_values_that_look_alike(gold, answer):
+  assert not _is_right(gold, rf"\boxed{{{answer}}}")
+
+
+def test_a_base_counts_where_it_is_asked_for():
+  for statement in ("Write it in base 2.", "In base two", "As a binary number"):
+    assert _is_right("101", r"\boxed{101_2}", statement)
+  assert not _is_right("101", r"\boxed{101_2}", "Write it in base 3.")
+
+
+@pytest.mark.parametrize(
+  "said",
+  [
+    "-$5$",
+    "−$5$",
+    "– $5$",
+    "negative $5$",
+    "the opposite of $5$",
+    "$5$ squared",
+    "$5$ factorial",
+    "$5$²",
+    "twice $5$",
+    "less than $5$",
+    "$5$ less than ten",
+    "√$5$",
+    "$5$ below zero",
+    "$5$ dozen",
+    "the reciprocal of 5",
+    "!= 5",
+    "Step 5",
+    "See equation 5",
+  ],
+)
+def test_what_stands_beside_a_formula_may_change_it(said):
+  for sentence in ("The value is {}.", "Hence x = {}.", "So we get {}"):
+    assert not _is_right("5", sentence.format(said))
+
+
+@pytest.mark.parametrize(
+  "text",
+  [
+    "The number of ways is $5$.",
+    "Adding up, $x = 2 + 3 = 5$ as needed.",
+    "So she has $5$ left over.",
+    "This gives $n = 5$, but only for positive n.",
+    "Since x is not zero, x = \\boxed{5}.",
+    "It is not hard to see that the answer is \\boxed{5}.",
+    "x is \\boxed{5}, not 4.",
+    "The answer is not 4 but \\boxed{5}.",
+    "The answer is 5, since that is what is left.",
+    "< answer >5</ answer >",
+    "<answer>**5**</answer>",
+    "<answer>`5`</answer>",
+  ],
+)
+def test_what_stands_beside_an_answer_may_leave_it(text):
+  assert _is_right("5", text)
+
+
+@pytest.mark.parametrize(
+  "text",
+  [
+    "It is not the case that the answer is 7.",
+    "It isn't true that the answer is \\boxed{7}.",
+    "I doubt that the answer is \\boxed{7}.",
+    "The answer is not \\boxed{7}.",
+    "The answer isn't $\\boxed{7}$.",
+    "\\boxed{7} is wrong.",
+    "$\\boxed{7}$ is not the answer.",
+    "The answer is not <answer>7</answer>",
+    "<answer>7</answer> is wrong.",
+    "Is the answer \\boxed{7}?",
+    "The answer is 7?",
+    "Answer: 7? No.",
+    "Nobody gets 7.",
+  ],
+)
+def test_an_answer_that_is_denied_or_asked_for_is_none(text):
+  assert not _is_right("7", text)
+
+
+def _is_right(gold, text, statement=""):
+  """Judges in this process."""
+  found = math.final_answers(text)
+  return bool(found) and all(math._work((gold, a, statement)) for a in found)
