@@ -27,6 +27,9 @@ _SIGNS = (
   (re.compile(r"\\(?:times|cdot|ast)(?![a-zA-Z])|[×·∗⋅]"), "*"),
   (re.compile(r"\\div(?![a-zA-Z])|[÷∕]"), "/"),
   (re.compile(r"[−–]"), "-"),
+  (re.compile(r"(\\[dtc]?frac)\s*(\d)"), r"\1{\2}"),
+  (re.compile(r"(\\[dtc]?frac\s*\{[^{}]{1,300}\})\s*(\d)"), r"\1{\2}"),
+  (re.compile(r"\A\s*(\*\*|`)(.*)\1\s*\Z", re.DOTALL), r"\2"),
 )
 _BLANK = re.compile(r"(?:[^\S\n]|\\[,!;: ]|\\q?quad(?![a-zA-Z]))+")
 _BRACE = re.compile(r"(\\[dtc]?frac\s*\{|\}\s*\{|[{}])")

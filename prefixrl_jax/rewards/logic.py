@@ -20,10 +20,11 @@ _LONGEST_SENTENCE = 2000  # whether a longer one denies is not looked into
 # How an answer may be set, and no more: bold, in quotes, in brackets.
 _COMMAND = re.compile(
   r"\\(?:text(?:bf|it|rm|sf|tt|normal|up)?|math(?:bf|it|rm|sf|tt|normal)|mbox"
-  r"|boxed|fbox|operatorname|bf|rm|it|left|right|q?quad)(?![a-zA-Z])"
+  r"|boxed|fbox|operatorname|bf|rm|it|left|right|q?quad"
+  r"|[lL]arge|LARGE|[hH]uge|checkmark)(?![a-zA-Z])"
   r"|\\[\[\](), ;:!$]"
 )
-_BRACKET = re.compile(r"[$*_`{}()\[\]\"“”«»]|(?<=[^\W_])['’](?=[^\W_])")
+_BRACKET = re.compile(r"[✓✔✅☑$*_`{}()\[\]\"“”«»]|(?<=[^\W_])['’](?=[^\W_])")
 _QUOTES = re.compile(r"(?<![^\W_])['‘]([^'‘’]*)['’](?![^\W_])")
 _QUOTED = re.compile(r"\"[^\"\n]*\s[^\"\n]*\"|“[^”\n]*\s[^”\n]*”")
 _WORD = r"[^\W_]+"
@@ -32,10 +33,11 @@ _PART = re.compile(rf"{_WORD}|[^\s.,;:/!-]|[-!](?=\w)")
 _NEUTRAL = frozenset(
   re.findall(
     _WORD,
-    "a above all an answer based be claim clearly conclude conclusion correct"
-    " final finally follows from given hence hypothesis i in indeed is it its"
-    " label logically must my of on option our premises proposition s so"
-    " statement that the then therefore this thus to truth value we",
+    "a above all an answer based be certainly claim clearly conclude"
+    " conclusion correct definitely final finally follows from given hence"
+    " hypothesis i in indeed is it its label logically must my necessarily"
+    " of on option our premises proposition s so statement that the then"
+    " therefore this thus to truth value we",
   )
 )
 _DENIAL = re.compile(
@@ -137,7 +139,7 @@ def _label_in(answer: str, labels: Sequence[str]) -> str | None:
   # Behind a letter stands what it is for, behind a comma or dash a remark.
   around, remark = plain, ""
   behind = plain[said[-1].end() :]
-  if re.match(r"\s*[,;:.—–]|\s+-\s", behind) or (
+  if re.match(r"\s*[,;:.—–]|\s+(?:-\s|because\b|since\b)", behind) or (
     len(label) == 1 and re.match(rf"\W*{re.escape(label)}\s*[).:\]]", bare)
   ):
     around, remark = plain[: said[-1].end()], behind

@@ -24,6 +24,9 @@ def _reward(text, *, numbers=(4, 7, 8, 8), target=24, use_all=True):
   [
     "(7 - 8/8) * 4",
     "(7 - 8/8) * 4 = 24",
+    r"\boxed{(7 - \frac88) \cdot 4}",
+    "<answer>**(7 - 8/8) * 4**</answer>",
+    "<answer>`(7 - 8/8) * 4`</answer>",
     "(7 − 8÷8) × 4 = 24.",
     r"\boxed{(7 - \frac{8}{8}) \cdot 4}",
     r"\boxed{\left(7 - 8 \div 8\right) \times 4 = 24}",

@@ -25,6 +25,11 @@ def _reward(text, *, gold="True", labels=_THREE):
   [
     r"so \boxed{True}",
     r"\boxed{\text{true}}",
+    r"\boxed{\Large True}",
+    "The answer is True ✓",
+    "<answer>definitely True</answer>",
+    r"\boxed{necessarily true}",
+    r"\boxed{True because cats bark}",
     "Answer: True",
     "**Answer:** TRUE.",
     "Some are not blue.\nThe answer is: True",
