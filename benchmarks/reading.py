@@ -33,7 +33,7 @@ from prefixrl_jax.traces.importing import import_traces
 
 _PROBLEMS = flags.DEFINE_integer("problems", 200_000, "Rows.", 1)
 _TRACES = flags.DEFINE_integer("traces", 20_000, "Rows.", 1)
-_WORDS_EACH = flags.DEFINE_integer("words", 190, "Of a trace.", 1)
+_WORDS_EACH = flags.DEFINE_integer("words", 270, "Of a trace.", 1)
 _FOLDER = flags.DEFINE_string("folder", "", "Of a model, for its tokenizer.")
 _JSON = flags.DEFINE_string("json", "", "File for the figures.")
 _EACH = 10  # traces of a problem

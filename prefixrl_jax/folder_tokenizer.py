@@ -17,8 +17,8 @@ from prefixrl_jax import chat_template, thoughts
 from prefixrl_jax.types import UserError
 
 # Characters that are encoded at a time: enough to occupy all cores, while what
-# the libraries keep of each token (100 bytes) stays small.
-_PORTION = 1 << 20
+# the libraries keep of each token (100 bytes and more) stays small.
+_PORTION = 1 << 18
 
 
 class _FolderTokenizer:
