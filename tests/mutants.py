@@ -101,7 +101,7 @@ MUTANTS = [
   ),
   *_mutants(
     "learner/sft.py",
-    "learner",
+    "learner/test_sft.py",
     ("default_rng([seed, epoch])", "default_rng([seed, 0])"),
     ("default_rng([seed, epoch])", "default_rng([0, epoch])"),
   ),
