@@ -80,10 +80,12 @@ _CHANGES = re.compile(
   r"|seven|eight|nine|ten|eleven|twelve|hundreds?|thousands?|millions?|billions?"
   r"|trillions?|dozens?|score|base|percent\w*|less|fewer|but|if|maybe"
   r"|perhaps|rather|instead|except|without|remainder|radix|power|powers"
-  r"|divisor|th|st|nd|rd|mill?e|basis|ppm|lakhs?|crores?|gross|mil|pairs?"
-  r"|more|greater|larger|smaller|higher|lower|short|subtracted|added|raised"
-  r"|reduced|increased|decreased|multiples?|inverse|debt|loss|before|past|till"
-  r"|until|south|west|bc|bce)\b|\band (?:an?\b|half|third|quarter)",
+  r"|divisor|th|st|nd|rd|mill?e|basis|ppm|lakhs?|crores?|gross|mil|multiples?"
+  r"|inverse|subtracted|raised|bc|bce)\b"
+  r"|\badded to\b|\b(?:past|before) (?:noon|midnight)\b"
+  r"|\b(?:increased|decreased|reduced) by\b|\bshort of\b"
+  r"|\b(?:more|greater|larger|smaller|higher|lower) than\b"
+  r"|\band (?:an?\b|half|third|quarter|one)",
   re.IGNORECASE,
 )
 _LATEX_TEXT = re.compile(

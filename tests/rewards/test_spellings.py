@@ -137,6 +137,11 @@ def test_what_stands_beside_a_formula_may_change_it(said):
     "< answer >5</ answer >",
     "<answer>**5**</answer>",
     "<answer>`5`</answer>",
+    "So she needs 5 more apples.",
+    "So he is $5 short.",
+    "They walk 5 miles south.",
+    "She left 5 days before.",
+    "So she has 5 pairs.",
   ],
 )
 def test_what_stands_beside_an_answer_may_leave_it(text):
