@@ -43,6 +43,10 @@ _MARKDOWN = re.compile(r"^\s*(\*\*|__|`)(.+)\1\s*$", re.DOTALL)
 _LOWERED = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
 _DELIMITER = re.compile(r"\\?\$|(?<!\\)\\[()\[\]]|\\displaystyle(?![a-zA-Z])")
 _SPELLINGS = (
+  (re.compile(r"\\(?:math|text)dollar(?![a-zA-Z])"), ""),
+  (re.compile(r"\\(?:pounds|textsterling)(?![a-zA-Z])"), "£"),
+  (re.compile(r"\\(?:text)?euro(?![a-zA-Z])"), "€"),
+  (re.compile(r"\\(?:text|mbox)\s*\{\s*([€£¥₹]|Rs\.?)\s*\}"), r"\1"),
   (_ROOT_OF_ONE, r"\1{\2}"),
   (_OVER, r"\\frac{\1\3}{\2\4}"),
   (_PERIOD, r"\1\\overline{\2\3}"),
