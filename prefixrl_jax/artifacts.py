@@ -72,6 +72,18 @@ class Artifact:
     """How a user has it made again."""
     return f"--redo={self.name} makes it anew."
 
+  def incomplete(self) -> UserError:
+    """Returns what to say to those who need what is not complete."""
+    stage = self.name.partition("/")[0]
+    return UserError(
+      f"{self.directory} is not complete; run --stage={stage} first."
+    )
+
+  @property
+  def has_finished(self) -> bool:
+    """Whether it was complete, before its limits were raised."""
+    return self._read("manifest.json") is not None
+
   @property
   def complete(self) -> bool:
     """Whether the stage has finished, with nothing left to do."""
@@ -202,8 +214,8 @@ class Artifact:
 
   @property
   def _manifest(self) -> dict[str, Any]:
-    manifest = self._read("manifest.json")
-    assert manifest is not None, f"{self.name} is not complete"
+    if (manifest := self._read("manifest.json")) is None:
+      raise self.incomplete()
     return manifest
 
   def _record(self) -> dict[str, Any] | None:

@@ -183,7 +183,10 @@ class Checkpointer:
 
 
 def restore_params(
-  directory: epath.Path, abstract_params: dict, step: int | None
+  directory: epath.Path,
+  abstract_params: dict,
+  step: int | None,
+  remedy: str = "Run --stage=train first.",
 ) -> tuple[int, dict]:
   """Restores a training state's parameters alone, and leaves the rest unread.
 
@@ -191,6 +194,7 @@ def restore_params(
     directory: of a Checkpointer, which may be at work there.
     abstract_params: tree of ShapeDtypeStruct with the target shardings.
     step: that or none; None is the newest.
+    remedy: what to do if it is not there, or never can be read.
 
   Returns:
     (step, parameters).
@@ -198,9 +202,7 @@ def restore_params(
   Raises:
     UserError: there is no such checkpoint, or it cannot be read.
   """
-  none = UserError(
-    f"there is no checkpoint in {directory}; run --stage=train first."
-  )
+  none = UserError(f"there is no checkpoint in {directory}. {remedy}")
   if not directory.exists():
     raise none
   wanted = {"params": abstract_params}
@@ -214,7 +216,7 @@ def restore_params(
     if step not in steps:
       raise UserError(
         f"there is no checkpoint of step {step} in {directory}; {there}"
-        " (config.train.checkpoints_kept says how many are kept)."
+        f" (config.train.checkpoints_kept says how many are kept). {remedy}"
       )
     args = ocp.args.Composite(
       state=ocp.args.PyTreeRestore(
@@ -228,9 +230,16 @@ def restore_params(
     except Exception as e:  # whatever a damaged file may cause
       raise UserError(
         f"checkpoint {step} in {directory} cannot be read now"
-        f" ({_in_a_line(e)}); {there}. {_NOTHING_LOST}"
+        f" ({_in_a_line(e)}); {there}. {_NOTHING_LOST} {remedy}"
       ) from e
   return step, restored["state"]["params"]
+
+
+def has_checkpoint(directory: epath.Path) -> bool:
+  """Whether a Checkpointer has finished a save there, readable or not."""
+  return directory.is_dir() and any(
+    path.name.isdecimal() for path in directory.iterdir()
+  )
 
 
 def _restore(manager, directory: epath.Path, step: int, args):

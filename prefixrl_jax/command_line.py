@@ -120,6 +120,30 @@ def read(file: pathlib.Path, arg: str | None) -> ml_collections.ConfigDict:
   return config
 
 
+def missing_field(argv: Sequence[str]) -> str:
+  """Says which --config.FIELD the config does not have; empty: it has all.
+
+  Args:
+    argv: the command line, `located`.
+  """
+  files = [a.partition("=")[2] for a in argv if a.startswith("--config=")]
+  paths = [m[1] for a in argv if (m := re.match(r"--?config\.([^=]*)", a))]
+  for value in files:
+    name, colon, arg = value.partition(":")
+    config = read(pathlib.Path(name), arg if colon else None)
+    for path in paths:
+      node, known = config, []
+      for part in re.findall(r"[^.\[\]]+", path):
+        if isinstance(node, (list, tuple)):
+          node = {str(i): each for i, each in enumerate(node)}
+        known = list(node) if hasattr(node, "items") else []
+        if part not in known:
+          there = f"; there are {', '.join(known)}" if known else ""
+          return f"--config.{path}: the config has no {part!r} there{there}."
+        node = node[part]
+  return ""
+
+
 def _raised(e: BaseException, file: pathlib.Path) -> str:
   """Says in a line what was raised, and in which line of the file."""
   where = str(file)

@@ -15,6 +15,7 @@ import signal
 import sys
 import tempfile
 import traceback
+from typing import Any
 
 from absl import app, flags, logging
 from ml_collections import config_flags
@@ -64,9 +65,13 @@ _REDO = flags.DEFINE_list(
 )
 
 
+_GO_ON = "run the same command to go on"
 _DEBUG = flags.DEFINE_bool(
   "debug", False, "Print the stack trace of an error that is unexpected."
 )
+
+
+_run: Any = None  # the Pipeline, once there is one
 
 
 def _main(argv) -> None:
@@ -93,7 +98,9 @@ def _main(argv) -> None:
   from prefixrl_jax.session import keep_compiled_programs
 
   keep_compiled_programs()
-  Pipeline(config, workdir, fresh=_FRESH.value, redo=_REDO.value).run(stages)
+  global _run
+  _run = Pipeline(config, workdir, fresh=_FRESH.value, redo=_REDO.value)
+  _run.run(stages)
 
 
 def _workdir() -> str:
@@ -135,6 +142,7 @@ def main() -> None:
   huge_pages.ensure()
   startup.open_standard_streams()
   signal.signal(signal.SIGTERM, signals.raise_preempted)
+  signals.redeliver_unraisable()
   logging.set_verbosity(logging.WARNING)
   try:
     if command_line.wants_help(sys.argv):
@@ -144,23 +152,26 @@ def main() -> None:
     else:
       app.run(_main, flags_parser=_parse_flags)
   except UserError as e:
-    _exit(f"error: {e}", 1)
+    _exit(f"error: {e}{_hint()}", 1)
   except Preempted as e:
-    _exit(f"terminated, {e}; {_how_to_go_on()}", 128 + signal.SIGTERM)
+    _exit(f"terminated, {e}; {_GO_ON}{_hint()}", 128 + signal.SIGTERM)
   except KeyboardInterrupt:
-    _exit(f"interrupted; {_how_to_go_on()}", 128 + signal.SIGINT)
+    _exit(f"interrupted; {_GO_ON}{_hint()}", 128 + signal.SIGINT)
   except BrokenPipeError:  # who read what we print has had enough
     _exit("", 128 + signal.SIGPIPE)
   except Exception as e:
     if "--debug" in sys.argv:
       raise
-    _exit(f"error: {_unexpected(e)}", 1)
+    _exit(f"error: {_unexpected(e)}{_hint()}", 1)
   else:
     _exit("", 0)
 
 
 def _exit(message: str, code: int) -> None:
   """Ends the process; output that nobody takes is no error."""
+  # One more Ctrl-C ends it at once, and not with a stack trace of JAX's exit.
+  for number in (signal.SIGINT, signal.SIGTERM):
+    signal.signal(number, signal.SIG_DFL)
   try:
     if message:
       print(message, file=sys.stderr)
@@ -180,7 +191,7 @@ def _unexpected(e: Exception) -> str:
   if isinstance(e, OSError) and e.strerror:
     what = f"{e.strerror}: {e.filename}" if e.filename else e.strerror
     if e.errno in (errno.ENOSPC, errno.EDQUOT):
-      what += "; make room and run the same command to go on"
+      what += f"; make room and {_GO_ON}"
   elif "RESOURCE_EXHAUSTED" in what or isinstance(e, MemoryError):
     what = (
       "out of memory; fewer rows and lanes (config.train.rows, collect, evals)"
@@ -206,10 +217,11 @@ def _keep(trace: str) -> str:
   return file
 
 
-def _how_to_go_on() -> str:
-  asked = flags.FLAGS.is_parsed() and (_FRESH.value or _REDO.value)
-  without = " without --fresh or --redo" if asked else ""
-  return f"run the same command{without} to go on"
+def _hint() -> str:
+  """Says what of the same command would throw away what was made now."""
+  if _run is None or not _run.has_removed:
+    return ""
+  return " (without --fresh and --redo: what they name was removed already)"
 
 
 def _parse_flags(argv):
@@ -226,7 +238,8 @@ def _parse_flags(argv):
   except flags.Error as e:
     raise UserError(" ".join(str(e).split())) from None
   except Exception as e:  # every type of field has its own
-    raise UserError(f"--config: {' '.join(str(e).split())}") from e
+    said = command_line.missing_field(argv)
+    raise UserError(said or f"--config: {command_line.one_line(e)}") from e
 
 
 if __name__ == "__main__":

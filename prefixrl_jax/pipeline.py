@@ -92,7 +92,7 @@ class Pipeline(Workspace):
       )
     with locked(self.workdir, self.console.print):
       remove_temporaries(self.workdir, self.workdir / "report")
-      self.ask_anew([*self._redo, *(stages if self._fresh else ())], stages)
+      self.ask_anew(self._redo, stages, everything=self._fresh)
       in_order = list(STAGES)
       last = max((in_order.index(s) for s in stages if s in STAGES), default=-1)
       # Refused before anything is computed, or removed.

@@ -1,6 +1,9 @@
 """Signals: raised at once, or held back where work must not be cut off."""
 
+import os
 import signal
+import sys
+import threading
 
 from prefixrl_jax.types import Preempted
 
@@ -43,3 +46,22 @@ class Deferred:
 def raise_preempted(*_) -> None:
   """Handles SIGTERM as Python does Ctrl-C, wherever it comes."""
   raise Preempted("what is complete is kept")
+
+
+def redeliver_unraisable() -> None:
+  """Lets no signal be lost to where Python cannot raise.
+
+  What a handler raises within a finalizer or a callback of the garbage
+  collector is only printed there; the signal comes again, a moment later.
+  """
+  numbers = {Preempted: signal.SIGTERM, KeyboardInterrupt: signal.SIGINT}
+  previous = sys.unraisablehook
+
+  def hook(unraisable) -> None:
+    number = numbers.get(unraisable.exc_type)
+    if number is None:
+      previous(unraisable)
+    else:
+      threading.Timer(0.05, os.kill, (os.getpid(), number)).start()
+
+  sys.unraisablehook = hook

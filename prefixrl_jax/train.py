@@ -538,7 +538,7 @@ class Trainer:
 
 
 def trained_params(
-  session: Session, directory: epath.Path, step: int | None = None
+  session: Session, directory: epath.Path, step: int | None = None, **how
 ) -> dict:
   """Returns a run's policy, as samplers take it.
 
@@ -546,6 +546,7 @@ def trained_params(
     session: of the run.
     directory: of its Trainer.
     step: of the checkpoint; that or none. None is the newest.
+    **how: to `restore_params`.
 
   Raises:
     UserError: there is no such checkpoint, or it cannot be read.
@@ -554,5 +555,6 @@ def trained_params(
     directory / "checkpoints",
     adapters.abstract_trained(session.model, session.mesh),
     step,
+    **how,
   )
   return adapters.policy(session.model, session.base_params, trained)

@@ -4,6 +4,7 @@ import contextlib
 import functools
 import importlib.resources
 import math
+import signal
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
 
@@ -29,6 +30,7 @@ from prefixrl_jax.session import (
   open_tokenizer,
   verifier_name,
 )
+from prefixrl_jax.signals import Deferred
 from prefixrl_jax.tokenizer import Tokenizer
 from prefixrl_jax.traces import store
 from prefixrl_jax.traces.rules import RULES
@@ -71,6 +73,7 @@ class Workspace:
     self.config, self.workdir = config, workdir
     self.console = Console(stderr=True, highlight=False)
     self._anew: set[str] = set()
+    self.has_removed = False  # what --fresh and --redo name
     folder = config.model.folder
     self.model_folder = importing.find_folder(folder) if folder else None
     if not folder and config.problems.task not in symbols.TASKS:
@@ -96,25 +99,43 @@ class Workspace:
     if "export" in stages:
       yield self.export_artifact
 
-  def ask_anew(self, names: Collection[str], stages: Collection[str]) -> None:
+  def ask_anew(
+    self,
+    names: Collection[str],
+    stages: Collection[str],
+    everything: bool = False,
+  ) -> None:
     """Notes which artifacts are to be made anew; removes nothing yet.
 
     Args:
       names: of artifacts, or what they begin with: "train", "train/rl".
       stages: that are run.
+      everything: that they make, whatever the names.
 
     Raises:
       UserError: a name is none of those that the stages make.
     """
     known = [a.name for a in self.artifacts(stages)]
-    for name in names:
+    for name in (name.rstrip("/") for name in names):
       found = {k for k in known if k == name or k.startswith(f"{name}/")}
-      if not found and name not in stages:
-        raise UserError(
-          f"--redo={name} names nothing that is made here; there are"
-          f" {', '.join(known)}, and parts of these names as in --redo=train."
-        )
+      # A report is made anew in any case.
+      if not found and not (name in stages and name not in _ENTRIES):
+        raise UserError(self._not_made(name, known, stages))
       self._anew |= found
+    if everything:
+      self._anew.update(known)
+
+  def _not_made(
+    self, name: str, known: Collection[str], stages: Collection[str]
+  ) -> str:
+    stage = name.partition("/")[0]
+    if stage in _ENTRIES and stage not in stages:
+      return f"--redo={name} needs {stage} among the stages of --stage."
+    there = ", ".join(known) or "none"
+    return (
+      f"--redo={name} names no artifact of these stages, arms and seeds; there"
+      f" are {there}, and the beginnings of these names, as --redo=train."
+    )
 
   def begin(self, artifact: Artifact) -> None:
     """Marks an artifact as in progress, once nothing can be refused any more.
@@ -124,9 +145,11 @@ class Workspace:
     """
     anew, waiting = set(self._anew), [*self.artifacts(_ENTRIES)]
     self._anew.clear()
-    for other in waiting:
-      if other.name in anew:
-        other.remove()
+    with Deferred(signal.SIGINT, signal.SIGTERM):
+      for other in waiting:
+        if other.name in anew:
+          other.remove()
+          self.has_removed = True
     artifact.begin()
 
   @property
@@ -322,9 +345,7 @@ class Workspace:
   def need(self, artifact: Artifact, stage: str) -> Artifact:
     """Returns the artifact; an error if the stage has not made it."""
     if not artifact.complete:
-      raise UserError(
-        f"{artifact.directory} is not complete; run --stage={stage} first."
-      )
+      raise artifact.incomplete()
     artifact.check()
     return artifact
 

@@ -3,6 +3,7 @@
 import dataclasses
 import os
 import pathlib
+import signal
 import socket
 import tempfile
 
@@ -27,6 +28,15 @@ import pytest
 from prefixrl_jax.distributed import backends
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.models import transformer
+
+
+@pytest.fixture(autouse=True)
+def handlers():
+  """Puts back handlers of signals; the command sets them where it is tested."""
+  before = [(n, signal.getsignal(n)) for n in (signal.SIGINT, signal.SIGTERM)]
+  yield
+  for number, handler in before:
+    signal.signal(number, handler)
 
 
 @pytest.fixture(scope="session")

@@ -94,7 +94,7 @@ def test_signals_wait_for_a_save(
 
 def test_restores_parameters_alone(tmp_path, one_device, eight_devices):
   folder = epath.Path(tmp_path) / "c"
-  with pytest.raises(UserError, match="run --stage=train first"):
+  with pytest.raises(UserError, match="Run --stage=train first"):
     checkpoints.restore_params(folder, {}, None)
   with Checkpointer(folder, keep=2) as checkpointer:
     for step in (1, 2):

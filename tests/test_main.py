@@ -3,13 +3,14 @@
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
 
 import pytest
 from absl import app
 
-from prefixrl_jax import fields, main
+from prefixrl_jax import command_line, fields, main
 from prefixrl_jax.configs import math
 
 _ROOT = pathlib.Path(__file__).parents[1]
@@ -301,3 +302,52 @@ def test_what_is_done_otherwise_than_the_config_says_is_said():
     " config.train.prompts_per_step = 6 is no whole number of problems; 4, a"
     " share of 0.667, are prefixed"
   )
+
+
+@pytest.mark.parametrize(
+  ("field", "said"),
+  [
+    ("nope=1", "--config.nope: the config has no 'nope' there; there are"),
+    ("train.flop=1", "--config.train.flop: the config has no 'flop' there"),
+    ("nope.x=1", "--config.nope.x: the config has no 'nope' there"),
+    (
+      "arms.r.learning_rate=1",
+      "has no 'r' there; there are prefixrl, prefixrl_only",
+    ),
+    ("pretrain.phases[9].num_steps=1", "has no '9' there; there are 0, 1"),
+  ],
+)
+def test_a_field_that_the_config_does_not_have_is_named(field, said):
+  file = pathlib.Path(main.__file__).parent / "configs/demo.py"
+  argv = ["main", f"--config={file}:tiny=true", f"--config.{field}"]
+  text = command_line.missing_field(argv)
+  assert said in text
+  assert "\n" not in text
+  assert not command_line.missing_field([*argv[:2], "--config.train.flops=x"])
+
+
+_ENDS_SLOWLY = """
+import atexit, os, signal
+from prefixrl_jax import main
+
+def interrupted(argv):
+  raise KeyboardInterrupt
+
+main._main = interrupted
+signal.signal(signal.SIGINT, signal.default_int_handler)
+atexit.register(lambda: os.kill(os.getpid(), {number}))
+main.main()
+"""
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_second_ctrl_c_ends_it_without_a_stack_trace(number):
+  done = subprocess.run(
+    [sys.executable, "-c", _ENDS_SLOWLY.format(number=int(number))],
+    capture_output=True,
+    text=True,
+    cwd=_ROOT,
+    check=False,
+  )
+  assert done.returncode == -number
+  assert done.stderr == "interrupted; run the same command to go on\n"

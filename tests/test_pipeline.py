@@ -183,6 +183,43 @@ def test_a_flipped_bit_is_named_with_its_remedy(copy, name, remedy):
     assert "\n" not in str(e.value)
 
 
+@pytest.mark.parametrize(
+  "name",
+  ["data/seed_0/screen", "data/seed_0/cut", "train/sft_rl/seed_0"],
+)
+def test_a_report_of_what_is_not_complete_names_the_stage(copy, name):
+  (copy / name / "manifest.json").unlink()
+  stage = name.split("/")[name.startswith("data") * 2]
+  with pytest.raises(UserError, match=f"not complete; run --stage={stage}"):
+    Pipeline(_config(), epath.Path(copy)).run(("report",))
+
+
+@pytest.mark.parametrize("how", ["flipped", "gone", "all gone"])
+def test_a_finished_policy_that_is_lost_is_made_again_from_what_is_left(
+  copy, how
+):
+  """As the message says: without its manifest, from the one before."""
+  artifact = copy / "train/sft_rl/seed_0"
+  wanted = (copy / "evaluate/sft_rl/seed_0/results.parquet").read_bytes()
+  shutil.rmtree(copy / "evaluate/sft_rl")
+  last = max((artifact / "checkpoints").iterdir(), key=lambda p: int(p.name))
+  if how == "flipped":
+    file = max((last / "state").rglob("*"), key=lambda p: p.stat().st_size)
+    data = bytearray(file.read_bytes())
+    data[len(data) // 2] ^= 1
+    file.write_bytes(data)
+  else:
+    shutil.rmtree(last if how == "gone" else last.parent)
+  run = Pipeline(_config(), epath.Path(copy))
+  with pytest.raises(UserError) as e:
+    run.run(("evaluate",))
+  assert f"remove {artifact / 'manifest.json'}: --stage=train" in str(e.value)
+  (artifact / "manifest.json").unlink()
+  Pipeline(_config(), epath.Path(copy)).run(("train", "evaluate"))
+  again = copy / "evaluate/sft_rl/seed_0/results.parquet"
+  assert again.read_bytes() == wanted
+
+
 def test_a_finished_run_goes_on(copy, done):
   """Its curve goes on; what was made from it is made again."""
   config = _config("tiny=true,arms=prefixrl", **{"train.max_steps": 3})

@@ -1,6 +1,8 @@
 """Signals: raised at once, or behind what must not be cut off."""
 
 import signal
+import sys
+import time
 
 import pytest
 from absl import app
@@ -54,6 +56,7 @@ def test_nothing_that_catches_errors_catches_it():
 
 
 def test_sigterm_ends_any_stage_with_its_exit_code(monkeypatch, capsys):
+  monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
   monkeypatch.setattr(main.huge_pages, "ensure", lambda: None)
   monkeypatch.setattr(main.sys, "argv", ["main"])
   run = lambda *_, **__: signal.raise_signal(signal.SIGTERM)
@@ -63,3 +66,23 @@ def test_sigterm_ends_any_stage_with_its_exit_code(monkeypatch, capsys):
   assert e.value.code == 143
   said = "terminated, what is complete is kept; run the same command to go on\n"
   assert capsys.readouterr().err == said
+
+
+@pytest.mark.parametrize(
+  ("number", "raised"),
+  [(signal.SIGTERM, Preempted), (signal.SIGINT, KeyboardInterrupt)],
+)
+def test_none_is_lost_in_a_finalizer(monkeypatch, number, raised):
+  """Python can only print there what the handler raises."""
+  monkeypatch.setattr(sys, "unraisablehook", sys.unraisablehook)
+  signal.signal(signal.SIGTERM, signals.raise_preempted)
+  signal.signal(signal.SIGINT, signal.default_int_handler)
+  signals.redeliver_unraisable()
+
+  class Finalized:
+    def __del__(self):
+      signal.raise_signal(number)
+
+  with pytest.raises(raised):
+    Finalized()
+    time.sleep(10)

@@ -361,6 +361,7 @@ def test_a_finished_run_goes_on_to_a_raised_limit(workdir, fields):
   _make_up(config, workdir)
   more = config.copy_and_resolve_references()
   more.update_from_flattened_dict(fields)
+  (workdir / "train/rl/seed_0/checkpoints/31").mkdir(parents=True)
   with pytest.raises(AssertionError, match="something is made"):
     _run(more, workdir, ("train",))
   work = Pipeline(more, workdir)  # what is there is of less
@@ -477,9 +478,54 @@ def test_a_part_is_named_for_redo(workdir):
   }
   assert anew("evaluate/base/seed_0") == {"evaluate/base/seed_0"}
   assert anew("report") == set()
-  for wrong in ("train/r", "train/rl/seed_7", "import", "", "data"):
-    with pytest.raises(UserError, match=f"--redo={wrong} names nothing"):
+  # As a shell completes it.
+  assert anew("train/rl/seed_1/") == {"train/rl/seed_1"}
+  for wrong in ("train/r", "train/rl/seed_7", "", "data", "Train", "train//rl"):
+    with pytest.raises(UserError, match=f"--redo={wrong} names no artifact"):
       Pipeline(config, workdir).ask_anew([wrong], ("collect", "train"))
+
+
+@pytest.mark.parametrize("name", ["screen/seed_0", "export", "import"])
+def test_what_no_stage_makes_is_not_made_anew(workdir, name):
+  stage = name.partition("/")[0]
+  with pytest.raises(UserError, match=f"--redo={name} needs {stage} among"):
+    Pipeline(_config(), workdir).ask_anew([name], ("report",))
+  with pytest.raises(UserError, match="there are none, and"):
+    Pipeline(_config(), workdir).ask_anew(["x"], ("report",))
+
+
+def test_a_base_that_is_given_is_not_made_anew(workdir):
+  with pytest.raises(UserError, match="--redo=pretrain names no artifact"):
+    Pipeline(_config(), workdir).ask_anew(["pretrain"], STAGES)
+
+
+def test_whether_anything_was_removed_is_known(workdir):
+  """What is said about going on depends on it."""
+  _make_up(_config(), workdir)
+  work = Pipeline(_config(), workdir)
+  work.ask_anew(["cut"], STAGES)
+  assert not work.has_removed
+  work.begin(work.data_artifact("cut", 0))
+  assert work.has_removed
+
+
+def test_a_finished_run_whose_checkpoints_are_gone_does_not_begin_again(
+  workdir,
+):
+  """Only a raised limit asks for it; nothing is touched then."""
+  config = _config(arg="tiny=true,arms=rl")
+  _make_up(config, workdir)
+  raised = _config(
+    arg="tiny=true,arms=rl", **{"train.flops": 2 * config.train.flops}
+  )
+  before = _left(workdir)
+  with pytest.raises(UserError, match=r"no checkpoint in .*seed_0/checkp") as e:
+    _run(raised, workdir, ("train",))
+  assert "--redo=train/rl/seed_0" in str(e.value)
+  assert _left(workdir) == before
+  (workdir / "train/rl/seed_0/checkpoints/7").mkdir(parents=True)
+  with pytest.raises(AssertionError, match="something is made"):
+    _run(raised, workdir, ("train",))
 
 
 def test_a_damaged_manifest_offers_its_own_part(workdir):

@@ -7,6 +7,7 @@ from prefixrl_jax.evals.evaluate import Sample, by_fraction, without_prefix
 from prefixrl_jax.evals.results import write_results
 from prefixrl_jax.files import write_json
 from prefixrl_jax.prefixes.cut import revealed_length
+from prefixrl_jax.stages.train import train_again
 from prefixrl_jax.train import TrainData, trained_params
 from prefixrl_jax.types import EvalResult
 from prefixrl_jax.workspace import Workspace
@@ -22,7 +23,10 @@ def run(work: Workspace) -> None:
     else:
       train = work.need(work.run_artifact("train", arm, seed), "train")
       params = trained_params(
-        work.session, train.directory, train.summary["steps"]
+        work.session,
+        train.directory,
+        train.summary["steps"],
+        remedy=train_again(train),
       )
     work.begin(artifact)
     with metrics.busy(f"evaluate, {arm} seed {seed} …"):

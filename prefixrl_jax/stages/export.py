@@ -5,6 +5,7 @@ from etils import epath
 from prefixrl_jax import checkpoints
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.models import adapters, exporting, importing
+from prefixrl_jax.stages.train import train_again
 from prefixrl_jax.types import UserError
 from prefixrl_jax.workspace import Workspace
 
@@ -37,12 +38,14 @@ def run(work: Workspace) -> None:
   model = adapters.read_settings(c.lora, model)
   mesh = make_mesh(**c.mesh)
   asked = settings.step if settings.step >= 0 else None
+  remedy = {}
   if asked is None and train.complete:
-    asked = train.summary["steps"]
+    asked, remedy = train.summary["steps"], {"remedy": train_again(train)}
   step, params = checkpoints.restore_params(
     train.directory / "checkpoints",
     adapters.abstract_trained(model, mesh),
     asked,
+    **remedy,
   )
   work.begin(artifact)
   if model.lora and settings.lora == "peft":

@@ -1,13 +1,35 @@
 """Every arm and seed, on the same budget."""
 
+from prefixrl_jax.artifacts import Artifact
+from prefixrl_jax.checkpoints import has_checkpoint
 from prefixrl_jax.files import write_json
 from prefixrl_jax.train import Trainer
+from prefixrl_jax.types import UserError
 from prefixrl_jax.workspace import Workspace
+
+
+def train_again(artifact: Artifact) -> str:
+  """Says how to get a finished policy back that is lost for good.
+
+  Args:
+    artifact: of the training, complete.
+  """
+  return (
+    f"If it is lost for good, remove {artifact.directory / 'manifest.json'}:"
+    " --stage=train then goes on from an older checkpoint to the same policy,"
+    " or from the start if there is none."
+  )
 
 
 def run(work: Workspace) -> None:
   """Trains every arm and seed on the same budget."""
   for artifact, arm, seed in work.runs_to_make("train", work.config.run_arms):
+    checkpoints = artifact.directory / "checkpoints"
+    if artifact.has_finished and not has_checkpoint(checkpoints):
+      raise UserError(
+        f"{artifact.name} is to go on, to a raised limit, but there is no"
+        f" checkpoint in {checkpoints}. {artifact.remedy}"
+      )
     data = work.train_data(seed)
     trainer = Trainer(
       work.session, data, artifact.directory, arm=arm, seed=seed

@@ -339,7 +339,7 @@ def test_exports_a_checkpoint(tmp_path, source, trained, one_device):
 
 def test_says_what_cannot_be_exported(tmp_path, source, trained):
   workdir, _ = trained
-  with pytest.raises(UserError, match=r"seed_0.*; run --stage=train first"):
+  with pytest.raises(UserError, match=r"seed_0.*\. Run --stage=train first"):
     _run(workdir, _config(source))
   chosen = dict(arm="prefixrl", seed=1)
   with pytest.raises(UserError, match=r"of step 5 in .*; there are 4, 8 "):
