@@ -180,8 +180,8 @@ def _exit(message: str, code: int) -> None:
   except OSError as e:
     code = code or (128 + signal.SIGPIPE if e.errno == errno.EPIPE else 1)
     # The interpreter would say once more that it cannot be written.
-    for number in (1, 2):
-      os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+    for stream in (1, 2):
+      os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
   sys.exit(code)
 
 

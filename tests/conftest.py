@@ -5,6 +5,7 @@ import os
 import pathlib
 import signal
 import socket
+import sys
 import tempfile
 
 # Compiling is most of the tests' time: fast rather than for speed (a fifth of
@@ -34,9 +35,11 @@ from prefixrl_jax.models import transformer
 def handlers():
   """Puts back handlers of signals; the command sets them where it is tested."""
   before = [(n, signal.getsignal(n)) for n in (signal.SIGINT, signal.SIGTERM)]
+  hook = sys.unraisablehook
   yield
   for number, handler in before:
     signal.signal(number, handler)
+  sys.unraisablehook = hook
 
 
 @pytest.fixture(scope="session")
