@@ -1,7 +1,6 @@
 """Signals: raised at once, or behind what must not be cut off."""
 
 import signal
-import sys
 import time
 
 import pytest
