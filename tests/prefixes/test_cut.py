@@ -96,6 +96,29 @@ def test_a_prefix_that_holds_the_answer_is_cut_earlier():
     assert before == after or before >= 60
 
 
+def test_it_is_never_cut_later_instead():
+  # An answer that is taken back further on: only where it was first cut does
+  # the prefix hold it, and every later place would do.
+  for seed in range(20):
+    trace, tried = _trace("a", 50), []
+
+    def hold_answer(_, prefixes, tried=tried):
+      tried.extend(len(p) for p in prefixes)
+      return [len(p) == tried[0] for p in prefixes]
+
+    cuts = cut(
+      [trace],
+      {"a": 0},
+      num_cuts=1,
+      low=0.2,
+      high=0.8,
+      seed=seed,
+      hold_answer=hold_answer,
+    )
+    assert all(length < tried[0] for length in _lengths(cuts))
+    assert cuts.cut_earlier + cuts.left_out == 1
+
+
 def test_what_cannot_be_cut_earlier_is_left_out_and_counted():
   traces = [_trace("a", 100), _trace("b", 5)]  # 40 to 80; 2, 3, 4
   cuts = _cut(traces, held_from=3)
