@@ -66,3 +66,37 @@ def test_a_step_is_drawn_alike_whatever_came_before():
     ids(a, step)
   assert ids(a, 6) == ids(b, 6)
   assert ids(a, 6) != ids(_mixture(0.75, seed=1), 6)
+
+
+def test_every_epoch_has_an_order_of_its_own():
+  mixture = _mixture(0.75)
+  drawn = [p for step in range(10) for p in mixture.draw(step)]
+  lengths = [len(p.prefix) for p in drawn if len(p.prefix)]
+  originals = [p.problem_id for p in drawn if not len(p.prefix)]
+  for in_order, size in ((lengths, 15), (originals, 5)):
+    epochs = [
+      tuple(in_order[i : i + size]) for i in range(0, len(in_order), size)
+    ]
+    assert len(epochs) == 4
+    assert len(set(epochs)) == 4
+
+
+def test_prefixed_and_originals_are_not_shuffled_alike():
+  # As many prefixes as problems, a prefix a problem.
+  alike = [
+    PrefixedProblem(p.id, np.arange(1), 0.5, "base", 0) for p in _PROBLEMS
+  ]
+  mixture = Mixture(
+    _PROBLEMS,
+    alike,
+    prompts_per_step=10,
+    prefixed_share=0.5,
+    cuts_together=False,
+    seed=0,
+  )
+  orders = [
+    tuple(p.problem_id for p in mixture.draw(step)[kind])
+    for step in range(4)
+    for kind in (slice(5), slice(5, 10))
+  ]
+  assert len(set(orders)) == 8
