@@ -112,6 +112,13 @@ def test_a_lock_that_says_nothing_is_named(tmp_path, text):
     _lock(tmp_path)
 
 
+def test_another_s_lock_is_not_given_back(tmp_path):
+  # Somebody has removed ours, and a process elsewhere has begun.
+  with locked(epath.Path(tmp_path), print):
+    _leave(tmp_path, host="elsewhere")
+  assert json.loads((tmp_path / LOCK).read_text())["host"] == "elsewhere"
+
+
 def test_children_do_not_give_it_back(tmp_path):
   lock = locked(epath.Path(tmp_path), print)
   with lock:
