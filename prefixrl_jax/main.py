@@ -71,6 +71,7 @@ _DEBUG = flags.DEFINE_bool(
 )
 
 
+_FULL = (errno.ENOSPC, errno.EDQUOT)
 _run: Any = None  # the Pipeline, once there is one
 
 
@@ -190,8 +191,9 @@ def _unexpected(e: Exception) -> str:
   what = command_line.one_line(e)
   if isinstance(e, OSError) and e.strerror:
     what = f"{e.strerror}: {e.filename}" if e.filename else e.strerror
-    if e.errno in (errno.ENOSPC, errno.EDQUOT):
-      what += f"; make room and {_GO_ON}"
+  # Orbax says RESOURCE_EXHAUSTED then, and what the system says of it.
+  if any(os.strerror(number) in str(e) for number in _FULL):
+    what = f"the disk is full; make room and {_GO_ON}. {what}"
   elif "RESOURCE_EXHAUSTED" in what or isinstance(e, MemoryError):
     what = (
       "out of memory; fewer rows and lanes (config.train.rows, collect, evals)"

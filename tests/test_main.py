@@ -245,14 +245,19 @@ def test_no_stack_trace_is_printed_but_kept(tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(main, "_workdir", lambda: str(tmp_path))
   code, err = run(OSError(28, "No space left on device", "a/b"), "--fresh")
   assert err == (
-    "error: No space left on device: a/b; make room and run the same command"
-    f" to go on (stack trace: {tmp_path}/error.log)\n"
+    "error: the disk is full; make room and run the same command to go on. No"
+    f" space left on device: a/b (stack trace: {tmp_path}/error.log)\n"
   )
   code, err = run(RuntimeError("RESOURCE_EXHAUSTED: too much"))
   assert "out of memory; fewer rows and lanes" in err
   log = (tmp_path / "error.log").read_text()
   assert "main.py --fresh" in log
   assert log.count("Traceback") == 2
+  # As Orbax says it, behind long names.
+  full = f"RESOURCE_EXHAUSTED: {'x' * 900}: No space left on device [28]"
+  code, err = run(ValueError(full))
+  assert err.startswith("error: the disk is full; make room and run the same")
+  assert "out of memory" not in err
 
   def is_full(trace):
     raise OSError(28, "No space left on device")
