@@ -199,3 +199,17 @@ def test_a_file_that_is_gone_is_named(folder):
   (folder / "x.json").unlink()
   with pytest.raises(UserError, match=r"x\.json is not there\. --redo=screen/"):
     _artifact(folder).file("x.json").read_json()
+
+
+def test_what_does_not_follow_stays_complete_and_is_refused(folder):
+  sources = {"screen/seed_0": "1"}
+  made_from = lambda: dict(sources)
+  _finish(_artifact(folder, made_from=made_from))
+  sources["screen/seed_0"] = "2"
+  there = _artifact(folder, made_from=made_from)
+  assert there.complete
+  with pytest.raises(UserError, match="from something else"):
+    there.check()
+  follows = _artifact(folder, made_from=made_from, follows=True)
+  assert not follows.complete
+  follows.check()
