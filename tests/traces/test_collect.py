@@ -6,7 +6,7 @@ import pytest
 from prefixrl_jax.rewards import Verdict
 from prefixrl_jax.rollouts.sampler import Sampler
 from prefixrl_jax.traces.collect import collect
-from prefixrl_jax.types import Problem
+from prefixrl_jax.types import Completion, Problem
 
 
 class _Tokenizer:
@@ -101,3 +101,71 @@ def test_k_traces_a_problem(model, params, one_device):
   assert len(attempts) == 3
   first, _, _ = _collect(model, params, one_device)
   assert min(attempts) == first[0].attempt
+
+
+class _Everything:
+  """A sampler that finishes all attempts of a block at once.
+
+  Attempts 1, 2 and 5 of each problem hold a 5; it remembers what it is asked.
+  """
+
+  lanes = 2
+
+  def __init__(self):
+    self.asked, self.cancelled = [], []
+
+  def cancel(self, block, above):
+    self.cancelled.append((block, above))
+
+  def run(self, blocks, *, purpose, seed):
+    del purpose, seed
+    for number, (request,) in enumerate(blocks):
+      attempts = range(
+        request.first_attempt, request.first_attempt + request.num_completions
+      )
+      self.asked += attempts
+      yield [
+        (
+          number,
+          a,
+          Completion(
+            np.array([5 if a in (1, 2, 5) else 6], np.int32),
+            np.zeros(1, np.float32),
+            False,
+          ),
+        )
+        for a in attempts
+      ]
+
+
+def _collect_all(**settings):
+  sampler = _Everything()
+  traces = collect(
+    sampler,
+    _Contains(),
+    _Tokenizer(),
+    settings.pop("problems"),
+    policy="p",
+    seed=0,
+    on_progress=lambda *_: None,
+    **settings,
+  )
+  return sampler, [t.attempt for t in traces]
+
+
+@pytest.mark.parametrize("budget", [1, 7, 8, 13])
+def test_no_problem_has_more_attempts_than_its_budget(budget):
+  sampler, attempts = _collect_all(
+    problems=_PROBLEMS[1:2], budget=budget, traces_per_problem=1
+  )
+  assert sampler.asked == list(range(budget))
+  assert attempts == []
+
+
+def test_all_behind_the_last_trace_that_is_kept_are_cancelled():
+  sampler, attempts = _collect_all(
+    problems=_PROBLEMS[:1], budget=100, traces_per_problem=2
+  )
+  assert attempts == [1, 2]
+  # Attempt 5 is right as well, and not wanted.
+  assert sampler.cancelled == [(0, 2)]
