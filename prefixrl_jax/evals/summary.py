@@ -80,7 +80,7 @@ of draws without a value, which the interval leaves out.
 is little but the share of seeds on which it was, and a mean curve's speed-up is
 that of no seed. A run has taken off if its final accuracy is at least halfway
 from the base model's (0 without one) to the best run's, of all arms and seeds;
-null if no run is above the base model.
+null if no run is above the base model, which does not take off itself.
 """
 
 from collections.abc import Mapping, Sequence
@@ -312,6 +312,7 @@ def _took_off(
     seed
     for seed in sorted(by_seed)
     if threshold is not None
+    and by_seed[seed].arm != BASE
     and (accuracy := final_accuracy([by_seed[seed]], split)) is not None
     and accuracy >= threshold
   ]

@@ -297,6 +297,11 @@ def test_who_took_off_by_hand():
     for arm, of_arm in summary["arms"].items()
   }
   assert took_off == {"base": [], "rl": [0], "prefixrl": [0]}
+  # A base model whose seeds differ may be above the threshold on one of them.
+  runs.append(run("base", [], [], seed=1, final=0.7))
+  summary = summarize(runs)
+  assert summary["take_off"] == {"train": pytest.approx(0.65)}
+  assert summary["arms"]["base"]["final"]["train"]["took_off"] == []
   # Where nobody gets beyond the base model, nobody has taken off.
   summary = summarize([base, rl(final=0.1)])
   assert summary["take_off"] == {"train": None}
