@@ -1,7 +1,7 @@
 """How the math verifier agrees with other graders' tests, and its speed.
 
   python -m benchmarks.verifiers --folder=GRADER_CASES --problems=MATH.jsonl \\
-    --traces=TRACES.jsonl
+    --model_traces=TRACES.jsonl
 
 GRADER_CASES is a folder of JSONL files with rows of gold, candidate, expected,
 origin and options, or (extraction*, normalise*) of text, expected and origin.
@@ -26,7 +26,7 @@ from prefixrl_jax.types import Problem
 
 _FOLDER = flags.DEFINE_string("folder", None, "Of grader cases.")
 _PROBLEMS = flags.DEFINE_string("problems", None, "JSONL with `answer`.")
-_TRACES = flags.DEFINE_multi_string("traces", [], "JSONL with `traces`.")
+_TRACES = flags.DEFINE_multi_string("model_traces", [], "JSONL with `traces`.")
 _WORKERS = flags.DEFINE_integer("workers", 2, "Worker processes.")
 _SECONDS = flags.DEFINE_float("seconds", 15.0, "Limit of a comparison.")
 

@@ -60,6 +60,7 @@ class MetricWriter:
     self._board = tensorboardX.SummaryWriter(
       str(directory / "tensorboard"),
       purge_step=None if resume_step is None else resume_step + 1,
+      flush_secs=1,  # by a thread of its own; its flush() waits for nothing
     )
 
   def write(self, step: int, metrics: dict[str, float]) -> None:
@@ -71,7 +72,6 @@ class MetricWriter:
       self._board.add_scalar(name, value, step)
     self._file.write(json.dumps(row) + "\n")
     self._file.flush()
-    self._board.flush()
     if self._wandb:
       self._wandb.log(step, metrics)
 

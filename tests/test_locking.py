@@ -119,16 +119,30 @@ def test_another_s_lock_is_not_given_back(tmp_path):
   assert json.loads((tmp_path / LOCK).read_text())["host"] == "elsewhere"
 
 
+_HAS_A_CHILD = """
+import os, pathlib, sys
+from etils import epath
+from prefixrl_jax.locking import LOCK, locked
+folder = pathlib.Path(sys.argv[1])
+lock = locked(epath.Path(folder), print)
+with lock:
+  child = os.fork()
+  if child == 0:
+    lock.__exit__(None, None, None)
+    os._exit(0)
+  assert os.waitpid(child, 0)[1] == 0
+  assert (folder / LOCK).exists()
+assert not (folder / LOCK).exists()
+"""
+
+
 def test_children_do_not_give_it_back(tmp_path):
-  lock = locked(epath.Path(tmp_path), print)
-  with lock:
-    child = os.fork()
-    if child == 0:
-      lock.__exit__(None, None, None)
-      os._exit(0)
-    assert os.waitpid(child, 0)[1] == 0
-    assert (tmp_path / LOCK).exists()
-  assert not (tmp_path / LOCK).exists()
+  # In a process of its own: this one may have threads of jax's.
+  subprocess.run(
+    [sys.executable, "-c", _HAS_A_CHILD, str(tmp_path)],
+    check=True,
+    env=dict(os.environ, PYTHONPATH=str(pathlib.Path(__file__).parents[1])),
+  )
 
 
 def test_a_workdir_that_cannot_be_written_is_one_line(tmp_path):

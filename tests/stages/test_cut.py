@@ -39,7 +39,7 @@ def _run(folder, texts, **prefixes):
     problems=lambda seed: problems,
     verifier=CountdownVerifier(),
     tokenizer=types.SimpleNamespace(
-      decode=lambda ids: "".join(map(chr, ids)),
+      decode=lambda many: ["".join(map(chr, ids)) for ids in many],
     ),
     config=types.SimpleNamespace(
       prefixes=dict(num_cuts=5, low=0.0, high=1.0) | prefixes
