@@ -773,18 +773,12 @@ def test_nobody_with_no_rights(pool):
 def test_dies_with_its_host(pool):
   before = _sandboxed()
   code = f"""
-import sys
 from prefixrl_jax.rewards import isolation, sandbox
 isolation.is_root_of_the_machine = lambda: {pool._how._as_root}
 pool = sandbox.SandboxPool(sandbox="bubblewrap", num_workers=1,
   timeout_seconds=50., total_seconds=50., memory_mb=256)
-def run():
-  with pool.take() as taken:
-    taken.send(pool.job("programs", code="while True: pass"), 9e5)
-    taken.send({{"input": ""}}, 9e5)
-    print("started", flush=True)
-    taken.receive(9e5, max_bytes=99)
-run()
+print("started", flush=True)
+next(pool.run("while True: pass", [""]))
 """
   host = subprocess.Popen(
     [sys.executable, "-c", code], stdout=subprocess.PIPE, cwd=_REPOSITORY
@@ -792,6 +786,8 @@ run()
   try:
     assert host.stdout.readline() == b"started\n"
     _until(lambda: _sandboxed() != before)
+    with pytest.raises(subprocess.TimeoutExpired):
+      host.wait(1)  # the program goes on
   finally:
     host.send_signal(signal.SIGKILL)
     host.communicate()
