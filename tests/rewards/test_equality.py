@@ -2,11 +2,11 @@
 
 import pytest
 
-from prefixrl_jax.rewards import comparison, equality, formulas
+from prefixrl_jax.rewards import equality, formulas, spelling
 
 
 def _equal(gold, answer):
-  read = [formulas.read(comparison.clean(x)) for x in (gold, answer)]
+  read = [formulas.read(spelling.clean(x)) for x in (gold, answer)]
   assert None not in read
   return equality.equal(*read)
 

@@ -1,0 +1,113 @@
+"""Answers in one spelling: signs, spaces, how they are set, their units."""
+
+import re
+import unicodedata
+
+from prefixrl_jax.rewards import answers, numbers
+
+_SIGNS = numbers.DASHES | str.maketrans(
+  {"×": "\\times ", "·": "\\cdot ", "⋅": "\\cdot ", "÷": "/", "π": "\\pi "}
+  | {"∞": "\\infty ", "≤": "\\le ", "≥": "\\ge ", "≠": "\\ne "}
+  | {"∪": "\\cup ", "∩": "\\cap ", "∈": "\\in ", "∠": "\\angle "}
+  | {"△": "\\triangle ", "°": "^\\circ ", "\u202f": " ", "\xa0": " "}
+)
+_RAISED = re.compile(r"[⁻]?[⁰¹²³⁴⁵⁶⁷⁸⁹]+")
+_ROOT = re.compile(r"√\s*(?:\(([^()]*)\)|([\d.]+|[A-Za-z])|(?={))")
+_ROOT_OF_ONE = re.compile(r"(\\sqrt\s*\[[^\[\]{}]*\])\s*([\dA-Za-z])")
+_HALF = re.compile(r"[¼-¾⅐-⅞]")  # and what else is one sign
+_OVER = re.compile(
+  r"\{([^{}]*)\\over(?![a-zA-Z])([^{}]*)\}"
+  r"|^([^{}]*)\\over(?![a-zA-Z])([^{}]*)$"
+)
+_PERIOD = re.compile(
+  r"(\.\d*)\\(?:bar|dot|overline)\s*(?:\{\s*(\d+)\s*\}|(\d))"
+)
+_TIMES_TEN = re.compile(r"(?<=\d)\s*(?:[xX]|\\text\{\s*x\s*\})\s*(?=10\s*\^)")
+_NEGATED = re.compile(r"\\not\s*(?==)|(?<==)\\?/(?==)|\\not\s*(?=\\equal)")
+# How an answer is set, and marks beside it.
+_STYLE = re.compile(
+  r"\\(?:(?:tiny|small|normalsize|large|Large|LARGE|huge|Huge|bf|rm|it|sf|tt"
+  r"|textstyle|scriptstyle|checkmark)(?![a-zA-Z])"
+  r"|(?:boldsymbol|pmb|bm|underline|texttt|mathtt)\s*(?=\{)"
+  r"|(?:text)?color\s*\{[\w!.-]*\})|[✓✔✅☑]"
+)
+_MARKDOWN = re.compile(r"^\s*(\*\*|__|`)(.+)\1\s*$", re.DOTALL)
+_LOWERED = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
+_DELIMITER = re.compile(r"\\?\$|(?<!\\)\\[()\[\]]|\\displaystyle(?![a-zA-Z])")
+_SPELLINGS = (
+  (re.compile(r"\\(?:math|text)dollar(?![a-zA-Z])"), ""),
+  (re.compile(r"\\(?:pounds|textsterling)(?![a-zA-Z])"), "£"),
+  (re.compile(r"\\(?:text)?euro(?![a-zA-Z])"), "€"),
+  (re.compile(r"\\(?:text|mbox)\s*\{\s*([€£¥₹]|Rs\.?)\s*\}"), r"\1"),
+  (_ROOT_OF_ONE, r"\1{\2}"),
+  (_OVER, r"\\frac{\1\3}{\2\4}"),
+  (_PERIOD, r"\1\\overline{\2\3}"),
+  (_TIMES_TEN, r"\\times "),
+  (_NEGATED, r"\\ne "),
+  (re.compile(r"\\ne\s*="), r"\\ne "),
+  (re.compile(r"\\div(?![a-zA-Z])"), "/"),
+  (re.compile(r"\\colon(?![a-zA-Z])"), ":"),
+  (re.compile(r"\\varnothing(?![a-zA-Z])"), r"\\emptyset"),
+  (re.compile(r"(?<=[\d* ])pi(?![A-Za-z])"), r"\\pi"),
+)
+_DOUBLED = re.compile(r"\\\\(?=[a-zA-Z])")
+_NOTHING = re.compile(
+  r"\\!\s*|(?<=\d)\\,(?=\d{3})|\\(?:left|right)(?![a-zA-Z])"
+)
+_SPACE = re.compile(r"(?<!\\)\\[,;: ]|~|\\q?quad(?![a-zA-Z])|\s+")
+_COMMA = re.compile(r" ?\{ ?, ?\} ?")
+WRAPPED = re.compile(
+  r"\\(?:text(?:bf|it|rm|sf|normal)?|math(?:rm|bf|sf|it)|mbox|textnormal)\s*"
+  r"\{([^{}]*)\}"
+)
+_OR = re.compile(r"(?<=[\d)])(and|or)(?=[\d(A-Z])")
+_OPEN_BOX = re.compile(r"^.*\\{1,2}(?:boxed|fbox)\s*\{", re.DOTALL)
+_LETTER = re.compile(r"^\(([A-Za-z])\)$")
+
+
+def clean(answer: str) -> str:
+  """Returns an answer without box, delimiters, odd spaces and unit."""
+  return numbers.without_unit(read(answer))
+
+
+def read(answer: str) -> str:
+  """Returns an answer in one spelling, its unit with it."""
+  if "\\boxed" in answer or "\\fbox" in answer:
+    given = answers.given(answer)
+    answer = given[-1] if given else _OPEN_BOX.sub("", answer)
+  answer = _STYLE.sub("", _MARKDOWN.sub(r"\2", answer))
+  answer = _HALF.sub(_in_figures, answer)
+  answer = _RAISED.sub(_lowered, answer).translate(_SIGNS)
+  answer = _ROOT.sub(_root, answer)
+  for spelling, usual in _SPELLINGS:
+    answer = spelling.sub(usual, answer)
+  if "\\begin" not in answer:  # there, two backslashes end a row
+    answer = _DOUBLED.sub(r"\\", answer)
+  answer = _SPACE.sub(" ", _NOTHING.sub("", _DELIMITER.sub("", answer)))
+  answer = _OR.sub(r" \1 ", _COMMA.sub(",", answer)).lstrip(" :,;")
+  if not answer.rstrip().endswith("..."):
+    answer = answer.rstrip(" .:,;")
+  return re.sub(r"(?<!\\)\\$", "", answer)
+
+
+def _root(match: re.Match) -> str:
+  inside = match[1] or match[2]
+  return rf"\sqrt{{{inside}}}" if inside else r"\sqrt"
+
+
+def _in_figures(match: re.Match) -> str:
+  over, under = unicodedata.normalize("NFKC", match.group()).split("⁄")
+  return rf"\frac{{{over}}}{{{under}}}"
+
+
+def _lowered(match: re.Match) -> str:
+  return f"^{{{match.group().translate(_LOWERED)}}}"
+
+
+def plain(answer: str) -> str:
+  """Returns what must be equal for two cleaned answers to be equal as text."""
+  answer = re.sub(r"\\[dtc]frac", r"\\frac", answer)
+  for _ in range(2):  # \textbf{\text{(A)}}
+    answer = WRAPPED.sub(r"\1", answer)
+  answer = re.sub(r"(?<!\d)\s|\s(?!\d)", "", answer)
+  return _LETTER.sub(r"\1", answer)
