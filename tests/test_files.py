@@ -75,6 +75,19 @@ def test_a_folder_is_replaced_as_a_whole_or_not_at_all(folder):
   assert _all(folder) == ["model", "c"]
 
 
+def test_a_folder_comes_back_if_its_successor_gets_no_name(folder):
+  (folder / "model").mkdir(parents=True)
+  (folder / "model/a").write_text("1")
+
+  def lose():
+    with files.whole_folder(folder / "model") as temporary:
+      temporary.rmtree()
+
+  with pytest.raises(UserError, match="model cannot be written"):
+    lose()
+  assert _all(folder) == ["model", "a"]
+
+
 def test_a_folder_that_was_put_aside_comes_back(folder):
   """Killed between putting the old folder aside and naming the new one."""
   (folder / ".model.old.tmp").mkdir(parents=True)

@@ -68,6 +68,16 @@ def test_a_damaged_part_is_made_again_alone(work, tmp_path, name):
   assert work(2) == ([], [])
 
 
+def test_damaged_parts_may_be_made_again_as_one(work, tmp_path):
+  work(2)
+  for name in ("000000.json", "000002.json"):
+    (tmp_path / name).write_text("{")
+  made, said = work(4)
+  assert made == [["p0", "p1", "p2", "p3"]]
+  assert len(said) == 2
+  assert work(2) == ([], [])  # of the second of them nothing is left
+
+
 def test_a_part_that_cannot_be_read_now_is_not_removed(
   work, tmp_path, monkeypatch
 ):

@@ -262,10 +262,6 @@ def test_a_workdir_of_another_config_is_refused(done, field, value, stage):
   assert stage in str(e.value)
 
 
-def test_how_often_to_save_may_change(done):
-  Pipeline(_config(**{"train.checkpoint_every": 7}), epath.Path(done))
-
-
 def test_a_stage_needs_the_one_before(tmp_path):
   with pytest.raises(UserError, match="run --stage=screen first"):
     Pipeline(_config(), epath.Path(tmp_path)).run(("collect",))

@@ -3,6 +3,7 @@
 import errno
 import os
 import signal
+import types
 
 import jax
 import ml_collections
@@ -27,7 +28,7 @@ from prefixrl_jax.rewards.checksum import ChecksumVerifier
 from prefixrl_jax.session import Session
 from prefixrl_jax.tokenizer import SymbolTokenizer
 from prefixrl_jax.train import TrainData, Trainer, trained_params
-from prefixrl_jax.types import Preempted, Trace, UserError
+from prefixrl_jax.types import EvalResult, Preempted, Trace, UserError
 
 _TOKENIZER = SymbolTokenizer(
   checksum.SYMBOLS, pad=checksum.PAD, stop=checksum.STOP
@@ -185,6 +186,33 @@ def test_curve_starts_at_rl_and_ends_at_the_end(uninterrupted):
   assert curve[0]["step"] == 2
   assert curve[-1]["step"] == 8
   assert set(curve[0]["accuracy"]) == {"train", "heldout", "heldout_hard"}
+
+
+def test_hard_heldout_problems_are_a_line_of_their_own(tmp_path, monkeypatch):
+  """All of them are evaluated; the hard one is solved once in four samples."""
+  data = _data()
+  correct = {data.hard_heldout: 1, frozenset(): 3}
+
+  def evaluated(session, sampler, problems, *, num_samples, **_):
+    results = [
+      EvalResult(p.id, p.split, 0.0, 4, correct[data.hard_heldout & {p.id}])
+      for p in problems
+    ]
+    return results, []
+
+  monkeypatch.setattr(train, "without_prefix", evaluated)
+  mesh = make_mesh(1, 1, 1, devices=jax.devices()[:1])
+  trainer = Trainer(
+    _session(_config(), mesh), data, epath.Path(tmp_path), arm="rl", seed=0
+  )
+  monkeypatch.setattr(trainer.eval_sampler, "load", lambda params: None)
+  point = trainer._curve_point(types.SimpleNamespace(params={}), 7)
+  assert point["step"] == 7
+  assert point["accuracy"] == {
+    "train": 0.75,
+    "heldout": 0.5,
+    "heldout_hard": 0.25,
+  }
 
 
 class KilledError(Exception):
@@ -447,7 +475,9 @@ def test_skips_and_counts_what_is_not_finite(run, tmp_path, monkeypatch):
 
 def test_prefixed_and_originals_are_told_apart(run, tmp_path):
   run(tmp_path, "prefixrl", **{"train.max_steps": 2})
-  for row in _learned(tmp_path):
+  rows = _learned(tmp_path)
+  assert len(rows) == 2
+  for row in rows:
     for kind in ("prefixed", "no_prefix"):
       for name in ("reward", "accuracy", "any_correct", "all_correct"):
         assert 0 <= row[f"train/{kind}/{name}"] <= 1

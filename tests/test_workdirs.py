@@ -505,8 +505,11 @@ def test_whether_anything_was_removed_is_known(workdir):
   work = Pipeline(_config(), workdir)
   work.ask_anew(["cut"], STAGES)
   assert not work.has_removed
-  work.begin(work.data_artifact("cut", 0))
+  cut = work.data_artifact("cut", 0)
+  work.begin(cut)
   assert work.has_removed
+  cut.finish({}, [])
+  assert cut.complete  # it is asked for once
 
 
 def test_a_finished_run_whose_checkpoints_are_gone_does_not_begin_again(
@@ -570,6 +573,14 @@ def test_a_killed_process_leaves_no_temporary_files_for_ever(workdir):
   (workdir / "report/.index.html.77.tmp").write_text("<")
   _run(_config(), workdir)
   assert not [name for name in _all(workdir) if name.endswith(".tmp")]
+
+
+def test_what_is_needed_is_of_the_same_settings(workdir):
+  """As by export, which asks for nothing else."""
+  _make_up(_config(), workdir)
+  work = Pipeline(_config(**{"learner.discount": 0.5}), workdir)
+  with pytest.raises(UserError, match="train/rl/seed_0 was made with"):
+    work.need(work.run_artifact("train", "rl", 0), "train")
 
 
 def test_what_only_reads_needs_no_lock(workdir, capsys):

@@ -85,6 +85,25 @@ def test_plan_by_hand(one_device):
   )
 
 
+def test_what_is_alive_in_each_phase(one_device):
+  config, model, mesh, rows = _shape(one_device)
+  by_phase = memory.phases(config, model, mesh, rows)
+  sampling = {"base policy", "sampler's parameters", "kv caches"}
+  state = {"parameters", "optimizer"}
+  within = {"gradients", "activations", "logits"}
+  assert {phase: set(parts) for phase, parts in by_phase.items()} == {
+    "screen": sampling,
+    "collect": sampling,
+    "train": sampling | state | within,
+    "curve": sampling | state,
+    "evaluate": sampling | {"parameters"},
+  }
+  params = 4 * transformer.num_params(model)
+  assert by_phase["train"]["base policy"] == params
+  # Of a micro-batch, their sum, and that of prefixed trees.
+  assert by_phase["train"]["gradients"] == 3 * params
+
+
 def test_plan_shrinks_with_shards(one_device, eight_devices):
   whole, _ = _plan(one_device)
   part, _ = _plan(eight_devices)

@@ -256,6 +256,24 @@ def test_tokens_are_drawn_in_proportion_at_every_number():
     jnp.asarray(np.repeat(weights[:, None], 6, 1)), uniform, block_size=3
   )
   assert found.tolist() == [0, 0, 2, 2, 5, 5]
+  # A step belongs to what is behind it, and nothing is drawn that weighs 0.
+  weights = np.array([0, 3, 0, 1], np.float32)
+  found = decoding._invert(
+    jnp.asarray(np.repeat(weights[:, None], 2, 1)),
+    np.array([0, 0.75], np.float32),
+  )
+  assert found.tolist() == [1, 3]
+
+
+def test_every_place_of_a_completion_has_a_number_of_its_own():
+  """And always the same one: by the completion's key, and the place."""
+  keys = jax.vmap(jax.random.key)(np.repeat(np.uint32([1, 2]), 32))[None]
+  places = jnp.tile(jnp.arange(32), 2)[None]
+  draw = lambda: decoding._draw(
+    jnp.zeros((5000, 1, 64)), keys, places, 1.0, 0, 1.0
+  )[0][0].tolist()
+  assert len(set(draw())) > 55
+  assert draw() == draw()
 
 
 def test_greedy_takes_the_likeliest(model, params, one_device, rng):
@@ -299,7 +317,7 @@ def test_a_limit_cuts_a_completion_short(model, params, one_device, rng):
     seed=1,
   )
   for n, long, short in zip(limits, whole, cut):
-    for a, b in zip(long, short):
+    for a, b in zip(long, short, strict=True):
       np.testing.assert_array_equal(a.tokens[:n], b.tokens)
       assert b.truncated == (b.tokens[-1] != 5)
 
@@ -363,6 +381,32 @@ def test_the_longest_expected_start_first(model, params, one_device):
   assert tuple(len(group[0].tokens) for group in groups) == limits
   # 6 + 3 steps of 2 lanes, at most 2 more where a look comes late.
   assert sampler.pop_usage().decode_tokens <= 2 * (9 + 2)
+
+
+@pytest.mark.parametrize(("cost_of_a_look", "steps"), [(0.0, 6), (100.0, 8)])
+def test_lanes_wait_for_work_no_longer_than_a_look_is_worth(
+  model, params, one_device, change_backend, cost_of_a_look, steps
+):
+  """One completion of 6 tokens, five of one, and two lanes for them."""
+  change_backend(cost_of_a_look=cost_of_a_look)
+  trunk = np.array([1, 2], np.int32)
+  requests = [
+    Request(trunk, 1, 0, 0, max_tokens=6),
+    Request(trunk, 5, 0, 1, max_tokens=1),
+  ]
+  sampler = _sampler(
+    model,
+    one_device,
+    params,
+    rows=1,
+    lanes=2,
+    steps_per_dispatch=6,
+    stop_tokens=(),
+  )
+  sampler.sample(requests, purpose="sampling", seed=0)
+  # At once: one lane has 6 tokens, the other 5 of one. Or the other lane has
+  # one and waits for five, and both have two more.
+  assert sampler.pop_usage().decode_tokens == 2 * steps
 
 
 def test_schedules_never_compile_after_warm_up(model, params, one_device, rng):

@@ -1,0 +1,341 @@
+"""Mutants of what is computed: see mutants.py."""
+
+# Rows of: a file within prefixrl_jax/, tests within tests/ that shall notice,
+# and (text that is there once, what is put in its place); "": at the end.
+ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
+  # -- who may import whom
+  ("traces/store.py", "test_architecture.py", ("", "import jax")),
+  ("types.py", "test_architecture.py", ("", "import jax.numpy")),
+  (
+    "evals/summary.py",
+    "test_architecture.py",
+    ("", "from prefixrl_jax.train import TrainData"),
+    ("", "from prefixrl_jax import checkpoints"),
+  ),
+  (
+    "evals/evaluate.py",
+    "test_architecture.py",
+    ("", "from prefixrl_jax.train import TrainData"),
+  ),
+  # -- the learner
+  (
+    "learner/advantages.py",
+    "learner/test_advantages.py",
+    ("n / (n - 1)", "n / n"),
+    ("np.where(equal, 0.0, centred)", "centred"),
+    ("rewards - rewards.mean(axis=1, keepdims=True)", "rewards"),
+    ("np.where(std > 0, std, 1)", "1"),
+    ("(np.asarray(lengths) - 1)", "(0 * np.asarray(lengths))"),
+    ("(np.asarray(lengths) - 1)", "np.asarray(lengths)"),
+  ),
+  (
+    "learner/losses.py",
+    "learner/test_losses.py",
+    ("return -jnp.sum", "return jnp.sum"),
+    ("on & later_on, ", "on, "),
+    ("jnp.expm1(log_ratio) - log_ratio", "-log_ratio"),
+    ("reference_logprobs - logprobs, 0.0", "logprobs - reference_logprobs, 0."),
+    ("jnp.square(gap)) / 2", "jnp.square(gap))"),
+    (
+      "return -policy_loss(logprobs, to_come",
+      "return policy_loss(logprobs, to_come",
+    ),
+    ("stop_gradient(_sum_to_end(gap, same_lane))", "stop_gradient(gap)"),
+    (
+      "jax.lax.stop_gradient(_sum_to_end(gap, same_lane))",
+      "_sum_to_end(gap, same_lane)",
+    ),
+  ),
+  (
+    "learner/update.py",
+    "learner/test_update.py",
+    ('count = jnp.maximum(sums["tokens"], 1)', "count = num_micros"),
+    ("jnp.isfinite(loss) & jnp.isfinite(grad_norm)", "jnp.isfinite(loss)"),
+    ("& (branch[:, 1:] == branch[:, :-1])", ""),
+    ("      0,\n      num_micros,\n", "      0,\n      len(batch.tokens),\n"),
+    (
+      "prefixed = add(prefixed, rows.is_prefixed.astype(jnp.float32))",
+      "prefixed = add(prefixed, 1.0)",
+    ),
+  ),
+  (
+    "learner/optimizer.py",
+    "learner/test_optimizer.py",
+    ("learning_rate / max(warmup_steps, 1)", "learning_rate"),
+    ("learning_rate / max(warmup_steps, 1)", "0.0"),
+    ("0.1 * learning_rate", "0.0"),
+    ("max(warmup_steps - 1, 0)", "warmup_steps"),
+    ("weight_decay=weight_decay", "weight_decay=0.0"),
+    ("if not clip_norm:", "if True:"),
+  ),
+  (
+    "learner/sft.py",
+    "learner/test_sft.py",
+    ("default_rng([seed, epoch])", "default_rng([seed, 0])"),
+    ("default_rng([seed, epoch])", "default_rng([0, epoch])"),
+  ),
+  (
+    "learner/packing.py",
+    "learner/test_packing.py learner/test_update.py",
+    ("start + lane.fork - 1", "start + n - 1"),
+    ("lane.fork + np.arange(k)", "n + np.arange(k)"),
+    ("other.is_prefixed == tree.is_prefixed\n        and ", ""),
+    ('row["fork"][here] = lane.fork', 'row["fork"][here] = n'),
+  ),
+  (
+    "train.py",
+    "test_train.py::test_discounted_rewards_are_what_is_compared",
+    (
+      "advantages(\n"
+      "      discounted(rewards, lengths, config.learner.discount),\n"
+      "      config.learner.advantage,\n    )",
+      "discounted(\n      advantages(rewards, config.learner.advantage),\n"
+      "      lengths,\n      config.learner.discount,\n    )",
+    ),
+  ),
+  (
+    "train.py",
+    "test_train.py::test_sft_is_maximum_likelihood_and_every_epoch_has_its_order",
+    (
+      "self.sft_optimizer, 1.0,",
+      "self.sft_optimizer, config.rollouts.temperature,",
+    ),
+    ("seed=self.seed, epoch=epoch)", "seed=self.seed, epoch=0)"),
+  ),
+  (
+    "train.py",
+    "test_train.py::test_stops_at_the_first_update_that_is_not_finite",
+    ("    elif bad:", "    elif False:"),
+  ),
+  (
+    "train.py",
+    "test_train.py::test_stops_where_the_parameters_leave_the_numbers",
+    ('if may_skip and np.isfinite(metrics["param_norm"]):', "if may_skip:"),
+  ),
+  (
+    "train.py",
+    "test_train.py::test_skips_and_counts_what_is_not_finite",
+    ("self.skipped += bool(bad)", "self.skipped += 1"),
+    ('host.get("skipped", 0)', "0"),
+  ),
+  (
+    "train.py",
+    "test_train.py::test_resumed_equals_uninterrupted",
+    ('self.ledger.set_entries(host["ledger"])', "pass"),
+    ("self.mixture.draw(step - self.num_sft_steps)", "self.mixture.draw(0)"),
+    ("state = self._init_rl_state(state.params)", "pass"),
+  ),
+  (
+    "train.py",
+    "test_train.py::test_hard_heldout_problems_are_a_line_of_their_own",
+    ("if r.problem_id in self.data.hard_heldout", "if True"),
+  ),
+  # -- prefixes
+  (
+    "prefixes/cut.py",
+    "prefixes/test_cut.py",
+    ("min(length - 1, revealed_length(length, high))", "length - 1"),
+    ("max(1, math.ceil(low * length - _ROUNDING))", "1"),
+    ("if not holds:", "if True:"),
+    ("if place < kept", "if place != kept"),
+    ("free[t].remove(earlier)", "pass"),
+    ("fraction * length + _ROUNDING", "fraction * length"),
+  ),
+  (
+    "prefixes/mixture.py",
+    "prefixes/test_mixture.py",
+    ("[self._seed, kind, epoch]", "[self._seed, kind, 0]"),
+    ("[self._seed, kind, epoch]", "[self._seed, 0, epoch]"),
+    ("(step + 1) * count", "step * count + 1"),
+  ),
+  (
+    "rewards/judging.py",
+    "rewards/test_judging.py",
+    ("if not c.truncated", "if True"),
+    ("[*prefixes[i].tolist(), *completions", "[*completions"),
+    ("verdict.reward > 0 for", "verdict.reward >= 0 for"),
+    ("verdict.reward > 0 for", "verdict.reward == 1 for"),
+  ),
+  (
+    "evals/evaluate.py",
+    "evals/test_evaluate.py",
+    ("[a for a, holds in zip(asked, held) if not holds]", "asked"),
+    ("for t in reversed(traces)", "for t in traces"),
+  ),
+  # -- sampling
+  (
+    "rollouts/decoding.py",
+    "rollouts/test_sampler.py::test_logprobs_are_the_teacher_forced_ones",
+    ("logits = logits / temperature", "logits = logits * 1.0"),
+    ("(length < state.limit)", "(length <= state.limit)"),
+    (
+      "lambda key, number: (jax.random.fold_in(key, number), None)",
+      "lambda key, number: (key, None)",
+    ),
+  ),
+  (
+    "rollouts/decoding.py",
+    "rollouts/test_sampler.py"
+    "::test_lanes_wait_for_work_no_longer_than_a_look_is_worth",
+    ("busy - jnp.sum(state.active)", "0"),
+  ),
+  (
+    "rollouts/decoding.py",
+    "rollouts/test_sampler.py::test_filters_choose_but_leave_the_logprobs",
+    ("kept = _filter(logits, top_k, top_p) > -jnp.inf", "kept = True"),
+  ),
+  (
+    "rollouts/decoding.py",
+    "rollouts/test_sampler.py::test_no_number_draws_what_is_impossible"
+    " rollouts/test_sampler.py"
+    "::test_tokens_are_drawn_in_proportion_at_every_number"
+    " rollouts/test_sampler.py"
+    "::test_every_place_of_a_completion_has_a_number_of_its_own"
+    " rollouts/test_sampler.py::test_no_token_is_drawn_beyond_the_vocabulary",
+    ("jax.vmap(jax.random.fold_in)(key, length)", "key"),
+    (" + 2.0**-24", ""),
+    ("jnp.minimum(token, len(logits) - 1)", "token"),
+    ("(ends > target) & (weights > 0)", "ends >= target"),
+  ),
+  (
+    "rollouts/sampler.py",
+    "traces/test_collect.py rollouts/test_sampler.py"
+    "::test_cancel_keeps_earlier_attempts",
+    (
+      "truncated=int(tokens[i, n - 1]) not in self.stop_tokens",
+      "truncated=False",
+    ),
+    ("work[1] > self._cancelled", "work[1] >= self._cancelled"),
+    ("min(above, self._cancelled.get(number, above))", "above"),
+  ),
+  (
+    "rollouts/sampler.py",
+    "rollouts/test_sampler.py::test_one_sampler_of_an_arena_has_arrays"
+    " rollouts/test_sampler.py::test_forks_of_one_trunk_share_its_prefill",
+    ("self.usage.prefill_tokens += trunks.size\n", "pass\n"),
+    ("      holder.release()", "      pass"),
+    ("    self._params: Any = None  # unstacked\n", ""),
+    (
+      "    self._trunks = [_NO_TRUNK] * self.rows\n    self._params = None",
+      "    self._params = None",
+    ),
+  ),
+  (
+    "rollouts/sampler.py",
+    "rollouts/test_sampler.py"
+    "::test_a_policy_that_is_no_number_is_an_error_at_once",
+    ("if not np.isfinite(logprobs[i, :n]).all():", "if False:"),
+  ),
+  (
+    "rollouts/decoding.py",
+    "rollouts/test_sampler.py"
+    "::test_a_policy_that_is_no_number_is_an_error_at_once",
+    ("      & jnp.isfinite(logprob),", ","),
+  ),
+  (
+    "rollouts/requests.py",
+    "rollouts/test_requests.py",
+    ("first_attempt=request.first_attempt + start", "first_attempt=start"),
+    ("(-max(r.max_tokens for _, r in b)", "(0"),
+    ("while 0 < len(bundles) < rows:", "while False:"),
+  ),
+  (
+    "distributed/memory.py",
+    "distributed/test_mesh.py",
+    ('"optimizer": 2.0 * 4 * count', '"optimizer": 4.0 * count'),
+    ("(2.0 + is_mixed)", "2.0"),
+    ('"train": {\n      **weights,\n', '"train": {\n'),
+    ('    "curve": {**weights, **state, **own(evals)},\n', ""),
+    ("max(evals.fractions, default=0) * completion", "0"),
+    ("if need > have:", "if False:"),
+  ),
+  (
+    "traces/collect.py",
+    "traces/test_collect.py",
+    ("sorted(found[i])[traces_per_problem - 1]", "sorted(found[i])[-1]"),
+    ("if verdict.reward == 1:", "if verdict.reward >= 0:"),
+    (
+      "min(_BLOCK * sampler.lanes, budget - next_attempt[i])",
+      "_BLOCK * sampler.lanes",
+    ),
+  ),
+  # -- what is counted
+  (
+    "ledger.py",
+    "test_ledger.py",
+    ("2.0 * self._num_params * tokens", "3.0 * self._num_params * tokens"),
+    ("6.0 * self._num_params * tokens", "2.0 * self._num_params * tokens"),
+    ("if head else 0", "if True else 0"),
+    ("for p in TRAINING)", "for p in PURPOSES)"),
+    ("1 + has_reference + (2 - is_frozen)", "1 + (2 - is_frozen)"),
+    ("passes + (not keeps_logits)", "passes"),
+    ("(1 + has_reference + is_remat) * work", "(1 + is_remat) * work"),
+    ('if config.norms == "pre" and not config.num_experts:', "if False:"),
+  ),
+  (
+    "metrics.py",
+    "test_metrics.py",
+    ("self._seconds.get(name, 0.0) + spent", "spent"),
+    ("    self._seconds = {}\n    return popped", "    return popped"),
+    ("correct.all(1).mean()", "correct.any(1).mean()"),
+    ("event == _COMPILE_EVENT", "True"),
+  ),
+  # -- evaluation and report
+  (
+    "evals/statistics.py",
+    "evals/test_statistics.py",
+    ("np.maximum(n - c - drawn, 0) / (n - drawn)", "(n - c) / n + 0 * drawn"),
+    ("tail = (1 - confidence) / 2", "tail = 1 - confidence"),
+    ("ddof=1", "ddof=0"),
+  ),
+  (
+    "evals/curves.py",
+    "evals/test_summary.py",
+    ("np.where(begins, cost[i], crossing)", "crossing"),
+    ("e.problem_id in run.hard", "True"),
+    ("and run.uses_traces", ""),
+    ("means[(weights > 0) @ outside.astype(np.float64) > 0] = np.nan", "pass"),
+  ),
+  (
+    "evals/comparisons.py",
+    "evals/test_summary.py",
+    ("[0.025, 0.975]", "[0.25, 0.75]"),
+    ("np.mean(np.isnan(values))", "0.0"),
+    ("undefined = (target == 0)", "undefined = (target < 0)"),
+    ("if first_crossing else end", "if True else end"),
+    (
+      "measure(method, baseline, weights, weights)",
+      "measure(method, baseline, weights, weights[::-1])",
+    ),
+    ("if len(method) < 2:", "if not method:"),
+    (
+      "shared = sorted(method.keys() & baseline.keys())",
+      "shared = sorted(method.keys())",
+    ),
+  ),
+  (
+    "evals/summary.py",
+    "evals/test_summary.py",
+    ("(start + best) / 2", "best"),
+    ("if best > start else None", "if True else None"),
+    ("and accuracy >= threshold", "and accuracy > threshold"),
+    ("bootstrap_interval(c / n)", "bootstrap_interval(np.repeat(c / n, n))"),
+    ("results_of(run, split, fraction=0)", "results_of(run, split)"),
+    ('NOT_BASELINES = (BASE, "prefixrl_only")', "NOT_BASELINES = (BASE,)"),
+  ),
+  (
+    "evals/report.html.jinja",
+    "evals/test_report.py",
+    ("{% if samples %}", "{% if true %}"),
+    ("{% if summary.versus %}", "{% if true %}"),
+    ("{% if sample.reward == 1 %}", "{% if true %}"),
+    ("{% if notes %}", "{% if false %}"),
+    ("{{ of_arm | seeds(split)", "{{ [] "),
+  ),
+  (
+    "evals/report.py",
+    "evals/test_report.py",
+    ("autoescape=True", "autoescape=False"),
+    ('"never" if ratio == 0 else', '"0" if ratio is None else'),
+  ),
+)

@@ -1,0 +1,238 @@
+"""Mutants of what is rewarded, and of what is asked: see mutants.py."""
+
+ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
+  # -- thoughts are no answers
+  (
+    "thoughts.py",
+    "test_thoughts.py",
+    ("return split(text).answer", "return text"),
+    ("  is_open = last + 1 < len(marks)", "  is_open = False"),
+  ),
+  (
+    "rewards/code.py",
+    "rewards/test_code.py",
+    ("  text = without_thoughts(text)\n  for line", "  for line"),
+  ),
+  (
+    "rewards/answers.py",
+    "rewards/test_answers.py",
+    ("  text = without_thoughts(text)\n  if tags", "  if tags"),
+  ),
+  (
+    "rewards/gym.py",
+    "rewards/test_gym.py",
+    ("  text = without_thoughts(text)\n  given", "  given"),
+    (
+      "if answer is None or not _may_be_scored(answer, entry):",
+      "if answer is None:",
+    ),
+    ("if len(golds) >= _TOO_MANY:", "if False:"),
+    ("return count >= 2 and count > len(others) / 2", "return False"),
+    (
+      "    and not _accepts_quietly(name, entry, _NONSENSE)\n"
+      "    and not _is_for_all(name, entry, answer, others)",
+      "    and not _is_for_all(name, entry, answer, others)",
+    ),
+    ("(answer, entry) == 1.0", "(answer, entry) > 0"),
+  ),
+  (
+    "rewards/countdown.py",
+    "rewards/test_countdown.py",
+    ("without_thoughts(text), **problem.metadata", "text, **problem.metadata"),
+    ("used == allowed if use_all else used <= allowed", "used <= allowed"),
+    ("value == target and ", ""),
+    (
+      "if claims and [claim.strip() for claim in claims] != [str(target)]:",
+      "if False:",
+    ),
+    ('_BLANK.sub(" ", text)', "text"),
+  ),
+  (
+    "rewards/logic.py",
+    "rewards/test_logic.py",
+    ("or _is_denied(without_thoughts(text), label)", ""),
+    ("_is_denied(without_thoughts(text), label)", "_is_denied(text, label)"),
+    ("all(part.lower() in neutral for part in others)", "True"),
+    ("    or _RETRACTION.match(rest)\n", ""),
+    ("if len(named) == 1 else None", "if named else None"),
+  ),
+  # -- mathematics
+  (
+    "rewards/equality.py",
+    "rewards/test_equality.py rewards/test_math.py",
+    (  # absolutely
+      "not _close(ours, theirs) or not _vanishes(gold - answer, point)",
+      "abs(ours - theirs) > sympy.Float(10) ** -15",
+    ),
+    (" or not _vanishes(gold - answer, point)", ""),
+    ("  return bool(is_symmetric or factor > 0)", "  return True"),
+    (
+      "    return abs(factor) == 1 and (is_symmetric or factor == 1)",
+      "    return True",
+    ),
+  ),
+  (
+    "rewards/comparison.py",
+    "rewards/test_math.py rewards/test_statements.py",
+    (
+      "  return not statements.repeats(statement, gold, answer, _reader())",
+      "  return True",
+    ),
+    (
+      "  if equality.is_unsolved(theirs) and not equality.is_unsolved(ours):",
+      "  if False:",
+    ),
+    (" or _repeats_number(statement, number, other)", ""),
+    (
+      "for rule in (_same_option, _same_time, _same_name):\n    if (result",
+      "for rule in (_same_option, _same_time):\n    if (result",
+    ),
+    ("ours[2] == theirs[2] and len(halves) < 2", "ours[2] == theirs[2]"),
+  ),
+  (
+    "rewards/numbers.py",
+    "rewards/test_numbers.py rewards/test_math.py",
+    ("    if not units.agree(self.unit, other.unit):", "    if False:"),
+    ("  text = text.translate(DASHES)\n  found", "  found"),
+    ("    _CHANGES_NEXT.search(said)\n    or", "    False\n    or"),
+    ('    or units.changes(" ".join(after.split()[:2]))\n', ""),
+    (
+      "plain.value in (percent.value, percent.value / 100)",
+      "plain.value == percent.value",
+    ),
+  ),
+  (
+    "rewards/math.py",
+    "rewards/test_math.py",
+    (
+      "if results and all(result is True for result in results):",
+      "if any(result is True for result in results):",
+    ),
+    (
+      "  if not answer or answers.is_denied(sentence, answer):",
+      "  if not answer:",
+    ),
+    (
+      "  except Exception:  # what cannot be compared is not equal\n",
+      "  except ArithmeticError:\n",
+    ),
+  ),
+  # -- programs
+  (
+    "rewards/inside/running.py",
+    "rewards/test_sandbox.py::test_status"
+    " rewards/test_sandbox.py::test_runs_leave_nothing_to_each_other"
+    " rewards/test_sandbox.py::test_no_kernel_memory_beside_the_limits",
+    ("    empty(folder)\n", ""),
+    ("  _drop_capabilities()\n  _prctl", "  _prctl"),
+    ("    number = 0 if e.code is None else e.code", "    number = 1"),
+  ),
+  (
+    "rewards/seccomp.py",
+    "rewards/test_sandbox.py::test_filters_say_what_their_tables_say",
+    (
+      '  "sendto": (44, 206),\n',
+      '  "sendto": (44, 206),\n  "sendmsg": (46, 211),\n',
+    ),
+    (
+      '  "sendto": (44, 206),\n',
+      '  "sendto": (44, 206),\n  "flock": (73, 32),\n',
+    ),
+    ("    code += _look_at(_FCNTL[column], 1, _only_if(_FILE_COMMANDS))\n", ""),
+    ("unix = [*_only_if((1,)), ", "unix = ["),
+  ),
+  (
+    "rewards/code.py",
+    "rewards/test_code.py",
+    (
+      "reward = share if self._partial else float(share == 1.0)",
+      "reward = share",
+    ),
+    (
+      '    return None, "no code"  # the last',
+      '    return None, ""  # the last',
+    ),
+  ),
+  (
+    "problems/shown.py",
+    "problems/test_shown.py",
+    ("_GAP = 20", "_GAP = 2000"),
+    ('for k in ("output", "or_output") if k in test', 'for k in ("output",)'),
+    (
+      'statement = problem.metadata.get("text") or problem.prompt',
+      "statement = problem.prompt",
+    ),
+  ),
+  # -- the host of verifiers
+  (
+    "rewards/workers.py",
+    "rewards/test_workers.py",
+    (
+      "          results[worker.job] = DIED",
+      "          results[worker.job] = None",
+    ),
+    (
+      "          results[worker.job] = TIMED_OUT\n",
+      "          results[worker.job] = DIED\n",
+    ),
+    (
+      "    if isinstance(pickle.loads(data), Exception):\n      return data",
+      "    return data",
+    ),
+    ("      self._failures = 0\n\n", "\n"),
+    (
+      "      except OSError as e:\n        worker_pipe",
+      "      except KeyError as e:\n        worker_pipe",
+    ),
+    ("self._drop(*self._busy())  # nobody", "pass  # nobody"),
+  ),
+  # -- problems
+  (
+    "problems/streams.py",
+    "problems/test_loading.py",
+    ("elif self._shows_all_tests(problem):", "elif False:"),
+    ("elif length > counting.limit:", "elif False:"),
+    ("known[mark] = REPEATED", "pass"),
+    ("if row.number < self._start:", "if False:"),
+  ),
+  (
+    "problems/loading.py",
+    "problems/test_loading.py",
+    ("known = dict.fromkeys(known, EVALUATED)", "known = {}"),
+    ("known |= dict.fromkeys(_excluded(config, seed), EVALUATED)", "pass"),
+  ),
+  (
+    "problems/countdown_steps.py",
+    "problems/test_countdown_steps.py",
+    ("if is_held_out(numbers, target) == held_out:", "if True:"),
+    ('f"{sorted(numbers)} {target}"', 'f"{numbers} {target}"'),
+    ("_draw(rng, count, held_out=False)", "_draw(rng, count, held_out=True)"),
+    ("s.left == (target,)", "True"),
+  ),
+  # -- other people's traces
+  (
+    "traces/importing.py",
+    "traces/test_trace_importing.py",
+    ("elif identity in seen:", "elif False:"),
+    ("elif not foreign.finished:", "elif False:"),
+    ("      if is_full(m.problem):\n", "      if False:\n"),
+    ("if ids and ids[-1] in stops", "if False"),
+    ("if len(m.tokens) > max_length:", "if False:"),
+  ),
+  (
+    "traces/foreign.py",
+    "traces/test_foreign.py",
+    ("found.said.thoughts or read_thoughts(", "read_thoughts("),
+    ("if thought and thoughts.split(text).thoughts is None:", "if thought:"),
+    ("and not thoughts.split(text).is_open", ""),
+    ("return not said or said in _ENDED", "return True"),
+    ('    return [_Text(Said("", ""), flaw=f"it is {e}")]', "    return []"),
+  ),
+  (
+    "models/importing.py",
+    "models/test_importing.py",
+    ("    if not _COMPUTED.search(name)\n", ""),
+    ("if tied and embedding not in there and head in there:", "if False:"),
+    ("    if found != shape:", "    if False:"),
+  ),
+)
