@@ -59,6 +59,9 @@ class _NoTokenizer:
 
   encode_replies = encode_prompts
 
+  def most_tokens(self, text: str) -> float:
+    return len(text)
+
   def decode(self, many) -> list[str]:
     return [""] * len(many)
 

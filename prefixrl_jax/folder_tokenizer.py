@@ -1,17 +1,15 @@
-"""Tokenizers of Hugging Face folders: tokenizer.json, or sentencepiece."""
+"""Tokenizers of Hugging Face folders: what all have, and tokenizer.json."""
 
 import functools
 import itertools
 import json
+import math
 import re
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
-import google.protobuf.message
-import sentencepiece
 import tokenizers
 from etils import epath
-from sentencepiece import sentencepiece_model_pb2
 
 from prefixrl_jax import chat_template, thoughts
 from prefixrl_jax.types import UserError
@@ -21,7 +19,7 @@ from prefixrl_jax.types import UserError
 _PORTION = 1 << 18
 
 
-class _FolderTokenizer:
+class FolderTokenizer:
   """What the folder of a chat model adds to its vocabulary.
 
   A control token is one that only the template and the model may write: every
@@ -32,6 +30,9 @@ class _FolderTokenizer:
   # Control tokens that swallow white space on this side of them.
   _bare_left: Collection[str] = ()
   _bare_right: Collection[str] = ()
+  # Whether what is made of a character of ASCII before it is looked up in the
+  # vocabulary does not depend on its neighbours, but for a mark put before it.
+  _spells_alike: bool = False
 
   def __init__(
     self,
@@ -97,6 +98,32 @@ class _FolderTokenizer:
     opening = [] if self._template else self._opening()
     for ids in self._encode_turns(map(self._prompt_parts, texts)):
       yield [*opening, *ids]
+
+  def most_tokens(self, text: str) -> float:
+    """Returns a number that a prompt's tokens do not exceed, without counting.
+
+    It is infinite where nothing is known.
+    """
+    if not text.isascii():
+      return math.inf
+    around, each = self._most_of_ascii
+    return around + len(text) * each
+
+  @functools.cached_property
+  def _most_of_ascii(self) -> tuple[float, int]:
+    """The most tokens that a prompt has besides, and for each character.
+
+    On its own a character has as many as anywhere, or more: nothing merges
+    with it.
+    """
+    parts = self._prompt_parts("")
+    texts = "".join(parts[::2])
+    if not self._spells_alike or not texts.isascii():
+      return math.inf, 0
+    alone = [chr(i) for i in range(128)]
+    each = max(map(len, self._encode_texts(alone, True)))
+    opening = [] if self._template else self._opening()
+    return len(opening) + len(parts[1::2]) + len(texts) * each, each
 
   def _prompt_parts(self, text: str) -> list[str]:
     if self._template is None:
@@ -171,7 +198,7 @@ class _FolderTokenizer:
     raise NotImplementedError
 
 
-class JsonTokenizer(_FolderTokenizer):
+class JsonTokenizer(FolderTokenizer):
   """A Hugging Face folder's tokenizer.json and chat template."""
 
   def __init__(self, folder: epath.Path):
@@ -186,10 +213,10 @@ class JsonTokenizer(_FolderTokenizer):
     path = folder / "tokenizer.json"
     if not path.exists():
       raise UserError(f"{path} is missing.")
-    content = _read_json(path)
+    content = read_json(path)
     added = content.get("added_tokens") or []
     self._hidden = {t["id"] for t in added if t["special"]}
-    controls = {t["content"]: t for t in added if _is_control(t["content"])}
+    controls = {t["content"]: t for t in added if is_control(t["content"])}
     for token in controls.values():
       token["special"] = True  # in the library's words: not from text
     text = json.dumps(content)
@@ -202,11 +229,12 @@ class JsonTokenizer(_FolderTokenizer):
     model = content["model"]
     unknown = {vocabulary.get(model.get("unk_token")), model.get("unk_id")}
     self._forbidden = {vocabulary[s] for s in controls} - unknown
+    self._spells_alike = _spells_alike(content.get("normalizer"))
     self._bare_left = {s for s, t in controls.items() if t["lstrip"]}
     self._bare_right = {s for s, t in controls.items() if t["rstrip"]}
     super().__init__(
       folder,
-      _read_settings(folder),
+      read_settings(folder),
       controls={s: t["id"] for s, t in controls.items()},
       text_size=1 + max(i for s, i in vocabulary.items() if s not in controls),
       eos=None,
@@ -269,85 +297,6 @@ class JsonTokenizer(_FolderTokenizer):
     ]
 
 
-class SentencePieceTokenizer(_FolderTokenizer):
-  """A folder with a sentencepiece model: tokenizer.model."""
-
-  def __init__(self, folder: epath.Path):
-    """Reads tokenizer.model and the folder's configs.
-
-    Args:
-      folder: of the model.
-
-    Raises:
-      UserError: tokenizer.model is missing, or no stop token is named.
-    """
-    path = folder / "tokenizer.model"
-    if not path.exists():
-      raise UserError(f"{path} is missing.")
-    proto = sentencepiece_model_pb2.ModelProto  # type: ignore[attr-defined]
-    model, kind = _parse_pieces(path, proto), proto.SentencePiece
-    settings = _read_settings(folder)
-    decoder = settings.get("added_tokens_decoder") or {}
-    named = _read_json(folder / "added_tokens.json") | {
-      token["content"]: int(i) for i, token in decoder.items()
-    }
-    added = {s: i for s, i in named.items() if _is_control(s)}
-    self._hidden = {int(i) for i, t in decoder.items() if t.get("special")}
-    controls = {}
-    for i, piece in enumerate(model.pieces):
-      if piece.type == kind.CONTROL:
-        controls[piece.piece] = i
-      elif added.get(piece.piece) == i or (
-        piece.type == kind.USER_DEFINED and _is_control(piece.piece)
-      ):
-        controls[piece.piece] = i
-        if piece.type != kind.UNKNOWN:
-          piece.type = kind.UNUSED  # text never becomes it
-    self._size = len(model.pieces)
-    self._pieces = sentencepiece.SentencePieceProcessor(
-      model_proto=model.SerializeToString()
-    )
-    self._adds_space = model.normalizer_spec.add_dummy_prefix
-    self._opens = settings.get("add_bos_token") is not False
-    eos = self._pieces.eos_id()
-    super().__init__(
-      folder,
-      settings,
-      controls=controls | added,
-      text_size=self._size,
-      eos=eos if eos >= 0 else None,
-    )
-
-  def decode(self, many: Sequence[Sequence[int]]) -> list[str]:
-    """Returns texts of ids; of special tokens only marks of thoughts."""
-    marks: list[list[str]] = []  # of each text
-    parts: list[list[int]] = []  # of all texts; one more than marks of each
-    for ids in many:
-      marks.append([])
-      parts.append([])
-      for i in ids:
-        if i in self._mark_ids:
-          marks[-1].append(self._mark_ids[i])
-          parts.append([])
-        elif 0 <= i < self._size and i not in self._hidden:
-          parts[-1].append(int(i))
-    texts = iter(self._pieces.decode(parts))
-    return [
-      next(texts) + "".join(mark + next(texts) for mark in own) for own in marks
-    ]
-
-  def _encode_texts(self, texts: list[str], first: bool) -> list[list[int]]:
-    # A template's space behind a control token is the one that the model puts
-    # before every text, as in the code that the models were trained with.
-    if not first and self._adds_space:
-      texts = [text.removeprefix(" ") for text in texts]
-    return self._pieces.encode(texts)
-
-  def _opening(self) -> list[int]:
-    bos = self._pieces.bos_id()
-    return [bos] if bos >= 0 and self._opens else []
-
-
 def _portions(
   all_parts: Iterable[Sequence[str]],
 ) -> Iterator[list[Sequence[str]]]:
@@ -370,16 +319,28 @@ def any_of(words: Collection[str]) -> re.Pattern:
   return re.compile(f"({'|'.join(map(re.escape, longest_first)) or '(?!)'})")
 
 
-def _is_control(content: str) -> bool:
+def is_control(content: str) -> bool:
   """White space is text, and so is what cannot be spelled otherwise."""
   return len(content) > 1 and bool(content.replace("\u2581", " ").strip())
+
+
+def _spells_alike(normalizer: Mapping[str, Any] | None) -> bool:
+  """Whether a normalizer of the library takes ASCII character by character."""
+  if normalizer is None:
+    return True
+  kind = normalizer["type"]
+  if kind == "Sequence":
+    return all(map(_spells_alike, normalizer["normalizers"]))
+  if kind == "Replace":
+    return len(normalizer["pattern"].get("String", "")) == 1
+  return kind in ("Lowercase", "NFC", "NFD", "NFKC", "NFKD", "Prepend", "Strip")
 
 
 def _find_stops(folder: epath.Path, eos: int | None) -> tuple[int, ...]:
   """The generation config may name several, the tokenizer's is one more."""
   stops: list[int] = []
   for name in ("generation_config.json", "config.json"):
-    value = _read_json(folder / name).get("eos_token_id")
+    value = read_json(folder / name).get("eos_token_id")
     if value is not None:
       stops += value if isinstance(value, list) else [value]
   if eos is not None:
@@ -392,10 +353,10 @@ def _find_stops(folder: epath.Path, eos: int | None) -> tuple[int, ...]:
   return tuple(dict.fromkeys(stops))
 
 
-def _read_settings(folder: epath.Path) -> dict[str, Any]:
+def read_settings(folder: epath.Path) -> dict[str, Any]:
   """Older folders keep the names of special tokens in a file of their own."""
-  special = _read_json(folder / "special_tokens_map.json")
-  return special | _read_json(folder / "tokenizer_config.json")
+  special = read_json(folder / "special_tokens_map.json")
+  return special | read_json(folder / "tokenizer_config.json")
 
 
 def _from_json(path: epath.Path, text: str) -> tokenizers.Tokenizer:
@@ -411,30 +372,7 @@ def _from_json(path: epath.Path, text: str) -> tokenizers.Tokenizer:
   return tokenizer
 
 
-def _parse_pieces(path: epath.Path, proto) -> Any:
-  """Returns a sentencepiece model; other files have the same name."""
-  content = path.read_bytes()
-  try:
-    model = proto.FromString(content)
-  except google.protobuf.message.DecodeError:
-    model = proto()
-  if not model.pieces:
-    pointer = content.startswith(b"version https://git-lfs")
-    what = (
-      "it is a pointer of Git LFS, whose file is still to be fetched"
-      if pointer
-      else "it is empty"
-      if not content
-      else "it may be of tiktoken, as Llama 3's is"
-    )
-    raise UserError(
-      f"{path} is no sentencepiece model ({what}); bring the model's"
-      " tokenizer.json, which is read in its place."
-    )
-  return model
-
-
-def _read_json(path: epath.Path) -> dict[str, Any]:
+def read_json(path: epath.Path) -> dict[str, Any]:
   """Empty if there is no such file."""
   if not path.exists():
     return {}

@@ -5,11 +5,8 @@ from typing import Protocol
 
 from etils import epath
 
-from prefixrl_jax.folder_tokenizer import (
-  JsonTokenizer,
-  SentencePieceTokenizer,
-  any_of,
-)
+from prefixrl_jax.folder_tokenizer import JsonTokenizer, any_of
+from prefixrl_jax.sentencepiece_tokenizer import SentencePieceTokenizer
 from prefixrl_jax.types import UserError
 
 # What a tokenizer's files may cause that have something else in some place.
@@ -37,6 +34,13 @@ class Tokenizer(Protocol):
     """Yields the ids of problems, ready for the assistant's first token.
 
     Texts are taken, and encoded on all cores, a portion at a time.
+    """
+    ...
+
+  def most_tokens(self, text: str) -> float:
+    """Returns a number that a prompt's tokens do not exceed, without counting.
+
+    It is infinite where nothing is known.
     """
     ...
 
@@ -92,6 +96,10 @@ class SymbolTokenizer:
 
   encode_replies = encode_prompts
 
+  def most_tokens(self, text: str) -> float:
+    """Returns the number of characters: each symbol has one or more."""
+    return len(text)
+
   def decode(self, many: Sequence[Sequence[int]]) -> list[str]:
     """Joins the symbols, the stop symbol included."""
     return [
@@ -124,6 +132,21 @@ def load_tokenizer(folder: epath.Path) -> Tokenizer:
           f" are: {type(e).__name__}: {' '.join(str(e).split())}."
         ) from None
   raise UserError(f"{folder} has neither tokenizer.json nor tokenizer.model.")
+
+
+def exceeding(
+  tokenizer: Tokenizer, texts: Sequence[str], limit: int
+) -> list[bool]:
+  """Returns which prompts have more tokens than the limit.
+
+  Only those are tokenised that may have.
+  """
+  lengths = [tokenizer.most_tokens(text) for text in texts]
+  unsure = [i for i, length in enumerate(lengths) if length > limit]
+  prompts = tokenizer.encode_prompts(texts[i] for i in unsure)
+  for i, ids in zip(unsure, prompts, strict=True):
+    lengths[i] = len(ids)
+  return [length > limit for length in lengths]
 
 
 def check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:

@@ -3,7 +3,6 @@
 import contextlib
 import functools
 import importlib.resources
-import math
 import signal
 from collections.abc import Callable, Collection, Iterator, Sequence
 from typing import Any
@@ -20,7 +19,7 @@ from prefixrl_jax.metrics import Progress
 from prefixrl_jax.models import importing
 from prefixrl_jax.problems import symbols
 from prefixrl_jax.problems.loading import load_parts
-from prefixrl_jax.problems.streams import Counting, Part
+from prefixrl_jax.problems.streams import Limit, Part
 from prefixrl_jax.rewards import Verifier
 from prefixrl_jax.rewards.verifiers import make_verifier
 from prefixrl_jax.rows import find_files
@@ -31,7 +30,7 @@ from prefixrl_jax.session import (
   verifier_name,
 )
 from prefixrl_jax.signals import Deferred
-from prefixrl_jax.tokenizer import Tokenizer
+from prefixrl_jax.tokenizer import Tokenizer, exceeding
 from prefixrl_jax.traces import store
 from prefixrl_jax.traces.rules import RULES
 from prefixrl_jax.train import TrainData
@@ -368,10 +367,10 @@ class Workspace:
   def problem_parts(self, seed: int) -> list[Part]:
     """Returns a data seed's problems, with what was left out."""
     c = self.config.problems
-    drops = c.get("too_long") == "drop"
-    counting = Counting(
-      lambda prompts: [*map(len, self.tokenizer.encode_prompts(prompts))],
-      self.config.rollouts.max_prompt_length if drops else math.inf,
+    longest = self.config.rollouts.max_prompt_length
+    limit = Limit(
+      lambda prompts: exceeding(self.tokenizer, prompts, longest),
+      drops=c.get("too_long") == "drop",
     )
     with contextlib.ExitStack() as stack:
       # Where there are few, nobody has to wait.
@@ -383,7 +382,7 @@ class Workspace:
       return load_parts(
         c,
         seed=seed,
-        counting=counting,
+        limit=limit,
         on_progress=lambda share, found: bar().update(
           share, found=f"{found:,}"
         ),
@@ -391,7 +390,7 @@ class Workspace:
 
   def _check_prompts(self, parts: Sequence[Part]) -> None:
     limit = self.config.rollouts.max_prompt_length
-    too_long = [i for part in parts for i in part.longer_than(limit)]
+    too_long = [i for part in parts for i in part.too_long]
     if too_long:
       count = sum(len(part.problems) for part in parts)
       may_drop = "too_long" in self.config.problems

@@ -3,6 +3,7 @@
 import contextlib
 import importlib.resources
 import json
+import math as math_lib
 import pathlib
 import shutil
 import signal
@@ -357,7 +358,9 @@ def test_prompts_that_do_not_fit_are_left_out_if_asked_for(
     config.problems.too_long = too_long
     run = Pipeline(config, epath.Path(tmp_path / "run"))
     encode = lambda prompts: map(str.split, prompts)
-    run.tokenizer = types.SimpleNamespace(encode_prompts=encode)
+    run.tokenizer = types.SimpleNamespace(
+      encode_prompts=encode, most_tokens=len
+    )
     return [p.prompt for p in run.problems(0)]
 
   assert load("drop") == ["a", "d"]
@@ -365,7 +368,7 @@ def test_prompts_that_do_not_fit_are_left_out_if_asked_for(
     load("error")
 
 
-def test_a_big_files_prompts_are_tokenised_once_and_some_answers_tried(
+def test_of_a_big_file_some_prompts_are_tokenised_and_some_answers_tried(
   tmp_path, monkeypatch, capsys
 ):
   rows = [{"problem": f"{i} = x", "answer": str(i)} for i in range(10)]
@@ -374,11 +377,13 @@ def test_a_big_files_prompts_are_tokenised_once_and_some_answers_tried(
   config = math.get_config("task=jsonl,trial=true")
   config.model.folder = str(tmp_path)
   config.problems.update(
-    file=str(tmp_path / "p.jsonl"), num_train=10, num_heldout=0
+    file=str(tmp_path / "p.jsonl"), num_train=10, num_heldout=0, instruction=""
   )
+  config.rollouts.max_prompt_length = 5
   asked = []
 
   def encode(prompts):
+    prompts = list(prompts)
     asked.extend(prompts)
     return map(str.split, prompts)
 
@@ -390,12 +395,15 @@ def test_a_big_files_prompts_are_tokenised_once_and_some_answers_tried(
 
   run = Pipeline(config, epath.Path(tmp_path / "run"))
   run.tokenizer = types.SimpleNamespace(
-    encode_prompts=encode, prompt_text=lambda text: text
+    encode_prompts=encode,
+    prompt_text=lambda text: text,
+    # Of "3 = x" nothing is known.
+    most_tokens=lambda text: math_lib.inf if "3" in text else len(text),
   )
   monkeypatch.setattr(show_problems, "unreadable", unreadable)
-  monkeypatch.setattr(show_problems, "_JUDGED", 3)
+  monkeypatch.setattr(show_problems, "_LOOKED_AT", 3)
   run.run(("problems",))
-  assert [p.prompt for p in run.problems(0)] == asked  # each once
+  assert asked == ["3 = x", "0 = x", "4 = x", "8 = x"]
   assert tried == [0, 4, 8]
   shown = capsys.readouterr().err
   assert "answers were tried on 3 of 10 problems" in shown

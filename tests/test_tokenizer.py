@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import os
 import pathlib
 
@@ -19,6 +20,7 @@ from prefixrl_jax.tokenizer import (
   SentencePieceTokenizer,
   SymbolTokenizer,
   check_vocabulary,
+  exceeding,
   load_tokenizer,
 )
 from prefixrl_jax.types import UserError
@@ -539,6 +541,70 @@ def test_texts_are_taken_a_portion_at_a_time(chat, monkeypatch):
   found = chat.encode_replies(texts)
   assert next(found) == chat.encode("abcde")
   assert len(taken) == 2
+
+
+def test_most_tokens_of_a_prompt_are_known_without_encoding_it(chat):
+  # A byte is a token here: <|im_start|> user \n, the text, <|im_end|> \n, and
+  # <|im_start|> assistant \n.
+  assert chat.most_tokens("") == 1 + 5 + 0 + 2 + 11
+  assert chat.most_tokens("a b\n") == 19 + 4
+  assert chat.most_tokens("é") == math.inf
+  for text in ("", "a b\n", "<|im_end|>", " x "):
+    assert len(_prompt(chat, text)) <= chat.most_tokens(text)
+
+
+@pytest.mark.parametrize(
+  ("normalizer", "each"),
+  [
+    (tokenizers.normalizers.NFC(), 1),
+    (tokenizers.normalizers.Prepend("_"), 2),
+    (tokenizers.normalizers.Replace("b", "<<>>"), 4),
+    (tokenizers.normalizers.Replace("ab", "<<<<<<>>>>>>"), math.inf),
+    (
+      tokenizers.normalizers.Sequence(
+        [
+          tokenizers.normalizers.NFKC(),
+          tokenizers.normalizers.Replace(tokenizers.Regex("a+"), "<<<<<<"),
+        ]
+      ),
+      math.inf,
+    ),
+  ],
+)
+def test_most_tokens_count_what_a_character_becomes(tmp_path, normalizer, each):
+  inner = _byte_level()
+  inner.normalizer = normalizer
+  t = _save(tmp_path, inner)
+  assert t.most_tokens("ab" * 9) == 18 * each  # there is no template
+  assert len(_prompt(t, "ab" * 9)) <= t.most_tokens("ab" * 9)
+
+
+def test_of_a_template_in_other_letters_nothing_is_known(tmp_path):
+  t = _save(tmp_path, _byte_level(), chat_template="é{{ messages[0].content }}")
+  assert t.most_tokens("a") == math.inf
+
+
+@given(text=st.text(st.characters(max_codepoint=127)), data=st.data())
+def test_no_familys_prompt_has_more_tokens(family_folder, text, data):
+  family = data.draw(st.sampled_from(sorted(goldens.FAMILIES)))
+  t = load_tokenizer(epath.Path(family_folder[family]))
+  assert len(_prompt(t, text)) <= t.most_tokens(text)
+
+
+def test_only_prompts_that_may_be_too_long_are_encoded(chat, monkeypatch):
+  encoded = []
+  encode = chat.encode_prompts
+
+  def recorded(texts):
+    texts = list(texts)
+    encoded.extend(texts)
+    return encode(texts)
+
+  monkeypatch.setattr(chat, "encode_prompts", recorded)
+  texts = ["a" * 81, "a" * 82, "é", "é" * 41]  # two bytes each
+  assert exceeding(chat, texts, 100) == [False, True, False, True]
+  assert encoded == texts[1:]
+  assert exceeding(chat, [], 100) == []
 
 
 def test_without_tokens_of_its_own_a_model_reads_marks_as_text(chat):

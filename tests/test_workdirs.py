@@ -244,6 +244,9 @@ def own(tmp_path, monkeypatch):
   (folder / "README.md").write_text("read me")
 
   class Characters:
+    def most_tokens(self, text):
+      return len(text)
+
     def encode_prompts(self, prompts):
       return map(list, prompts)
 

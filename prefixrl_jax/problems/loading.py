@@ -10,9 +10,9 @@ from prefixrl_jax.problems import symbols
 from prefixrl_jax.problems.sources import Source
 from prefixrl_jax.problems.streams import (
   EVALUATED,
-  UNCOUNTED,
+  NO_LIMIT,
   Choice,
-  Counting,
+  Limit,
   OnProgress,
   Part,
   Stream,
@@ -36,7 +36,7 @@ def load_parts(
   config: ml_collections.ConfigDict,
   *,
   seed: int,
-  counting: Counting = UNCOUNTED,
+  limit: Limit = NO_LIMIT,
   on_progress: OnProgress = lambda share, problems: None,
 ) -> list[Part]:
   """Returns the pool in parts, with an account of what was left out.
@@ -50,7 +50,7 @@ def load_parts(
     config: section `problems`; `task` is one of `symbols`, a row of SOURCES, or
       "jsonl" or "tfds" for rows whose fields the config names.
     seed: of the draw, where problems are drawn.
-    counting: how prompts are counted, and how long they may be.
+    limit: how long prompts may be.
     on_progress: called with (share of the source read, problems found in it)
       now and then.
 
@@ -60,7 +60,10 @@ def load_parts(
   if config.task in symbols.TASKS:
     parts = _drawn(config, seed)
     for part in parts:
-      part.lengths = counting.lengths([p.prompt for p in part.problems])
+      too_long = limit.exceeded([p.prompt for p in part.problems])
+      part.too_long = [
+        p.id for p, is_so in zip(part.problems, too_long) if is_so
+      ]
     return parts
   source = find_source(config, config.task)
   if source.eval_only and config.num_train:
@@ -84,7 +87,7 @@ def load_parts(
       config.num_heldout,
       known,
       index=_APART,
-      counting=counting,
+      limit=limit,
       on_progress=on_progress,
     )
     known = dict.fromkeys(known, EVALUATED)
@@ -92,9 +95,7 @@ def load_parts(
   rest = 0 if apart else config.num_heldout
   wanted = config.num_train + rest
   stream = Stream(config, chosen, seed, wanted=wanted, start=config.start)
-  take = functools.partial(
-    stream.take, counting=counting, on_progress=on_progress
-  )
+  take = functools.partial(stream.take, limit=limit, on_progress=on_progress)
   train = take("train", config.num_train, known)
   if not apart:
     heldout = take("heldout", config.num_heldout, known)

@@ -3,6 +3,7 @@
 import re
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 from rich import box
@@ -46,6 +47,11 @@ def answer_type(problem: Problem) -> str:
   return "expression"
 
 
+def spread_out(values: list[Any], most: int) -> list[Any]:
+  """Returns no more values than that, evenly spread over all."""
+  return values[:: -(-len(values) // most) or 1]
+
+
 def show_parts(
   console: Console,
   parts: Sequence[Part],
@@ -53,6 +59,7 @@ def show_parts(
   *,
   seed: int,
   max_prompt_length: int,
+  most: int,
   unreadable: Sequence[Problem],
   num_judged: int,
 ) -> None:
@@ -64,6 +71,7 @@ def show_parts(
     tokenizer: the base policy's.
     seed: of the data.
     max_prompt_length: tokens; longer prompts are pointed out.
+    most: prompts of a part that are tokenised, evenly spread.
     unreadable: problems whose own answer their verifier does not take.
     num_judged: problems that were looked at for it.
   """
@@ -74,7 +82,9 @@ def show_parts(
   with_tests = any("tests" in p.metadata for x in parts for p in x.problems)
   for part in parts:
     table.add_column(part.split, overflow="fold")
-    too_long += part.longer_than(max_prompt_length)
+    too_long += part.too_long
+    sample = spread_out([p.prompt for p in part.problems], most)
+    lengths = [*map(len, tokenizer.encode_prompts(sample))]
     types = Counter(map(answer_type, part.problems))
     for name, value in {
       "task": part.task,
@@ -82,7 +92,8 @@ def show_parts(
       "license": part.license or "not stated",
       "problems": str(len(part.problems)),
       "answers": _listed(types),
-      "prompt tokens, least / median / most": _spread(part.lengths),
+      "prompt tokens, least / median / most": _spread(lengths)
+      + (f" of {len(lengths):,}" if len(lengths) < len(part.problems) else ""),
       "left out": _listed(part.dropped),
       "rows that are no problem": _listed(part.skipped),
       **_shown(part.problems, with_tests),

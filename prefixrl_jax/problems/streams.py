@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import itertools
-import math
 import re
 from collections import Counter
 from collections.abc import Callable, Iterator
@@ -35,25 +34,25 @@ _NO_SUCH_ROW = (
 )
 # Rows between two reports of progress.
 _REPORTED = 1000
-# Prompts that are tokenised together.
+# Prompts that are looked at together.
 _AT_A_TIME = 4096
 # Takes the share of the source that was read, and the problems found in it.
 OnProgress = Callable[[float, int], None]
 
 
-class Counting(NamedTuple):
-  """How prompts are counted, and how long they may be.
+class Limit(NamedTuple):
+  """How long prompts may be.
 
   Attributes:
-    lengths: prompts -> how many tokens each has.
-    limit: tokens; longer prompts are left out.
+    exceeded: prompts -> which of them are too long.
+    drops: whether such problems are left out; they are noted otherwise.
   """
 
-  lengths: Callable[[list[str]], list[int]]
-  limit: float
+  exceeded: Callable[[list[str]], list[bool]]
+  drops: bool = False
 
 
-UNCOUNTED = Counting(lambda prompts: [0] * len(prompts), math.inf)
+NO_LIMIT = Limit(lambda prompts: [False] * len(prompts))
 
 
 @dataclasses.dataclass
@@ -68,7 +67,7 @@ class Part:
     skipped: a reader's reason why a row is no problem -> rows.
     first: REPEATED ... or a reason -> place of the first such row.
     num_rows: that were read.
-    lengths: tokens of each problem's prompt.
+    too_long: ids of problems that are kept though their prompts are.
   """
 
   task: str
@@ -80,11 +79,7 @@ class Part:
   skipped: Counter[str] = dataclasses.field(default_factory=Counter)
   first: dict[str, str] = dataclasses.field(default_factory=dict)
   num_rows: int = 0
-  lengths: list[int] = dataclasses.field(default_factory=list)
-
-  def longer_than(self, limit: int) -> list[str]:
-    """Returns the ids of problems whose prompts have more tokens."""
-    return [p.id for p, n in zip(self.problems, self.lengths) if n > limit]
+  too_long: list[str] = dataclasses.field(default_factory=list)
 
   def leave_out(self, counts: Counter[str], why: str, row: Row) -> None:
     """Counts a row under `dropped` or `skipped`."""
@@ -237,7 +232,7 @@ class Stream:
     known: dict[bytes, str],
     *,
     index: int = 0,
-    counting: Counting = UNCOUNTED,
+    limit: Limit = NO_LIMIT,
     on_progress: OnProgress = lambda share, problems: None,
   ) -> Part:
     """Returns the next problems, as many as there are up to `count`.
@@ -247,7 +242,7 @@ class Stream:
       count: problems at most.
       known: fingerprint -> why such a problem is dropped; is added to.
       index: is added to the problems' own.
-      counting, on_progress: see `load_parts`.
+      limit, on_progress: see `load_parts`.
 
     Raises:
       UserError: the rows have not the fields they should have, or no row is a
@@ -261,19 +256,19 @@ class Stream:
       some = list(itertools.islice(found, min(wanted, _AT_A_TIME)))
       if not some:
         break
-      lengths = counting.lengths([problem.prompt for _, problem in some])
-      for (row, problem), length in zip(some, lengths, strict=True):
+      too_long = limit.exceeded([problem.prompt for _, problem in some])
+      for (row, problem), is_too_long in zip(some, too_long, strict=True):
         mark = fingerprint(problem_text(problem, self._instruction))
         if mark in known:
           part.leave_out(part.dropped, known[mark], row)
-        elif length > counting.limit:
+        elif is_too_long and limit.drops:
           part.leave_out(part.dropped, TOO_LONG, row)
         elif self._shows_all_tests(problem):
           part.leave_out(part.dropped, SHOWN, row)
         else:
           known[mark] = REPEATED
           part.problems.append(problem)
-          part.lengths.append(length)
+          part.too_long += [problem.id] * is_too_long
     if count and not part.problems and part.skipped:
       named = (
         " config.problems.problem_field and answer_field say which of them are"

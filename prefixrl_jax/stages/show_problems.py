@@ -1,13 +1,14 @@
 """What would be trained on, shown."""
 
 from prefixrl_jax import metrics
-from prefixrl_jax.problems.showing import show_parts
+from prefixrl_jax.problems.showing import show_parts, spread_out
 from prefixrl_jax.rewards.verifiers import unreadable
 from prefixrl_jax.session import verifier_name
 from prefixrl_jax.workspace import Workspace
 
-# Problems whose answers are tried, so that a big file is shown soon.
-_JUDGED = 5000
+# Problems whose answers are tried, and prompts whose tokens are counted, so
+# that a big file is shown soon.
+_LOOKED_AT = 5000
 
 
 def run(work: Workspace) -> None:
@@ -16,7 +17,7 @@ def run(work: Workspace) -> None:
   for seed in work.data_seeds:
     parts = work.problem_parts(seed)
     problems = [p for part in parts for p in part.problems]
-    sample = problems[:: -(-len(problems) // _JUDGED) or 1]
+    sample = spread_out(problems, _LOOKED_AT)
     with metrics.busy(f"trying the answers of {len(sample):,} problems …"):
       bad = unreadable(verifier_name(c), c.rewards, sample)
     show_parts(
@@ -25,6 +26,7 @@ def run(work: Workspace) -> None:
       work.tokenizer,
       seed=seed,
       max_prompt_length=c.rollouts.max_prompt_length,
+      most=_LOOKED_AT,
       unreadable=bad,
       num_judged=len(sample),
     )

@@ -12,7 +12,7 @@ from prefixrl_jax.problems.loading import (
 from prefixrl_jax.problems.streams import (
   SHOWN,
   TOO_LONG,
-  Counting,
+  Limit,
   problem_text,
 )
 from prefixrl_jax.types import UserError
@@ -162,15 +162,22 @@ def test_programs_with_all_tests_in_the_statement_are_left_out(section, lines):
 def test_prompts_that_are_too_long_make_room_for_others(section, lines):
   file = lines("p.jsonl", *_rows("a", "a b c", "d", "e f g h", "i", "j"))
   config = section("jsonl", file=file, num_train=2, num_heldout=1)
-  words = lambda prompts: [len(prompt.split()) for prompt in prompts]
-  counting = Counting(words, 3)  # with " Go."
-  train, heldout = load_parts(config, seed=0, counting=counting)
-  assert (train.lengths, heldout.lengths) == ([2, 2], [2])
+  exceeded = lambda prompts: [len(p.split()) > 3 for p in prompts]  # " Go." too
+  limit = Limit(exceeded, drops=True)
+  train, heldout = load_parts(config, seed=0, limit=limit)
+  assert train.too_long == heldout.too_long == []
   assert (_texts(train), _texts(heldout)) == (["a", "d"], ["i"])
   assert (train.dropped, heldout.dropped) == ({TOO_LONG: 1}, {TOO_LONG: 1})
   config.num_heldout = 3
   with pytest.raises(UserError, match=r"there are 4\. Left out: 2 too long"):
-    load_parts(config, seed=0, counting=counting)
+    load_parts(config, seed=0, limit=limit)
+  noted, _ = load_parts(
+    section("jsonl", file=file, num_train=4, num_heldout=0),
+    seed=0,
+    limit=limit._replace(drops=False),
+  )
+  assert noted.too_long == ["p.jsonl/1", "p.jsonl/3"]
+  assert len(noted.problems) == 4
 
 
 def test_levels_of_apps_are_words(section, lines):

@@ -15,6 +15,9 @@ _PROBLEM = Problem("a/0", "What is 1+1?", "2", "a", "train", 0)
 
 
 class _Words:
+  def encode_prompts(self, texts):
+    return ([0, *range(len(text.split())), 0] for text in texts)
+
   def prompt_text(self, text):
     return f"<user> {text} <assistant>"
 
@@ -52,9 +55,9 @@ def test_table_samples_and_what_is_wrong():
       [_PROBLEM, longer],
       Counter({"repeated": 3}),
       Counter({"no answer": 4}),
-      lengths=[5, 7],
+      too_long=["a/1"],
     ),
-    Part("b", "b.jsonl", "", "heldout", [_PROBLEM] * 2, lengths=[5, 5]),
+    Part("b", "b.jsonl", "", "heldout", [_PROBLEM] * 3),
   ]
   console = Console(record=True, width=120, file=io.StringIO())
   show_parts(
@@ -63,6 +66,7 @@ def test_table_samples_and_what_is_wrong():
     _Words(),
     seed=0,
     max_prompt_length=6,
+    most=2,
     unreadable=[longer],
     num_judged=3,
   )
@@ -71,9 +75,9 @@ def test_table_samples_and_what_is_wrong():
     "problems, seed 0 train heldout",
     "from hub/a@12 b.jsonl",
     "license MIT not stated",
-    "problems 2 2",
-    "answers 1 integer, 1 word 2 integer",
-    "prompt tokens, least / median / most 5 / 6 / 7 5 / 5 / 5",
+    "problems 2 3",
+    "answers 1 integer, 1 word 3 integer",
+    "prompt tokens, least / median / most 5 / 6 / 7 5 / 5 / 5 of 2",
     "left out 3 repeated none",
     "rows that are no problem 4 no answer none",
   ):
@@ -84,7 +88,7 @@ def test_table_samples_and_what_is_wrong():
   assert (
     "1 prompts are longer than config.rollouts.max_prompt_length = 6" in text
   )
-  assert "answers were tried on 3 of 4 problems" in text
+  assert "answers were tried on 3 of 5 problems" in text
   assert "answers that their own verifier does not take (1): a/1 (x)." in text
 
 
@@ -98,7 +102,7 @@ def test_tests_that_stand_in_the_statement_are_counted():
     dataclasses.replace(_PROBLEM, prompt=prompt, metadata=metadata)
     for prompt in ("Add: 3 4 -> 7", "Add: 3 4 -> 7, 8 -> 8")
   ]
-  parts = [Part("a", "a.jsonl", "", "train", ours, lengths=[5, 8])]
+  parts = [Part("a", "a.jsonl", "", "train", ours)]
   console = Console(record=True, width=120, file=io.StringIO())
   show_parts(
     console,
@@ -106,6 +110,7 @@ def test_tests_that_stand_in_the_statement_are_counted():
     _Words(),
     seed=0,
     max_prompt_length=60,
+    most=10,
     unreadable=[],
     num_judged=2,
   )
