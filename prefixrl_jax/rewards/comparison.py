@@ -51,11 +51,14 @@ def at_a_glance(gold: str, answer: str, statement: str = "") -> bool | None:
   """
   if len(answer) > 4 * max(_LONGEST, len(gold)):
     return False
-  wanted, given = plain(read(gold)), plain(read(answer))
+  wanted, given = read(gold), read(answer)
   gold, answer = clean(gold), clean(answer)
   if not gold or not answer:
     return False
-  if plain(gold) == plain(answer) or given == wanted:
+  if plain(wanted) == plain(given):
+    return True
+  size = units.ratio(numbers.unit_of(wanted), numbers.unit_of(given))
+  if plain(gold) == plain(answer) and size == 1:
     return True
   if max(len(answer), len(gold)) > _LONGEST:
     return False
@@ -64,10 +67,10 @@ def at_a_glance(gold: str, answer: str, statement: str = "") -> bool | None:
       return result
   if (result := names.same_base(gold, answer, statement)) is not None:
     return result
-  gold, answer = _with_point(gold, answer), _with_point(answer, gold)
-  number = numbers.read(gold, words=None)
+  wanted, answer = _with_point(wanted, given), _with_point(given, wanted)
+  number = numbers.read(wanted, words=None)
   if number is None:
-    return None
+    return None if size == 1 else False
   if label := _LABEL.match(answer):
     answer = answer[label.end() :]
   *sides, last = (side.strip() for side in _SIDES.split(answer))
@@ -81,6 +84,10 @@ def at_a_glance(gold: str, answer: str, statement: str = "") -> bool | None:
   known = units.words_of(gold) | units.words_of(statement)
   other = numbers.read(_without_brackets(last), known)
   if other and not _is_variable(other.unit, statement):
+    asked = "" if number.unit else units.asked_for(other.unit, statement)
+    if asked is None:
+      return False
+    number = number._replace(unit=number.unit + asked)
     if not number.equals(other) or _repeats_number(statement, number, other):
       return False
     # An equation may be the question's own.

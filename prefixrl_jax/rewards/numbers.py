@@ -92,10 +92,11 @@ class Number(NamedTuple):
 
   def equals(self, other: "Number") -> bool:
     """28% is 0.28, and 28 if percent was asked for; nothing is rounded."""
-    if not units.agree(self.unit, other.unit):
+    size = units.ratio(self.unit, other.unit)
+    if size is None:
       return False
     if self.is_percent == other.is_percent:
-      return self.value == other.value
+      return self.value * size == other.value
     percent, plain = (self, other) if self.is_percent else (other, self)
     return plain.value in (percent.value, percent.value / 100)
 
@@ -186,12 +187,20 @@ def stands_alone(left: str, right: str) -> bool:
 
 def without_unit(text: str) -> str:
   r"""Returns a formula without the \text{unit} that may end it."""
+  return text[: len(text) - len(_text_unit(text))]
+
+
+def unit_of(text: str) -> str:
+  r"""Returns the units of a number, or the \text{unit} that ends a formula."""
+  number = read(text, words=None)
+  return number.unit if number else _text_unit(text)
+
+
+def _text_unit(text: str) -> str:
   match = _TEXT_UNIT.search(text[-200:])
   if not match or not units.are_units(match.group()):
-    return text
-  if units.of_day(match.group()):
-    return text
-  return text[: len(text) - len(match.group())]
+    return ""
+  return "" if units.of_day(match.group()) else match.group()
 
 
 def _is_bare_unit(unit: str) -> bool:

@@ -33,9 +33,14 @@ _STYLE = re.compile(
 )
 _MARKDOWN = re.compile(r"^\s*(\*\*|__|`)(.+)\1\s*$", re.DOTALL)
 _LOWERED = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
-_DELIMITER = re.compile(r"\\?\$|(?<!\\)\\[()\[\]]|\\displaystyle(?![a-zA-Z])")
+_DELIMITER = re.compile(
+  r"(?<!\\)\$|(?<!\\)\\[()\[\]]|\\displaystyle(?![a-zA-Z])"
+)
+_DOLLAR = re.compile(  # a $ that is none of a pair
+  r"(?P<left>[^$]*)(?<!\\)\$(?P<right>\s*[\d.][^$]*|(?<=[\d ]\$)[^$]*)"
+)
 _SPELLINGS = (
-  (re.compile(r"\\(?:math|text)dollar(?![a-zA-Z])"), ""),
+  (re.compile(r"\\(?:math|text)dollar(?![a-zA-Z])"), r"\\$"),
   (re.compile(r"\\(?:pounds|textsterling)(?![a-zA-Z])"), "£"),
   (re.compile(r"\\(?:text)?euro(?![a-zA-Z])"), "€"),
   (re.compile(r"\\(?:text|mbox)\s*\{\s*([€£¥₹]|Rs\.?)\s*\}"), r"\1"),
@@ -67,11 +72,11 @@ _LETTER = re.compile(r"^\(([A-Za-z])\)$")
 
 def clean(answer: str) -> str:
   """Returns an answer without box, delimiters, odd spaces and unit."""
-  return numbers.without_unit(read(answer))
+  return numbers.without_unit(read(answer)).replace("$", "").strip()
 
 
 def read(answer: str) -> str:
-  """Returns an answer in one spelling, its unit with it."""
+  """Returns an answer in one spelling, its unit with it; a $ is money."""
   if "\\boxed" in answer or "\\fbox" in answer:
     given = answers.given(answer)
     answer = given[-1] if given else _OPEN_BOX.sub("", answer)
@@ -83,7 +88,10 @@ def read(answer: str) -> str:
     answer = spelling.sub(usual, answer)
   if "\\begin" not in answer:  # there, two backslashes end a row
     answer = _DOUBLED.sub(r"\\", answer)
-  answer = _SPACE.sub(" ", _NOTHING.sub("", _DELIMITER.sub("", answer)))
+  if lone := _DOLLAR.fullmatch(answer):
+    answer = rf"{lone['left']}\${lone['right']}"
+  answer = _DELIMITER.sub("", answer).replace(r"\$", "$")
+  answer = _SPACE.sub(" ", _NOTHING.sub("", answer))
   answer = _OR.sub(r" \1 ", _COMMA.sub(",", answer)).lstrip(" :,;")
   if not answer.rstrip().endswith("..."):
     answer = answer.rstrip(" .:,;")

@@ -1,65 +1,80 @@
 r"""Units that may stand behind a number, and words that change it instead."""
 
 import re
+from collections import Counter
 from collections.abc import Collection
+from fractions import Fraction
 
-# Synonyms a row; rows of one kind together, since 5 cents are not 5 dollars.
-_KINDS: tuple[tuple[str, ...], ...] = (
+# Synonyms a row, with their size; rows of one kind together, since 5 cents are
+# not 5 dollars but 500 are. Without a size a row is equal to itself alone.
+_KINDS: tuple[tuple[tuple[str, str], ...], ...] = (
   (
-    "mm millimeter millimetre",
-    "cm centimeter centimetre",
-    "dm decimeter decimetre",
-    "meter metre",
-    "km kilometer kilometre",
-    "inch inches in.",
-    "ft foot feet",
-    "yd yard",
-    "mi mile",
+    ("1/1000", "mm millimeter millimetre"),
+    ("1/100", "cm centimeter centimetre"),
+    ("1/10", "dm decimeter decimetre"),
+    ("1", "m meter metre"),
+    ("1000", "km kilometer kilometre"),
+    ("254/10000", "inch inches in."),
+    ("3048/10000", "ft foot feet"),
+    ("9144/10000", "yd yard"),
+    ("1609344/1000", "mi mile"),
   ),
   (
-    "mg milligram",
-    "g gram gm",
-    "kg kilogram kilo",
-    "t ton tonne",
-    "oz ounce",
-    "lb pound",
+    ("1/1000", "mg milligram"),
+    ("1", "g gram gm"),
+    ("1000", "kg kilogram kilo"),
+    ("", "t ton tonne"),
+    ("", "oz ounce"),
+    ("", "lb pound"),
   ),
   (
-    "ms millisecond",
-    "s sec second",
-    "min minute",
-    "h hr hour",
-    "day",
-    "week wk",
-    "month",
-    "year yr",
-    "decade",
-    "century centuries",
+    ("1/1000", "ms millisecond"),
+    ("1", "s sec second"),
+    ("60", "min minute"),
+    ("3600", "h hr hour"),
+    ("86400", "day"),
+    ("604800", "week wk"),
+    ("", "month"),
+    ("", "year yr"),
+    ("", "decade"),
+    ("", "century centuries"),
   ),
   (
-    "cent ¢ penny pennies",
-    "dollar $ usd buck",
-    "euro € eur",
-    "£ gbp",
-    "yen ¥ jpy",
-    "rupee ₹ rs inr",
-    "yuan cny rmb",
-    "peso",
-    "franc",
-    "won ₩",
+    ("1/100", "cent ¢ penny pennies"),
+    ("1", "dollar $ usd buck"),
+    ("", "euro € eur"),
+    ("", "£ gbp"),
+    ("", "yen ¥ jpy"),
+    ("", "rupee ₹ rs inr"),
+    ("", "yuan cny rmb"),
+    ("", "peso"),
+    ("", "franc"),
+    ("", "won ₩"),
   ),
-  ("ml milliliter millilitre", "cl", "l liter litre"),
-  ("gal gallon", "quart qt", "pint pt", "cup", "tablespoon", "teaspoon"),
-  ("mph kmph kph knot",),
-  ("acre", "hectare ha"),
-  ("degree deg ° \\circ", "radian rad"),
-  ("am", "pm"),
+  (
+    ("1/1000", "ml milliliter millilitre"),
+    ("1/100", "cl"),
+    ("1", "l liter litre"),
+  ),
+  (
+    ("768", "gal gallon"),
+    ("192", "quart qt"),
+    ("96", "pint pt"),
+    ("48", "cup"),
+    ("3", "tablespoon"),
+    ("1", "teaspoon"),
+  ),
+  (("", "knot"),),
+  (("", "acre"), ("", "hectare ha")),
+  (("", "degree deg ° \\circ"), ("", "radian rad")),
+  (("", "am"), ("", "pm")),
 )
+_OF_DAY = len(_KINDS) - 1
 # Units of which nothing else is known, and words that go with units.
 _OTHERS = (
-  "m w v a n j c f k hz khz mhz pa kpa watt kw volt amp ampere ohm newton joule"
+  "w v a n j c f k hz khz mhz pa kpa watt kw volt amp ampere ohm newton joule"
   " kj cal calorie kcal hertz pascal kelvin celsius fahrenheit mol mole bit"
-  " byte kb mb gb tb unit units pixel point percent pct ohm kohm kwh rpm mpg db"
+  " byte kb mb gb tb mph kmph kph pixel point percent pct kohm kwh rpm mpg db"
   " µ µm µs"
   " people person student child children boy girl man men woman women way piece"
   " item object member solution root"
@@ -111,10 +126,22 @@ def _stem(word: str) -> str:
 _UNIT_OF = {
   _stem(name): (kind, row)
   for kind, rows in enumerate(_KINDS)
-  for row, names in enumerate(rows)
+  for row, (_, names) in enumerate(rows)
   for name in names.split()
-} | {_stem(name): None for name in _OTHERS.split()}
-_KNOWN = frozenset(_UNIT_OF) | {_stem(word) for word in _GLUE.split()}
+}
+_KNOWN = frozenset(
+  _stem(word) for word in (*_UNIT_OF, *_OTHERS.split(), *_GLUE.split())
+)
+_SPEED = (
+  (re.compile(r"\bmph\b", re.IGNORECASE), "mile/hour"),
+  (re.compile(r"\bkm?ph\b", re.IGNORECASE), "km/hour"),
+)
+_PART = re.compile(
+  rf"[A-Za-zµ]+\.?|{_SYMBOL}|\\circ|/|(?P<power>\^\s*\{{?\s*-?\d|[²³])"
+)
+_RAISED = {"²": 2, "³": 3}
+_OFTEN_NO_UNIT = frozenset({"in", "second"})
+_PREFIXES = {"sq": 2, "square": 2, "cu": 3, "cubic": 3}
 
 
 def words_of(text: str) -> frozenset[str]:
@@ -149,16 +176,80 @@ def changes(text: str) -> bool:
   return bool(_CHANGES.search(_without_commands(text)))
 
 
-def agree(one: str, other: str) -> bool:
-  """Says whether two texts may be the same units: one is none, say."""
-  units = [
-    [u for w in _words(_without_commands(text)) if (u := _UNIT_OF.get(w))]
-    for text in (one, other)
-  ]
-  if not all(units):
-    return True
-  (kind, row), (kind2, row2) = units[0][0], units[1][0]
-  return kind != kind2 or row == row2
+def ratio(one: str, other: str) -> Fraction | None:
+  """Returns how many of another unit one is; None: they cannot be compared.
+
+  1 where either text has no unit of the table, where the kinds differ (a pound
+  may be money), and where one only leaves the end of a rate out.
+  """
+  ours, theirs = _measure(one), _measure(other)
+  if not ours or not theirs or ours[0][0][0] != theirs[0][0][0]:
+    return Fraction(1)
+  (dimensions, size), (dimensions2, size2) = map(_size, (ours, theirs))
+  if dimensions == dimensions2:
+    return size / size2
+  return Fraction(1) if ours[0][0] == theirs[0][0] else None
+
+
+def asked_for(unit: str, statement: str) -> str | None:
+  """Returns the unit that a statement asks for, if it is not the given one.
+
+  A statement that speaks of dollars and not of cents is answered in dollars. It
+  is "" where the statement has the unit, or none of its kind; None where it has
+  several others.
+  """
+  measure = _measure(unit)
+  if not measure or measure[0][0][0] == _OF_DAY:
+    return ""
+  (kind, row), _ = measure[0]
+  words = re.findall(rf"[a-zµ]{{2,}}|{_SYMBOL}", statement.lower())
+  found = {
+    _UNIT_OF[stem]
+    for word in words
+    if (stem := _stem(word)) in _UNIT_OF and stem not in _OFTEN_NO_UNIT
+  }
+  rows = {r for k, r in found if k == kind}
+  if not rows or row in rows:
+    return ""
+  return _KINDS[kind][rows.pop()][1].split()[0] if len(rows) == 1 else None
+
+
+def _measure(text: str) -> list[tuple[tuple[int, int], int]]:
+  """Returns the (kind, row) of each unit of a text, and its power."""
+  text = _without_commands(text)
+  for speed, rate in _SPEED:
+    text = speed.sub(rate, text)
+  text = re.sub(r"\b([ap])\.\s?m\b\.?", r"\1m", text.lower())
+  text = re.sub(r"\bin\b(?=\s*[a-z])", "", text)  # in all
+  found: list[tuple[tuple[int, int], int]] = []
+  sign, prefix = 1, 1
+  for part in _PART.finditer(text):
+    word = _stem(part.group())
+    if part["power"]:
+      if found:
+        unit, power = found[-1]
+        digit = re.search(r"-?\d", word)
+        raised = int(digit[0]) if digit else _RAISED[word]
+        found[-1] = unit, power * raised
+    elif word in ("/", "per"):
+      sign = -1
+    elif word in _PREFIXES:
+      prefix = _PREFIXES[word]
+    elif unit := _UNIT_OF.get(word):
+      found.append((unit, sign * prefix))
+      sign, prefix = 1, 1
+  return found
+
+
+def _size(measure) -> tuple[dict, Fraction]:
+  """Returns the power of each dimension, and the size in its first units."""
+  dimensions: Counter = Counter()
+  size = Fraction(1)
+  for (kind, row), power in measure:
+    factor = _KINDS[kind][row][0]
+    dimensions[kind if factor else (kind, row)] += power
+    size *= Fraction(factor or 1) ** power
+  return {k: v for k, v in dimensions.items() if v}, size
 
 
 def _without_commands(text: str) -> str:

@@ -101,11 +101,38 @@ def test_words_are_units_where_the_problem_counts_by_them():
     ("5 a.m.", "5 p.m.", False),
     ("18", "18 cents", True),  # nothing is known of the other's
     ("18 dollars", "18 dollars per day", True),
+    ("50 m", "50 cm", False),
+    ("0.50 dollars", "50 cents", True),
+    ("1 hour", "60 minutes", True),
+    ("1 hour", "60 seconds", False),
+    ("1 foot", "12 inches", True),
+    ("4 cm^2", "400 mm^2", True),
+    ("4 square cm", "40 square mm", False),
+    ("60 mph", "88 ft/s", True),
+    ("2 gallons", "8 quarts", True),
+    ("1 month", "30 days", False),  # which month?
+    ("18 dollars", "18 in all", True),  # no inches
   ],
 )
 def test_units_that_differ(one, other, equal):
   one, other = numbers.read(one, None), numbers.read(other, None)
   assert one.equals(other) == equal
+
+
+@pytest.mark.parametrize(
+  ("unit", "statement", "asked"),
+  [
+    ("cents", "It costs $3. How much?", "dollar"),
+    ("cents", "How many cents are $3?", ""),
+    ("cents", "It costs $3 or €2.", None),
+    ("minutes", "The second one takes how long?", ""),
+    ("km", "How far is it in total?", ""),
+    ("pm", "She leaves at 9 am.", ""),
+    ("apples", "It costs $3.", ""),
+  ],
+)
+def test_the_unit_that_a_statement_asks_for(unit, statement, asked):
+  assert units.asked_for(unit, statement) == asked
 
 
 @pytest.mark.parametrize(

@@ -92,6 +92,35 @@ def test_other_values_that_look_alike(gold, answer):
   assert not _is_right(gold, rf"\boxed{{{answer}}}")
 
 
+@pytest.mark.parametrize(
+  ("gold", "answer", "right"),
+  [
+    (r"\$50", r"50 \text{ cents}", False),
+    (r"\$50", "50¢", False),
+    (r"\$50", "€50", False),
+    (r"\$0.50", "50 cents", True),
+    ("50 cents", r"\$0.50", True),
+    (r"50\text{ m}", r"50\text{ cm}", False),
+    (r"2\text{ m}", r"200\text{ cm}", True),
+    (r"50 \text{ cm}^2", r"50 \text{ m}^2", False),
+    (r"\frac{1}{2}\text{ hour}", r"\frac12\text{ minute}", False),
+    (r"18\pi\text{ cm}", r"18\pi\text{ m}", False),
+    (r"18\pi\text{ cm}", r"18\pi", True),
+    ("18", r"\$18", True),
+    ("18", "18$", True),
+    ("18", "$18$", True),
+  ],
+)
+def test_units_of_another_size_are_another_value(gold, answer, right):
+  assert _is_right(gold, rf"\boxed{{{answer}}}") == right
+
+
+def test_money_is_counted_as_the_problem_counts_it():
+  statement = r"A pen costs \$3 and a clip half of that. How much is it?"
+  assert _is_right("1.5", r"\boxed{150 cents}", statement)
+  assert not _is_right("150", r"\boxed{150 cents}", statement)
+
+
 def test_a_base_counts_where_it_is_asked_for():
   for statement in ("Write it in base 2.", "In base two", "As a binary number"):
     assert _is_right("101", r"\boxed{101_2}", statement)
