@@ -9,6 +9,7 @@ All of it takes time in proportion to the text's length.
 
 import re
 
+from prefixrl_jax.rewards import surroundings
 from prefixrl_jax.thoughts import without_thoughts
 
 _TOKEN = re.compile(
@@ -26,7 +27,10 @@ _MARK = re.compile(
   r"####|\banswer\b[ \t*_]*(?::|\bis\b)[ \t*_:]*|^[ \t*_]*A:",
   re.IGNORECASE | re.MULTILINE,
 )
-_SENTENCE_END = re.compile(r"[.!?](?=[\s*_]|$)")  # and no decimal point
+# And no decimal point, three dots or factorial.
+_SENTENCE_END = re.compile(
+  r"(?:\?|(?<!\.)\.(?!\.)|(?<!\d)(?<!\b[a-z])!)(?=[\s*_]|$)"
+)
 _IS = re.compile(r"\b(?:is|it's)\b:?")
 # What a chat template or a well-known prompt puts after an answer.
 _TAIL = re.compile(
@@ -34,37 +38,6 @@ _TAIL = re.compile(
 )
 _DISPLAY = re.compile(r"\$\$[^$]*\$\$|\\\[.*?\\\]", re.DOTALL)
 _LONGEST_SENTENCE = 2000
-# Words that deny what a sentence says.
-DENIAL = re.compile(
-  r"\b(?:not|no|nor|neither|never|none|nobody|nothing|cannot|can't|without|unlike|except"
-  r"|rather than|instead of|other than|anything but|far from|hardly|scarcely"
-  r"|barely|wrong|incorrect|false|untrue|impossible|unlikely|ruled out|excluded"
-  r"|fails?|den(?:y|ies|ied)|reject(?:s|ed)?|refute[sd]?|contradict\w*|doubt\w*)\b"
-  r"|n['’]t\b|[¬]",
-  re.IGNORECASE,
-)
-# What denies a box or a pair of tags, or asks whether they are right.
-_DENIED = re.compile(
-  r"(?:\b(?:not|never|cannot|nor|neither)|n['’]t)"
-  r"(?:\s+(?:equal(?: to)?|be|the|a|an|my|our|final|correct|right|answer))*"
-  r"[\s:$*_({\[\\]*\Z"
-)
-# "It is not the case that the answer is"
-_DENIED_CLAUSE = re.compile(
-  r"(?:(?:\b(?:not|never|cannot)|n['’]t)\s+(?:the case|true|correct|right|think"
-  r"|believe|say|claim|possible|certain|sure)|\b(?:false|wrong|untrue|incorrect"
-  r"|impossible|doubt\w*|den(?:y|ies)))(?:\s+to say)?\s+(?:that\s+)?"
-  r"(?:\w+\s+){0,4}(?:is|be|equals)\b[\s:$*_({\[\\]*\Z",
-  re.IGNORECASE,
-)
-_DENIED_BEHIND = re.compile(
-  r"[\s$*_)}\]\\]*(?:\?|(?:is|was|are|would be)\s+"
-  r"(?:(?:clearly|certainly|surely|definitely|also)\s+)?"
-  r"(?:not|never|wrong|incorrect|false|untrue|impossible)\b"
-  r"|(?:isn|wasn)['’]t\b|can(?:not|['’]t) be\b"
-  r"|\((?:wrong|incorrect|false|not)\b)"
-)
-_NEAR = 200
 _REASON = re.compile(r",?\s+(?:since|because)\b")
 _JOINT = re.compile(r"\b(?:and|or)\b|[,;&]")
 
@@ -78,7 +51,7 @@ def given(text: str) -> list[str]:
   text = without_thoughts(text)
   if tags := list(_TAG.finditer(text)):
     found = tagged(text)
-    if _is_taken_back(text, tags[-2:][0].start(), tags[-1].end()):
+    if surroundings.is_taken_back(text, tags[-2:][0].start(), tags[-1].end()):
       return []
     text, answers = _TAG.sub("", text), []
     if found and found[-1] is None:
@@ -112,29 +85,22 @@ def is_marked(text: str) -> bool:
   return any(mark.search(text) for mark in (_TAG, _BOX, _MARK))
 
 
-def is_denied(sentence: str, answer: str) -> bool:
-  """Says whether a sentence denies the answer that it has.
-
-  Another number between a denial and the answer is what is denied: "not 10
-  but 12".
-  """
-  left, _, right = sentence.rpartition(answer)
-  denials = list(DENIAL.finditer(left))
-  if denials and not re.search(r"\d", left[denials[-1].end() :]):
-    return True
-  return bool(DENIAL.search(right))
-
-
 def last_sentence(text: str) -> str:
-  """Returns the last sentence of the last line; displayed math is in a line."""
-  text = without_thoughts(text)[-_LONGEST_SENTENCE:].rstrip()
+  """Returns the last sentence of the last line; displayed math is in a line.
+
+  One that is too long to be looked at from its beginning is none.
+  """
+  text = without_thoughts(text)
+  window = text[-_LONGEST_SENTENCE:].rstrip()
   for _ in range(2):
-    text = _TAIL.sub("", text)
-  text = _DISPLAY.sub(_on_one_line, text.rstrip())
-  line = text.rpartition("\n")[2]
+    window = _TAIL.sub("", window)
+  window = _DISPLAY.sub(_on_one_line, window.rstrip())
+  _, newline, line = window.rpartition("\n")
   if line.rstrip("*_\"'` ").endswith("?"):
     return ""
-  return _SENTENCE_END.split(line.rstrip(".!? "))[-1].strip()
+  sentences = [s for s in _SENTENCE_END.split(line) if re.search(r"\w", s)]
+  is_whole = newline or len(sentences) > 1 or len(text) <= _LONGEST_SENTENCE
+  return sentences[-1].strip() if sentences and is_whole else ""
 
 
 def _on_one_line(display: re.Match) -> str:
@@ -148,23 +114,16 @@ def after_is(sentence: str) -> str:
   return _IS.split(sentence)[-1].strip()
 
 
-def _is_taken_back(text: str, start: int, end: int) -> bool:
-  """Says whether what stands beside an answer denies it or asks for it."""
-  before = text[max(0, start - _NEAR) : start]
-  return bool(
-    _DENIED.search(before)
-    or _DENIED_CLAUSE.search(before)
-    or _DENIED_BEHIND.match(text[end : end + _NEAR])
-  )
-
-
 def _boxed(text: str) -> list[str]:
   """Returns what the boxes say; those of a list are put together."""
   answers: list[list[str]] = []
   known: set[str] = set()
   end = None  # of the box before, while it may be of the same list
   boxes = _boxes(text)
-  if boxes and _is_taken_back(text, *boxes[-1][:2]):
+  if boxes and (
+    surroundings.is_taken_back(text, *boxes[-1][:2])
+    or surroundings.is_part_of_formula(text, *boxes[-1][:2])
+  ):
     return []
   for start, stop, content in boxes:
     if end is None or not _is_list(text, end, start):
@@ -218,13 +177,13 @@ def _marked(text: str) -> str | None:
   marks = list(_MARK.finditer(text))
   if not marks:
     return None
-  line = text[marks[-1].end() :].strip().partition("\n")[0]
-  if _DENIED_CLAUSE.search(
-    text[max(0, marks[-1].end() - _NEAR) : marks[-1].end()]
-  ):
-    return None
+  before, behind = text[: marks[-1].end()], text[marks[-1].end() :].strip()
+  line, _, rest = behind.partition("\n")
   end = _SENTENCE_END.search(line)
-  if end and end.group() == "?":
+  if end:
+    if end.group() == "?":
+      return None
+    line, rest = line[: end.start()], behind[end.end() :]
+  if surroundings.takes_back(before, rest):
     return None
-  sentence = line[: end.start()] if end else line
-  return after_is(_REASON.split(sentence)[0]).strip(" \t*_`:")
+  return after_is(_REASON.split(line)[0]).strip(" \t*_`:")

@@ -10,7 +10,7 @@ Where the answer is marked, the sentence around it must not deny it either.
 import re
 from collections.abc import Sequence
 
-from prefixrl_jax.rewards import Verdict, answers
+from prefixrl_jax.rewards import Verdict, answers, surroundings
 from prefixrl_jax.thoughts import without_thoughts
 from prefixrl_jax.types import Problem, UserError
 
@@ -62,11 +62,6 @@ _REASON = re.compile(
   re.IGNORECASE | re.DOTALL,
 )
 _REASON_BEHIND = re.compile(r"\b(?:since|because|as|given)\b", re.IGNORECASE)
-_RETRACTION = re.compile(
-  r"\W*(?:(?:no|nope|not|wrong|incorrect)\s*(?:[,.!;:?]|$)|(?:no,? )?wait\b"
-  r"|actually\b|just kidding\b|that(?:['’]s| is| was) (?:not|wrong|incorrect))",
-  re.IGNORECASE,
-)
 # A line ends a sentence, unless what is displayed on the next one completes it.
 _SENTENCE_END = re.compile(r"[.!?]\s|\n(?!\s*(?:\\\[|\$|\\boxed|\\fbox))")
 _ASKED = re.compile(r"[^\w\s.]*\?")
@@ -171,7 +166,7 @@ def _is_denied(text: str, label: str) -> bool:
   return bool(
     _DENIAL.search(_REASON.sub(" ", before))
     or _DENIAL.search(_REASON_BEHIND.split(behind)[0])
-    or _RETRACTION.match(rest)
+    or surroundings.RETRACTION.match(rest)
   )
 
 

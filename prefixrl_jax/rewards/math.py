@@ -10,7 +10,13 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from prefixrl_jax.rewards import Verdict, answers, comparison, numbers
+from prefixrl_jax.rewards import (
+  Verdict,
+  answers,
+  comparison,
+  numbers,
+  surroundings,
+)
 from prefixrl_jax.rewards.workers import DIED, TIMED_OUT, WorkerPool
 from prefixrl_jax.thoughts import without_thoughts
 from prefixrl_jax.types import Problem
@@ -95,7 +101,7 @@ def final_answers(text: str) -> list[str]:
     return []
   sentence = answers.last_sentence(text)
   answer = _last_of(sentence)
-  if not answer or answers.is_denied(sentence, answer):
+  if not answer or surroundings.is_denied(sentence, answer):
     return []
   return [answer]
 
@@ -110,7 +116,9 @@ def _out_of_prose(answer: str) -> str:
   if "\\" in answer or len(_PROSE.findall(answer)) < 2:
     return answer
   number = numbers.in_prose(answer)
-  if not number or numbers.read(answer) or answers.is_denied(answer, number):
+  if (
+    not number or numbers.read(answer) or surroundings.is_denied(answer, number)
+  ):
     return answer
   return number
 

@@ -50,6 +50,7 @@ _SPELLINGS = (
   (_TIMES_TEN, r"\\times "),
   (_NEGATED, r"\\ne "),
   (re.compile(r"\\ne\s*="), r"\\ne "),
+  (re.compile(r"^\s*[~∼](?=\s*[\d.])"), r"\\approx "),
   (re.compile(r"\\div(?![a-zA-Z])"), "/"),
   (re.compile(r"\\colon(?![a-zA-Z])"), ":"),
   (re.compile(r"\\varnothing(?![a-zA-Z])"), r"\\emptyset"),

@@ -97,6 +97,7 @@ _CHANGES = re.compile(
   r"|perhaps|rather|instead|except|without|remainder|radix|power|powers"
   r"|divisor|th|st|nd|rd|mill?e|basis|ppm|lakhs?|crores?|gross|mil|multiples?"
   r"|inverse|subtracted|raised|bc|bce)\b"
+  r"|\btoo (?:many|much|few|little|large|small|high|low)\b"
   r"|\badded to\b|\b(?:past|before) (?:noon|midnight)\b"
   r"|\b(?:increased|decreased|reduced) by\b|\bshort of\b"
   r"|\b(?:more|greater|larger|smaller|higher|lower) than\b"
@@ -227,10 +228,10 @@ def _measure(text: str) -> list[tuple[tuple[int, int], int]]:
     word = _stem(part.group())
     if part["power"]:
       if found:
-        unit, power = found[-1]
+        last, power = found[-1]
         digit = re.search(r"-?\d", word)
         raised = int(digit[0]) if digit else _RAISED[word]
-        found[-1] = unit, power * raised
+        found[-1] = last, power * raised
     elif word in ("/", "per"):
       sign = -1
     elif word in _PREFIXES:

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from prefixrl_jax.rewards import answers
+from prefixrl_jax.rewards import answers, surroundings
 
 
 @pytest.mark.parametrize(
@@ -99,7 +99,7 @@ def test_last_sentence(text, sentence):
   ],
 )
 def test_what_is_denied(sentence, denied):
-  assert answers.is_denied(sentence, "7") == denied
+  assert surroundings.is_denied(sentence, "7") == denied
 
 
 class _Reads(str):
@@ -157,3 +157,14 @@ def test_many_boxes_and_deep_ones_are_done_with():
   assert answers.given(many)[0].count(",") == 99_999
   deep = "\\boxed{" * 100_000 + "4" + "}" * 100_000
   assert answers.given(deep)[0].strip("{}") == "4"
+
+
+def test_a_sentence_that_begins_before_what_is_looked_at_is_none():
+  words = "and so on " * 200
+  assert not answers.last_sentence(f"It is not true {words} it is 7.")
+  assert answers.last_sentence(f"It is true {words}. So it is 7.") == (
+    "So it is 7"
+  )
+  assert answers.last_sentence(f"It is true {words}\nSo it is 7.") == (
+    "So it is 7"
+  )

@@ -203,6 +203,112 @@ def test_an_answer_that_is_denied_or_asked_for_is_none(text):
   assert not _is_right("7", text)
 
 
+@pytest.mark.parametrize(
+  "text",
+  [
+    "You would think it is 7.",
+    "It seems to be 7 at first.",
+    "At first glance it is 7.",
+    "One might guess 7.",
+    "It could be 7.",
+    "The answer may well be 7.",
+    "Perhaps it is 7.",
+    "I guess it's 7.",
+    "Suppose it is 7.",
+    "If x were even, it would be 7.",
+    "A careless reader gets 7.",
+    "You might think the answer is 7.",
+    r"A student in a hurry would say \boxed{7}.",
+    r"\boxed{7} is what many people would say.",
+    "Some would say <answer>7</answer>.",
+  ],
+)
+def test_a_guess_and_what_others_say_are_no_answer(text):
+  assert not _is_right("7", text)
+
+
+@pytest.mark.parametrize(
+  "text",
+  [
+    "The answer is 7. No, wait, that is wrong.",
+    "The answer is 7. Actually it is 8.",
+    "Answer: 7\nJust kidding, it is 8.",
+    r"\boxed{7}. No, that's wrong.",
+    r"$\boxed{7}$. Actually, it is 8.",
+    "<answer>7</answer> Wait, I forgot one.",
+  ],
+)
+def test_an_answer_that_the_next_sentence_takes_back_is_none(text):
+  assert not _is_right("7", text)
+
+
+@pytest.mark.parametrize(
+  "text",
+  [
+    r"-\boxed{7}",
+    r"$x = - \boxed{7}$",
+    r"$x = -(\boxed{7})$",
+    r"2\boxed{7}",
+    r"\boxed{7}8",
+    r"\boxed{7},000",
+    r"\boxed{7}.5",
+    r"\boxed{7}x",
+    r"\boxed{7}+1",
+    r"$\boxed{7} + C$",
+    r"\[x = 8 - \boxed{7}\]",
+    r"$\boxed{7}^2$",
+    r"$\boxed{7}!$",
+    r"$\boxed{7}\sqrt{2}$",
+    r"$\boxed{7} \cdot 3$",
+    r"$\frac{\boxed{7}}{2}$",
+    r"$\frac{1}{\boxed{7}}$",
+    r"$\sqrt{\boxed{7}}$",
+    r"$x \neq \boxed{7}$",
+    r"$x > \boxed{7}$",
+    r"negative \boxed{7}",
+  ],
+)
+def test_a_box_that_is_a_part_of_a_formula_is_no_answer(text):
+  assert not _is_right("7", text)
+
+
+@pytest.mark.parametrize(
+  "text",
+  [
+    r"$x = \boxed{7}$",
+    r"- \boxed{7}",
+    r"* the answer - \boxed{7}",
+    r"**\boxed{7}**",
+    r"$\boxed{7}^\circ$",
+    r"$\boxed{7}\%$",
+    r"$\boxed{7}\text{ cm}$, or so they say",
+    r"$\boxed{7} = 3 + 4$",
+    r"$129 \equiv \boxed{7} \pmod{11}.$",
+    r"\boxed{7}! Hooray!",
+    r"$\Rightarrow\boxed{7}$",
+    r"One might say 8, but it is \boxed{7}.",
+    r"$a + b \ge \boxed{7}$",
+    "Hooray! The answer is 7.",
+    "The answer is $7$!",
+    "**So it is 7.**",
+  ],
+)
+def test_a_box_beside_which_nothing_counts(text):
+  assert _is_right("7", text)
+
+
+def test_a_number_with_an_exclamation_mark_is_a_factorial():
+  assert not _is_right("5", "The answer is 5!")
+  assert not _is_right("120", "The answer is 5!")  # it is not worked out
+  assert _is_right("5!", "The answer is 5!")
+  assert not _is_right("n", "The answer is n!")
+
+
+def test_what_trails_off_is_no_answer():
+  assert not _is_right("7", "The answer is 7...")
+  assert not _is_right("7", "Answer: ~7")
+
+
 def _is_right(gold, text, statement=""):
   """Judges in this process."""
   found = math.final_answers(text)
