@@ -95,8 +95,14 @@ def _main(argv) -> None:
   workdir = epath.Path(_workdir())
   startup.check_workdir(workdir)
   startup.quiet_libraries()
+  if stages == ["problems"]:  # leaves nothing, and needs no JAX
+    from prefixrl_jax.inputs import Inputs
+    from prefixrl_jax.stages import show_problems
+
+    show_problems.run(Inputs(config))
+    return
+  from prefixrl_jax.compilation import keep_compiled_programs
   from prefixrl_jax.pipeline import Pipeline
-  from prefixrl_jax.session import keep_compiled_programs
 
   keep_compiled_programs()
   global _run

@@ -1,4 +1,4 @@
-"""Metrics to JSONL, TensorBoard and the terminal; timers and counters."""
+"""Metrics to JSONL, TensorBoard and the terminal; timers."""
 
 import contextlib
 import json
@@ -8,7 +8,6 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
-import jax.monitoring
 import numpy as np
 import rich.progress
 import tensorboardX
@@ -21,9 +20,6 @@ from prefixrl_jax.wandb_log import WandbLog
 
 # Between two lines about progress where there is no terminal.
 _SECONDS = 30.0
-# One event for every program that is asked of the compiler, found in the
-# persistent cache or not.
-_COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 
 
 class MetricWriter:
@@ -202,23 +198,6 @@ class Timers:
     popped = {f"time/{name}": s for name, s in self._seconds.items()}
     self._seconds = {}
     return popped
-
-
-class CompilationCounter:
-  """Counts the programs compiled since it was entered."""
-
-  count = 0
-
-  def _listen(self, event: str, duration_secs: float, **_kwargs) -> None:
-    del duration_secs
-    self.count += event == _COMPILE_EVENT
-
-  def __enter__(self) -> "CompilationCounter":
-    jax.monitoring.register_event_duration_secs_listener(self._listen)
-    return self
-
-  def __exit__(self, *_) -> None:
-    jax.monitoring.unregister_event_duration_listener(self._listen)
 
 
 def group_metrics(is_prefixed, rewards, groups) -> dict[str, float]:

@@ -12,7 +12,7 @@ from etils import epath
 
 from prefixrl_jax import fields
 from prefixrl_jax.files import digest_of
-from prefixrl_jax.models import importing
+from prefixrl_jax.models import folders
 from prefixrl_jax.types import Problem
 
 # Raised by hand when a stage makes something else of the same inputs; what is
@@ -161,14 +161,14 @@ def of_model_folder(folder: epath.Path, *, weights: bool) -> str:
   """
   files = {
     path.relative_to(folder).as_posix(): path
-    for pattern in importing.SIDE_FILES
+    for pattern in folders.SIDE_FILES
     for path in folder.glob(pattern)
     if path.is_file()
   }
   files["config.json"] = folder / "config.json"
   if weights:
     files |= {p.name: p for p in folder.glob("model*.safetensors")}
-    files |= {p.name: p for p in folder.glob(importing.INDEX)}
+    files |= {p.name: p for p in folder.glob(folders.INDEX)}
   return digest_of(
     {name: _of_file(path) for name, path in files.items() if path.exists()}
   )

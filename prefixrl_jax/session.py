@@ -1,9 +1,6 @@
 """What every stage needs: mesh, model, tokenizer, verifier."""
 
-import contextlib
 import dataclasses
-import os
-import pathlib
 from collections.abc import Callable
 
 import jax
@@ -14,16 +11,11 @@ from etils import epath
 from prefixrl_jax import checkpoints
 from prefixrl_jax.distributed import memory, sharding
 from prefixrl_jax.distributed.mesh import make_mesh
+from prefixrl_jax.inputs import open_tokenizer
 from prefixrl_jax.models import adapters, importing, transformer
-from prefixrl_jax.problems import loading, symbols
 from prefixrl_jax.rewards import Verifier
 from prefixrl_jax.rollouts.sampler import Arena, Sampler
-from prefixrl_jax.tokenizer import (
-  SymbolTokenizer,
-  Tokenizer,
-  check_vocabulary,
-  load_tokenizer,
-)
+from prefixrl_jax.tokenizer import Tokenizer, check_vocabulary
 from prefixrl_jax.types import UserError
 
 
@@ -171,16 +163,6 @@ def _load_base(base: epath.Path, model, mesh) -> dict:
   return transformer.put_params(model, mesh, params)
 
 
-def open_tokenizer(folder: epath.Path | None, task: str) -> Tokenizer:
-  """Returns a model folder's tokenizer, or the task's own."""
-  return load_tokenizer(folder) if folder else own_tokenizer(task)
-
-
-def verifier_name(config: ml_collections.ConfigDict) -> str:
-  """Returns which verifier judges: the config's, else the task's own."""
-  return config.rewards.verifier or loading.find_verifier(config.problems)
-
-
 def demo_model(
   config: ml_collections.ConfigDict,
 ) -> transformer.TransformerConfig:
@@ -189,26 +171,6 @@ def demo_model(
   return transformer.TransformerConfig(
     **{k: v for k, v in config.items() if k in names}
   )
-
-
-def own_tokenizer(task: str) -> SymbolTokenizer:
-  """Returns the tokenizer of a task with an alphabet of its own."""
-  own = symbols.TASKS[task]
-  return SymbolTokenizer(own.SYMBOLS, pad=own.PAD, stop=own.STOP)
-
-
-def keep_compiled_programs() -> None:
-  """Keeps compiled programs between processes, as the environment allows."""
-  if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    # Without a home (a container's user has none), or with one that cannot be
-    # written to, every process compiles for itself.
-    with contextlib.suppress(OSError, RuntimeError):
-      cache = pathlib.Path.home() / ".cache" / "prefixrl_jax" / "xla"
-      cache.mkdir(parents=True, exist_ok=True)
-      if os.access(cache, os.W_OK):
-        jax.config.update("jax_compilation_cache_dir", str(cache))
-  if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
-    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
 
 
 def round_up(n: int, multiple: int) -> int:

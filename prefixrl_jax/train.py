@@ -18,6 +18,7 @@ from etils import epath
 from prefixrl_jax import metrics as metrics_lib
 from prefixrl_jax.batches import TrainState
 from prefixrl_jax.checkpoints import Checkpointer, restore_params
+from prefixrl_jax.compilation import CompilationCounter
 from prefixrl_jax.distributed import sharding
 from prefixrl_jax.evals.evaluate import mean_accuracy, without_prefix
 from prefixrl_jax.learner import optimizer as optimizer_lib
@@ -440,7 +441,7 @@ class Trainer:
 
       timers = metrics_lib.Timers()
       with (
-        metrics_lib.CompilationCounter() as compilations,
+        CompilationCounter() as compilations,
         metrics_lib.Progress(self.name, total=budget, waits_for="") as progress,
         metrics_lib.MetricWriter(
           self.directory,

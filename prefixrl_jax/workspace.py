@@ -1,6 +1,5 @@
 """A run's workdir: where each artifact lies and what it was made from."""
 
-import contextlib
 import functools
 import importlib.resources
 import signal
@@ -9,28 +8,18 @@ from typing import Any
 
 import ml_collections
 from etils import epath
-from rich.console import Console
 
 from prefixrl_jax import provenance
 from prefixrl_jax.artifacts import Artifact
 from prefixrl_jax.evals.results import read_results
+from prefixrl_jax.inputs import Inputs
 from prefixrl_jax.ledger import Ledger
-from prefixrl_jax.metrics import Progress
-from prefixrl_jax.models import importing
-from prefixrl_jax.problems import symbols
-from prefixrl_jax.problems.loading import load_parts
-from prefixrl_jax.problems.streams import Limit, Part
-from prefixrl_jax.rewards import Verifier
-from prefixrl_jax.rewards.verifiers import make_verifier
 from prefixrl_jax.rows import find_files
 from prefixrl_jax.session import (
   Session,
   open_session,
-  open_tokenizer,
-  verifier_name,
 )
 from prefixrl_jax.signals import Deferred
-from prefixrl_jax.tokenizer import Tokenizer, exceeding
 from prefixrl_jax.traces import store
 from prefixrl_jax.traces.rules import RULES
 from prefixrl_jax.train import TrainData
@@ -59,7 +48,7 @@ _ENTRIES = {
 _FOLLOW = ("cut", "evaluate")
 
 
-class Workspace:
+class Workspace(Inputs):
   """A config and a workdir; what the stages find there and leave there."""
 
   def __init__(self, config: ml_collections.ConfigDict, workdir: epath.Path):
@@ -69,17 +58,10 @@ class Workspace:
       config: validated.
       workdir: for the artifacts.
     """
-    self.config, self.workdir = config, workdir
-    self.console = Console(stderr=True, highlight=False)
+    super().__init__(config)
+    self.workdir = workdir
     self._anew: set[str] = set()
     self.has_removed = False  # what --fresh and --redo name
-    folder = config.model.folder
-    self.model_folder = importing.find_folder(folder) if folder else None
-    if not folder and config.problems.task not in symbols.TASKS:
-      raise UserError(
-        "config.model.folder is empty; give a Hugging Face model folder,"
-        " --config.model.folder=PATH, or a name on its hub."
-      )
 
   def artifacts(self, stages: Collection[str]) -> Iterator[Artifact]:
     """Yields what the stages named make, for this config's arms and seeds."""
@@ -156,16 +138,6 @@ class Workspace:
     """The stage that traces come from: other people's take our own's place."""
     return "import" if self.config.traces.file else "collect"
 
-  @property
-  def data_seeds(self) -> tuple[int, ...]:
-    """Seeds that have problems and traces of their own."""
-    seeds = tuple(self.config.seeds)
-    return seeds if self.config.fresh_data_per_seed else seeds[:1]
-
-  def data_seed(self, seed: int) -> int:
-    """Returns the seed whose problems and traces a run of `seed` uses."""
-    return seed if self.config.fresh_data_per_seed else self.data_seeds[0]
-
   @functools.cached_property
   def session(self) -> Session:
     """Loads the base policy, once; prints and checks the memory plan."""
@@ -189,16 +161,6 @@ class Workspace:
           f" {weights!r} now\nUse those, another --workdir, or --fresh."
         )
     return session
-
-  @functools.cached_property
-  def verifier(self) -> Verifier:
-    """The task's; without a sandbox there is none of programs."""
-    return make_verifier(verifier_name(self.config), self.config.rewards)
-
-  @functools.cached_property
-  def tokenizer(self) -> Tokenizer:
-    """The base policy's, without its weights."""
-    return open_tokenizer(self.model_folder, self.config.problems.task)
 
   @property
   def _base_is_given(self) -> bool:
@@ -347,60 +309,6 @@ class Workspace:
       raise artifact.incomplete()
     artifact.check()
     return artifact
-
-  @functools.cache  # noqa: B019 - one Pipeline a process
-  def problems(self, seed: int) -> list[Problem]:
-    """Returns all problems of a data seed; their prompts fit."""
-    parts = self.problem_parts(seed)
-    self._check_prompts(parts)
-    problems = [p for part in parts for p in part.problems]
-    for part in parts:
-      if left_out := part.dropped + part.skipped:
-        counts = ", ".join(f"{n} {why}" for why, n in left_out.items())
-        self.console.print(
-          f"problems, seed {seed}: {len(part.problems)} {part.split} ones of"
-          f" {part.task}; left out: {counts}"
-        )
-    return problems
-
-  @functools.cache  # noqa: B019 - one Pipeline a process
-  def problem_parts(self, seed: int) -> list[Part]:
-    """Returns a data seed's problems, with what was left out."""
-    c = self.config.problems
-    longest = self.config.rollouts.max_prompt_length
-    limit = Limit(
-      lambda prompts: exceeding(self.tokenizer, prompts, longest),
-      drops=c.get("too_long") == "drop",
-    )
-    with contextlib.ExitStack() as stack:
-      # Where there are few, nobody has to wait.
-      bar = functools.cache(
-        lambda: stack.enter_context(
-          Progress(f"problems, seed {seed}", total=1.0, waits_for="")
-        )
-      )
-      return load_parts(
-        c,
-        seed=seed,
-        limit=limit,
-        on_progress=lambda share, found: bar().update(
-          share, found=f"{found:,}"
-        ),
-      )
-
-  def _check_prompts(self, parts: Sequence[Part]) -> None:
-    limit = self.config.rollouts.max_prompt_length
-    too_long = [i for part in parts for i in part.too_long]
-    if too_long:
-      count = sum(len(part.problems) for part in parts)
-      may_drop = "too_long" in self.config.problems
-      remedy = " Or --config.problems.too_long=drop." if may_drop else ""
-      raise UserError(
-        f"{len(too_long)} of {count} prompts are longer than"
-        f" config.rollouts.max_prompt_length = {limit} tokens:"
-        f" {', '.join(too_long[:8])}{' …' if len(too_long) > 8 else ''}."
-        + remedy
-      )
 
   def is_hard(self, result: EvalResult) -> bool:
     """Whether screening found the problem hard; easy ones are for checks."""

@@ -14,6 +14,7 @@ _DEVICE_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax")
 _DEVICE_SIDE = (
   "batches",
   "checkpoints",
+  "compilation",
   "distributed",
   "evals.evaluate",
   "learner.logprobs",
@@ -24,12 +25,10 @@ _DEVICE_SIDE = (
   "learner.update",
   "ledger",
   "main",
-  "metrics",
   "models",
   "parts",
   "pipeline",
   "pretrain",
-  "provenance",
   "rollouts.decoding",
   "rollouts.programs",
   "rollouts.sampler",
@@ -158,3 +157,28 @@ def test_starts_without_jax(command):
   if "--helpfull" in command:
     assert "--workdir" in done.stdout
     assert "--config" in done.stdout
+
+
+def test_problems_are_shown_without_jax(tmp_path):
+  """It takes longer to import than problems to show, and 200 MB."""
+  (tmp_path / "lock.json").write_text("of a process that is at work there")
+  code = (
+    "import runpy, sys\n"
+    "sys.argv[1:] = ['--config=configs/demo.py:tiny=true', '--stage=problems',"
+    f" {f'--workdir={tmp_path}'!r}]\n"
+    "try: runpy.run_module('prefixrl_jax.main', run_name='__main__')\n"
+    "except SystemExit as e: assert not e.code, e.code\n"
+    "print(*(name for name in sys.modules if '.' not in name))"
+  )
+  done = subprocess.run(
+    [sys.executable, "-c", code],
+    cwd=_ROOT,
+    capture_output=True,
+    text=True,
+    check=True,
+  )
+  assert "checksum/0/train/0, train" in done.stderr
+  imported = set(done.stdout.split())
+  assert "prefixrl_jax" in imported
+  assert not imported & {*_DEVICE_PACKAGES, "matplotlib", "pandas"}
+  assert [p.name for p in tmp_path.iterdir()] == ["lock.json"]

@@ -16,7 +16,8 @@ from rich import console
 from tensorboardX.proto import event_pb2
 
 from prefixrl_jax import metrics
-from prefixrl_jax.metrics import CompilationCounter, MetricWriter, Timers
+from prefixrl_jax.compilation import CompilationCounter
+from prefixrl_jax.metrics import MetricWriter, Timers
 from prefixrl_jax.types import Completion
 
 

@@ -19,6 +19,7 @@ from etils import epath
 
 from prefixrl_jax import checkpoints
 from prefixrl_jax.configs import countdown, demo, math
+from prefixrl_jax.inputs import Inputs
 from prefixrl_jax.pipeline import STAGES, Pipeline
 from prefixrl_jax.problems import checksum
 from prefixrl_jax.problems.loading import load_problems
@@ -393,7 +394,7 @@ def test_of_a_big_file_some_prompts_are_tokenised_and_some_answers_tried(
     tried.extend(p.index for p in problems)
     return [p for p in problems if p.index == 5]
 
-  run = Pipeline(config, epath.Path(tmp_path / "run"))
+  run = Inputs(config)
   run.tokenizer = types.SimpleNamespace(
     encode_prompts=encode,
     prompt_text=lambda text: text,
@@ -402,7 +403,7 @@ def test_of_a_big_file_some_prompts_are_tokenised_and_some_answers_tried(
   )
   monkeypatch.setattr(show_problems, "unreadable", unreadable)
   monkeypatch.setattr(show_problems, "_LOOKED_AT", 3)
-  run.run(("problems",))
+  show_problems.run(run)
   assert asked == ["3 = x", "0 = x", "4 = x", "8 = x"]
   assert tried == [0, 4, 8]
   shown = capsys.readouterr().err
@@ -410,18 +411,13 @@ def test_of_a_big_file_some_prompts_are_tokenised_and_some_answers_tried(
   assert "does not take" not in shown  # 5 was not tried
 
 
-def test_problems_are_shown_without_weights(tmp_path, monkeypatch, capsys):
-  def refuse(*_, **__):
-    raise AssertionError("weights are loaded")
-
-  monkeypatch.setattr("prefixrl_jax.workspace.open_session", refuse)
-  Pipeline(_config(), epath.Path(tmp_path)).run(("problems",))
+def test_problems_are_shown_without_weights(tmp_path, capsys):
+  show_problems.run(Inputs(_config()))
   shown = capsys.readouterr().err
   assert "checksum/0/train/2, train" in shown
   assert [x.split() for x in shown.splitlines() if " problems  " in x] == [
     ["problems", "6", "4", "2"]
   ]
-  assert not list(tmp_path.iterdir())
 
 
 def test_missing_model_folder(tmp_path):

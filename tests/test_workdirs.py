@@ -11,7 +11,6 @@ from etils import epath
 
 from prefixrl_jax import files, provenance
 from prefixrl_jax.configs import countdown, demo, math
-from prefixrl_jax.locking import LOCK
 from prefixrl_jax.pipeline import MARKER, STAGES, Pipeline
 from prefixrl_jax.types import UserError
 
@@ -251,7 +250,7 @@ def own(tmp_path, monkeypatch):
       return map(list, prompts)
 
   monkeypatch.setattr(
-    "prefixrl_jax.workspace.open_tokenizer", lambda *_: Characters()
+    "prefixrl_jax.inputs.open_tokenizer", lambda *_: Characters()
   )
   config = math.get_config("task=jsonl,trial=true,arms=rl")
   config.model.folder = str(folder)
@@ -584,11 +583,3 @@ def test_what_is_needed_is_of_the_same_settings(workdir):
   work = Pipeline(_config(**{"learner.discount": 0.5}), workdir)
   with pytest.raises(UserError, match="train/rl/seed_0 was made with"):
     work.need(work.run_artifact("train", "rl", 0), "train")
-
-
-def test_what_only_reads_needs_no_lock(workdir, capsys):
-  workdir.mkdir()
-  (workdir / LOCK).write_text("of another process")
-  _run(_config(), workdir, ("problems",))
-  with pytest.raises(UserError, match=r"lock\.json is there"):
-    _run(_config(), workdir, ("screen",))

@@ -25,7 +25,7 @@ from prefixrl_jax.files import (
   write_chunks,
   write_text,
 )
-from prefixrl_jax.models import importing
+from prefixrl_jax.models import folders, importing
 from prefixrl_jax.models.decoder_config import Lora
 from prefixrl_jax.models.families import FAMILIES
 from prefixrl_jax.models.importing import Tensor
@@ -80,7 +80,7 @@ def export(
     return
   with whole_folder(folder) as temporary:
     for path in itertools.chain.from_iterable(
-      map(source.glob, importing.SIDE_FILES)
+      map(source.glob, folders.SIDE_FILES)
     ):
       if path.is_file():
         copy = temporary / path.relative_to(source)
@@ -94,7 +94,7 @@ def export(
     if len(files) > 1:
       where = {t.name: file for file, members in files.items() for t in members}
       _write_json(
-        temporary / importing.INDEX,
+        temporary / folders.INDEX,
         {
           "metadata": {"total_size": sum(sizes.values())},
           "weight_map": dict(sorted(where.items())),

@@ -9,12 +9,12 @@ from rich.table import Table
 from prefixrl_jax import metrics
 from prefixrl_jax.artifacts import Artifact
 from prefixrl_jax.files import digest, write_json
+from prefixrl_jax.inputs import verifier_name
 from prefixrl_jax.ledger import Ledger
 from prefixrl_jax.problems import symbols
 from prefixrl_jax.problems.streams import problem_text
 from prefixrl_jax.rewards.verifiers import answer_finder
 from prefixrl_jax.rows import find_files
-from prefixrl_jax.session import verifier_name
 from prefixrl_jax.traces import store
 from prefixrl_jax.traces.foreign import read_foreign
 from prefixrl_jax.traces.importing import KEPT, Imported, import_traces

@@ -5,9 +5,10 @@ import jax
 from prefixrl_jax import checkpoints, metrics
 from prefixrl_jax.distributed import memory
 from prefixrl_jax.distributed.mesh import make_mesh
+from prefixrl_jax.inputs import own_tokenizer
 from prefixrl_jax.learner.packing import layout_for
 from prefixrl_jax.pretrain import pretrain
-from prefixrl_jax.session import demo_model, own_tokenizer
+from prefixrl_jax.session import demo_model
 from prefixrl_jax.workspace import Workspace
 
 

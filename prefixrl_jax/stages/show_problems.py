@@ -1,17 +1,16 @@
 """What would be trained on, shown."""
 
 from prefixrl_jax import metrics
+from prefixrl_jax.inputs import Inputs, verifier_name
 from prefixrl_jax.problems.showing import show_parts, spread_out
 from prefixrl_jax.rewards.verifiers import unreadable
-from prefixrl_jax.session import verifier_name
-from prefixrl_jax.workspace import Workspace
 
 # Problems whose answers are tried, and prompts whose tokens are counted, so
 # that a big file is shown soon.
 _LOOKED_AT = 5000
 
 
-def run(work: Workspace) -> None:
+def run(work: Inputs) -> None:
   """Prints what would be trained on; loads no weights, leaves nothing."""
   c = work.config
   for seed in work.data_seeds:

@@ -20,12 +20,12 @@ from prefixrl_jax import checkpoints
 from prefixrl_jax.batches import TrainState
 from prefixrl_jax.configs import demo
 from prefixrl_jax.distributed.mesh import make_mesh
-from prefixrl_jax.models import exporting, importing, transformer
+from prefixrl_jax.models import exporting, folders, importing, transformer
 from prefixrl_jax.pipeline import Pipeline
 from prefixrl_jax.types import UserError
 
 _HERE = pathlib.Path(__file__).parent
-_INDEX = importing.INDEX
+_INDEX = folders.INDEX
 _SIDE = {
   "added_tokens.json": "{}",
   "additional_chat_templates/tool_use.jinja": "{{ tools }}",

@@ -13,7 +13,7 @@ import pytest
 from etils import epath
 from safetensors.numpy import save_file
 
-from prefixrl_jax.models import attention, importing, transformer
+from prefixrl_jax.models import attention, folders, importing, transformer
 from prefixrl_jax.models.families import FAMILIES, Family
 from prefixrl_jax.types import UserError
 
@@ -441,11 +441,11 @@ def test_fetches_a_model_by_its_name(tmp_path, monkeypatch):
     return str(tmp_path)
 
   monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
-  assert importing.find_folder(str(tmp_path)) == epath.Path(tmp_path)
+  assert folders.find_folder(str(tmp_path)) == epath.Path(tmp_path)
   assert not asked
-  found = importing.find_folder("some-org/Model-1.5B")
+  found = folders.find_folder("some-org/Model-1.5B")
   assert found == epath.Path(tmp_path)
-  importing.find_folder("some-org/Model-1.5B@refs/pr/1")
+  folders.find_folder("some-org/Model-1.5B@refs/pr/1")
   assert [(name, s["revision"]) for name, s in asked] == [
     ("some-org/Model-1.5B", None),
     ("some-org/Model-1.5B", "refs/pr/1"),
@@ -493,7 +493,7 @@ def test_says_what_to_do_without_the_hub(monkeypatch):
 
   monkeypatch.setattr(huggingface_hub, "snapshot_download", fetch)
   with pytest.raises(UserError) as e:
-    importing.find_folder("some-org/model@v2")
+    folders.find_folder("some-org/model@v2")
   for part in (
     "there is no folder some-org/model@v2",
     "ConnectionError Name or service not known",
@@ -503,7 +503,7 @@ def test_says_what_to_do_without_the_hub(monkeypatch):
     assert part in str(e.value)
   for name in ("./model", "/a/b", "a/b/c", "model"):
     with pytest.raises(UserError, match=r"there is no folder \S+\.$"):
-      importing.find_folder(name)
+      folders.find_folder(name)
 
 
 @pytest.mark.parametrize(

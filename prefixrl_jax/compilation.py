@@ -1,0 +1,43 @@
+"""Compiled programs: kept between processes, and counted."""
+
+import contextlib
+import os
+import pathlib
+
+import jax
+import jax.monitoring
+
+# One event for every program that is asked of the compiler, found in the
+# persistent cache or not.
+_COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
+
+
+def keep_compiled_programs() -> None:
+  """Keeps compiled programs between processes, as the environment allows."""
+  if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
+    # Without a home (a container's user has none), or with one that cannot be
+    # written to, every process compiles for itself.
+    with contextlib.suppress(OSError, RuntimeError):
+      cache = pathlib.Path.home() / ".cache" / "prefixrl_jax" / "xla"
+      cache.mkdir(parents=True, exist_ok=True)
+      if os.access(cache, os.W_OK):
+        jax.config.update("jax_compilation_cache_dir", str(cache))
+  if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+
+
+class CompilationCounter:
+  """Counts the programs compiled since it was entered."""
+
+  count = 0
+
+  def _listen(self, event: str, duration_secs: float, **_kwargs) -> None:
+    del duration_secs
+    self.count += event == _COMPILE_EVENT
+
+  def __enter__(self) -> "CompilationCounter":
+    jax.monitoring.register_event_duration_secs_listener(self._listen)
+    return self
+
+  def __exit__(self, *_) -> None:
+    jax.monitoring.unregister_event_duration_listener(self._listen)
