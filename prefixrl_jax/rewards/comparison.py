@@ -7,7 +7,13 @@ numbers), quickly; `equivalent` decides the rest, and may take for ever.
 import re
 from collections.abc import Callable
 
-from prefixrl_jax.rewards import names, numbers, statements, units
+from prefixrl_jax.rewards import (
+  assignments,
+  names,
+  numbers,
+  statements,
+  units,
+)
 from prefixrl_jax.rewards.spelling import clean, plain, read
 
 # Longer answers are wrong unless equal as text.
@@ -17,13 +23,17 @@ _SIDES = re.compile(r"(?<![<>!:\\])=")
 _IMPROPER = re.compile(
   r"[-+]?[\d ]*\d\s*(?:\s\d+/\d+|\\[dtc]?frac\s*\{\d+\}\s*\{\d+\})"
 )
-_DECIMAL_COMMA = re.compile(r"([-+]?\d+),(\d{1,2}|\d{4,})")
+_DECIMAL_COMMA = re.compile(r"([-+]?\d+),(\d{1,2}|\d{4,})(?!\d)([^\d,]*)")
 # What an answer may give its value to: x, f(3), \angle A, "the area".
 _LEFT_SIDE = re.compile(
   r"(?:[A-Za-z' ]|\\(?!frac|sqrt|cdot|times|sum|int)[a-zA-Z]+|_\{?\w+\}?"
   r"|\{[A-Za-z' ]*\}|\([A-Za-z0-9, ]*\))*"
 )
 _DEFINED = re.compile(r"(?<![\\A-Za-z])([A-Za-z])\(([A-Za-z])\)\s*=")
+_TO = re.compile(  # 3 to 4
+  r"(?<=\d)\s*(?:to|\\text[a-z]*\s*\{\s*to\s*\})\s*(?=\d)"
+)
+_CONSTANT = re.compile(r"[+-]\s*([CcKk])\Z")
 _LABEL = re.compile(
   r"(?:\\(?:text|math)[a-z]*\s*\{\s*\([A-Z]\)\s*\}|\([A-Z]\)\s)\s*(?=[^\s+*/^=-])"
 )
@@ -36,6 +46,8 @@ _POWER_OF_TEN = re.compile(
 )
 _OPERATION = re.compile(r"[\w})|\]]\s*(?:[-+*!×÷^]|\()|\|")
 _COMMAND = re.compile(r"\\([a-zA-Z]+)")
+_NAMED = re.compile(r"^\s*[A-Za-z]\s*\\(?:in|approx)(?![a-zA-Z])")  # x \in {7}
+_VARIABLE = re.compile(r"(?<![\\A-Za-z{])[A-Za-z](?![A-Za-z])")
 _VALUES = frozenset(
   {"frac", "dfrac", "tfrac", "cfrac", "overline", "circ", "approx", "pm", "in"}
   | {"text", "textbf", "mbox", "mathrm"}
@@ -51,6 +63,7 @@ def at_a_glance(gold: str, answer: str, statement: str = "") -> bool | None:
   """
   if len(answer) > 4 * max(_LONGEST, len(gold)):
     return False
+  gold, answer = _with_colons(gold, answer)
   wanted, given = read(gold), read(answer)
   gold, answer = clean(gold), clean(answer)
   if not gold or not answer:
@@ -76,13 +89,13 @@ def at_a_glance(gold: str, answer: str, statement: str = "") -> bool | None:
   *sides, last = (side.strip() for side in _SIDES.split(answer))
   if any(_SEVERAL.search(side) for side in sides):
     return None
+  known = units.words_of(gold) | units.words_of(statement)
+  other = numbers.read(_without_brackets(last), known)
   if any(
-    (n := numbers.read(side)) and not n.unit and not number.equals(n)
+    (n := numbers.read(side)) and not n.equals(other or number)
     for side in sides
   ):
     return False  # 2 = 3
-  known = units.words_of(gold) | units.words_of(statement)
-  other = numbers.read(_without_brackets(last), known)
   if other and not _is_variable(other.unit, statement):
     asked = "" if number.unit else units.asked_for(other.unit, statement)
     if asked is None:
@@ -108,8 +121,12 @@ def equivalent(gold: str, answer: str, statement: str = "") -> bool:
     return known
   from prefixrl_jax.rewards import equality, formulas
 
-  gold, answer = clean(gold), clean(answer)
-  answer = _with_argument_of(gold, answer)
+  gold, answer = map(clean, _with_colons(gold, answer))
+  ordered = assignments.in_order(gold, answer, statement)
+  if ordered is None:
+    return False
+  gold, answer = ordered
+  answer = _with_constant_of(gold, _with_argument_of(gold, answer))
   ours, theirs = formulas.read(gold), formulas.read(answer)
   if ours is None or theirs is None or not equality.equal(ours, theirs):
     return False
@@ -169,16 +186,25 @@ def _repeats_number(
   return any(number and number.form == answer.form for number in shown)
 
 
+def _with_colons(gold: str, answer: str) -> tuple[str, str]:
+  """Reads "3 to 4" as a ratio where the other side is one."""
+  if ":" not in gold + answer:
+    return gold, answer
+  return _TO.sub(":", gold), _TO.sub(":", answer)
+
+
 def _with_point(text: str, other: str) -> str:
   """Reads a comma as a decimal one where the other side has a point."""
   match = _DECIMAL_COMMA.fullmatch(text)
-  return f"{match[1]}.{match[2]}" if match and "." in other else text
+  return f"{match[1]}.{match[2]}{match[3]}" if match and "." in other else text
 
 
 def _is_worked_out(answer: str) -> bool:
-  answer = _POWER_OF_TEN.sub(" 0", answer)
-  return not _OPERATION.search(answer) and _VALUES.issuperset(
-    _COMMAND.findall(answer)
+  answer = _NAMED.sub("", _POWER_OF_TEN.sub(" 0", answer))
+  return (
+    not _OPERATION.search(answer)
+    and _VALUES.issuperset(_COMMAND.findall(answer))
+    and not _VARIABLE.search(answer)
   )
 
 
@@ -191,6 +217,14 @@ def _with_argument_of(gold: str, answer: str) -> str:
   if not (theirs and ours) or theirs[1] != ours[1] or theirs[2] in answer:
     return answer
   return re.sub(rf"(?<![\\A-Za-z]){ours[2]}(?![A-Za-z])", theirs[2], answer)
+
+
+def _with_constant_of(gold: str, answer: str) -> str:
+  """Renames the constant of an integral: x + c is x + C."""
+  ours, theirs = _CONSTANT.search(answer), _CONSTANT.search(gold)
+  if not (ours and theirs) or theirs[1] in answer or ours[1] in answer[:-1]:
+    return answer
+  return answer[:-1] + theirs[1]
 
 
 def _reader() -> Callable:

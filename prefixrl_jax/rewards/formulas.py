@@ -13,6 +13,11 @@ _MARKED_ANGLE = re.compile(
   r"(?:\\(?:measured|spherical)?angle|∠)\s*\{?\s*([A-Z])\s*([A-Z])\s*([A-Z])"
   r"(?![A-Za-z])\s*\}?"
 )
+# Degrees are the numbers themselves, but not within a function of angles.
+_OF_ANGLES = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")
+_DEGREES = re.compile(
+  r"(\d+(?:\.\d+)?)\s*\^\s*(?:\\circ(?![a-zA-Z])|\{\s*\\circ\s*\})"
+)
 # The parser reads them as their small ones; \Delta and \Omega it does not.
 _CAPITAL = re.compile(r"\\(Gamma|Lambda|Theta|Xi|Phi|Psi|Upsilon)(?![a-zA-Z])")
 _EULER = re.compile(r"\\(?:mathrm|text|operatorname)\s*\{\s*e\s*\}")
@@ -48,6 +53,8 @@ def read(text: str) -> Any:
     ),
     _EULER.sub("e", text),
   )
+  if _OF_ANGLES.search(text):
+    text = _DEGREES.sub(r"(\\frac{\1\\pi}{180})", text)
   text = _normalised(_CAPITAL.sub(r"\\theta_{\1}", text))
   try:
     return _convert(text)

@@ -8,7 +8,7 @@ Where the answer is marked, the sentence around it must not deny it either.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from prefixrl_jax.rewards import Verdict, answers, surroundings
 from prefixrl_jax.thoughts import without_thoughts
@@ -24,6 +24,11 @@ _COMMAND = re.compile(
   r"|[lL]arge|LARGE|[hH]uge|checkmark)(?![a-zA-Z])"
   r"|\\[\[\](), ;:!$]"
 )
+# Of these, what takes no room, and what does.
+_GLUE = re.compile(
+  r"\\(?:text[a-z]*|math[a-z]+|mbox|boxed|fbox|operatorname)\s*(?=\{)|[*_`{}$]"
+)
+_SPACING = re.compile(r"\\(?:q?quad|bf|rm|it)(?![a-zA-Z])\s*|\\[\[\](), ;:!]")
 _BRACKET = re.compile(r"[✓✔✅☑$*_`{}()\[\]\"“”«»]|(?<=[^\W_])['’](?=[^\W_])")
 _QUOTES = re.compile(r"(?<![^\W_])['‘]([^'‘’]*)['’](?![^\W_])")
 _QUOTED = re.compile(r"\"[^\"\n]*\s[^\"\n]*\"|“[^”\n]*\s[^”\n]*”")
@@ -33,11 +38,11 @@ _PART = re.compile(rf"{_WORD}|[^\s.,;:/!-]|[-!](?=\w)")
 _NEUTRAL = frozenset(
   re.findall(
     _WORD,
-    "a above all an answer based be certainly claim clearly conclude"
-    " conclusion correct definitely final finally follows from given hence"
-    " hypothesis i in indeed is it its label logically must my necessarily"
-    " of on option our premises proposition s so statement that the then"
-    " therefore this thus to truth value we",
+    "a above all am an answer based be certain certainly claim clearly"
+    " conclude conclusion correct definitely final finally follows for from"
+    " given hence hypothesis i in indeed is it its label logically must my"
+    " necessarily of on option our premises proposition s so statement sure"
+    " that the then therefore this thus to truth value we",
   )
 )
 _DENIAL = re.compile(
@@ -124,6 +129,8 @@ def _label_in(answer: str, labels: Sequence[str]) -> str | None:
   spoken |= {
     word: spoken[same] for word, same in _SAME.items() if same in spoken
   }
+  if not _stands_alone(answer, spoken):
+    return None
   bare = _COMMAND.sub(" ", answer)
   plain = _BRACKET.sub(" ", _QUOTES.sub(r"\1", bare))
   said = [w for w in re.finditer(_WORD, plain) if _key(w[0]) in spoken]
@@ -143,6 +150,12 @@ def _label_in(answer: str, labels: Sequence[str]) -> str | None:
   neutral = _NEUTRAL | ({"or", "and"} if len(said) > 1 else set())
   others = [p for p in _PART.findall(around) if _key(p) not in spoken]
   return label if all(part.lower() in neutral for part in others) else None
+
+
+def _stands_alone(answer: str, spoken: Collection[str]) -> bool:
+  r"""Says whether a label is a word when set: in\text{}True is not True."""
+  shown = _GLUE.sub("", _SPACING.sub(" ", answer))
+  return any(_key(word) in spoken for word in re.findall(_WORD, shown))
 
 
 def _is_denied(text: str, label: str) -> bool:

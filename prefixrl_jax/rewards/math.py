@@ -27,7 +27,8 @@ _MOST_ANSWERS = 4
 _MEMORY_BYTES = 4 * 2**30
 
 _FORMULA = re.compile(
-  r"\$\$([^$]+)\$\$|(?<!\\)\$([^$]+)\$|\\\[(.+?)\\\]|\\\((.+?)\\\)", re.DOTALL
+  r"\$\$((?:[^$\\]|\\.)+)\$\$|(?<!\\)\$((?:[^$\\]|\\.)+)\$|\\\[(.+?)\\\]|\\\((.+?)\\\)",
+  re.DOTALL,
 )
 _PROSE = re.compile(r"(?<![\\a-zA-Z])[a-zA-Z]{2,}")
 _PERCENT = re.compile(r"\s*(?:\\?%|percent|pct)")

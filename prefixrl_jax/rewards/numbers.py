@@ -50,7 +50,8 @@ _WORDS = re.compile(
   r"|\^\{?-?[1-9]\}?)+"
 )
 _FIND = re.compile(
-  rf"\d+\s+\d+/\d+|\d*{_FRACTION}|\d+/\d+|(?:{_DECIMAL})(?:[eE][-+]?\d+)?"
+  rf"\d+\s+\d+/\d+|\d*{_FRACTION}|\d+/\d+|(?<![(\[{{])\b\d+,\d\d?(?![\d,.)])"
+  rf"|(?:{_DECIMAL})(?:[eE][-+]?\d+)?"
 )
 _OPENING = " $€£¥₹([*_`\"'=:≈"
 _OPERATOR = "+-*/^×÷·<>≤≥≠±∓~|\\{}_="

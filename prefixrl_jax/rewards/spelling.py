@@ -3,7 +3,7 @@
 import re
 import unicodedata
 
-from prefixrl_jax.rewards import answers, numbers
+from prefixrl_jax.rewards import answers, number_words, numbers
 
 _SIGNS = numbers.DASHES | str.maketrans(
   {"×": "\\times ", "·": "\\cdot ", "⋅": "\\cdot ", "÷": "/", "π": "\\pi "}
@@ -54,7 +54,11 @@ _SPELLINGS = (
   (re.compile(r"\\div(?![a-zA-Z])"), "/"),
   (re.compile(r"\\colon(?![a-zA-Z])"), ":"),
   (re.compile(r"\\varnothing(?![a-zA-Z])"), r"\\emptyset"),
-  (re.compile(r"(?<=[\d* ])pi(?![A-Za-z])"), r"\\pi"),
+  (re.compile(r"(?<![A-Za-z\\{])pi(?![A-Za-z])"), r"\\pi"),
+  # As programs write them.
+  (re.compile(r"(?<=[\w)}])\s*\*\*\s*(?=[\w({+-])"), "^"),
+  (re.compile(r"\^\s*([-+]?\d{2,}|[-+]\w)"), r"^{\1}"),
+  (re.compile(r"(?<![A-Za-z\\])exp(?=\s*\()"), r"\\exp"),
 )
 _DOUBLED = re.compile(r"\\\\(?=[a-zA-Z])")
 _NOTHING = re.compile(
@@ -82,6 +86,7 @@ def read(answer: str) -> str:
     given = answers.given(answer)
     answer = given[-1] if given else _OPEN_BOX.sub("", answer)
   answer = _STYLE.sub("", _MARKDOWN.sub(r"\2", answer))
+  answer = number_words.in_figures(answer)
   answer = _HALF.sub(_in_figures, answer)
   answer = _RAISED.sub(_lowered, answer).translate(_SIGNS)
   answer = _ROOT.sub(_root, answer)

@@ -27,6 +27,9 @@ def _reward(text, *, gold="True", labels=_THREE):
     r"\boxed{\text{true}}",
     r"\boxed{\Large True}",
     "The answer is True ✓",
+    "True for sure.",
+    "For certain it is True.",
+    r"\boxed{\text{The label is }\text{True}}",
     "<answer>definitely True</answer>",
     r"\boxed{necessarily true}",
     r"\boxed{True because cats bark}",
@@ -99,6 +102,7 @@ def test_hedging_is_wrong(text, gold):
 @pytest.mark.parametrize(
   "answer",
   [
+    *(r"in\text{}True", "in{}True", r"\text{in}True", "in**True**", "in{True}"),
     *("¬True", "¬ True", "~True", "~ True", "!True", "-True", "−True", "∼True"),
     *(r"\neg True", r"\lnot\text{True}", r"\sim True", r"\not True"),
     *(r"\overline{True}", r"\bar{True}", r"\cancel{\text{True}}"),

@@ -58,6 +58,8 @@ def _rewards(verifier, pairs):
     ("So the pair $(x, y)$ that solves it is $(7, 6)$.", ["(7, 6)"]),
     ("So\n$$\nx = 9.\n$$", [" x = 9 "]),
     ("We get $28$ percent.", ["28 percent"]),
+    (r"It costs $\$5.50$.", [r"\$5.50"]),
+    ("It is 2,74 $.", ["2,74 $"]),
     ("So the correct option is (B).", ["B"]),
     ("Final Answer: she began 3 hours ago.", ["3"]),
     (

@@ -4,7 +4,7 @@ from fractions import Fraction
 
 import pytest
 
-from prefixrl_jax.rewards import numbers, units
+from prefixrl_jax.rewards import number_words, numbers, units
 
 
 @pytest.mark.parametrize(
@@ -148,6 +148,7 @@ def test_the_unit_that_a_statement_asks_for(unit, statement, asked):
     ("7 apples are left", "7"),
     ("he grew it 3 hours ago", "3"),
     ("it costs 1.5e3 in all", "1.5e3"),
+    ("it is 3,5 meters long", "3,5"),
   ],
 )
 def test_a_number_in_prose(text, number):
@@ -162,7 +163,7 @@ def test_a_number_in_prose(text, number):
     *("5 factorial", "5 below zero", "3 fifths", "5 squared", "half of 8"),
     *("minus 5", "less than 5", "at least 5", "root of 5", "5 or more", "2:30"),
     *("a multiple of 5", "divisible by 5", "x - 5", "between one and 5", "5!"),
-    *("7x", "3n", "x 5 +"),
+    *("7x", "3n", "x 5 +", "the pair (7,6)", "1,2,3", "7 too many"),
   ],
 )
 def test_what_is_no_number_of_its_own(text):
@@ -173,3 +174,38 @@ def test_forms_are_what_is_written():
   form = lambda text: numbers.read(text).form
   assert form("18.00") == form("18") == form("18 cm") == form("$18".strip("$"))
   assert len({form(x) for x in ("0.5", r"\frac12", r"\frac24", "50%")}) == 4
+
+
+@pytest.mark.parametrize(
+  ("words", "figures"),
+  [
+    ("seven", "7"),
+    ("Zero", "0"),
+    ("twenty-one", "21"),
+    ("ninety nine apples", "99 apples"),
+    ("one hundred and five", "105"),
+    ("three hundred twelve", "312"),
+    ("two thousand, four hundred and six", "2406"),
+    ("twelve thousand", "12000"),
+    ("one million two hundred thousand", "1200000"),
+    ("minus forty", "-40"),
+    ("negative 7", "-7"),
+    (r"\text{eight}", "8"),
+    (r"\text{seven} cm", "7 cm"),
+    ("two-thirds", r"\frac{2}{3}"),
+    ("a half", r"\frac{1}{2}"),
+    ("three quarters", r"\frac{3}{4}"),
+    # No numbers, or more than one.
+    ("seven eight", "7 eight"),
+    ("seven and a half", "7 and a half"),
+    ("twenty and one", "20 and one"),
+    ("seven-fold", "seven-fold"),
+    ("sevens", "sevens"),
+    ("none", "none"),
+    ("tent", "tent"),
+    ("hundred", "hundred"),
+    ("Evelyn", "Evelyn"),
+  ],
+)
+def test_numbers_in_words(words, figures):
+  assert number_words.in_figures(words) == figures

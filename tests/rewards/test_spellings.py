@@ -53,6 +53,30 @@ _SAME = [
   ("(C) 12", "C"),
   ("C. 12", "(C)"),
   ("101_2", r"101_{\text{two}}"),
+  # Words.
+  ("7", "seven"),
+  ("seven", "7"),
+  ("21", r"\text{twenty-one}"),
+  ("7 apples", "seven"),
+  ("3:4", "3 to 4"),
+  ("3:4", r"3\text{ to }4"),
+  (r"3\text{ to }4", "3:4"),
+  # As programs write it.
+  ("x^2", "x**2"),
+  ("x^{10}", "x**10"),
+  (r"\sqrt{2}", "2**(1/2)"),
+  ("x^{-1}", "x^-1"),
+  ("e^{2x}", "exp(2x)"),
+  (r"\frac{\pi}{4}", "pi/4"),
+  # Values of functions of angles, roots, constants of integration.
+  (r"\sin 30^\circ", r"\frac12"),
+  (r"\tan{45^{\circ}}", "1"),
+  (r"2\cos 60^\circ", "1"),
+  ("x^{2/3}", r"\sqrt[3]{x^2}"),
+  ("x^2+C", "x^2 + c"),
+  # Decimal commas, money in formulas.
+  ("2.74", r"2,74\ \$"),
+  ("5", r"\$5.00"),
 ]
 _OTHERS = [
   ("5", r"x\not=5"),
@@ -79,6 +103,20 @@ _OTHERS = [
   ("C", "Option C or D"),
   ("C", "Option D"),
   ("C", "option c"),
+  ("7", "seven or eight"),
+  ("7", "seven and a half"),
+  ("7", "seventy"),
+  ("0.07", "seven hundredths"),
+  (r"\frac{3}{4}", "3 to 4"),
+  ("3:4", "4 to 3"),
+  ("1", "x/x"),
+  (r"\frac12", r"\frac{x}{2x}"),
+  (r"\sin 30^\circ", r"\sin 30"),
+  ("x", r"\sqrt{x^2}"),
+  ("x^2+C", "x^2"),
+  ("cx+C", "cx+c"),
+  ("60", "2 = 60"),
+  (r"\frac{10}{9}", r"\frac12 \$ = \frac{10}{9}"),
 ]
 
 
