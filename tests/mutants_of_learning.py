@@ -48,7 +48,12 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
   ),
   (
     "learner/update.py",
-    "learner/test_update.py",
+    "learner/test_update.py"
+    "::test_what_is_to_come_of_a_completion_ends_with_it"
+    " learner/test_update.py::test_metrics_tell_prefixed_from_no_prefix"
+    " learner/test_update.py"
+    "::test_an_update_that_is_not_finite_leaves_the_state_if_asked_to"
+    " learner/test_update.py::test_micro_batches_change_nothing",
     ('count = jnp.maximum(sums["tokens"], 1)', "count = num_micros"),
     ("jnp.isfinite(loss) & jnp.isfinite(grad_norm)", "jnp.isfinite(loss)"),
     ("& (branch[:, 1:] == branch[:, :-1])", ""),
@@ -76,7 +81,10 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
   ),
   (
     "learner/packing.py",
-    "learner/test_packing.py learner/test_update.py",
+    "learner/test_update.py::test_arrays_are_aligned_with_tokens"
+    " learner/test_update.py::test_one_trunk_for_all_its_forks"
+    " learner/test_update.py::test_a_tree_equals_its_sequences"
+    " learner/test_packing.py",
     ("start + lane.fork - 1", "start + n - 1"),
     ("lane.fork + np.arange(k)", "n + np.arange(k)"),
     ("other.is_prefixed == tree.is_prefixed\n        and ", ""),
@@ -241,7 +249,10 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
   ),
   (
     "distributed/memory.py",
-    "distributed/test_mesh.py",
+    "distributed/test_mesh.py::test_plan_by_hand"
+    " distributed/test_mesh.py::test_what_is_alive_in_each_phase"
+    " distributed/test_mesh.py::test_what_cannot_fit_is_refused_by_name"
+    " distributed/test_mesh.py::test_what_is_revealed_needs_caches_too",
     ('"optimizer": 2.0 * 4 * count', '"optimizer": 4.0 * count'),
     ("(2.0 + is_mixed)", "2.0"),
     ('"train": {\n      **weights,\n', '"train": {\n'),
@@ -262,7 +273,10 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
   # -- what is counted
   (
     "ledger.py",
-    "test_ledger.py",
+    "test_ledger.py::test_sampling_by_hand"
+    " test_ledger.py::test_update_by_hand"
+    " test_ledger.py::test_update_of_adapters_by_hand"
+    " test_ledger.py::test_training_leaves_screening_and_evaluation_out",
     ("2.0 * self._num_params * tokens", "3.0 * self._num_params * tokens"),
     ("6.0 * self._num_params * tokens", "2.0 * self._num_params * tokens"),
     ("if head else 0", "if True else 0"),

@@ -1,5 +1,10 @@
 """Mutants of what is rewarded, and of what is asked: see mutants.py."""
 
+_MATH = (
+  "rewards/test_math.py::test_the_last_sentence_is_the_last_resort"
+  " rewards/test_math.py::test_the_rules_of_equality"
+  " rewards/test_math.py::test_hacks_are_wrong"
+)
 ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
   # -- thoughts are no answers
   (
@@ -10,7 +15,7 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
   ),
   (
     "rewards/code.py",
-    "rewards/test_code.py",
+    "rewards/test_code.py::test_finds_the_last_block",
     ("  text = without_thoughts(text)\n  for line", "  for line"),
   ),
   (
@@ -20,7 +25,13 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
   ),
   (
     "rewards/gym.py",
-    "rewards/test_gym.py",
+    "rewards/test_gym.py::test_thoughts_and_tags_that_are_never_closed"
+    " rewards/test_gym.py::test_what_is_not_finite_never_reaches_a_scorer"
+    " rewards/test_gym.py"
+    "::test_what_is_right_for_other_problems_too_is_not_right"
+    " rewards/test_gym.py"
+    "::test_a_task_whose_scorer_takes_a_constant_is_refused_when_drawn"
+    " rewards/test_gym.py::test_a_part_of_the_mark_is_wrong",
     ("  text = without_thoughts(text)\n  given", "  given"),
     (
       "if answer is None or not _may_be_scored(answer, entry):",
@@ -38,7 +49,6 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
   (
     "rewards/countdown.py",
     "rewards/test_countdown.py",
-    ("without_thoughts(text), **problem.metadata", "text, **problem.metadata"),
     ("used == allowed if use_all else used <= allowed", "used <= allowed"),
     ("value == target and ", ""),
     (
@@ -46,6 +56,11 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
       "if False:",
     ),
     ('_BLANK.sub(" ", text)', "text"),
+  ),
+  (
+    "rewards/countdown.py",
+    "problems/test_countdown_steps.py::test_every_step_is_checked",
+    ("without_thoughts(text), **problem.metadata", "text, **problem.metadata"),
   ),
   (
     "rewards/logic.py",
@@ -58,13 +73,17 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
   ),
   # -- mathematics
   (
-    "rewards/equality.py",
-    "rewards/test_equality.py rewards/test_math.py",
+    "rewards/evaluation.py",
+    _MATH + " rewards/test_equality.py",
     (  # absolutely
       "not _close(ours, theirs) or not _vanishes(gold - answer, point)",
       "abs(ours - theirs) > sympy.Float(10) ** -15",
     ),
     (" or not _vanishes(gold - answer, point)", ""),
+  ),
+  (
+    "rewards/equality.py",
+    _MATH + " rewards/test_equality.py",
     ("  return bool(is_symmetric or factor > 0)", "  return True"),
     (
       "    return abs(factor) == 1 and (is_symmetric or factor == 1)",
@@ -73,7 +92,7 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
   ),
   (
     "rewards/comparison.py",
-    "rewards/test_math.py rewards/test_statements.py",
+    _MATH + " rewards/test_statements.py",
     (
       "  return not statements.repeats(statement, gold, answer, _reader())",
       "  return True",
@@ -84,14 +103,18 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     ),
     (" or _repeats_number(statement, number, other)", ""),
     (
-      "for rule in (_same_option, _same_time, _same_name):\n    if (result",
-      "for rule in (_same_option, _same_time):\n    if (result",
+      "names.same_time, names.same_name):\n    if (result",
+      "names.same_time):\n    if (result",
     ),
+  ),
+  (
+    "rewards/names.py",
+    _MATH,
     ("ours[2] == theirs[2] and len(halves) < 2", "ours[2] == theirs[2]"),
   ),
   (
     "rewards/numbers.py",
-    "rewards/test_numbers.py rewards/test_math.py",
+    _MATH + " rewards/test_numbers.py rewards/test_spellings.py",
     ("    if not units.agree(self.unit, other.unit):", "    if False:"),
     ("  text = text.translate(DASHES)\n  found", "  found"),
     ("    _CHANGES_NEXT.search(said)\n    or", "    False\n    or"),
@@ -103,7 +126,8 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
   ),
   (
     "rewards/math.py",
-    "rewards/test_math.py",
+    _MATH
+    + " rewards/test_math.py::test_a_comparison_that_raises_is_a_wrong_answer",
     (
       "if results and all(result is True for result in results):",
       "if any(result is True for result in results):",
@@ -230,7 +254,10 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
   ),
   (
     "models/importing.py",
-    "models/test_importing.py",
+    "models/test_importing.py::test_a_tied_model_may_be_stored_as_its_head_alone"
+    " models/test_importing.py"
+    "::test_buffers_that_config_json_gives_are_passed_over"
+    " models/test_importing.py::test_names_every_wrong_tensor",
     ("    if not _COMPUTED.search(name)\n", ""),
     ("if tied and embedding not in there and head in there:", "if False:"),
     ("    if found != shape:", "    if False:"),

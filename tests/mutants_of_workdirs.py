@@ -31,7 +31,7 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
   ),
   (
     "artifacts.py",
-    "test_artifacts.py test_workdirs.py",
+    "test_artifacts.py",
     ("if _limit(value) < _limit(record", "if False and _limit(record"),
     ("_limit(value) > _limit(record", "_limit(value) < _limit(record"),
     ("return value or math.inf", "return value"),
@@ -51,62 +51,150 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     ('("depends", "made_from", "files")', '("depends", "made_from")'),
     ("used = [*used, self._execution]", "used = [self._execution]"),
   ),
-  (
-    "provenance.py",
-    "test_workdirs.py",
-    ("[p.id, p.prompt, p.answer, p.split,", "[p.id, p.prompt, p.split,"),
-    (
-      'digest.update(hashlib.file_digest(f, "sha256").digest())',
-      "digest.update(str(file).encode())",
-    ),
-    ('    ("screen.max_correct",),\n', "    (),\n"),
-    ('    ("train.flops", "train.max_steps"),\n  ),', "    (),\n  ),"),
-    ('("sft",) if own.sft_epochs else ()', '("sft",)'),
-    ('("lora",) if config.lora.rank else ()', "()"),
-    ('() if own.prefixed_share else ("train.cuts_together",)', "()"),
-    ("    and not _is_execution(path)\n", ""),
-    ("(*not_after_all, *_PLACES)", "not_after_all"),
-    ('      "evals.curve_samples",\n', ""),
-    (
-      '(("model", "pretrain", "problems.task"), ())',
-      '(("pretrain", "problems.task"), ())',
-    ),
-  ),
-  (
-    "workspace.py",
-    "test_workdirs.py",
-    ("if stage in provenance.VERSIONS:", "if False:"),
-    ('"data_seed": self.data_seed(seed),', '"data_seed": 0,'),
-    (
-      "of_model_folder(self.model_folder, weights=True)",
-      "of_model_folder(self.model_folder, weights=False)",
-    ),
-    (
-      '          "problems": self._problems_digest(seed),\n          "base"',
-      '          "base"',
-    ),
-    ("        if other.name in anew:", "        if True:"),
-    ("    self._anew.clear()\n", ""),
-    ("limits=provenance.limits(self.config, stage),", ""),
-    ('_FOLLOW = ("cut", "evaluate")', '_FOLLOW = ("cut", "evaluate", "train")'),
-    ('needed.append("cut")', "pass"),
-    ("    artifact.check()\n    return artifact", "    return artifact"),
-  ),
-  (
-    "pipeline.py",
-    "test_workdirs.py",
-    ("if self._fresh and not self._is_of_a_run():", "if False:"),
-    ("with locked(self.workdir, self.console.print):", "if True:"),
-    ("        artifact.check()", "        pass"),
-    ('remove_temporaries(self.workdir, self.workdir / "report")', "pass"),
-  ),
-  (
-    "stages/train.py",
-    "test_workdirs.py",
-    (
-      "if artifact.has_finished and not has_checkpoint(checkpoints):",
-      "if False:",
-    ),
+  # A test each: all of them take long.
+  *(
+    (file, f"test_workdirs.py::test_{test}", *changes)
+    for file, test, *changes in (
+      (
+        "provenance.py",
+        "problems_are_compared_by_what_they_say",
+        ("[p.id, p.prompt, p.answer, p.split,", "[p.id, p.prompt, p.split,"),
+      ),
+      (
+        "provenance.py",
+        "the_base_file_counts_and_not_its_place",
+        (
+          'digest.update(hashlib.file_digest(f, "sha256").digest())',
+          "digest.update(str(file).encode())",
+        ),
+      ),
+      (
+        "provenance.py",
+        "only_what_depends_on_it_is_refused",
+        ('    ("screen.max_correct",),\n', "    (),\n"),
+      ),
+      (
+        "provenance.py",
+        "a_finished_run_goes_on_to_a_raised_limit",
+        ('    ("train.flops", "train.max_steps"),\n  ),', "    (),\n  ),"),
+      ),
+      (
+        "provenance.py",
+        "an_arm_is_refused_for_what_it_uses",
+        ('("sft",) if own.sft_epochs else ()', '("sft",)'),
+        ('("lora",) if config.lora.rank else ()', "()"),
+        ('() if own.prefixed_share else ("train.cuts_together",)', "()"),
+        ('      "evals.curve_samples",\n', ""),
+      ),
+      (
+        "provenance.py",
+        "how_it_is_computed_may_change",
+        ("    and not _is_execution(path)\n", ""),
+      ),
+      (
+        "provenance.py",
+        "a_relative_path_is_no_other_setting",
+        ("(*not_after_all, *_PLACES)", "not_after_all"),
+      ),
+      (
+        "provenance.py",
+        "a_pretrained_base_of_other_settings",
+        (
+          '(("model", "pretrain", "problems.task"), ())',
+          '(("pretrain", "problems.task"), ())',
+        ),
+      ),
+      (
+        "workspace.py",
+        "a_program_that_makes_something_else",
+        ("if stage in provenance.VERSIONS:", "if False:"),
+      ),
+      (
+        "workspace.py",
+        "whose_problems_a_run_learns_on",
+        ('"data_seed": self.data_seed(seed),', '"data_seed": 0,'),
+      ),
+      (
+        "workspace.py",
+        "a_model_folder_is_compared_by_its_files",
+        (
+          "of_model_folder(self.model_folder, weights=True)",
+          "of_model_folder(self.model_folder, weights=False)",
+        ),
+      ),
+      (
+        "workspace.py",
+        "problems_are_compared_by_what_they_say",
+        (
+          '"problems": self._problems_digest(seed),\n          "base"',
+          '"base"',
+        ),
+      ),
+      (
+        "workspace.py",
+        "fresh_takes_what_the_stages_make_and_nothing_else",
+        ("        if other.name in anew:", "        if True:"),
+      ),
+      (
+        "workspace.py",
+        "whether_anything_was_removed_is_known",
+        ("    self._anew.clear()\n", ""),
+      ),
+      (
+        "workspace.py",
+        "a_limit_is_not_lowered",
+        ("limits=provenance.limits(self.config, stage),", ""),
+      ),
+      (
+        "workspace.py",
+        "what_was_made_from_a_part_that_came_out_different",
+        (
+          '_FOLLOW = ("cut", "evaluate")',
+          '_FOLLOW = ("cut", "evaluate", "train")',
+        ),
+      ),
+      (
+        "workspace.py",
+        "other_cuts_leave_arms_without_prefixes",
+        ('needed.append("cut")', "pass"),
+      ),
+      (
+        "workspace.py",
+        "what_is_needed_is_of_the_same_settings",
+        ("    artifact.check()\n    return artifact", "    return artifact"),
+      ),
+      (
+        "pipeline.py",
+        "fresh_leaves_a_folder_that_no_run_has_made",
+        ("if self._fresh and not self._is_of_a_run():", "if False:"),
+      ),
+      (
+        "pipeline.py",
+        "what_only_reads_needs_no_lock",
+        ("with locked(self.workdir, self.console.print):", "if True:"),
+      ),
+      (
+        "pipeline.py",
+        "a_limit_is_not_lowered",
+        ("        artifact.check()", "        pass"),
+      ),
+      (
+        "pipeline.py",
+        "a_killed_process_leaves_no_temporary_files_for_ever",
+        (
+          'remove_temporaries(self.workdir, self.workdir / "report")',
+          "pass",
+        ),
+      ),
+      (
+        "stages/train.py",
+        "a_finished_run_whose_checkpoints_are_gone_does_not_begin_again",
+        (
+          "if artifact.has_finished and not has_checkpoint(checkpoints):",
+          "if False:",
+        ),
+      ),
+    )
   ),
   (
     "stages/evaluate.py",
@@ -193,7 +281,7 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
   ),
   (
     "fields.py",
-    "test_config.py test_workdirs.py",
+    "test_config.py",
     ("    if name not in node:\n", "    if False:\n"),
     ("    if not node.rule.allows(value):", "    if False:"),
     (

@@ -180,6 +180,18 @@ def _set(config, field, value):
     config[name] = value
 
 
+def test_only_training_needs_training_problems():
+  config = math.get_config()
+  config.problems.num_train = 0
+  validate(config, ("screen", "evaluate"))
+  for stage in ("import", "collect", "cut", "train"):
+    with pytest.raises(UserError, match=rf"--stage={stage} needs training"):
+      validate(config, ("screen", stage))
+  config.problems.num_heldout = 0
+  with pytest.raises(UserError, match="num_train or num_heldout must be above"):
+    validate(config, ("problems",))
+
+
 _ALL = {"demo": demo, "countdown": countdown, "math": math, "gym": gym}
 
 

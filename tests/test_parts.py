@@ -82,6 +82,8 @@ def test_a_part_that_cannot_be_read_now_is_not_removed(
   work, tmp_path, monkeypatch
 ):
   work(2)
+  look = lambda: {p.name: p.stat().st_mtime_ns for p in tmp_path.iterdir()}
+  before = look()
 
   def fail(_):
     raise OSError(5, "Input/output error")
@@ -90,4 +92,5 @@ def test_a_part_that_cannot_be_read_now_is_not_removed(
     m.setattr(type(epath.Path(tmp_path)), "read_bytes", fail)
     with pytest.raises(files.UserError, match="cannot be read"):
       work(2)
+  assert look() == before  # nor made again
   assert work(2) == ([], [])

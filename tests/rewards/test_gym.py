@@ -4,6 +4,7 @@ import inspect
 import json
 import pathlib
 import re
+import types
 import warnings
 
 import pytest
@@ -256,7 +257,37 @@ def test_refused_tasks_are_refused(verifier, name):
     verifier.judge([problem], ["1"])
 
 
-def test_tags_that_are_never_closed_are_read_once():
+def test_what_is_not_finite_never_reaches_a_scorer():
+  verifier = gym.GymVerifier(num_workers=1, timeout_seconds=20.0)
+  asked = []
+
+  def never(jobs):
+    asked.extend(job[2] for job in jobs)
+    return [False] * len(jobs)
+
+  verifier._pool = types.SimpleNamespace(map=never)
+  entry = dict(question="?", answer="4.0 - 7.0i", metadata={})
+  texts = ["nan", "<answer>inf</answer>", "4", "The answer is 1e999."]
+  problem = Problem(
+    "p", "?", "", "", "t", 0, {"dataset": "complex_arithmetic", "entry": entry}
+  )
+  verifier.judge([problem] * 4, texts)
+  assert asked == ["4"]
+
+
+def test_a_part_of_the_mark_is_wrong(monkeypatch):
+  """As many scorers give for an answer of some length."""
+  monkeypatch.setattr(gym, "_scorer", lambda name: lambda answer, entry: 0.99)
+  assert not gym._accepts("any", {}, "7")
+  monkeypatch.setattr(gym, "_scorer", lambda name: lambda answer, entry: 1.0)
+  assert gym._accepts("any", {}, "7")
+  # And the whole of it says nothing if nonsense has it as well.
+  assert not gym._score(("any", {"answer": "8"}, "7", ()))
+
+
+def test_thoughts_and_tags_that_are_never_closed():
+  draft = "<think>Maybe <answer>3</answer>.</think>"
+  assert gym.extract_answer(f"{draft} <answer>4</answer>") == "4"
   # Reading each of them to the end would take hours.
   assert gym.extract_answer("<answer>" * 200_000) is None
   assert gym.extract_answer("<answer> 7\n</answer><answer></answer>") == "7"
