@@ -120,6 +120,7 @@ def test_what_to_do_with_long_prompts_is_one_of_two():
     ("learner.discount", 0.0, r"discount = 0\.0 is not a number in \(0, 1\]"),
     ("learner.decay_steps", 30, r"must be above warmup_steps = 30"),
     ("train.completions_per_prompt", 1, "at least 2 .*baseline"),
+    ("train.prompts_per_step", 1, "is rounded to [01] of them"),
     ("train.log_every", 0, "log_every = 0 is not"),
     ("rollouts.temperature", 0.0, r"temperature = 0\.0 is not"),
     ("rollouts.top_p", 0.0, "top_p"),
@@ -178,6 +179,14 @@ def _set(config, field, value):
     config = config[section]
   with config.ignore_type():
     config[name] = value
+
+
+@pytest.mark.parametrize("name", ["base", "a/b", "-x", "a b"])
+def test_an_arm_s_name_is_that_of_a_folder(name):
+  config = demo.get_config()
+  config.arms[name] = dict(config.arms.rl)
+  with pytest.raises(UserError, match="is no name for an arm"):
+    validate(config)
 
 
 def test_only_training_needs_training_problems():

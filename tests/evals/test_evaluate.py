@@ -72,6 +72,22 @@ def test_what_is_revealed_with_its_answer_is_not_asked_but_counted():
   assert all(r.num_correct == 0 for r in results)
 
 
+def test_it_is_a_problem_s_first_trace_that_is_revealed():
+  policy = _Rambler()
+  by_fraction(
+    _SESSION,
+    policy,
+    {"p": Problem("p", "?", "", "", "train", 0, _PUZZLE)},
+    [_trace("p", "first words"), _trace("p", "other words")],
+    (0.5,),
+    num_samples=1,
+    stamp=0,
+    purpose="evaluation",
+    seed=0,
+  )
+  assert policy.asked == ["?first"]
+
+
 def test_nothing_is_asked_where_every_share_gives_the_answer_away():
   policy, results, given_away = _evaluate({"p": r"\boxed{4*6} "}, (0.95,))
   assert results == []

@@ -255,6 +255,15 @@ def test_interval_holds_95_percent_of_the_draws():
   assert ratio["interval"] == pytest.approx([1, 3])
 
 
+def test_seeds_of_both_arms_are_drawn_in_pairs():
+  # Each is twice as good as the baseline on its seed, and so is every mean of
+  # pairs; drawn apart, the ratios would reach from 1 to 4.
+  runs = [rl(final=0.2), rl(seed=1, final=0.4)]
+  runs += [prefixrl(final=0.4), prefixrl(seed=1, final=0.8)]
+  ratio = versus(summarize(runs))["final_ratio"]
+  assert ratio["interval"] == pytest.approx([2, 2])
+
+
 def test_interval_says_how_many_draws_have_no_value():
   stuck = run("rl", [0, 40], [0, 0], seed=1, final=0.0)
   method = [prefixrl(), prefixrl(seed=1)]
@@ -376,6 +385,16 @@ def test_final_accuracy_pass_at_k_and_interval():
     "4": pytest.approx(2 / 3),
   }
   assert list(final["easy"]["pass_at_k"]) == ["1", "2", "4"]
+
+
+def test_the_interval_of_an_accuracy_is_over_problems():
+  # One problem is always solved, one never: a quarter of the draws has either
+  # of them twice. Samples drawn one by one would hardly ever come to that.
+  results = [EvalResult(f"p{c}", "train", 0.0, 4, c) for c in (0, 4)]
+  summary = summarize([RunRecord("base", 0, [], results, False)])
+  final = summary["arms"]["base"]["runs"]["0"]["final"]["train"]
+  assert final["accuracy"] == 0.5
+  assert final["interval"] == [0.0, 1.0]
 
 
 def test_accuracy_by_fraction():

@@ -50,6 +50,21 @@ def test_a_prefix_holds_the_answer_if_stopping_there_is_right():
   assert held == [True, False, False, False, False]
 
 
+def test_a_prefix_that_is_paid_in_part_holds_the_answer():
+  """As where config.rewards.partial gives a share of a program's tests."""
+
+  class Partial:
+    def judge(self, problems, texts):
+      return [Verdict(0.5), Verdict(0.0)]
+
+    def close(self):
+      pass
+
+  prefixes = [np.array(_TOKENIZER.encode("a=0"), np.int32)] * 2
+  held = hold_answer(Partial(), _TOKENIZER, [_PROBLEM] * 2, prefixes)
+  assert held == [True, False]
+
+
 def test_what_could_not_be_judged_is_logged(caplog):
   class Slow:
     def judge(self, problems, texts):
