@@ -16,6 +16,7 @@ from etils import epath
 
 from prefixrl_jax.files import (
   File,
+  check_kind,
   digest,
   digest_of,
   read_sealed,
@@ -42,6 +43,7 @@ class Artifact:
     made_from: Callable[[], Mapping[str, str | None]] = dict,
     limits: Mapping[str, float] | None = None,
     execution: Mapping[str, Any] | None = None,
+    went_on: Callable[[Mapping[str, Any]], bool] = lambda summary: False,
     follows: bool = False,
     anew: Collection[str] = (),
   ):
@@ -51,12 +53,13 @@ class Artifact:
       directory: its folder.
       depends: config fields it is made from, as JSON values.
       name: as --redo takes it.
-      entries: files and folders that the stage leaves there, beside its
-        records.
+      entries: files, and with a / behind them folders, that the stage leaves
+        there, beside its records.
       made_from: returns digests of the files and artifacts it is made from;
         None is one that is not there yet.
       limits: config fields that say how far to go, 0 is no limit: raised,
         they let a complete artifact go on.
+      went_on: takes its summary; says whether it has gone on since.
       execution: config fields that change no result; they are recorded.
       follows: it is made again once what it was made from has changed; others
         are refused then.
@@ -65,7 +68,8 @@ class Artifact:
     self.directory, self.name = directory, name
     self._depends, self._limits = dict(depends), dict(limits or {})
     self._execution, self._entries = dict(execution or {}), entries
-    self._read_sources, self._follows, self._anew = made_from, follows, anew
+    self._read_sources, self._went_on = made_from, went_on
+    self._follows, self._anew = follows, anew
 
   @property
   def remedy(self) -> str:
@@ -111,7 +115,11 @@ class Artifact:
     return File(self.directory / name, digest, self.remedy)
 
   def check(self) -> None:
-    """Raises UserError if the folder was made from something else."""
+    """Raises UserError if the folder was made from something else.
+
+    Or if something that is no such file or folder stands in the way.
+    """
+    self._check_kinds()
     record = self._record()
     if record is None:
       return
@@ -147,6 +155,14 @@ class Artifact:
       )
     )
 
+  def _check_kinds(self) -> None:
+    there = self.directory
+    while not there.exists():
+      there = there.parent
+    check_kind(there, is_folder=True)
+    for name in (*self._entries, *_RECORDS):
+      check_kind(self.directory / name, is_folder=name.endswith("/"))
+
   def begin(self) -> None:
     """Marks the stage as in progress; what an earlier try left is kept."""
     self.check()
@@ -168,6 +184,7 @@ class Artifact:
     if self._execution not in used:
       used = [*used, self._execution]
     # First this, then the manifest: in between there is always one of them.
+    # One that is to go on stays complete, for its old limits, until it has.
     write_sealed(
       self.directory / "inputs.json",
       {
@@ -177,7 +194,8 @@ class Artifact:
         "execution": used,
       },
     )
-    (self.directory / "manifest.json").unlink(missing_ok=True)
+    if not self.has_finished:
+      (self.directory / "manifest.json").unlink(missing_ok=True)
 
   def remove(self) -> None:
     """Removes what the stage has left, and nothing else that lies there.
@@ -229,7 +247,10 @@ class Artifact:
     path = self.directory / name
     if self.name in self._anew or not path.exists():
       return None
-    return read_sealed(path, self.remedy)
+    record = read_sealed(path, self.remedy)
+    if name == "manifest.json" and self._went_on(record["summary"]):
+      return None
+    return record
 
   def _leftovers(self) -> list[epath.Path]:
     paths = [self.directory / name for name in self._entries]

@@ -19,7 +19,7 @@ from jax.experimental import multihost_utils
 
 from prefixrl_jax.files import digest, write_bytes, write_text
 from prefixrl_jax.signals import Deferred
-from prefixrl_jax.types import UserError
+from prefixrl_jax.types import UserError, one_line
 
 # In a step's folder, as `sha256sum --check` reads it: of all files but Orbax's
 # notes on the folder itself, which it writes later.
@@ -117,7 +117,7 @@ class Checkpointer:
       try:
         restored = _restore(self._manager, self._directory, step, args)
       except Exception as e:  # whatever a damaged file may cause
-        failed[step] = _in_a_line(e)
+        failed[step] = one_line(e)
         continue
       for other, reason in failed.items():
         logging.getLogger(__name__).warning(
@@ -230,16 +230,15 @@ def restore_params(
     except Exception as e:  # whatever a damaged file may cause
       raise UserError(
         f"checkpoint {step} in {directory} cannot be read now"
-        f" ({_in_a_line(e)}); {there}. {_NOTHING_LOST} {remedy}"
+        f" ({one_line(e)}); {there}. {_NOTHING_LOST} {remedy}"
       ) from e
   return step, restored["state"]["params"]
 
 
-def has_checkpoint(directory: epath.Path) -> bool:
-  """Whether a Checkpointer has finished a save there, readable or not."""
-  return directory.is_dir() and any(
-    path.name.isdecimal() for path in directory.iterdir()
-  )
+def saved_steps(directory: epath.Path) -> list[int]:
+  """Returns the steps that a Checkpointer has saved there, readable or not."""
+  names = [p.name for p in directory.iterdir()] if directory.is_dir() else []
+  return sorted(int(name) for name in names if name.isdecimal())
 
 
 def _restore(manager, directory: epath.Path, step: int, args):
@@ -297,11 +296,6 @@ def _files(folder: epath.Path) -> Iterator[epath.Path]:
       yield from _files(path)
     else:
       yield path
-
-
-def _in_a_line(error: Exception) -> str:
-  text = " ".join(str(error).split())
-  return f"{type(error).__name__}: {text[:200]}{'…' if text[200:] else ''}"
 
 
 def _absolute(directory: epath.Path):

@@ -14,7 +14,7 @@ from absl import flags
 
 from prefixrl_jax import config as config_lib
 from prefixrl_jax import fields
-from prefixrl_jax.types import UserError
+from prefixrl_jax.types import UserError, one_line
 
 _OWN = pathlib.Path(__file__).parent / "configs"
 _NAMES = ("demo", "countdown", "math", "code", "logic", "gym")
@@ -132,6 +132,8 @@ def missing_field(argv: Sequence[str]) -> str:
     name, colon, arg = value.partition(":")
     config = read(pathlib.Path(name), arg if colon else None)
     for path in paths:
+      if not path.strip(".[]"):
+        return f"--config.{path}: names no field; --help lists them."
       node, known = config, []
       for part in re.findall(r"[^.\[\]]+", path):
         if isinstance(node, (list, tuple)):
@@ -151,12 +153,6 @@ def _raised(e: BaseException, file: pathlib.Path) -> str:
     if pathlib.Path(frame.filename) == file.absolute():
       where = f"{file}:{frame.lineno}"
   return f"{where}: {one_line(e)}"
-
-
-def one_line(e: BaseException) -> str:
-  """Returns an exception's type and message, in a line that is not long."""
-  text = textwrap.shorten(str(e), 400, placeholder=" …")
-  return f"{type(e).__name__}: {text}" if text else type(e).__name__
 
 
 def help_text(argv: Sequence[str], own_flags: Sequence[flags.Flag]) -> str:

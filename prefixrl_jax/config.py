@@ -106,6 +106,7 @@ def validate(
   if c.problems.task in symbols.TASKS:
     _check_symbols(c, check)
   _check_problems(c.problems, check)
+  _check_tasks(c.problems)
   m = c.mesh
   check(
     list(m.values()).count(-1) <= 1,
@@ -220,6 +221,19 @@ def _check_symbols(c: ml_collections.ConfigDict, check) -> None:
     f"config.model: num_kv_heads must divide num_heads, and head_dim be even;"
     f" got {m.num_kv_heads}, {m.num_heads} and {m.head_dim}.",
   )
+
+
+def _check_tasks(p: ml_collections.ConfigDict) -> None:
+  """All that are named, while nothing has been read yet."""
+  # Imported here, so that --help answers at once.
+  from prefixrl_jax.problems.streams import find_source
+
+  if p.task in symbols.TASKS:
+    return
+  excluded = [item.partition("=")[0] for item in p.exclude.split(",")]
+  for task in (p.task, p.heldout.task, *excluded):
+    if task.strip():
+      find_source(p, task.strip())
 
 
 def _check_problems(p: ml_collections.ConfigDict, check) -> None:

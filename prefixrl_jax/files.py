@@ -17,7 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from etils import epath
 
-from prefixrl_jax.types import UserError
+from prefixrl_jax.types import UserError, one_line
 
 _SEAL = "sha256"  # of all other fields
 
@@ -61,7 +61,7 @@ class File:
     try:
       table = pq.read_table(pa.BufferReader(data))
     except (pa.ArrowException, OSError, ValueError) as e:
-      raise self._damaged(f"it is not a Parquet file: {_line(e)}") from None
+      raise self._damaged(f"it is not a Parquet file: {one_line(e)}") from None
     missing = [name for name in schema.names if name not in table.column_names]
     if missing:
       raise self._damaged(
@@ -71,7 +71,7 @@ class File:
     try:
       return table.select(schema.names).cast(schema).to_pylist()
     except (pa.ArrowException, ValueError) as e:
-      raise self._damaged(f"its columns are others: {_line(e)}") from None
+      raise self._damaged(f"its columns are others: {one_line(e)}") from None
 
   def _damaged(self, why: str) -> Damaged:
     return Damaged(f"{self.path} is damaged: {why}. {self.remedy}".strip())
@@ -212,6 +212,15 @@ def remove(*paths: epath.Path) -> None:
         path.unlink(missing_ok=True)
 
 
+def check_kind(path: epath.Path, *, is_folder: bool) -> None:
+  """Raises UserError if something of another kind stands in a path's way."""
+  if path.exists() and path.is_dir() != is_folder:
+    here, there = ("folder", "file") if is_folder else ("file", "folder")
+    raise UserError(
+      f"{path} is a {there}; a {here} is to be there. Move it out of the way."
+    )
+
+
 def remove_temporaries(*folders: epath.Path) -> None:
   """Removes what processes that were killed had begun to write.
 
@@ -243,7 +252,3 @@ def _said_in_a_line(path: epath.Path, what: str = "written") -> Iterator[None]:
       f"{path} cannot be {what} ({e.strerror or e}); nothing that was there is"
       " lost. Run the same command again once that is mended."
     ) from None
-
-
-def _line(error: Exception) -> str:
-  return next(iter(str(error).splitlines()), type(error).__name__)

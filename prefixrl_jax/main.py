@@ -21,7 +21,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from prefixrl_jax import command_line, huge_pages, signals, startup
-from prefixrl_jax.types import Preempted, UserError
+from prefixrl_jax.types import Preempted, UserError, one_line
 
 STAGES = "pretrain,import,screen,collect,cut,train,evaluate,report"
 _ON_DEMAND = ("problems", "export")
@@ -194,7 +194,7 @@ def _exit(message: str, code: int) -> None:
 
 def _unexpected(e: Exception) -> str:
   """Returns a line about what nobody foresaw; its stack trace is in a file."""
-  what = command_line.one_line(e)
+  what = one_line(e)
   if isinstance(e, OSError) and e.strerror:
     what = f"{e.strerror}: {e.filename}" if e.filename else e.strerror
   # Orbax says RESOURCE_EXHAUSTED then, and what the system says of it.
@@ -247,7 +247,7 @@ def _parse_flags(argv):
     raise UserError(" ".join(str(e).split())) from None
   except Exception as e:  # every type of field has its own
     said = command_line.missing_field(argv)
-    raise UserError(said or f"--config: {command_line.one_line(e)}") from e
+    raise UserError(said or f"--config: {one_line(e)}") from e
 
 
 if __name__ == "__main__":

@@ -10,7 +10,7 @@ from collections.abc import Collection
 import ml_collections
 from etils import epath
 
-from prefixrl_jax.files import remove_temporaries, write_json
+from prefixrl_jax.files import check_kind, remove_temporaries, write_json
 from prefixrl_jax.locking import locked
 from prefixrl_jax.stages import (
   collect,
@@ -95,6 +95,10 @@ class Pipeline(Workspace):
       # Refused before anything is computed, or removed.
       for artifact in self.artifacts(in_order[: last + 1]):
         artifact.check()
+      if "export" in stages:
+        self.export_artifact.check()
+        export.check(self)
+      check_kind(self.workdir / "report", is_folder=True)
       # For people; what an artifact was made from is in its manifest.
       write_json(self.workdir / MARKER, self.config.to_dict())
       self._run(stages)

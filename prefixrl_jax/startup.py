@@ -7,6 +7,8 @@ import pathlib
 import sys
 from typing import Any
 
+from absl import logging as absl_logging
+
 from prefixrl_jax.types import UserError
 
 # Variables that say what JAX runs on; whoever sets one knows.
@@ -66,8 +68,14 @@ def quiet_libraries(root: str = "/") -> None:
   """
   if not has_tpu(root) and not any(name in os.environ for name in _CHOICES):
     sys.modules["libtpu"] = None  # type: ignore[assignment]
+  absl_logging.get_absl_logger().addFilter(_is_news)
   # That it keeps its fonts in a temporary folder where there is no home.
   logging.getLogger("matplotlib").setLevel(logging.ERROR)
+
+
+def _is_news(record: logging.LogRecord) -> bool:
+  """Not what a thread of Orbax's has raised: it is raised again, and said."""
+  return not (record.exc_info and "orbax" in record.pathname)
 
 
 def has_tpu(root: str = "/") -> bool:

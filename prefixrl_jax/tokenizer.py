@@ -7,7 +7,7 @@ from etils import epath
 
 from prefixrl_jax.folder_tokenizer import JsonTokenizer, any_of
 from prefixrl_jax.sentencepiece_tokenizer import SentencePieceTokenizer
-from prefixrl_jax.types import UserError
+from prefixrl_jax.types import UserError, one_line
 
 # What a tokenizer's files may cause that have something else in some place.
 _UNLIKE = (AttributeError, LookupError, RuntimeError, TypeError, ValueError)
@@ -129,7 +129,7 @@ def load_tokenizer(folder: epath.Path) -> Tokenizer:
       except (*_UNLIKE, OSError) as e:
         raise UserError(
           f"{folder / name}, or a file beside it, is not as a tokenizer's files"
-          f" are: {type(e).__name__}: {' '.join(str(e).split())}."
+          f" are: {one_line(e)}."
         ) from None
   raise UserError(f"{folder} has neither tokenizer.json nor tokenizer.model.")
 

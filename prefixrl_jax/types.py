@@ -94,3 +94,10 @@ class EvalResult:
   fraction: float
   num_samples: int
   num_correct: int
+
+
+def one_line(e: BaseException) -> str:
+  """Returns an exception's type and message, in a line that is not long."""
+  text = " ".join(str(e).split())
+  short = f"{text[:400]} …" if text[400:] else text
+  return f"{type(e).__name__}: {short}" if text else type(e).__name__

@@ -11,6 +11,7 @@ from etils import epath
 
 from prefixrl_jax import provenance
 from prefixrl_jax.artifacts import Artifact
+from prefixrl_jax.checkpoints import saved_steps
 from prefixrl_jax.evals.results import read_results
 from prefixrl_jax.inputs import Inputs
 from prefixrl_jax.ledger import Ledger
@@ -26,23 +27,23 @@ from prefixrl_jax.train import TrainData
 from prefixrl_jax.types import EvalResult, Problem, Trace, UserError
 
 _BASE = "base.safetensors"
-# Files and folders that a stage leaves in an artifact's folder, beside what
-# says that it is one.
+# Files, and folders with a /, that a stage leaves in an artifact's folder,
+# beside what says that it is one.
 _ENTRIES = {
   "pretrain": (_BASE,),
   "import": ("traces.parquet", "disagreements.json"),
-  "screen": ("pass_rates.parquet", "parts"),
-  "collect": ("traces.parquet", "parts"),
+  "screen": ("pass_rates.parquet", "parts/"),
+  "collect": ("traces.parquet", "parts/"),
   "cut": ("prefixed.parquet",),
   "train": (
     "curve.json",
     "metrics.jsonl",
-    "checkpoints",
-    "tensorboard",
-    "wandb",
+    "checkpoints/",
+    "tensorboard/",
+    "wandb/",
   ),
   "evaluate": ("results.parquet", "samples.json"),
-  "export": ("model",),
+  "export": ("model/",),
 }
 # Cheap beside what they are made from, or of no use without it.
 _FOLLOW = ("cut", "evaluate")
@@ -276,6 +277,10 @@ class Workspace(Inputs):
       made_from=made_from,
       limits=provenance.limits(self.config, stage),
       execution=provenance.execution(self.config),
+      went_on=lambda summary: any(
+        step > summary["steps"]
+        for step in saved_steps(directory / "checkpoints")
+      ),
       follows=stage in _FOLLOW,
       anew=self._anew,
     )
@@ -299,9 +304,20 @@ class Workspace(Inputs):
     """Yields a stage's artifacts that are not complete, their arm and seed."""
     for seed in self.config.seeds:
       for arm in arms:
+        if stage == "evaluate" and arm != "base":
+          self._note_raised(arm, seed)
         artifact = self.run_artifact(stage, arm, seed)
         if not self.done(artifact, f"{stage}, {arm} seed {seed}"):
           yield artifact, arm, seed
+
+  def _note_raised(self, arm: str, seed: int) -> None:
+    """Says so if a finished training is to go on, and has not yet."""
+    train = self.run_artifact("train", arm, seed)
+    if train.has_finished and not train.complete:
+      self.console.print(
+        f"{train.name} ended at a limit that was raised since: --stage=train"
+        " goes on with it; what is evaluated is its policy of before"
+      )
 
   def need(self, artifact: Artifact, stage: str) -> Artifact:
     """Returns the artifact; an error if the stage has not made it."""

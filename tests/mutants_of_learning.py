@@ -287,12 +287,16 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     ('if config.norms == "pre" and not config.num_experts:', "if False:"),
   ),
   (
+    "compilation.py",
+    "test_metrics.py",
+    ("event == _COMPILE_EVENT", "True"),
+  ),
+  (
     "metrics.py",
     "test_metrics.py",
     ("self._seconds.get(name, 0.0) + spent", "spent"),
     ("    self._seconds = {}\n    return popped", "    return popped"),
     ("correct.all(1).mean()", "correct.any(1).mean()"),
-    ("event == _COMPILE_EVENT", "True"),
   ),
   # -- evaluation and report
   (

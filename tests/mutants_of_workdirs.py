@@ -190,7 +190,7 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
         "stages/train.py",
         "a_finished_run_whose_checkpoints_are_gone_does_not_begin_again",
         (
-          "if artifact.has_finished and not has_checkpoint(checkpoints):",
+          "if artifact.has_finished and not saved_steps(checkpoints):",
           "if False:",
         ),
       ),
@@ -260,8 +260,8 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     ("    if here != there:", "    if False:"),
     ("      check_sums(directory / str(step))\n", ""),
     (
-      "        failed[step] = _in_a_line(e)\n",
-      "        failed[step] = _in_a_line(e)\n"
+      "        failed[step] = one_line(e)\n",
+      "        failed[step] = one_line(e)\n"
       "        self._manager.delete(step)\n",
     ),
     ("if is_last or isinstance(e, DamagedError):", "if True:"),

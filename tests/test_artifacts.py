@@ -19,7 +19,7 @@ def folder(tmp_path):
 
 def _artifact(folder, depends=None, **settings):
   settings.setdefault("name", "screen/seed_0")
-  settings.setdefault("entries", ("x.json", "parts"))
+  settings.setdefault("entries", ("x.json", "parts/"))
   return Artifact(folder, {} if depends is None else depends, **settings)
 
 
@@ -105,8 +105,11 @@ def test_its_digest_is_of_contents_and_inputs(folder, tmp_path):
 
 
 def test_a_limit_can_be_raised_and_not_lowered(folder):
+  has_gone_on = False
   made = lambda flops, steps: _artifact(
-    folder, limits={"train.flops": flops, "train.max_steps": steps}
+    folder,
+    limits={"train.flops": flops, "train.max_steps": steps},
+    went_on=lambda summary: has_gone_on,
   )
   _finish(made(1e3, 10))
   assert made(1e3, 10).complete
@@ -118,10 +121,36 @@ def test_a_limit_can_be_raised_and_not_lowered(folder):
       less.check()
   made(2e3, 0).begin()  # and goes on there
   assert (folder / "x.json").exists()
+  assert not made(2e3, 0).complete
+  assert made(1e3, 10).complete  # nothing was made since: it is taken back
+  made(1e3, 10).check()
+  has_gone_on = True
   with pytest.raises(UserError, match=r"train\.flops: 2000\.0 in the workdir"):
     made(1e3, 10).check()
+  assert not made(1e3, 10).complete
+  made(2e3, 0).begin()
+  assert not (folder / "manifest.json").exists()
   with pytest.raises(UserError, match=r"train\.max_steps: 0 in the workdir"):
     made(2e3, 10).check()
+
+
+@pytest.mark.parametrize("name", ["x.json", "parts/", "manifest.json"])
+def test_what_is_of_another_kind_is_named_before_anything_is_made(folder, name):
+  artifact = _artifact(folder, entries=("x.json", "parts/"))
+  folder.mkdir(parents=True)
+  if name.endswith("/"):
+    (folder / name.rstrip("/")).write_text("no folder")
+  else:
+    (folder / name).mkdir()
+  with pytest.raises(UserError, match=f"{name.rstrip('/')} is a f.*Move it"):
+    artifact.check()
+
+
+def test_a_file_where_the_folder_is_to_be_is_named(folder):
+  folder.write_text("a file")
+  for there in (folder, folder / "within", folder / "far" / "within"):
+    with pytest.raises(UserError, match=f"{folder} is a file; a folder"):
+      _artifact(there).check()
 
 
 def test_what_changes_no_result_is_recorded(folder):

@@ -264,6 +264,21 @@ def test_a_task_of_the_other_kind_of_config_is_named():
       validate(wrong)
 
 
+@pytest.mark.parametrize(
+  "fields",
+  [
+    {"task": "nonsense"},
+    {"heldout.task": "nonsense"},
+    {"exclude": "gsm8k=a.jsonl, nonsense=b.jsonl"},
+  ],
+)
+def test_a_task_that_there_is_not_is_named_before_anything_is_read(fields):
+  config = math.get_config("task=gsm8k")
+  config.problems.update_from_flattened_dict(fields)
+  with pytest.raises(UserError, match=r"'nonsense' is none of .*, gsm8k, "):
+    validate(config)
+
+
 _EXECUTION = """
 mesh.data mesh.fsdp mesh.tensor mesh.expert
 model.remat model.scan_unroll

@@ -127,7 +127,11 @@ _WRONG = [
   ((_DEMO, "--config.train.max_steps=1.5"), "max_steps=1.5"),
   ((_DEMO, "--config.train=3"), "--config.train=3"),
   ((_DEMO, "--config.arms.rl=1"), "--config.arms.rl=1"),
-  ((_DEMO, "--config.=1"), "--config"),
+  ((_DEMO, "--config.=1"), "--config.: names no field"),
+  (
+    ("--config=configs/math.py", "--config.problems.task=nonsense"),
+    "'nonsense' is none of jsonl, tfds, checksum",
+  ),
   ((_DEMO, "--config.train.flops"), "--config.train.flops"),
   ((_DEMO, "--config.seeds=0.5"), "config.seeds = (0.5,) is not a list"),
   ((_DEMO, "--config.seeds=0,0"), "config.seeds = (0, 0) is not a list"),
@@ -320,6 +324,8 @@ def test_what_is_done_otherwise_than_the_config_says_is_said():
       "has no 'r' there; there are prefixrl, prefixrl_only",
     ),
     ("pretrain.phases[9].num_steps=1", "has no '9' there; there are 0, 1"),
+    ("=1", "--config.: names no field; --help lists them"),
+    ("..=1", "--config...: names no field"),
   ],
 )
 def test_a_field_that_the_config_does_not_have_is_named(field, said):

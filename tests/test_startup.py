@@ -6,6 +6,7 @@ import subprocess
 import sys
 
 import pytest
+from absl import logging as absl_logging
 
 from prefixrl_jax import startup
 from prefixrl_jax.types import UserError
@@ -119,3 +120,24 @@ def test_a_workdir_that_cannot_be_written_to_is_refused(tmp_path, monkeypatch):
   monkeypatch.setattr(os, "statvfs", lambda path: full)
   with pytest.raises(UserError, match="no space is left"):
     startup.check_workdir(tmp_path / "a")
+
+
+@pytest.mark.parametrize(
+  ("file", "is_printed"), [("/lib/orbax/a.py", False), ("/lib/own/a.py", True)]
+)
+def test_a_stack_trace_of_orbaxs_threads_is_not_printed(
+  tmp_path, caplog, file, is_printed
+):
+  startup.quiet_libraries(str(tmp_path))
+  code = (
+    "from absl import logging\n"
+    "try: raise OSError('full')\n"
+    "except OSError: logging.exception('a thread failed')\n"
+  )
+  caplog.set_level("ERROR", "absl")
+  absl_logging.get_absl_logger().addHandler(caplog.handler)
+  try:
+    exec(compile(code, file, "exec"))
+  finally:
+    absl_logging.get_absl_logger().removeHandler(caplog.handler)
+  assert ("a thread failed" in caplog.text) == is_printed

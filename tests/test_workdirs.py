@@ -39,7 +39,7 @@ def _make_up(config, workdir):
     artifact.begin()
     name = _FILES[artifact.name.partition("/")[0]]
     files.write_text(artifact.directory / name, artifact.name)
-    artifact.finish({"weights": "", "given_away": {}}, [name])
+    artifact.finish({"weights": "", "given_away": {}, "steps": 31}, [name])
 
 
 @pytest.fixture
@@ -358,17 +358,53 @@ def test_a_program_that_makes_something_else(workdir, monkeypatch, stage):
 @pytest.mark.parametrize(
   "fields", [{"train.flops": 2.4e10}, {"train.max_steps": 0}]
 )
-def test_a_finished_run_goes_on_to_a_raised_limit(workdir, fields):
+def test_a_finished_run_goes_on_to_a_raised_limit(workdir, fields, capsys):
   config = _config(**{"train.max_steps": 5, "train.flops": 1.2e10})
   _make_up(config, workdir)
   more = config.copy_and_resolve_references()
   more.update_from_flattened_dict(fields)
-  (workdir / "train/rl/seed_0/checkpoints/31").mkdir(parents=True)
+  checkpoints = workdir / "train/rl/seed_0/checkpoints"
+  (checkpoints / "31").mkdir(parents=True)
   with pytest.raises(AssertionError, match="something is made"):
     _run(more, workdir, ("train",))
   work = Pipeline(more, workdir)  # what is there is of less
   with pytest.raises(UserError, match="train/rl/seed_0 is not complete"):
     work.need(work.run_artifact("train", "rl", 0), "train")
+  # Evaluated is what was trained before; this is said.
+  _run(more, workdir, ("evaluate",))
+  said = " ".join(capsys.readouterr().err.split())
+  assert "train/rl/seed_0 ended at a limit that was raised since" in said
+  # It has begun to go on, but made nothing yet: it can be taken back.
+  work.begin(work.run_artifact("train", "rl", 0))
+  _run(config, workdir)
+  assert "raised since" not in capsys.readouterr().err
+  (checkpoints / "32").mkdir()
+  with pytest.raises(UserError, match="gone as far as that"):
+    _run(config, workdir)
+
+
+@pytest.mark.parametrize(
+  "name",
+  [
+    "train/rl/seed_0/metrics.jsonl",
+    "train/rl/seed_0/curve.json",
+    "train/rl/seed_0/checkpoints",
+    "train/rl/seed_0/tensorboard",
+    "train/rl",
+    "evaluate",
+    "data/seed_0/screen/parts",
+    "report",
+  ],
+)
+def test_what_stands_in_the_way_is_named_before_anything_is_made(workdir, name):
+  path = workdir / name
+  path.parent.mkdir(parents=True)
+  if path.suffix:
+    path.mkdir()
+  else:
+    path.write_text("a file")
+  with pytest.raises(UserError, match=rf"{name} is a f\w+; .*Move it out"):
+    _run(_config(), workdir, STAGES)
 
 
 @pytest.mark.parametrize(

@@ -4,7 +4,7 @@ import re
 
 from etils import epath
 
-from prefixrl_jax.types import UserError
+from prefixrl_jax.types import UserError, one_line
 
 # What a model's folder has beside its weights, as far as anybody needs it.
 SIDE_FILES = (
@@ -54,7 +54,7 @@ def find_folder(name: str) -> epath.Path:
       )
     )
   except Exception as e:  # whatever the network and the hub may cause
-    reason = " ".join([type(e).__name__, *str(e).split()])
+    reason = one_line(e)
     raise UserError(
       f"{missing}, and the Hugging Face hub did not give {name} ({reason})."
       " Where the hub can be reached run"

@@ -14,7 +14,7 @@ from etils import epath
 
 from prefixrl_jax.problems.sources import Source
 from prefixrl_jax.rows import Row, find_files, read_rows
-from prefixrl_jax.types import UserError
+from prefixrl_jax.types import UserError, one_line
 
 # The builder of problems/tfds_builder.py, by the name tfds makes of its class.
 TFDS_NAME = "prefixrl_problems"
@@ -57,8 +57,8 @@ def from_tfds(name: str, split: str, data_dir: str | None = None) -> Origin:
     data = tfds.data_source(name, split=split, data_dir=data_dir)
   except Exception as e:  # offline, unknown or unprepared: all look different
     raise UserError(
-      f"tfds cannot load {name!r}, split {split!r}:"
-      f" {type(e).__name__}: {str(e).strip().splitlines()[0]}\nPrepare it where"
+      f"tfds cannot load {name!r}, split {split!r}: {one_line(e)}\nPrepare it"
+      " where"
       f" there is a network (tfds build {name} --file_format=array_record) and"
       " point TFDS_DATA_DIR at the result, or use config.problems.task ="
       " 'jsonl'."
@@ -120,7 +120,7 @@ def download(
       source.hub, repo_type="dataset", allow_patterns=patterns
     )
   except Exception as e:  # whatever the network and the hub may cause
-    reason = " ".join([type(e).__name__, *str(e).split()])
+    reason = one_line(e)
     raise UserError(
       _how_to_bring(task, source, split, field, f"({reason})")
     ) from None

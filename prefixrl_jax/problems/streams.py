@@ -122,7 +122,7 @@ def find_source(config: ml_collections.ConfigDict, task: str) -> Source:
     return Source(read, "math", columns)
   if task not in SOURCES:
     raise UserError(
-      f"config.problems.task = {task!r} is none of jsonl, tfds,"
+      f"config.problems: the task {task!r} is none of jsonl, tfds,"
       f" {', '.join((*symbols.TASKS, *SOURCES))}."
     )
   return SOURCES[task]

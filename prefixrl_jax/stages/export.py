@@ -10,6 +10,20 @@ from prefixrl_jax.types import UserError
 from prefixrl_jax.workspace import Workspace
 
 
+def check(work: Workspace) -> None:
+  """Raises UserError if the folder asked for is no place for an export."""
+  folder = _folder(work)
+  artifact = work.export_artifact
+  again = artifact.complete and artifact.summary["folder"] == str(folder)
+  if work.config.export.directory and not again:
+    exporting.check_empty(folder)
+
+
+def _folder(work: Workspace) -> epath.Path:
+  own = work.export_artifact.directory / "model"
+  return epath.Path(work.config.export.directory or own)
+
+
 def run(work: Workspace) -> None:
   """Writes a run's policy as a Hugging Face folder; only when asked to."""
   c, settings = work.config, work.config.export
@@ -25,10 +39,8 @@ def run(work: Workspace) -> None:
   artifact = work.export_artifact
   train = work.run_artifact("train", arm, seed)
   train.check()
-  folder = epath.Path(settings.directory or artifact.directory / "model")
-  again = artifact.complete and artifact.summary["folder"] == str(folder)
-  if settings.directory and not again:
-    exporting.check_empty(folder)
+  folder = _folder(work)
+  check(work)
   model = importing.read_config(
     source,
     dtype=c.model.dtype,

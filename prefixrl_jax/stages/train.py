@@ -1,7 +1,7 @@
 """Every arm and seed, on the same budget."""
 
 from prefixrl_jax.artifacts import Artifact
-from prefixrl_jax.checkpoints import has_checkpoint
+from prefixrl_jax.checkpoints import saved_steps
 from prefixrl_jax.files import write_json
 from prefixrl_jax.train import Trainer
 from prefixrl_jax.types import UserError
@@ -25,7 +25,7 @@ def run(work: Workspace) -> None:
   """Trains every arm and seed on the same budget."""
   for artifact, arm, seed in work.runs_to_make("train", work.config.run_arms):
     checkpoints = artifact.directory / "checkpoints"
-    if artifact.has_finished and not has_checkpoint(checkpoints):
+    if artifact.has_finished and not saved_steps(checkpoints):
       raise UserError(
         f"{artifact.name} is to go on, to a raised limit, but there is no"
         f" checkpoint in {checkpoints}. {artifact.remedy}"

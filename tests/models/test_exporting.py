@@ -337,6 +337,32 @@ def test_exports_a_checkpoint(tmp_path, source, trained, one_device):
   _assert_same(_load(tmp_path / "there", one_device), saved[8])
 
 
+def test_exports_no_other_step_than_the_training_ended_at(
+  tmp_path, source, trained, one_device
+):
+  workdir, saved = trained
+  config = _config(source, arm="prefixrl", seed=1)
+  train = Pipeline(config, workdir).run_artifact("train", "prefixrl", 1)
+  train._read_sources = dict  # as if nothing came before
+  (workdir / "train").rename(tmp_path / "aside")
+  train.begin()
+  (train.directory / "curve.json").write_text("[]")
+  train.finish({"steps": 8}, ["curve.json"])
+  newest = workdir / "train/prefixrl/seed_1/checkpoints/8"
+  there = "train/prefixrl/seed_1/checkpoints"
+  (tmp_path / "aside/prefixrl/seed_1/checkpoints").rename(workdir / there)
+  newest.rename(tmp_path / "8")
+  with pytest.raises(
+    UserError, match=r"no checkpoint of step 8 in .*are 4 "
+  ) as e:
+    _run(workdir, config)
+  assert f"remove {train.directory / 'manifest.json'}" in str(e.value)
+  (tmp_path / "8").rename(newest)
+  _run(workdir, config)
+  folder = workdir / "export/prefixrl/seed_1/model"
+  _assert_same(_load(folder, one_device), saved[8])
+
+
 def test_says_what_cannot_be_exported(tmp_path, source, trained):
   workdir, _ = trained
   with pytest.raises(UserError, match=r"seed_0.*\. Run --stage=train first"):
@@ -348,6 +374,9 @@ def test_says_what_cannot_be_exported(tmp_path, source, trained):
   with pytest.raises(UserError, match="exists, is not empty and is no earlier"):
     _run(workdir, config)
   assert not (workdir / "export").exists()
+  # It is found before anything else is done.
+  with pytest.raises(UserError, match="exists, is not empty and is no earlier"):
+    Pipeline(config, workdir).run(("screen", "export"))
   with pytest.raises(UserError, match="no Hugging Face family"):
     _run(workdir, _config(""))
   for file in (workdir / "train/prefixrl/seed_1/checkpoints/8").rglob("*"):
