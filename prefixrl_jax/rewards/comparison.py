@@ -43,13 +43,14 @@ _SEVERAL = re.compile(r"[,;<>|]|\\[lg]eq?(?![a-zA-Z])|\b(?:and|or)\b")
 # that the question's own expression is no answer.
 _POWER_OF_TEN = re.compile(
   r"(?:(?:\\times|\\cdot|\*|×)\s*)?(?<!\d)10\s*\^\s*(?:\{\s*-?\d+\s*\}|\d)"
+  r"(?!\s*[\d.])"
 )
-_OPERATION = re.compile(r"[\w})|\]]\s*(?:[-+*!×÷^]|\()|\|")
+_OPERATION = re.compile(r"[\w})|\]]\s*(?:[-+*!×÷^]|\()|\||\d\s+[\d.]")
 _COMMAND = re.compile(r"\\([a-zA-Z]+)")
 _NAMED = re.compile(r"^\s*[A-Za-z]\s*\\(?:in|approx)(?![a-zA-Z])")  # x \in {7}
 _VARIABLE = re.compile(r"(?<![\\A-Za-z{])[A-Za-z](?![A-Za-z])")
 _VALUES = frozenset(
-  {"frac", "dfrac", "tfrac", "cfrac", "overline", "circ", "approx", "pm", "in"}
+  {"frac", "dfrac", "tfrac", "cfrac", "overline", "circ", "approx", "in"}
   | {"text", "textbf", "mbox", "mathrm"}
 )
 

@@ -62,7 +62,7 @@ def in_figures(text: str) -> str:
   rest = match["rest"]
   if match["open"] and rest.startswith("}"):
     return f"{sign}{number}{rest[1:]}"
-  return f"{sign}{number}{match['open'] or ''}{rest}"
+  return f"{match['open'] or ''}{sign}{number}{rest}"
 
 
 def _value(words: str) -> int:

@@ -43,6 +43,7 @@ _SPELLINGS = (
   (re.compile(r"\\(?:math|text)dollar(?![a-zA-Z])"), r"\\$"),
   (re.compile(r"\\(?:pounds|textsterling)(?![a-zA-Z])"), "£"),
   (re.compile(r"\\(?:text)?euro(?![a-zA-Z])"), "€"),
+  (re.compile(r"\\(?:text|mbox)[a-z]*\s*\{\s*\}"), " "),
   (re.compile(r"\\(?:text|mbox)\s*\{\s*([€£¥₹]|Rs\.?)\s*\}"), r"\1"),
   (_ROOT_OF_ONE, r"\1{\2}"),
   (_OVER, r"\\frac{\1\3}{\2\4}"),
@@ -50,6 +51,14 @@ _SPELLINGS = (
   (_TIMES_TEN, r"\\times "),
   (_NEGATED, r"\\ne "),
   (re.compile(r"\\ne\s*="), r"\\ne "),
+  (re.compile(r"\\([lgn]e)q(?![a-zA-Z])"), r"\\\1 "),
+  (re.compile(r"^\s*\\langle(?![a-zA-Z])(.*)\\rangle\s*$"), r"(\1)"),
+  (  # all of it, and not only its unit
+    re.compile(
+      r"^\s*\\(?:text|mbox|mathrm)[a-z]*\s*\{\s*([-$\d.][^{}]*)\}\s*$"
+    ),
+    r"\1",
+  ),
   (re.compile(r"^\s*[~∼](?=\s*[\d.])"), r"\\approx "),
   (re.compile(r"\\div(?![a-zA-Z])"), "/"),
   (re.compile(r"\\colon(?![a-zA-Z])"), ":"),
@@ -62,7 +71,7 @@ _SPELLINGS = (
 )
 _DOUBLED = re.compile(r"\\\\(?=[a-zA-Z])")
 _NOTHING = re.compile(
-  r"\\!\s*|(?<=\d)\\,(?=\d{3})|\\(?:left|right)(?![a-zA-Z])"
+  r"\\!\s*|(?<=\d)(?:\\,|\s?\{\s?,\s?\})(?=\d{3}(?!\d))|\\(?:left|right)(?![a-zA-Z])"
 )
 _SPACE = re.compile(r"(?<!\\)\\[,;: ]|~|\\q?quad(?![a-zA-Z])|\s+")
 _COMMA = re.compile(r" ?\{ ?, ?\} ?")

@@ -192,6 +192,7 @@ def test_forms_are_what_is_written():
     ("negative 7", "-7"),
     (r"\text{eight}", "8"),
     (r"\text{seven} cm", "7 cm"),
+    (r"\text{zero or one}", r"\text{0 or one}"),
     ("two-thirds", r"\frac{2}{3}"),
     ("a half", r"\frac{1}{2}"),
     ("three quarters", r"\frac{3}{4}"),
