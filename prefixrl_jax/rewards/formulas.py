@@ -20,6 +20,14 @@ _DEGREES = re.compile(
 )
 # The parser reads them as their small ones; \Delta and \Omega it does not.
 _CAPITAL = re.compile(r"\\(Gamma|Lambda|Theta|Xi|Phi|Psi|Upsilon)(?![a-zA-Z])")
+# One spelling of subscripts: x_{\max}, x_{max} and x_{\mathrm{max}}.
+_SUBSCRIPT = re.compile(
+  r"_\s*\{\s*(?:\\(?:text|mathrm|mbox)[a-z]*\s*\{\s*([A-Za-z]+)\s*\}"
+  r"|\\?(max|min|sup|inf|odot|oplus)|([A-Za-z]{2,}))\s*\}"
+)
+_BARE_SUBSCRIPT = re.compile(r"_\s*(\\[A-Za-z]+)(?![A-Za-z]|\s*\{)")
+# The parser takes it for the root of -1, whatever its index.
+_CURRENT = re.compile(r"(?<![a-z\\])I(?![a-z])")
 _EULER = re.compile(r"\\(?:mathrm|text|operatorname)\s*\{\s*e\s*\}")
 # Text with a number in it; words, which would be read as products of letters.
 _NUMBER_IN_TEXT = re.compile(r"\\(?:text|mbox)[a-z]*\s*\{[^{}]*\d[^{}]*\}")
@@ -43,6 +51,7 @@ def read(text: str) -> Any:
   Args:
     text: LaTeX or plain, cleaned (see `math.clean`).
   """
+  text = _SUBSCRIPT.sub(_subscript, _BARE_SUBSCRIPT.sub(r"_{\1}", text))
   if not text or _NUMBER_IN_TEXT.search(text):
     return None
   if _WORD.search(_COMMAND.sub(" ", text)):
@@ -55,6 +64,7 @@ def read(text: str) -> Any:
   )
   if _OF_ANGLES.search(text):
     text = _DEGREES.sub(r"(\\frac{\1\\pi}{180})", text)
+  text = _CURRENT.sub(r"\\iota ", text)
   text = _normalised(_CAPITAL.sub(r"\\theta_{\1}", text))
   try:
     return _convert(text)
@@ -66,6 +76,11 @@ def read(text: str) -> Any:
     return _convert(sides[-1])
   except Exception:
     return None
+
+
+def _subscript(match: re.Match) -> str:
+  name = next(filter(None, match.groups()))
+  return f"_{{{name}}}" if len(name) == 1 else rf"_{{\text{{{name}}}}}"
 
 
 def _normalised(text: str) -> str:

@@ -8,7 +8,6 @@ import re
 
 from prefixrl_jax.rewards.spelling import WRAPPED, plain
 
-_BASE = re.compile(r"(\w+)_\{?([0-9]+|[a-z]{3,})\}?")
 _BASES = {"two": "2", "three": "3", "four": "4", "five": "5", "six": "6"} | {
   "seven": "7",
   "eight": "8",
@@ -16,6 +15,11 @@ _BASES = {"two": "2", "three": "3", "four": "4", "five": "5", "six": "6"} | {
   "twelve": "12",
   "sixteen": "16",
 }
+# Digits with a base, and no letter with an index.
+_BASE = re.compile(
+  r"(?=\w*\d\w*_|[A-F]{2,}_\{?(?:16|sixteen))([0-9A-Z]+)"
+  rf"_\{{?([0-9]+|{'|'.join(_BASES)})\}}?"
+)
 _NAMED_BASES = {"2": "binary", "8": "octal", "10": "decimal", "16": "hex"}
 # "(A) 5", "A: the first", "option A".
 _OPTION = re.compile(
