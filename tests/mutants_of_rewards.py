@@ -10,8 +10,12 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
   (
     "thoughts.py",
     "test_thoughts.py",
-    ("return split(text).answer", "return text"),
     ("  is_open = last + 1 < len(marks)", "  is_open = False"),
+  ),
+  (
+    "thoughts.py",
+    "rewards/test_answers.py",
+    ("return split(text).answer", "return text"),
   ),
   (
     "rewards/code.py",
@@ -68,7 +72,7 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     ("or _is_denied(without_thoughts(text), label)", ""),
     ("_is_denied(without_thoughts(text), label)", "_is_denied(text, label)"),
     ("all(part.lower() in neutral for part in others)", "True"),
-    ("    or _RETRACTION.match(rest)\n", ""),
+    ("    or surroundings.RETRACTION.match(rest)\n", ""),
     ("if len(named) == 1 else None", "if named else None"),
   ),
   # -- mathematics
@@ -115,7 +119,7 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
   (
     "rewards/numbers.py",
     _MATH + " rewards/test_numbers.py rewards/test_spellings.py",
-    ("    if not units.agree(self.unit, other.unit):", "    if False:"),
+    ("size = units.ratio(self.unit, other.unit)", "size = 1"),
     ("  text = text.translate(DASHES)\n  found", "  found"),
     ("    _CHANGES_NEXT.search(said)\n    or", "    False\n    or"),
     ('    or units.changes(" ".join(after.split()[:2]))\n', ""),
@@ -133,7 +137,7 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
       "if any(result is True for result in results):",
     ),
     (
-      "  if not answer or answers.is_denied(sentence, answer):",
+      "  if not answer or surroundings.is_denied(sentence, answer):",
       "  if not answer:",
     ),
     (

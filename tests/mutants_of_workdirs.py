@@ -170,7 +170,7 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
       ),
       (
         "pipeline.py",
-        "what_only_reads_needs_no_lock",
+        "two_runs_do_not_work_in_one_workdir",
         ("with locked(self.workdir, self.console.print):", "if True:"),
       ),
       (

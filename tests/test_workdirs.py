@@ -11,6 +11,7 @@ from etils import epath
 
 from prefixrl_jax import files, provenance
 from prefixrl_jax.configs import countdown, demo, math
+from prefixrl_jax.locking import LOCK
 from prefixrl_jax.pipeline import MARKER, STAGES, Pipeline
 from prefixrl_jax.types import UserError
 
@@ -619,3 +620,10 @@ def test_what_is_needed_is_of_the_same_settings(workdir):
   work = Pipeline(_config(**{"learner.discount": 0.5}), workdir)
   with pytest.raises(UserError, match="train/rl/seed_0 was made with"):
     work.need(work.run_artifact("train", "rl", 0), "train")
+
+
+def test_two_runs_do_not_work_in_one_workdir(workdir):
+  workdir.mkdir()
+  (workdir / LOCK).write_text("of another process")
+  with pytest.raises(UserError, match=r"lock\.json is there"):
+    _run(_config(), workdir, ("screen",))

@@ -85,6 +85,8 @@ def test_what_is_an_answer(gold, answer):
     ("Factor $x^2-9$.", "(x-3)(x+3)", "x^2-9", False),
     ("Solve $x^2-5x+6<0$.", "(2,3)", "x^2-5x+6<0", False),
     ("Solve $2x^2=8z$ for $z$.", "z=x^2/4", "4z = x^2", False),
+    ("Solve $x + 1 = 4$.", "x = 3", "x + 2 = 5", False),
+    ("Solve $x + 1 > 4$.", "x > 3", "x + 2 > 5", False),
     ("Solve $2x^2=8z$ for $z$.", "z=x^2/4", r"z = \frac{1}{4}x^2", True),
   ],
 )
