@@ -130,8 +130,6 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     "train.py",
     "test_train.py::test_resumed_equals_uninterrupted",
     ('self.ledger.set_entries(host["ledger"])', "pass"),
-    ("self.mixture.draw(step - self.num_sft_steps)", "self.mixture.draw(0)"),
-    ("state = self._init_rl_state(state.params)", "pass"),
   ),
   (
     "train.py",

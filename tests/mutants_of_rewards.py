@@ -28,6 +28,16 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     ("  text = without_thoughts(text)\n  if tags", "  if tags"),
   ),
   (
+    "rewards/surroundings.py",
+    "rewards/test_answers.py rewards/test_logic.py",
+    ("    or RETRACTION.match(behind[:_NEAR])\n", ""),
+    (
+      "any(RETRACTION.match(part) for part in (behind, *next_one[1:]))",
+      "False",
+    ),
+    ("    _DENIED.search(before)\n    or", "    False\n    or"),
+  ),
+  (
     "rewards/gym.py",
     "rewards/test_gym.py::test_thoughts_and_tags_that_are_never_closed"
     " rewards/test_gym.py::test_what_is_not_finite_never_reaches_a_scorer"
@@ -72,7 +82,6 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     ("or _is_denied(without_thoughts(text), label)", ""),
     ("_is_denied(without_thoughts(text), label)", "_is_denied(text, label)"),
     ("all(part.lower() in neutral for part in others)", "True"),
-    ("    or surroundings.RETRACTION.match(rest)\n", ""),
     ("if len(named) == 1 else None", "if named else None"),
   ),
   # -- mathematics

@@ -255,3 +255,9 @@ def test_folio():
     assert _reward(f"We reason.\nAnswer: {gold}", gold=gold) == 1
   # The conclusion repeated is no label.
   assert sum(_reward(r["conclusion"], gold=r["answer"]) for r in rows) == 0
+
+
+def test_two_labels_far_apart_are_no_answer():
+  for first, second in (("True", "False"), ("False", "True")):
+    text = rf"\boxed{{{first}}} {'and so on, ' * 20} \boxed{{{second}}}"
+    assert extract_label(text, _THREE) is None

@@ -334,6 +334,7 @@ def test_a_comparison_that_raises_is_a_wrong_answer(monkeypatch):
   monkeypatch.setattr(comparison, "equivalent", fail)
   assert math._work(("x", "y", "")) is False
   assert math._verdict([False]) == Verdict(0.0)
+  assert math._verdict([True, False]) == Verdict(0.0)  # two answers
   assert math._verdict([workers.DIED]) == Verdict(0.0, died=True)
   assert math._verdict([workers.TIMED_OUT]) == Verdict(0.0, timed_out=True)
 
