@@ -27,6 +27,7 @@ import pytest
 
 _ROOT = pathlib.Path(__file__).resolve().parents[1]
 _LONGEST_SECONDS = 900
+_OF_PYTEST = 100  # an exit code of its own: others are not the tests'
 _SECONDS = itertools.count(10**9)  # of 2001
 _PROCESSES = multiprocessing.get_context("forkserver")
 _IMPORTED = ("jax", "flax.linen", "optax", "orbax.checkpoint")
@@ -142,10 +143,11 @@ def _pass(copy: pathlib.Path, tests: tuple[str, ...]) -> bool:
     run.kill()
     run.join()
     return False
+  code = run.exitcode - _OF_PYTEST
   # 1: some failed. 2: they could not even be collected, with a broken import.
-  if run.exitcode not in (0, 1, 2):
-    raise RuntimeError(f"pytest ended with {run.exitcode}: {' '.join(tests)}")
-  return run.exitcode == 0
+  if code not in (0, 1, 2):
+    raise RuntimeError(f"pytest ended with {code}: {' '.join(tests)}")
+  return code == 0
 
 
 def _run(copy: str, tests: tuple[str, ...]) -> None:
@@ -157,7 +159,8 @@ def _run(copy: str, tests: tuple[str, ...]) -> None:
   os.environ["PYTHONPATH"] = copy
   sys.path[:] = [copy, *(p for p in sys.path if not _is_here(p))]
   options = ("-n", "0", "-x", "-q", "-p", "no:cacheprovider")
-  sys.exit(pytest.main([*options, *(f"tests/{t}" for t in tests)]))
+  code = pytest.main([*options, *(f"tests/{t}" for t in tests)])
+  sys.exit(_OF_PYTEST + code)
 
 
 def _is_here(path: str) -> bool:
