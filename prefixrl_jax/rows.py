@@ -103,7 +103,7 @@ def read_rows(
         content = io.BufferedReader(stream)
       read = _read_json if file.suffix == ".json" else _read_jsonl
       is_first = True
-      for place, number, fields in read(file, content):
+      for place, number, fields, has_escapes in read(file, content):
         if not isinstance(fields, dict):
           raise UserError(
             f"{place}: not a JSON object but {kind(fields)}; {_FORMATS}."
@@ -111,7 +111,8 @@ def read_rows(
         if is_first and choose:
           choose(place, list(fields))
         is_first = False
-        flaw = _LONE_SURROGATE if _has_surrogate(fields) else ""
+        is_flawed = has_escapes and _has_surrogate(fields)
+        flaw = _LONE_SURROGATE if is_flawed else ""
         yield Row(place, number, fields, min(1.0, f.tell() / size), flaw)
   except (OSError, MemoryError) as e:  # also of a compressed stream
     where = (
@@ -120,24 +121,30 @@ def read_rows(
     raise UserError(f"{where} cannot be read: {_said(e)}.") from None
 
 
-def _read_jsonl(file: epath.Path, lines) -> Iterator[tuple[str, int, Any]]:
+def _read_jsonl(
+  file: epath.Path, lines
+) -> Iterator[tuple[str, int, Any, bool]]:
+  """Yields place, number, value, and whether characters may be escaped."""
   name = str(file)
   for number, line in enumerate(lines):
     if not number:
       line = _checked_head(file, line)
     if line and not line.isspace():
       place = f"{name}, line {number + 1}"
-      yield place, number, _parse(place, line)
+      yield place, number, _parse(place, line), b"\\u" in line
 
 
-def _read_json(file: epath.Path, content) -> Iterator[tuple[str, int, Any]]:
+def _read_json(
+  file: epath.Path, content
+) -> Iterator[tuple[str, int, Any, bool]]:
   name = str(file)
-  rows = _parse(name, _checked_head(file, content.read()))
+  text = _checked_head(file, content.read())
+  rows, has_escapes = _parse(name, text), b"\\u" in text
   if not isinstance(rows, dict | list):
     raise UserError(f"{file}: neither a list nor an object of JSON objects.")
   named = rows if isinstance(rows, dict) else dict(enumerate(rows))
   for number, (key, fields) in enumerate(named.items()):
-    yield f"{name}, entry {key}", number, fields
+    yield f"{name}, entry {key}", number, fields, has_escapes
 
 
 def _checked_head(file: epath.Path, text: bytes) -> bytes:
@@ -172,7 +179,10 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def _has_surrogate(value: Any) -> bool:
-  """Says whether a text in a value is none: no file nor library takes it."""
+  """Says whether a text in a value is none: no file nor library takes it.
+
+  In JSON of UTF-8 only an escape can have made it.
+  """
   if isinstance(value, str):
     return not value.isascii() and _SURROGATES.search(value) is not None
   if isinstance(value, dict):

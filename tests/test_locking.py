@@ -20,7 +20,7 @@ from etils import epath
 from prefixrl_jax.locking import locked
 with locked(epath.Path(sys.argv[1]), print):
   print("mine", flush=True)
-  time.sleep(60)
+  time.sleep(600)
 """
 
 

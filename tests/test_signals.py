@@ -82,7 +82,7 @@ def test_none_is_lost_in_a_finalizer(number, raised):
 
   def work():
     Finalized()
-    time.sleep(10)
+    time.sleep(60)
 
   with pytest.raises(raised):
     work()

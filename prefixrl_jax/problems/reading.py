@@ -1,6 +1,7 @@
 """What a task's reader is given of a row, and what it makes of it."""
 
 import decimal
+import functools
 import json
 import math
 import numbers
@@ -49,6 +50,11 @@ class Draw(NamedTuple):
   size: int
 
 
+@functools.cache
+def _paths(columns: str) -> tuple[tuple[str, ...], ...]:
+  return tuple(tuple(column.split(".")) for column in columns.split(","))
+
+
 class Getter:
   """Finds a row's values under whatever name its source has for them."""
 
@@ -78,9 +84,9 @@ class Getter:
     return None
 
   def _values(self, name: str) -> Iterator[Any]:
-    for column in self._columns[name].split(","):
+    for path in _paths(self._columns[name]):
       value: Any = self._row
-      for part in column.split("."):
+      for part in path:
         if not isinstance(value, dict) or part not in value:
           break
         value = value[part]

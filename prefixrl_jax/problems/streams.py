@@ -308,7 +308,7 @@ class Stream:
         part.leave_out(part.skipped, str(e), row)
 
   def _shows_all_tests(self, problem: Problem) -> bool:
-    if self._config.shown_tests == "keep" or "tests" not in problem.metadata:
+    if "tests" not in problem.metadata or self._config.shown_tests == "keep":
       return False
     return num_shown(problem) == len(problem.metadata["tests"])
 

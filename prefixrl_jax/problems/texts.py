@@ -5,6 +5,7 @@ import re
 import unicodedata
 
 _EMPTY_BOX = re.compile(r"\\boxed\s*\{\s*\}")
+_BRACED = re.compile(r"\{(\w)\}")
 _SENTENCE_END = re.compile(r"[.!?\n]")
 # What spaces and brackets formulas, but for white space, ~ and $.
 _LAYOUT = re.compile(
@@ -37,7 +38,7 @@ def normalise(problem: str) -> str:
     text = text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
   text = "".join(text.split()).replace("~", "").replace("$", "")
   if "{" in text:
-    text = re.sub(r"\{(\w)\}", r"\1", text)
+    text = _BRACED.sub(r"\1", text)
   return text.casefold().rstrip(".")
 
 

@@ -7,7 +7,7 @@ from prefixrl_jax.rewards.verifiers import unreadable
 
 # Problems whose answers are tried, and prompts whose tokens are counted, so
 # that a big file is shown soon.
-_LOOKED_AT = 5000
+_LOOKED_AT = 2000
 
 
 def run(work: Inputs) -> None:

@@ -58,7 +58,7 @@ def entries():
 
 @pytest.fixture(scope="module")
 def verifier():
-  verifier = gym.GymVerifier(num_workers=1, timeout_seconds=20.0)
+  verifier = gym.GymVerifier(num_workers=1, timeout_seconds=60.0)
   yield verifier
   verifier.close()
 
@@ -258,7 +258,7 @@ def test_refused_tasks_are_refused(verifier, name):
 
 
 def test_what_is_not_finite_never_reaches_a_scorer():
-  verifier = gym.GymVerifier(num_workers=1, timeout_seconds=20.0)
+  verifier = gym.GymVerifier(num_workers=1, timeout_seconds=60.0)
   asked = []
 
   def never(jobs):

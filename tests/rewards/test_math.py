@@ -17,7 +17,7 @@ _DATA = pathlib.Path(__file__).parents[3] / "shared" / "data"
 
 @pytest.fixture(scope="module")
 def verifier():
-  verifier = MathVerifier(num_workers=1, timeout_seconds=20.0)
+  verifier = MathVerifier(num_workers=1, timeout_seconds=60.0)
   yield verifier
   verifier.close()
 

@@ -153,7 +153,7 @@ def test_an_unsafe_subprocess_leaves_nothing_either():
     assert [r.status for r in runs] == ["ok", "ok", "error"]
     assert [r.stdout.split()[0] for r in runs] == ["[]"] * 3
     # What is there when the sandbox is closed goes too.
-    until = time.monotonic() + 30
+    until = time.monotonic() + 60
     with pool.take() as taken:
       load = taken.ask(pool.job("serve", code=_LEAVE), until)
       assert load["raised"] == "EOFError"
@@ -397,7 +397,7 @@ def test_no_file_descriptor_is_left_open(pool):
   file, pipe, device = stat.S_IFREG, stat.S_IFIFO, stat.S_IFCHR
   run = _run(pool, code)
   assert run.stdout.split() == [str(kind) for kind in (file, pipe, pipe)]
-  until = time.monotonic() + 30
+  until = time.monotonic() + 60
   with pool.take() as taken:
     taken.ask(pool.job("serve", code=textwrap.dedent(code)), until)
     found = taken.ask({"do": "find", "with": ["look"]}, until)["value"]
@@ -520,14 +520,14 @@ def test_endless(pool, code):
   run = _run(pool, code)
   assert run.status == "time limit"
   assert run.cpu_seconds < 4
-  assert time.monotonic() - started < 12
+  assert time.monotonic() - started < 60
 
 
 def test_sleeping_is_ended_by_the_wall_clock():
   with _small_pool(timeout_seconds=0.2) as pool:
     run = _run(pool, "import time; time.sleep(1000)")
   assert run.status == "time limit"
-  assert 0.9 < run.seconds < 10
+  assert 0.9 < run.seconds < 60
 
 
 def test_total_limit():
@@ -612,7 +612,7 @@ def test_a_daemon_does_not_outlive_its_run(pool):
     """,
   )
   assert run.status == "time limit"
-  assert _sandboxed() == before
+  _until(lambda: _sandboxed() == before)
 
 
 def test_disk_is_small(pool):
@@ -795,11 +795,11 @@ next(pool.run("while True: pass", [""]))
 
 
 def _until(condition):
-  for _ in range(200):
+  for _ in range(1200):
     if condition():
       return
     time.sleep(0.05)
-  raise AssertionError("it did not come about in ten seconds")
+  raise AssertionError("it did not come about in a minute")
 
 
 @contextlib.contextmanager
@@ -823,7 +823,7 @@ def test_pool_starts_the_next_ones_and_leaves_none():
     # One that died in waiting is not given out.
     pool._spare[0].stderr()
     assert pool.map(run, [7, 8]) == ["7\n", "8\n"]
-  assert _sandboxed() == before
+  _until(lambda: _sandboxed() == before)
 
 
 def test_a_failed_start_costs_no_verdict(monkeypatch):
@@ -890,7 +890,7 @@ def test_a_supervisor_waits_for_room_for_a_process(monkeypatch):
 def test_a_sandbox_serves_one_job():
   with _small_pool() as pool, pool.take() as taken:
     assert taken.is_alive()
-    taken.ask(pool.job("hello"), time.monotonic() + 20)
+    taken.ask(pool.job("hello"), time.monotonic() + 60)
     with pytest.raises(sandbox.OutOfTime):
       taken.ask(pool.job("hello"), time.monotonic() + 0.3)
 
@@ -910,7 +910,7 @@ def test_replies_that_make_no_sense(reply, match, tmp_path, monkeypatch):
   how = isolation.Subprocess()
   how.command = ["cat", str(tmp_path / "reply")]
   with sandbox.Sandbox(how) as process:
-    receive = functools.partial(process.receive, time.monotonic() + 20)
+    receive = functools.partial(process.receive, time.monotonic() + 60)
     with pytest.raises(sandbox.Died, match=match):
       sandbox.unpack(receive(max_bytes=2**24))
 

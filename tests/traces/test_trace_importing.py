@@ -477,7 +477,7 @@ def test_our_verdicts_are_those_of_others(
   for file in (problems, traces):
     if not file.exists():
       pytest.skip(f"{file} is absent")
-  verifier = MathVerifier(num_workers=2, timeout_seconds=20.0)
+  verifier = MathVerifier(num_workers=2, timeout_seconds=60.0)
   try:
     made = _import(
       _read(traces)[:limit],
