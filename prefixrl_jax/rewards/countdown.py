@@ -25,6 +25,7 @@ _SIGNS = (
     "",
   ),
   (re.compile(r"\\(?:times|cdot|ast)(?![a-zA-Z])|[×·∗⋅]"), "*"),
+  (re.compile(r"(?<=[\d)\s])[xX](?=[\d(\s])"), "*"),
   (re.compile(r"\\div(?![a-zA-Z])|[÷∕]"), "/"),
   (re.compile(r"[−–]"), "-"),
   (re.compile(r"(\\[dtc]?frac)\s*(\d)"), r"\1{\2}"),

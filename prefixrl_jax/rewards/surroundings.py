@@ -18,8 +18,9 @@ _DENIAL = re.compile(
 )
 # What denies a box or a pair of tags, or asks whether they are right.
 _DENIED = re.compile(
-  r"(?:\b(?:not|never|cannot|nor|neither)|n['’]t)"
-  r"(?:\s+(?:equal(?: to)?|be|the|a|an|my|our|final|correct|right|answer))*"
+  r"(?:\b(?:not|never|cannot|nor|neither|doubt(?:s|ed)?)|n['’]t)"
+  r"(?:\s+(?:equal(?: to)?|that|it|is|be|the|a|an|my|our|final"
+  r"|correct|right|answer))*"
   r"[\s:$*_({\[\\]*\Z"
 )
 # "It is not the case that the answer is"
@@ -70,10 +71,11 @@ _GLUED_BEFORE = re.compile(
   r"|\\(?:cdot|times|div|pm|mp|sqrt(?:\[[^\[\]]*\])?|neq?|not|neg|lnot|bar|overline"
   r"|cancel|sout|[dtc]?frac(?:\s*\{[^{}]*\})?|ln|log|sin|cos|tan)\s*[$({\[]*\Z"
   r"|(?:≠|[\w)}] [<>])\s*[$({\[]*\Z|\b(?:minus|negative)\s+[$({\[]*\Z"
+  r"|(?<![\\A-Za-z])(?i:un|in|im|non|dis|not)-?\Z"
 )
 _SIGN_BEFORE = re.compile(r"(?<![-+*/])[-−+*/^·×÷±]\s*[({]*\Z")
 _GLUED_BEHIND = re.compile(
-  r"[$)}]*(?:\d|[.,]\d|\^(?!\s*\{?\s*\\circ)|[a-zA-Z](?<![mgshLNJWVCKF])(?![a-zA-Z])"
+  r"[$)}]*(?:\d|-?ish\b|[.,]\d|\^(?!\s*\{?\s*\\circ)|[a-zA-Z](?<![mgshLNJWVCKF])(?![a-zA-Z])"
   r"|!(?=\s*(?:\$|\\[\])])))"
   r"|[)}]*[-+*/](?:[\d\\({]|[a-zA-Z](?![a-zA-Z]))"
   r"|[)}]*\s*\\(?:cdot|times|div|pm|mp|sqrt|[dtc]?frac|pi|sin|cos|tan|ln|log)"

@@ -28,6 +28,8 @@ def _reward(text, *, numbers=(4, 7, 8, 8), target=24, use_all=True):
     "<answer>**(7 - 8/8) * 4**</answer>",
     "<answer>`(7 - 8/8) * 4`</answer>",
     "(7 − 8÷8) × 4 = 24.",
+    "(7 - 8/8) x 4",
+    "4 x(7 - 8/8)",
     r"\boxed{(7 - \frac{8}{8}) \cdot 4}",
     r"\boxed{\left(7 - 8 \div 8\right) \times 4 = 24}",
     "8 / 8 = 1\n7 - 1 = 6\nAnswer: (7 - 8 / 8) * 4 = 24",

@@ -154,6 +154,10 @@ def test_what_turns_a_label_round_is_no_answer(answer):
   "text",
   [
     r"It is not \boxed{True}.",
+    r"un\boxed{True}",
+    r"not-\boxed{True}",
+    r"\boxed{True}ish",
+    r"Most would say \boxed{True}.",
     "It isn't\n\\[\\boxed{True}\\]",
     r"$\neg\boxed{True}$",
     r"¬\boxed{\text{True}}",

@@ -248,6 +248,8 @@ def test_what_stands_beside_an_answer_may_leave_it(text):
     "It is not the case that the answer is 7.",
     "It isn't true that the answer is \\boxed{7}.",
     "I doubt that the answer is \\boxed{7}.",
+    "I doubt that it is \\boxed{7}.",
+    "I doubt \\boxed{7}.",
     "The answer is not \\boxed{7}.",
     "The answer isn't $\\boxed{7}$.",
     "\\boxed{7} is wrong.",
