@@ -29,7 +29,7 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
   ),
   (
     "rewards/surroundings.py",
-    "rewards/test_answers.py rewards/test_logic.py",
+    "rewards/test_answers.py",
     ("    or RETRACTION.match(behind[:_NEAR])\n", ""),
     (
       "any(RETRACTION.match(part) for part in (behind, *next_one[1:]))",

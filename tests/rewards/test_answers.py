@@ -168,3 +168,20 @@ def test_a_sentence_that_begins_before_what_is_looked_at_is_none():
   assert answers.last_sentence(f"It is true {words}\nSo it is 7.") == (
     "So it is 7"
   )
+
+
+@pytest.mark.parametrize(
+  "text",
+  [
+    "The answer is 7. Wait, that is not right.",
+    "The answer is 7.\nNo, wait.",
+    r"\boxed{7}. No, wait.",
+    r"\boxed{7}. Actually, it is 8.",
+    "<answer>7</answer>. Wait, no.",
+    r"It is not \boxed{7}",
+    r"It isn't \boxed{7}.",
+    "never <answer>7</answer>",
+  ],
+)
+def test_an_answer_that_is_taken_back_or_denied_is_none(text):
+  assert answers.given(text) == []
