@@ -180,7 +180,8 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
   ),
   (
     "rewards/code.py",
-    "rewards/test_code.py",
+    "rewards/test_code.py::test_finds_the_last_block rewards/test_verifiers.py"
+    "::test_programs_are_judged_as_the_config_says",
     (
       "reward = share if self._partial else float(share == 1.0)",
       "reward = share",
