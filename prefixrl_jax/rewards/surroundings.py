@@ -44,8 +44,8 @@ _GUESS = re.compile(
   r"|allegedly|seem(?:s|ed|ingly)?|appear(?:s|ed)? to|looks? like|looked like"
   r"|guess(?:es|ed|ing)?|suppos(?:e|ing)|imagine|pretend|assum(?:e|es|ed)"
   r"|tempt\w*|careless\w*|naive(?:ly)?|mistak\w*|at first (?:glance|sight|look)"
-  r"|unsure|might|if\b[^,]{0,60}\bwere)\b"
-  r"|\b(?:may|could)(?: well| also| just)? be[\s:$*({\[\\]*\Z",
+  r"|unsure|if\b[^,]{0,60}\bwere)\b"
+  r"|\b(?:may|might|could)(?: well| also| just)? be[\s:$*({\[\\]*\Z",
   re.IGNORECASE,
 )
 _OTHERS = re.compile(

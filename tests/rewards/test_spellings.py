@@ -275,6 +275,7 @@ def test_an_answer_that_is_denied_or_asked_for_is_none(text):
     "One might guess 7.",
     "It could be 7.",
     "The answer may well be 7.",
+    "It might be 7.",
     "Perhaps it is 7.",
     "I guess it's 7.",
     "Suppose it is 7.",
@@ -354,6 +355,8 @@ def test_a_box_that_is_a_part_of_a_formula_is_no_answer(text):
     "Hooray! The answer is 7.",
     "The answer is $7$!",
     "**So it is 7.**",
+    "The number of people who might come is 7.",
+    "She would have 7 left.",
   ],
 )
 def test_a_box_beside_which_nothing_counts(text):
