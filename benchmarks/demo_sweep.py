@@ -20,6 +20,7 @@ from absl import flags, logging
 from etils import epath
 
 from benchmarks import measuring
+from prefixrl_jax import arms
 from prefixrl_jax.configs import countdown, demo
 from prefixrl_jax.evals.curves import CurvePoint, RunRecord
 from prefixrl_jax.evals.figures import figure_by_hardness
@@ -104,8 +105,7 @@ def _run(size: str) -> list[RunRecord]:
         for point in read_json(workdir / f"train/{arm}/seed_{seed}/curve.json")
       ],
       results=[],
-      uses_traces=config.arms[arm].prefixed_share > 0
-      or config.arms[arm].sft_epochs > 0,
+      uses_traces=arms.uses_traces(config.arms[arm]),
     )
     for arm in config.run_arms
     for seed in config.seeds

@@ -197,6 +197,12 @@ def _check_arms(c: ml_collections.ConfigDict, check) -> None:
       arm in c.arms,
       f"there is no arm {arm!r}; config.arms has {', '.join(c.arms)}.",
     )
+    schedule = c.arms[arm].schedule
+    check(
+      schedule.get("low", 0) <= schedule.get("high", 0),
+      f"config.arms.{arm}.schedule: low <= high must hold; got"
+      f" {schedule.to_dict()}.",
+    )
     share, prompts = c.arms[arm].prefixed_share, c.train.prompts_per_step
     count = round(share * prompts)
     check(

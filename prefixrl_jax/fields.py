@@ -51,7 +51,29 @@ class Field:
   execution: bool = False
 
 
-Tree = Mapping[str, Any]  # of sections (Tree) and fields (Field)
+@dataclasses.dataclass(frozen=True)
+class Choice:
+  """A section whose field `name` says which others it has.
+
+  Attributes:
+    options: {name: its fields}.
+    help: what is chosen, in a line.
+  """
+
+  options: Mapping[str, Mapping[str, Field]]
+  help: str
+
+  def tree(self, name: Any) -> "Tree":
+    """Returns the section's fields where `name` is chosen."""
+    chosen = self.options.get(name, {}) if isinstance(name, str) else {}
+    return {"name": Field(one_of(*self.options), self.help), **chosen}
+
+  def whole(self) -> "Tree":
+    """Returns the fields of all choices."""
+    return {k: v for name in self.options for k, v in self.tree(name).items()}
+
+
+Tree = Mapping[str, Any]  # of sections (Tree, Choice) and fields (Field)
 ANY, EACH = "NAME", "N"  # in a path: any name, any place of a list
 
 
@@ -70,6 +92,20 @@ _OPTIMIZER = {
 _SAMPLER = {
   "rows": _how(COUNT, "prompts that are sampled at a time"),
   "lanes": _how(COUNT, "completions of a prompt that are sampled at a time"),
+}
+_LOSSES = {
+  "policy_gradient": {},
+  "clipped": {
+    "clip_low": Field(SHARE, "how far the ratio may go below 1"),
+    "clip_high": Field(real(0, 1e30), "how far the ratio may go above 1"),
+  },
+}
+_SCHEDULES = {
+  "mixture": {},
+  "adaptive": {
+    "low": Field(SHARE, "success below which a prefix is lengthened"),
+    "high": Field(SHARE, "success above which a prefix is shortened"),
+  },
 }
 _PART = _how(COUNT, "problems between two points to go on from")
 
@@ -169,6 +205,8 @@ _COMMON: Tree = {
       "prefixed_share": Field(SHARE, "of a step's problems"),
       "sft_epochs": Field(COUNT_OR_NONE, "on the traces, before RL"),
       "learning_rate": Field(RATE, "of RL, at its peak"),
+      "schedule": Choice(_SCHEDULES, "of prefixes: see prefixes/schedules.py"),
+      "loss": Choice(_LOSSES, "of the update: see learner/losses.py"),
     }
   },
   "train": {
@@ -311,6 +349,8 @@ def tree_of(task: str) -> Tree:
 def leaves(tree: Tree, path: str = "") -> Iterator[tuple[str, Field]]:
   """Yields every (dotted path, field)."""
   for name, node in tree.items():
+    if isinstance(node, Choice):
+      node = node.whole()
     if isinstance(node, Field):
       yield path + name, node
     else:
@@ -368,6 +408,11 @@ def _check(value: Any, node: Any, path: str) -> None:
         f"{path} = {_shown(value)} is not {node.rule.words} ({node.help})."
       )
     return
+  if isinstance(node, Choice):
+    name = value.get("name") if hasattr(value, "items") else None
+    node = node.tree(name)
+    if name is not None:  # before the fields that it decides upon
+      _check(name, node["name"], f"{path}.name")
   if EACH in node and isinstance(value, (list, tuple)) and value:
     value = {str(i): each for i, each in enumerate(value)}
   elif EACH in node or not hasattr(value, "items"):
@@ -389,6 +434,8 @@ def _check(value: Any, node: Any, path: str) -> None:
 
 
 def _child(node: Any, name: str) -> Any:
+  if isinstance(node, Choice):
+    node = node.whole()
   if not isinstance(node, Mapping):
     return None
   return node.get(name, node.get(ANY, node.get(EACH)))

@@ -9,12 +9,10 @@ is compared with what XLA says of compiled updates in tests/test_ledger.py.)
 """
 
 import dataclasses
-from collections.abc import Mapping
 
 from prefixrl_jax.models import adapters
 from prefixrl_jax.models.transformer import TransformerConfig, num_active_params
-from prefixrl_jax.rollouts.sampler import Usage
-from prefixrl_jax.types import PURPOSES, TRAINING
+from prefixrl_jax.types import PURPOSES, TRAINING, SamplingUsage, UpdateUsage
 
 
 @dataclasses.dataclass
@@ -36,7 +34,7 @@ class Ledger:
     self._num_params = num_active_params(config)
     self._entries = {purpose: Entry() for purpose in PURPOSES}
 
-  def add_sampling(self, purpose: str, usage: Usage) -> None:
+  def add_sampling(self, purpose: str, usage: SamplingUsage) -> None:
     """Adds what a sampler spent, from its `pop_usage`."""
     tokens = usage.input_tokens + usage.output_tokens
     entry = self._entries[purpose]
@@ -50,37 +48,14 @@ class Ledger:
     entry.completions += usage.completions
     entry.seconds += usage.seconds
 
-  def add_update(
-    self,
-    purpose: str,
-    *,
-    tokens: int,
-    work: Mapping[str, float],
-    tokens_per_micro: int,
-    has_reference: bool,
-    keeps_logits: bool,
-    seconds: float,
-  ) -> None:
-    """Adds an update.
-
-    Args:
-      purpose: "update" or "sft".
-      tokens: input + output tokens of every sequence (the paper's D).
-      work, tokens_per_micro, has_reference, keeps_logits: see `update_flops`.
-      seconds: wall-clock.
-    """
+  def add_update(self, purpose: str, usage: UpdateUsage) -> None:
+    """Adds what an update spent; purpose is "update" or "sft"."""
     entry = self._entries[purpose]
     # Of all parameters, whatever of them is trained.
-    entry.flops_paper += 6.0 * self._num_params * tokens
-    entry.flops_executed += update_flops(
-      self._config,
-      work=work,
-      tokens_per_micro=tokens_per_micro,
-      has_reference=has_reference,
-      keeps_logits=keeps_logits,
-    )
-    entry.tokens += tokens
-    entry.seconds += seconds
+    entry.flops_paper += 6.0 * self._num_params * usage.tokens
+    entry.flops_executed += update_flops(self._config, usage)
+    entry.tokens += usage.tokens
+    entry.seconds += usage.seconds
 
   def add_entries(self, other: dict[str, dict]) -> None:
     """Adds what an upstream stage has spent, as from `to_dict`."""
@@ -102,37 +77,31 @@ class Ledger:
     return {p: dataclasses.asdict(e) for p, e in self._entries.items()}
 
 
-def update_flops(
-  config: TransformerConfig,
-  *,
-  work: Mapping[str, float],
-  tokens_per_micro: int,
-  has_reference: bool,
-  keeps_logits: bool,
-) -> float:
+def training_flops(entries: dict[str, dict]) -> float:
+  """Returns the place on the x axis of what `Ledger.to_dict` returned."""
+  return sum(entries[purpose]["flops_paper"] for purpose in TRAINING)
+
+
+def update_flops(config: TransformerConfig, usage: UpdateUsage) -> float:
   """Returns what an update's matrix products and attention take.
 
   Args:
     config: of the model that ran, with its remat and lora.
-    work: what the device did, fields of `learner.update.WORK`.
-    tokens_per_micro: rows times their length, padding included.
-    has_reference: the base policy ran forward too, for the KL.
-    keeps_logits: a chunk is a whole row, so that XLA keeps the logits for the
-      backward pass; it computes them again otherwise.
+    usage: of the update.
   """
-  c = config
+  c, work = config, usage.work
   is_frozen, is_remat = c.lora is not None, c.remat == "full"
   # Backward, a product is two, or one if its weights are frozen.
-  passes = 1 + has_reference + (2 - is_frozen)
+  passes = 1 + usage.has_reference + (2 - is_frozen)
   layers = passes * flops_per_token(c, head=False)
   if is_remat:
     layers += c.num_layers * _recomputed(c)
   # An adapter runs with the policy, not with the reference.
   layers += 2.0 * adapters.num_params(c) * (3 + is_remat)
-  head_passes = passes + (not keeps_logits)
+  head_passes = passes + (not usage.keeps_logits)
   return (
-    work["micros"] * tokens_per_micro * layers
-    + attention_flops(c, (1 + has_reference + is_remat) * work["pairs"])
+    work["micros"] * usage.tokens_per_micro * layers
+    + attention_flops(c, (1 + usage.has_reference + is_remat) * work["pairs"])
     + attention_flops(c, work["pairs_back"])
     + head_passes * work["scored"] * 2 * c.width * c.vocab_size
   )

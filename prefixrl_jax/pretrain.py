@@ -6,10 +6,11 @@ import jax
 import ml_collections
 import numpy as np
 
-from prefixrl_jax.distributed import sharding
-from prefixrl_jax.learner import optimizer as optimizer_lib
-from prefixrl_jax.learner import sft, update
-from prefixrl_jax.learner.packing import Layout, pack
+from prefixrl_jax.learner import sft
+from prefixrl_jax.learner.learner import Learner
+from prefixrl_jax.learner.losses import make_loss
+from prefixrl_jax.learner.optimizer import make_optimizer
+from prefixrl_jax.learner.packing import Layout
 from prefixrl_jax.models import transformer
 from prefixrl_jax.problems import symbols
 from prefixrl_jax.tokenizer import Tokenizer
@@ -54,39 +55,37 @@ def pretrain(
     for settings in config.phases:
       settings = dict(settings)
       num_steps = settings.pop("num_steps")
-      optimizer = optimizer_lib.make_optimizer(
+      optimizer = make_optimizer(
         learning_rate=settings.pop("learning_rate"),
         warmup_steps=min(config.warmup_steps, num_steps - 1),
         decay_steps=num_steps,
         **config.optimizer,
       )
-      abstract = update.abstract_state(params, optimizer)
-      step = update.make_update(
+      learner = Learner(
         model,
+        mesh,
+        layout,
         optimizer,
-        abstract,
+        make_loss("policy_gradient"),
+        base_params=None,
         temperature=1.0,
         chunk_length=layout.row_length,
-        kl_coefficient=0.0,
-        mixed=False,
       )
       phase = own.Phase(**settings)
-      state = update.make_init(optimizer, abstract)(params)
+      state = learner.init(params)
       for _ in range(num_steps):
         documents = [
           sft.example(*map(encode, own.make_document(rng, phase)))
           for _ in range(config.batch_size)
         ]
-        batch = pack(documents, layout)
-        state, metrics = step(
-          state, sharding.put_rows(mesh, batch, axis=1), None
-        )
         done += 1
-        if bad := update.nonfinite(metrics):
+        try:
+          state, metrics, _ = learner.step(state, documents)
+        except NonFiniteError as e:
           raise NonFiniteError(
-            f"pretraining, step {done}: the update is not finite ({bad}); lower"
-            " the learning_rate of config.pretrain.phases."
-          )
-        on_step(done, float(metrics["loss"]))
+            f"pretraining, step {done}: {e} Lower the learning_rate of"
+            " config.pretrain.phases."
+          ) from None
+        on_step(done, metrics["loss"])
       params = state.params
   return params

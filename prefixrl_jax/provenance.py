@@ -10,7 +10,7 @@ from typing import Any
 import ml_collections
 from etils import epath
 
-from prefixrl_jax import fields
+from prefixrl_jax import arms, fields
 from prefixrl_jax.files import digest_of
 from prefixrl_jax.models import folders
 from prefixrl_jax.types import Problem
@@ -98,7 +98,7 @@ def settings(
     own = config.arms[arm]
     uses += ("sft",) if own.sft_epochs else ()
     uses += ("lora",) if config.lora.rank else ()
-    not_after_all += () if own.prefixed_share else ("train.cuts_together",)
+    not_after_all += () if arms.uses_prefixes(own) else ("train.cuts_together",)
   depends = {
     path: value
     for path, value in flatten(config)

@@ -1,6 +1,7 @@
 """Host types: what travels between the stages. Numpy only, never jax."""
 
 import dataclasses
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -94,6 +95,61 @@ class EvalResult:
   fraction: float
   num_samples: int
   num_correct: int
+
+
+@dataclasses.dataclass(frozen=True)
+class TrainData:
+  """What the stages before have made for one seed.
+
+  Attributes:
+    train: the hard problems that are trained on.
+    heldout: problems that are not, hard or not.
+    hard_heldout: ids of the hard ones among them.
+    traces, prefixed: of the train problems.
+    ledger: what the traces cost, {purpose: fields}.
+  """
+
+  train: Sequence[Problem]
+  heldout: Sequence[Problem]
+  hard_heldout: frozenset[str]
+  traces: Sequence[Trace]
+  prefixed: Sequence[PrefixedProblem]
+  ledger: dict
+
+
+@dataclasses.dataclass
+class SamplingUsage:
+  """What sampling cost, for the ledger."""
+
+  completions: int = 0
+  input_tokens: int = 0  # trunk tokens, counted for every completion
+  output_tokens: int = 0
+  prefill_tokens: int = 0  # executed: padding included, shared trunks once
+  decode_tokens: int = 0  # executed: idle lanes included
+  pairs: float = 0.0  # executed: of a query and a key, masked ones included
+  seconds: float = 0.0
+
+
+@dataclasses.dataclass(frozen=True)
+class UpdateUsage:
+  """What an update cost, for the ledger.
+
+  Attributes:
+    tokens: input + output tokens of every sequence (the paper's D).
+    work: what the device did, fields of `learner.update.WORK`.
+    tokens_per_micro: rows times their length, padding included.
+    has_reference: the base policy ran forward too.
+    keeps_logits: a chunk is a whole row, so that XLA keeps the logits for the
+      backward pass; it computes them again otherwise.
+    seconds: wall-clock.
+  """
+
+  tokens: int
+  work: dict[str, float]
+  tokens_per_micro: int
+  has_reference: bool
+  keeps_logits: bool
+  seconds: float
 
 
 def one_line(e: BaseException) -> str:

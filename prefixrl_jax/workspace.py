@@ -9,7 +9,7 @@ from typing import Any
 import ml_collections
 from etils import epath
 
-from prefixrl_jax import provenance
+from prefixrl_jax import arms, provenance
 from prefixrl_jax.artifacts import Artifact
 from prefixrl_jax.checkpoints import saved_steps
 from prefixrl_jax.evals.results import read_results
@@ -23,8 +23,7 @@ from prefixrl_jax.session import (
 from prefixrl_jax.signals import Deferred
 from prefixrl_jax.traces import store
 from prefixrl_jax.traces.rules import RULES
-from prefixrl_jax.train import TrainData
-from prefixrl_jax.types import EvalResult, Problem, Trace, UserError
+from prefixrl_jax.types import EvalResult, Problem, Trace, TrainData, UserError
 
 _BASE = "base.safetensors"
 # Files, and folders with a /, that a stage leaves in an artifact's folder,
@@ -66,14 +65,17 @@ class Workspace(Inputs):
 
   def artifacts(self, stages: Collection[str]) -> Iterator[Artifact]:
     """Yields what the stages named make, for this config's arms and seeds."""
-    arms = tuple(self.config.run_arms)
+    run_arms = tuple(self.config.run_arms)
     if "pretrain" in stages and not self._base_is_given:
       yield self.pretrained
     for stage in ("screen", self.traces_stage, "cut"):
       if stage in stages:
         for seed in self.data_seeds:
           yield self.data_artifact(stage, seed)
-    for stage, who in (("train", arms), ("evaluate", ("base", *arms))):
+    for stage, who in (
+      ("train", run_arms),
+      ("evaluate", ("base", *run_arms)),
+    ):
       if stage in stages:
         for arm in who:
           for seed in self.config.seeds:
@@ -235,7 +237,7 @@ class Workspace(Inputs):
       if stage == "evaluate" and arm != "base":
         return {"train": self.run_artifact("train", arm, seed).digest}
       needed = ["screen", self.traces_stage]
-      if arm != "base" and self.config.arms[arm].prefixed_share:
+      if arm != "base" and arms.uses_prefixes(self.config.arms[arm]):
         needed.append("cut")
       data = self.data_seed(seed)
       return {n: self.data_artifact(n, data).digest for n in needed}
@@ -299,11 +301,11 @@ class Workspace(Inputs):
         yield artifact, seed
 
   def runs_to_make(
-    self, stage: str, arms: Sequence[str]
+    self, stage: str, names: Sequence[str]
   ) -> Iterator[tuple[Artifact, str, int]]:
-    """Yields a stage's artifacts that are not complete, their arm and seed."""
+    """Yields those of the arms named that are not complete, arm and seed."""
     for seed in self.config.seeds:
-      for arm in arms:
+      for arm in names:
         if stage == "evaluate" and arm != "base":
           self._note_raised(arm, seed)
         artifact = self.run_artifact(stage, arm, seed)

@@ -125,12 +125,17 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
 
   # Each arm's learning rate and SFT's epochs are chosen on held-out problems
   # by the sweep in docs/tuning.md.
+  arm, clipped, adaptive = sections.arm, sections.CLIPPED, sections.ADAPTIVE
   c.arms = dict(
-    rl=dict(prefixed_share=0.0, sft_epochs=0, learning_rate=5e-4),
-    sft_rl=dict(prefixed_share=0.0, sft_epochs=8, learning_rate=2e-4),
+    rl=arm(learning_rate=5e-4),
+    rl_clipped=arm(learning_rate=5e-4, loss=clipped),
+    sft_rl=arm(learning_rate=2e-4, sft_epochs=8),
     # The paper's 3 : 1 leaves the first block to chance on some seeds.
-    prefixrl=dict(prefixed_share=0.5, sft_epochs=0, learning_rate=7e-4),
-    prefixrl_only=dict(prefixed_share=1.0, sft_epochs=0, learning_rate=7e-4),
+    prefixrl=arm(learning_rate=7e-4, prefixed_share=0.5),
+    prefixrl_only=arm(learning_rate=7e-4, prefixed_share=1.0),
+    prefixrl_adaptive=arm(
+      learning_rate=7e-4, prefixed_share=0.5, schedule=adaptive
+    ),
   )
   c.train = dict(
     # Every arm's budget, in the paper's convention: collection (if the arm

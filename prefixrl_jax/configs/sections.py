@@ -2,6 +2,37 @@
 
 from typing import Any
 
+# PPO's surrogate at its usual clip.
+CLIPPED = dict(name="clipped", clip_low=0.2, clip_high=0.2)
+# Prefixes that half of the completions solve, or nearly so.
+ADAPTIVE = dict(name="adaptive", low=0.25, high=0.75)
+
+
+def arm(
+  *,
+  learning_rate: float,
+  prefixed_share: float = 0.0,
+  sft_epochs: int = 0,
+  schedule: dict[str, Any] | None = None,
+  loss: dict[str, Any] | None = None,
+) -> dict[str, Any]:
+  """Returns a row of config.arms.
+
+  Args:
+    learning_rate: of RL, at its peak.
+    prefixed_share: of a step's problems.
+    sft_epochs: on the traces, before RL.
+    schedule: which prefixes a step has, see prefixes/schedules.py.
+    loss: of the updates, see learner/losses.py.
+  """
+  return dict(
+    prefixed_share=prefixed_share,
+    sft_epochs=sft_epochs,
+    learning_rate=learning_rate,
+    schedule=schedule or dict(name="mixture"),
+    loss=loss or dict(name="policy_gradient"),
+  )
+
 
 def rewards() -> dict[str, Any]:
   """Returns config.rewards: what judges, and what that may cost."""

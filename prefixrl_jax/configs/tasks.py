@@ -109,11 +109,16 @@ def get_config(
     row_length=32768,  # tokens of a packed row, unless a tree needs more
   )
   c.sft = dict(batch_size=32, learning_rate=1e-5)
+  arm, clipped, adaptive = sections.arm, sections.CLIPPED, sections.ADAPTIVE
   c.arms = dict(
-    rl=dict(prefixed_share=0.0, sft_epochs=0, learning_rate=1e-6),
-    sft_rl=dict(prefixed_share=0.0, sft_epochs=2, learning_rate=1e-6),
-    prefixrl=dict(prefixed_share=0.75, sft_epochs=0, learning_rate=1e-6),
-    prefixrl_only=dict(prefixed_share=1.0, sft_epochs=0, learning_rate=1e-6),
+    rl=arm(learning_rate=1e-6),
+    rl_clipped=arm(learning_rate=1e-6, loss=clipped),
+    sft_rl=arm(learning_rate=1e-6, sft_epochs=2),
+    prefixrl=arm(learning_rate=1e-6, prefixed_share=0.75),
+    prefixrl_only=arm(learning_rate=1e-6, prefixed_share=1.0),
+    prefixrl_adaptive=arm(
+      learning_rate=1e-6, prefixed_share=0.75, schedule=adaptive
+    ),
   )
   c.train = dict(
     flops=2.4e20,

@@ -17,6 +17,7 @@ import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
+from prefixrl_jax import arms
 from prefixrl_jax.distributed import sharding
 from prefixrl_jax.models import (
   adapters,
@@ -132,7 +133,7 @@ def phases(
     "sampler's parameters": _bytes(sampled),
   }
   state = {"parameters": _bytes(trained), "optimizer": 2.0 * 4 * count}
-  is_mixed = any(0 < arm.prefixed_share < 1 for arm in config.arms.values())
+  is_mixed = any(map(arms.is_mixed, config.arms.values()))
   learner = {
     # Of a micro-batch, their sum, and that of prefixed trees alone.
     "gradients": (2.0 + is_mixed) * 4 * count,

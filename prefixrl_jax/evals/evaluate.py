@@ -7,8 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from prefixrl_jax.prefixes.cut import reveal
-from prefixrl_jax.rewards.judging import hold_answer, judge
-from prefixrl_jax.rollouts.requests import Request
+from prefixrl_jax.rewards.judging import hold_answer
+from prefixrl_jax.rollout import rollout
 from prefixrl_jax.rollouts.sampler import Sampler
 from prefixrl_jax.session import Session
 from prefixrl_jax.types import Completion, EvalResult, Problem, Trace
@@ -33,7 +33,7 @@ def evaluate(
   fractions: Sequence[float],
   *,
   num_samples: int,
-  stamp: int,
+  step: int,
   purpose: str,
   seed: int,
 ) -> tuple[list[EvalResult], list[Sample]]:
@@ -45,40 +45,36 @@ def evaluate(
     problems, prefixes: aligned; a prefix of length 0 is no prefix.
     fractions: of the traces that the prefixes reveal, recorded in the results.
     num_samples: completions per problem.
-    stamp: part of the completions' keys, with purpose and seed.
+    step: part of the completions' keys, with purpose and seed.
     purpose: "screening" or "evaluation".
     seed: of the sampling.
 
   Returns:
     A result per prefix, and the first sample behind each.
   """
-  prompts = [
-    np.array(ids, np.int32)
-    for ids in session.tokenizer.encode_prompts(p.prompt for p in problems)
-  ]
-  requests = [
-    Request(np.concatenate([prompt, prefix]), num_samples, stamp, p.index)
-    for prompt, prefix, p in zip(prompts, prefixes, problems)
-  ]
-  groups = sampler.sample(requests, purpose=purpose, seed=seed)
-  repeat = lambda xs: [x for x in xs for _ in range(num_samples)]
-  verdicts = judge(
-    session.verifier,
-    session.tokenizer,
-    repeat(problems),
-    repeat(prefixes),
-    [c for group in groups for c in group],
+  groups = rollout(
+    session,
+    sampler,
+    problems,
+    prefixes,
+    num_samples,
+    steps=[step] * len(problems),
+    purpose=purpose,
+    seed=seed,
   )
-  rewards = np.array([v.reward for v in verdicts]).reshape(-1, num_samples)
   results = [
-    EvalResult(p.id, p.split, fraction, num_samples, int(np.sum(r == 1)))
-    for p, fraction, r in zip(problems, fractions, rewards)
+    EvalResult(
+      g.problem.id,
+      g.problem.split,
+      fraction,
+      num_samples,
+      int(np.sum(g.rewards == 1)),
+    )
+    for g, fraction in zip(groups, fractions)
   ]
   samples = [
-    Sample(p, fraction, prefix, group[0], float(r[0]))
-    for p, prefix, fraction, group, r in zip(
-      problems, prefixes, fractions, groups, rewards
-    )
+    Sample(g.problem, fraction, g.prefix, g.completions[0], float(g.rewards[0]))
+    for g, fraction in zip(groups, fractions)
   ]
   return results, samples
 
@@ -101,7 +97,7 @@ def by_fraction(
     problems: by id.
     traces: the first of each problem is used.
     fractions: shares of the trace's tokens, above 0.
-    **settings: num_samples, stamp, purpose, seed of `evaluate`.
+    **settings: num_samples, step, purpose, seed of `evaluate`.
 
   Returns:
     As `evaluate`; and of how many problems each share holds the answer, where
@@ -147,7 +143,7 @@ def without_prefix(
 
   Args:
     session, sampler, problems: see `evaluate`.
-    **settings: num_samples, stamp, purpose, seed of `evaluate`.
+    **settings: num_samples, step, purpose, seed of `evaluate`.
   """
   none = [np.zeros(0, np.int32)] * len(problems)
   return evaluate(

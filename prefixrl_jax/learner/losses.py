@@ -1,9 +1,118 @@
-"""Losses as pure functions of per-token arrays, as sums and counts."""
+"""Losses: pure functions of the per-token arrays of a micro-batch.
+
+A loss sums over the sampled tokens; the update divides by how many there are in
+the whole batch. To add one, write it here, give it a row of `LOSSES`, and its
+options one in fields.py (docs/extending.md).
+"""
+
+import functools
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from prefixrl_jax.learner.advantages import KL_ESTIMATORS
+
+# Log-ratios are cut off here, so that no ratio overflows.
+_MAX_LOG_RATIO = 20.0
+
+
+class Tokens(NamedTuple):
+  """What a loss is a function of: arrays [B, T], aligned with the tokens.
+
+  Attributes:
+    logprobs: float32, of the policy, 0 where action_mask is false; the one that
+      carries a gradient.
+    action_mask: bool, true on sampled tokens alone.
+    advantages: float32.
+    behavior_logprobs: float32, of the policy that sampled the tokens.
+    goes_on: bool, the next token is of the same completion.
+    reference_logprobs: float32, of the base policy; None unless the loss needs
+      "reference".
+  """
+
+  logprobs: Any
+  action_mask: Any
+  advantages: Any
+  behavior_logprobs: Any
+  goes_on: Any
+  reference_logprobs: Any = None
+
+
+class Loss(NamedTuple):
+  """A loss, and what must be there for it.
+
+  Attributes:
+    function: Tokens -> (float [], what is descended; {name: float []}, further
+      sums over the tokens, which become metrics a token). A sum named "loss"
+      takes the place of the first in the metrics.
+    needs: of "reference" (the base policy scores the tokens too).
+    sums: names of the further sums.
+  """
+
+  function: Callable[[Tokens], tuple[jax.Array, dict[str, jax.Array]]]
+  needs: frozenset[str] = frozenset()
+  sums: tuple[str, ...] = ()
+
+
+def make_loss(
+  name: str,
+  *,
+  kl_coefficient: float = 0.0,
+  kl_estimator: str = "k3",
+  **options: Any,
+) -> Loss:
+  """Returns a loss of `LOSSES`, with a KL to the base policy if it has weight.
+
+  Args:
+    name: a key of LOSSES.
+    kl_coefficient: weight of the KL per token; 0 leaves it out.
+    kl_estimator: what of the KL is descended, see `kl_loss`.
+    **options: the loss's own, see its function.
+  """
+  loss = LOSSES[name]
+  loss = loss._replace(function=functools.partial(loss.function, **options))
+  if not kl_coefficient:
+    return loss
+
+  def with_kl(tokens: Tokens):
+    value, sums = loss.function(tokens)
+    args = tokens.logprobs, tokens.reference_logprobs, tokens.action_mask
+    distance = kl_loss(kl_estimator, *args, tokens.goes_on)
+    sums = {"loss": value, **sums, "kl": kl_to_reference(*args)}
+    return value + kl_coefficient * distance, sums
+
+  return Loss(with_kl, loss.needs | {"reference"}, ("loss", *loss.sums, "kl"))
+
+
+def policy_gradient(tokens: Tokens):
+  """REINFORCE; with advantages of 1, maximum likelihood. See `policy_loss`."""
+  return policy_loss(tokens.logprobs, tokens.advantages, tokens.action_mask), {}
+
+
+def clipped(tokens: Tokens, *, clip_low: float, clip_high: float):
+  """PPO's surrogate: a token's ratio pays no further than the clip.
+
+  max(-A r, -A clip(r, 1 - clip_low, 1 + clip_high)), summed over the sampled
+  tokens, with r = policy / behavior policy of a token (arXiv 1707.06347,
+  equation 7).
+
+  Args:
+    tokens: of a micro-batch.
+    clip_low, clip_high: how far the ratio may go below and above 1.
+  """
+  mask, advantages = tokens.action_mask, tokens.advantages
+  log_ratio = jnp.clip(
+    jnp.where(mask, tokens.logprobs - tokens.behavior_logprobs, 0.0),
+    -_MAX_LOG_RATIO,
+    _MAX_LOG_RATIO,
+  )
+  ratio = jnp.exp(log_ratio)
+  plain = -advantages * ratio
+  held = -advantages * jnp.clip(ratio, 1 - clip_low, 1 + clip_high)
+  total = lambda x: jnp.sum(jnp.where(mask, x, 0.0))
+  return total(jnp.maximum(plain, held)), {"clipped": total(held > plain)}
 
 
 def policy_loss(logprobs, advantages, action_mask):
@@ -38,7 +147,7 @@ def kl_to_reference(logprobs, reference_logprobs, action_mask):
   return jnp.sum(jnp.expm1(log_ratio) - log_ratio)
 
 
-def kl_loss(estimator, logprobs, reference_logprobs, action_mask, same_lane):
+def kl_loss(estimator, logprobs, reference_logprobs, action_mask, goes_on):
   """What to descend to come nearer to the reference, summed.
 
   On-policy, and with d = log policy - log reference of a token, its expected
@@ -56,7 +165,7 @@ def kl_loss(estimator, logprobs, reference_logprobs, action_mask, same_lane):
     estimator: one of `advantages.KL_ESTIMATORS`.
     logprobs, reference_logprobs: float [..., T]; the reference has no gradient.
     action_mask: bool [..., T].
-    same_lane: bool [..., T], the next token is of the same completion.
+    goes_on: bool [..., T], the next token is of the same completion.
 
   Returns:
     float []; with "k1" its value says nothing.
@@ -69,7 +178,7 @@ def kl_loss(estimator, logprobs, reference_logprobs, action_mask, same_lane):
     return jnp.sum(jnp.square(gap)) / 2
   if estimator != "k1":
     raise ValueError(f"{estimator!r} is none of {KL_ESTIMATORS}")
-  to_come = jax.lax.stop_gradient(_sum_to_end(gap, same_lane))
+  to_come = jax.lax.stop_gradient(_sum_to_end(gap, goes_on))
   return -policy_loss(logprobs, to_come, action_mask)
 
 
@@ -85,3 +194,9 @@ def _sum_to_end(x, goes_on):
   return jax.lax.associative_scan(join, (goes_on, x), reverse=True, axis=axis)[
     1
   ]
+
+
+LOSSES = {
+  "policy_gradient": Loss(policy_gradient),
+  "clipped": Loss(clipped, sums=("clipped",)),
+}

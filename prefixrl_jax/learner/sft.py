@@ -1,5 +1,7 @@
 """Supervised learning: the policy's update with every advantage 1."""
 
+from collections.abc import Sequence
+
 import numpy as np
 
 from prefixrl_jax.learner.packing import Lane, Tree
@@ -20,6 +22,25 @@ def example(prompt: np.ndarray, completion: np.ndarray) -> Tree:
   return Tree(prompt, [lane], is_prefixed=False)
 
 
-def epoch_order(num_examples: int, *, seed: int, epoch: int) -> np.ndarray:
-  """Returns the order of an epoch, a function of (seed, epoch) alone."""
-  return np.random.default_rng([seed, epoch]).permutation(num_examples)
+def num_steps(num_examples: int, *, epochs: int, batch_size: int) -> int:
+  """Returns how many steps so many epochs take; each ends with its rest."""
+  return epochs * -(-num_examples // batch_size)
+
+
+def batch(
+  examples: Sequence[Tree], step: int, *, batch_size: int, seed: int
+) -> list[Tree]:
+  """Returns what a step trains on, a function of (seed, step) alone.
+
+  Every epoch has an order of its own.
+
+  Args:
+    examples: from `example`, always in the same order.
+    step: from 0.
+    batch_size: examples a step.
+    seed: of the orders.
+  """
+  steps = num_steps(len(examples), epochs=1, batch_size=batch_size)
+  epoch, i = divmod(step, steps)
+  order = np.random.default_rng([seed, epoch]).permutation(len(examples))
+  return [examples[j] for j in order[i * batch_size : (i + 1) * batch_size]]

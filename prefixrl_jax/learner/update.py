@@ -2,6 +2,7 @@
 
 import functools
 import math
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -82,16 +83,34 @@ def _shardings(state: TrainState) -> TrainState:
   return jax.tree.map(lambda x: x.sharding, state)
 
 
+class _Totals(NamedTuple):
+  """What is summed over the micro-batches of an update.
+
+  Attributes:
+    grads: as the parameters, float32.
+    prefixed_grads: those of prefixed trees alone; None unless told apart.
+    sums: {name: float32 [2]}, of trees without prefix and of prefixed ones.
+    max_gap: float32 [], the largest gap between two log-probabilities of a
+      token: the sampler's and the learner's.
+    load: float32 [L, 2, experts], see `transformer.forward`.
+  """
+
+  grads: Any
+  prefixed_grads: Any
+  sums: dict[str, jax.Array]
+  max_gap: jax.Array
+  load: jax.Array
+
+
 def make_update(
   config,
   optimizer: optax.GradientTransformation,
   state: TrainState,
+  loss: losses.Loss,
   *,
   temperature: float,
   chunk_length: int,
-  kl_coefficient: float,
-  kl_estimator: str = "k3",
-  mixed: bool,
+  mixed: bool = False,
   skip_nonfinite: bool = False,
 ) -> jax.stages.Wrapped:
   """Returns update(state, batch, base_params) -> (state, metrics).
@@ -99,125 +118,58 @@ def make_update(
   The loss is a sum over the sampled tokens of all micro-batches divided by
   their count, so it does not depend on how they are split. Micro-batches
   without a tree are left out. state is donated; with adapters, it is theirs.
+  base_params may be None if all parameters are trained and the loss needs no
+  reference.
 
   Args:
     config: TransformerConfig.
     optimizer: from `make_optimizer`.
-    state: from `abstract_state`; the new state lies where the old one did.
+    state: from `abstract_state`; the new state is sharded as it is.
+    loss: what is descended, from `losses.make_loss`.
     temperature: of the policy, that of sampling.
     chunk_length: see `action_logprobs`.
-    kl_coefficient: weight of the KL to the base policy per token; 0 leaves it
-      out, and base_params may be None if all parameters are trained.
-    kl_estimator: what of the KL is descended, see `losses.kl_loss`.
     mixed: batches hold prefixed and other trees; their gradients' norms are
       told apart, at the price of a second sum of gradients.
     skip_nonfinite: where the loss or the gradient is NaN or infinite, the new
       parameters and moments are the old ones; metrics say so, see `nonfinite`.
   """
-
-  def loss_sum(trained, base_params, rows):
-    attend, pairs = tree_attention.for_layers(config, rows)
-    logprobs_of = functools.partial(
-      action_logprobs,
-      config,
-      rows=rows,
-      temperature=temperature,
-      chunk_length=chunk_length,
-      attend=attend,
-    )
-    logprobs, entropy, load = logprobs_of(
-      adapters.policy(config, base_params, trained)
-    )
-    mask = rows.action_mask
-    loss = losses.policy_loss(logprobs, rows.advantages, mask)
-    gap = jnp.where(mask, jnp.abs(logprobs - rows.behavior_logprobs), 0.0)
-    sums = {
-      "loss": loss,
-      "tokens": jnp.sum(mask).astype(jnp.float32),
-      "entropy": jnp.sum(entropy),
-      "logprob_gap": jnp.sum(gap),
-      "kl": jnp.float32(0),
-      "micros": jnp.float32(1),
-      "pairs": pairs,
-      "pairs_back": pairs
-      * tree_attention.backward_passes(rows.tokens.shape[1]),
-      "scored": num_scored(rows.action_mask, chunk_length),
-    }
-    if kl_coefficient:
-      reference, *_ = logprobs_of(base_params)
-      sums["kl"] = losses.kl_to_reference(logprobs, reference, mask)
-      loss += kl_coefficient * losses.kl_loss(
-        kl_estimator, logprobs, reference, mask, _goes_on(rows)
-      )
-    return loss, (sums, jnp.max(gap), load)
-
-  grad = jax.value_and_grad(loss_sum, has_aux=True)
+  of_micro_batch = functools.partial(
+    _micro_batch_loss, config, loss, temperature, chunk_length
+  )
+  grad = jax.value_and_grad(of_micro_batch, has_aux=True)
 
   def update(state: TrainState, batch, base_params):
-    zeros = jax.tree.map(
-      lambda x: jnp.zeros(x.shape, jnp.float32), state.params
+    totals = _accumulate(
+      lambda rows: grad(state.params, base_params, rows),
+      batch,
+      _no_totals(config, loss, state.params, mixed),
     )
-
-    def accumulate(m, carry):
-      total, prefixed, sums, max_gap, all_load = carry
-      rows = jax.tree.map(lambda x: x[m], batch)
-      (_, (new, gap, load)), grads = grad(state.params, base_params, rows)
-      add = lambda acc, weight: jax.tree.map(
-        lambda a, g: a + weight * g.astype(jnp.float32), acc, grads
-      )
-      total = add(total, 1.0)
-      if mixed:
-        prefixed = add(prefixed, rows.is_prefixed.astype(jnp.float32))
-      kind = rows.is_prefixed.astype(jnp.int32)
-      sums = {name: sums[name].at[kind].add(new[name]) for name in sums}
-      max_gap = jnp.maximum(max_gap, gap)
-      return total, prefixed, sums, max_gap, all_load + load
-
-    names = ("loss", "tokens", "entropy", "logprob_gap", "kl", *WORK)
-    by_kind = {name: jnp.zeros(2) for name in names}
-    num_micros = jnp.sum(jnp.any(batch.tree > 0, axis=(1, 2)))
-    load = jnp.zeros((config.num_layers, 2, config.num_experts))
-    total, prefixed, by_kind, max_gap, load = jax.lax.fori_loop(
-      0,
-      num_micros,
-      accumulate,
-      (zeros, zeros if mixed else None, by_kind, jnp.float32(0), load),
-    )
-    sums = {name: jnp.sum(values) for name, values in by_kind.items()}
+    sums = {name: jnp.sum(values) for name, values in totals.sums.items()}
     count = jnp.maximum(sums["tokens"], 1)
-    grads = jax.tree.map(lambda g: g / count, total)
+    grads = jax.tree.map(lambda g: g / count, totals.grads)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    loss, grad_norm = sums["loss"] / count, optax.tree.norm(grads)
+    mean_loss, grad_norm = sums["loss"] / count, optax.tree.norm(grads)
     if skip_nonfinite:
-      is_finite = jnp.isfinite(loss) & jnp.isfinite(grad_norm)
+      is_finite = jnp.isfinite(mean_loss) & jnp.isfinite(grad_norm)
       params, opt_state = jax.tree.map(
         functools.partial(jnp.where, is_finite),
         (params, opt_state),
         (state.params, state.opt_state),
       )
-
     metrics = {
-      "loss": loss,
-      "kl": sums["kl"] / count,
+      "loss": mean_loss,
+      **{name: sums[name] / count for name in loss.sums if name != "loss"},
       "logprob_gap": sums["logprob_gap"] / count,
-      "logprob_gap_max": max_gap,
+      "logprob_gap_max": totals.max_gap,
       "grad_norm": grad_norm,
       "param_norm": optax.tree.norm(
         jax.tree.map(lambda x: x.astype(jnp.float32), params)
       ),
       **{name: sums[name] for name in WORK},
+      **_balance(config, totals.load),
+      **_by_kind(totals, count, batch.is_prefixed),
     }
-    if config.num_experts:
-      balance = experts.balance(load)
-      metrics["load_balance"] = jnp.mean(balance)
-      metrics["load_balance_max"] = jnp.max(balance)
-    norms = _norms_by_kind(total, prefixed, batch.is_prefixed)
-    for kind, name in enumerate(("no_prefix", "prefixed")):
-      metrics[f"{name}/entropy"] = by_kind["entropy"][kind] / jnp.maximum(
-        by_kind["tokens"][kind], 1
-      )
-      metrics[f"{name}/grad_norm"] = norms[kind] / count
     state = TrainState(step=state.step + 1, params=params, opt_state=opt_state)
     return state, metrics
 
@@ -231,12 +183,136 @@ def make_update(
   )
 
 
+def _micro_batch_loss(
+  config, loss, temperature, chunk_length, trained, base_params, rows
+):
+  """Returns the loss of a micro-batch, its sums, largest gap, experts' load.
+
+  Args:
+    config, loss, temperature, chunk_length: see `make_update`.
+    trained: what is differentiated.
+    base_params: of the base policy, or None.
+    rows: TrainBatch without its micro-batch axis, fields [B, T].
+  """
+  attend, pairs = tree_attention.for_layers(config, rows)
+  score = functools.partial(
+    action_logprobs,
+    config,
+    rows=rows,
+    temperature=temperature,
+    chunk_length=chunk_length,
+    attend=attend,
+  )
+  policy = adapters.policy(config, base_params, trained)
+  logprobs, entropy, load = score(policy)
+  mask = rows.action_mask
+  tokens = losses.Tokens(
+    logprobs=logprobs,
+    action_mask=mask,
+    advantages=rows.advantages,
+    behavior_logprobs=rows.behavior_logprobs,
+    goes_on=_goes_on(rows),
+  )
+  if "reference" in loss.needs:
+    reference, *_ = score(base_params)
+    tokens = tokens._replace(reference_logprobs=reference)
+  value, sums = loss.function(tokens)
+  gap = jnp.where(mask, jnp.abs(logprobs - rows.behavior_logprobs), 0.0)
+  sums = {
+    "loss": value,
+    "tokens": jnp.sum(mask).astype(jnp.float32),
+    "entropy": jnp.sum(entropy),
+    "logprob_gap": jnp.sum(gap),
+    "micros": jnp.float32(1),
+    "pairs": pairs,
+    "pairs_back": pairs * tree_attention.backward_passes(rows.tokens.shape[1]),
+    "scored": num_scored(mask, chunk_length),
+    **sums,
+  }
+  return value, (sums, jnp.max(gap), load)
+
+
+def _no_totals(config, loss: losses.Loss, params, mixed: bool) -> _Totals:
+  """Returns the totals of no micro-batch."""
+  zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), params)
+  names = {"loss", "tokens", "entropy", "logprob_gap", *loss.sums, *WORK}
+  return _Totals(
+    grads=zeros,
+    prefixed_grads=zeros if mixed else None,
+    sums={name: jnp.zeros(2) for name in sorted(names)},
+    max_gap=jnp.float32(0),
+    load=jnp.zeros((config.num_layers, 2, config.num_experts)),
+  )
+
+
+def _accumulate(grad, batch, totals: _Totals) -> _Totals:
+  """Adds up the micro-batches that have a tree.
+
+  Args:
+    grad: rows -> what `_micro_batch_loss` returns, and its gradient.
+    batch: TrainBatch.
+    totals: to begin with.
+  """
+
+  def add(m, totals):
+    rows = jax.tree.map(lambda x: x[m], batch)
+    (_, (new, gap, load)), grads = grad(rows)
+    plus = lambda acc, weight: jax.tree.map(
+      lambda a, g: a + weight * g.astype(jnp.float32), acc, grads
+    )
+    prefixed = totals.prefixed_grads
+    if prefixed is not None:
+      prefixed = plus(prefixed, rows.is_prefixed.astype(jnp.float32))
+    kind = rows.is_prefixed.astype(jnp.int32)
+    return _Totals(
+      grads=plus(totals.grads, 1.0),
+      prefixed_grads=prefixed,
+      sums={k: v.at[kind].add(new[k]) for k, v in totals.sums.items()},
+      max_gap=jnp.maximum(totals.max_gap, gap),
+      load=totals.load + load,
+    )
+
+  num_micros = jnp.sum(jnp.any(batch.tree > 0, axis=(1, 2)))
+  return jax.lax.fori_loop(0, num_micros, add, totals)
+
+
 def _goes_on(rows):
   """Returns where the next token is of the same completion, bool [B, T]."""
   tree, branch, mask = rows.tree, rows.branch, rows.action_mask
   same = (tree[:, 1:] == tree[:, :-1]) & (branch[:, 1:] == branch[:, :-1])
   same &= mask[:, 1:] & mask[:, :-1]
   return jnp.pad(same, ((0, 0), (0, 1)))
+
+
+def _balance(config, load) -> dict[str, jax.Array]:
+  """Returns how evenly experts were used, if there are any."""
+  if not config.num_experts:
+    return {}
+  balance = experts.balance(load)
+  return {
+    "load_balance": jnp.mean(balance),
+    "load_balance_max": jnp.max(balance),
+  }
+
+
+def _by_kind(totals: _Totals, count, is_prefixed) -> dict[str, jax.Array]:
+  """Returns entropy and gradient norm of trees without prefix and with one.
+
+  Args:
+    totals: of the update.
+    count: float [], sampled tokens.
+    is_prefixed: bool [M].
+  """
+  norms = _norms_by_kind(totals.grads, totals.prefixed_grads, is_prefixed)
+  entropy, tokens = totals.sums["entropy"], totals.sums["tokens"]
+  return {
+    f"{name}/{what}": value
+    for kind, name in enumerate(("no_prefix", "prefixed"))
+    for what, value in (
+      ("entropy", entropy[kind] / jnp.maximum(tokens[kind], 1)),
+      ("grad_norm", norms[kind] / count),
+    )
+  }
 
 
 def _norms_by_kind(total, prefixed, is_prefixed):

@@ -29,7 +29,7 @@ class Mixture:
       prefixed_share: of them; 0.75 is the paper's 3 : 1.
       cuts_together: prefixes of one trace follow each other, so that a step
         computes their trunk once; else all are shuffled.
-      seed: of the order.
+      seed: seed for the order.
     """
     self.num_prefixed = round(prefixed_share * prompts_per_step)
     self.num_originals = prompts_per_step - self.num_prefixed
@@ -57,6 +57,18 @@ class Mixture:
         drawn += some
         start += len(some)
     return drawn
+
+  def observe(
+    self, drawn: Sequence[PrefixedProblem], rewards: np.ndarray
+  ) -> None:
+    """Draws what it draws, whatever comes of it."""
+
+  def state(self) -> dict:
+    """Returns what a checkpoint keeps: nothing."""
+    return {}
+
+  def restore(self, state: dict) -> None:
+    """Goes on; there is nothing to restore."""
 
   def longest_prefix(self) -> int:
     """Returns the length of the longest prefix that draw can return."""

@@ -20,25 +20,17 @@ from prefixrl_jax.distributed import backends
 from prefixrl_jax.models import transformer
 from prefixrl_jax.rollouts.programs import programs_of
 from prefixrl_jax.rollouts.requests import Request, bundle, spread
-from prefixrl_jax.types import Completion, NonFiniteError, UserError
+from prefixrl_jax.types import (
+  Completion,
+  NonFiniteError,
+  SamplingUsage,
+  UserError,
+)
 
 # The first component of a completion's key.
 PURPOSES = {"screening": 0, "collection": 1, "sampling": 2, "evaluation": 3}
 
 _NO_TRUNK = np.zeros(0, np.int32)
-
-
-@dataclasses.dataclass
-class Usage:
-  """What sampling cost, for the ledger."""
-
-  completions: int = 0
-  input_tokens: int = 0  # trunk tokens, counted for every completion
-  output_tokens: int = 0
-  prefill_tokens: int = 0  # executed: padding included, shared trunks once
-  decode_tokens: int = 0  # executed: idle lanes included
-  pairs: float = 0.0  # executed: of a query and a key, masked ones included
-  seconds: float = 0.0
 
 
 @dataclasses.dataclass
@@ -105,7 +97,7 @@ class Sampler:
     self.trunk_length = programs.trunk_length
     self.completion_length = programs.completion_length
     self.stop_tokens = programs.stop_tokens
-    self.usage = Usage()
+    self.usage = SamplingUsage()
     self._arena = arena or Arena()
     self._requests: list[Request] = []
     self._cancelled: dict[int, int] = {}
@@ -138,9 +130,9 @@ class Sampler:
       self._state = None  # used up
       self._state = self.programs.run_each(self._params, state)
 
-  def pop_usage(self) -> Usage:
+  def pop_usage(self) -> SamplingUsage:
     """Returns what was spent since the last call."""
-    usage, self.usage = self.usage, Usage()
+    usage, self.usage = self.usage, SamplingUsage()
     return usage
 
   def cancel(self, number: int, above: int = -1) -> None:

@@ -8,8 +8,8 @@ from prefixrl_jax.evals.results import write_results
 from prefixrl_jax.files import write_json
 from prefixrl_jax.prefixes.cut import revealed_length
 from prefixrl_jax.stages.train import train_again
-from prefixrl_jax.train import TrainData, trained_params
-from prefixrl_jax.types import EvalResult
+from prefixrl_jax.train import trained_params
+from prefixrl_jax.types import EvalResult, TrainData
 from prefixrl_jax.workspace import Workspace
 
 
@@ -54,7 +54,7 @@ def _evaluate(work: Workspace, params, data: TrainData, seed: int):
   settings = work.config.evals
   easy = [p for p in work.problems(work.data_seed(seed)) if p.split == "easy"]
   by_id = {p.id: p for p in data.train}
-  keys: dict[str, Any] = dict(stamp=0, purpose="evaluation", seed=seed)
+  keys: dict[str, Any] = dict(step=0, purpose="evaluation", seed=seed)
   results: list[EvalResult] = []
   samples: list[Sample] = []
   given_away: dict[float, int] = {}

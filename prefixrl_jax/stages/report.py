@@ -2,6 +2,7 @@
 
 import collections
 
+from prefixrl_jax import arms
 from prefixrl_jax.evals import report
 from prefixrl_jax.evals.curves import CurvePoint, RunRecord
 from prefixrl_jax.evals.results import read_results
@@ -29,15 +30,13 @@ def run(work: Workspace) -> None:
           CurvePoint(**point)
           for point in trained.file("curve.json").read_json()
         ]
-      settings = work.config.arms[arm] if arm != "base" else None
       runs.append(
         RunRecord(
           arm=arm,
           seed=seed,
           curve=curve,
           results=read_results(evaluated.file("results.parquet")),
-          uses_traces=settings is not None
-          and (settings.prefixed_share > 0 or settings.sft_epochs > 0),
+          uses_traces=arm != "base" and arms.uses_traces(work.config.arms[arm]),
           hard=frozenset(
             p.id for p in work.hard(work.data_seed(seed), "heldout")
           ),

@@ -35,7 +35,7 @@ def _screen(work: Workspace, artifact: Artifact, seed: int) -> None:
         sampler,
         some,
         num_samples=settings.num_samples,
-        stamp=0,
+        step=0,
         purpose="screening",
         seed=seed,
       )

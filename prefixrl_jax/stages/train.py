@@ -3,7 +3,7 @@
 from prefixrl_jax.artifacts import Artifact
 from prefixrl_jax.checkpoints import saved_steps
 from prefixrl_jax.files import write_json
-from prefixrl_jax.train import Trainer
+from prefixrl_jax.train import train
 from prefixrl_jax.types import UserError
 from prefixrl_jax.workspace import Workspace
 
@@ -31,18 +31,17 @@ def run(work: Workspace) -> None:
         f" checkpoint in {checkpoints}. {artifact.remedy}"
       )
     data = work.train_data(seed)
-    trainer = Trainer(
+    work.begin(artifact)
+    curve, skipped = train(
       work.session, data, artifact.directory, arm=arm, seed=seed
     )
-    work.begin(artifact)
-    curve = trainer.run()
     write_json(artifact.directory / "curve.json", curve)
-    steps, skipped = curve[-1]["step"], trainer.skipped
+    steps = curve[-1]["step"]
     artifact.finish(
       {"steps": steps, "skipped_updates": skipped}, ["curve.json"]
     )
     if skipped:
       work.console.print(
-        f"train, {trainer.name}: {skipped} of {steps} updates were not finite"
-        " and left out"
+        f"train, {arm} seed {seed}: {skipped} of {steps} updates were not"
+        " finite and left out"
       )
