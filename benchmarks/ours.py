@@ -13,6 +13,7 @@ from prefixrl_jax.configs import math as math_config
 from prefixrl_jax.distributed import memory, sharding
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.learner import update
+from prefixrl_jax.learner.losses import make_loss
 from prefixrl_jax.learner.optimizer import make_optimizer
 from prefixrl_jax.learner.packing import Layout, Tree, layout_for, pack
 from prefixrl_jax.models import transformer
@@ -74,10 +75,9 @@ def make_update(config, mesh, *, b2: float = 0.95):
     config,
     optimizer,
     state,
+    make_loss("policy_gradient"),
     temperature=1.0,
     chunk_length=CHUNK_LENGTH,
-    kl_coefficient=0.0,
-    mixed=False,
   )
   return step, state, update.make_init(optimizer, state)
 

@@ -93,14 +93,14 @@ _SAMPLER = {
   "rows": _how(COUNT, "prompts that are sampled at a time"),
   "lanes": _how(COUNT, "completions of a prompt that are sampled at a time"),
 }
-_LOSSES = {
+LOSSES = {
   "policy_gradient": {},
   "clipped": {
     "clip_low": Field(SHARE, "how far the ratio may go below 1"),
     "clip_high": Field(real(0, 1e30), "how far the ratio may go above 1"),
   },
 }
-_SCHEDULES = {
+SCHEDULES = {
   "mixture": {},
   "adaptive": {
     "low": Field(SHARE, "success below which a prefix is lengthened"),
@@ -205,8 +205,8 @@ _COMMON: Tree = {
       "prefixed_share": Field(SHARE, "of a step's problems"),
       "sft_epochs": Field(COUNT_OR_NONE, "on the traces, before RL"),
       "learning_rate": Field(RATE, "of RL, at its peak"),
-      "schedule": Choice(_SCHEDULES, "of prefixes: see prefixes/schedules.py"),
-      "loss": Choice(_LOSSES, "of the update: see learner/losses.py"),
+      "schedule": Choice(SCHEDULES, "of prefixes: see prefixes/schedules.py"),
+      "loss": Choice(LOSSES, "of the update: see learner/losses.py"),
     }
   },
   "train": {

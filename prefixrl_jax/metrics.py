@@ -8,6 +8,7 @@ import time
 from collections.abc import Iterator
 from typing import Any
 
+import ml_collections
 import numpy as np
 import rich.progress
 import tensorboardX
@@ -198,6 +199,55 @@ class Timers:
     popped = {f"time/{name}": s for name, s in self._seconds.items()}
     self._seconds = {}
     return popped
+
+
+class StepLog:
+  """Where a run's steps are told: files, the bar, lines on the terminal."""
+
+  def __init__(
+    self,
+    name: str,
+    directory: epath.Path,
+    *,
+    budget: float,
+    resume_step: int,
+    config: ml_collections.ConfigDict,
+  ):
+    """Sets up; entering it opens the files and shows the bar.
+
+    Args:
+      name: of the run.
+      directory: for metrics.jsonl and TensorBoard's events.
+      budget: FLOPs, where the bar ends.
+      resume_step: rows after this step are dropped.
+      config: the whole config.
+    """
+    self._name, self._every = name, config.train.log_every
+    self._progress = Progress(name, total=budget, waits_for="")
+    self._open = lambda: MetricWriter(
+      directory,
+      wandb_project=config.wandb_project or None,
+      resume_step=resume_step,
+    )
+
+  def write(self, step: int, metrics: dict[str, float]) -> None:
+    """Tells of a step; `flops_paper` says how far the run is."""
+    self._writer.write(step, metrics)
+    figures = shown(metrics)
+    if step % self._every == 0:
+      line = "  ".join(f"{k} {v}" for k, v in figures.items())
+      self._progress.log(f"{self._name}  step {step}  {line}")
+    self._progress.update(metrics["flops_paper"], **figures)
+
+  def __enter__(self) -> "StepLog":
+    with contextlib.ExitStack() as stack:
+      stack.enter_context(self._progress)
+      self._writer = stack.enter_context(self._open())
+      self._stack = stack.pop_all()
+    return self
+
+  def __exit__(self, *raised) -> None:
+    self._stack.__exit__(*raised)
 
 
 def group_metrics(is_prefixed, rewards, groups) -> dict[str, float]:

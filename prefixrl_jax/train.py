@@ -13,28 +13,24 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 
-from prefixrl_jax import arms
 from prefixrl_jax import metrics as metrics_lib
+from prefixrl_jax import runs
 from prefixrl_jax.checkpoints import Checkpointer, restore_params
-from prefixrl_jax.evals.evaluate import mean_accuracy, without_prefix
+from prefixrl_jax.compilation import CompilationCounter
+from prefixrl_jax.evals.curve import Curve, curve_point
 from prefixrl_jax.learner import sft
 from prefixrl_jax.learner.advantages import advantages, discounted
-from prefixrl_jax.learner.learner import Learner
-from prefixrl_jax.learner.losses import make_loss
-from prefixrl_jax.learner.optimizer import make_optimizer
-from prefixrl_jax.learner.packing import Lane, Tree, layout_for
-from prefixrl_jax.ledger import Ledger, training_flops
+from prefixrl_jax.learner.packing import Lane, Tree
 from prefixrl_jax.models import adapters
-from prefixrl_jax.prefixes.schedules import Schedule, make_schedule
 from prefixrl_jax.rollout import Group, rollout
-from prefixrl_jax.rollouts.sampler import Sampler
 from prefixrl_jax.session import Session
 from prefixrl_jax.signals import Deferred
 from prefixrl_jax.types import (
   NonFiniteError,
   Preempted,
+  SamplingUsage,
   TrainData,
-  UserError,
+  UpdateUsage,
 )
 
 
@@ -77,35 +73,25 @@ def train(
   policy = functools.partial(adapters.policy, model, session.base_params)
 
   # -- What the arm starts with ------------------------------------------------
-  schedule = make_schedule(
-    problems=data.train,
-    prefixed=data.prefixed,
-    prompts_per_step=config.train.prompts_per_step,
-    prefixed_share=settings.prefixed_share,
-    cuts_together=config.train.cuts_together,
-    seed=seed,
-    **settings.schedule,
+  ledger, budget = (
+    runs.opening_ledger(session, data, settings),
+    config.train.flops,
   )
+  schedule = runs.schedule_of(config, data, settings, seed)
   problems = {p.id: p for p in data.train}
-  examples = _sft_examples(session, data) if settings.sft_epochs else []
+  sft_examples = runs.sft_examples(session, data, settings)
   num_sft_steps = sft.num_steps(
-    len(examples), epochs=settings.sft_epochs, batch_size=config.sft.batch_size
+    len(sft_examples), config.sft.batch_size, settings.sft_epochs
   )
   last_step = num_sft_steps + (config.train.max_steps or sys.maxsize)
-  ledger, budget = Ledger(model), config.train.flops
-  if arms.uses_traces(settings):
-    ledger.add_entries(data.ledger)
-  if ledger.training_flops() >= budget:
-    raise UserError(
-      f"config.train.flops = {budget:.3g} is already spent on collection"
-      f" ({ledger.training_flops():.3g}); raise it or collect less."
-    )
 
   # -- Everything that is compiled, before the first step ----------------------
   first_params = adapters.start(model, session.base_params, session.mesh, seed)
-  sampler, eval_sampler = _samplers(session, data, schedule)
-  learner = _rl_learner(session, settings, sampler.trunk_length, schedule)
-  sft_learner = _sft_learner(session, examples, num_sft_steps)
+  sampler, eval_sampler = runs.samplers(session, data, schedule)
+  learner = runs.rl_learner(
+    session, settings, schedule, longest_trunk=sampler.trunk_length
+  )
+  sft_learner = runs.sft_learner(session, sft_examples, num_sft_steps)
   with metrics_lib.busy(f"{name}  compiling …"):
     learner.compile()
     if num_sft_steps:
@@ -157,13 +143,10 @@ def train(
     # -- The loop --------------------------------------------------------------
     timers = metrics_lib.Timers()
     with (
-      metrics_lib.CompilationCounter() as compilations,
-      metrics_lib.Progress(name, total=budget, waits_for="") as progress,
-      metrics_lib.MetricWriter(
-        directory,
-        wandb_project=config.wandb_project or None,
-        resume_step=step,
-      ) as writer,
+      CompilationCounter() as compilations,
+      metrics_lib.StepLog(
+        name, directory, budget=budget, resume_step=step, config=config
+      ) as log,
     ):
       while (spent := ledger.training_flops()) < budget and step < last_step:
         is_rl = step >= num_sft_steps
@@ -186,117 +169,37 @@ def train(
               timers=timers,
             )
             schedule.observe(drawn, np.stack([g.rewards for g in groups]))
-            sampling = sampler.pop_usage()
-            ledger.add_sampling("sampling", sampling)
+            sampled = sampler.pop_usage()
+            ledger.add_sampling("sampling", sampled)
             with timers("update"):
               trees = _trees(groups, config.learner)
-              state, metrics, usage = learner.step(state, trees)
+              state, of_update, usage = learner.step(state, trees)
             ledger.add_update("update", usage)
-            skipped += metrics.pop("is_skipped")
-            metrics = {f"train/{k}": v for k, v in metrics.items()}
-            metrics |= _rollout_metrics(groups)
-            metrics |= {
-              "tokens_per_second/rollout": sampling.output_tokens
-              / sampling.seconds,
-              "tokens_per_second/update": usage.tokens / usage.seconds,
-            }
+            metrics = _rl_metrics(of_update, groups, sampled, usage)
           else:
-            batch = sft.batch(
-              examples, step, batch_size=config.sft.batch_size, seed=seed
-            )
-            state, metrics, usage = sft_learner.step(state, batch)
+            trees = sft.batch(sft_examples, config.sft.batch_size, step, seed)
+            state, of_update, usage = sft_learner.step(state, trees)
             ledger.add_update("sft", usage)
-            skipped += metrics.pop("is_skipped")
-            metrics = {"sft/loss": metrics["loss"]}
+            metrics = {"sft/loss": of_update["loss"]}
             if step + 1 == num_sft_steps:
               state = learner.init(state.params)
         except NonFiniteError as e:
           raise NonFiniteError(_why_stopped(name, step, saved, e)) from None
         step += 1
+        skipped += int(of_update["is_skipped"])
         metrics |= timers.pop() | {
           "flops_paper": ledger.training_flops(),
           "flops_executed": ledger.training_flops("flops_executed"),
           "compilations": compilations.count,
           "skipped_updates": skipped,
         }
-        writer.write(step, metrics)
-        shown = metrics_lib.shown(metrics)
-        if step % config.train.log_every == 0:
-          figures = "  ".join(f"{k} {v}" for k, v in shown.items())
-          progress.log(f"{name}  step {step}  {figures}")
-        progress.update(ledger.training_flops(), **shown)
+        log.write(step, metrics)
         if step - saved >= config.train.checkpoint_every:
           save()
         stop_if_terminated()
       save()
     evaluate()
     return Trained(curve.points, skipped)
-
-
-class Curve:
-  """Evaluations during training, on a grid of FLOPs shared by all arms."""
-
-  def __init__(self, config, points: list[dict]):
-    """Goes on from the points there are.
-
-    Args:
-      config: the whole config; its budget is divided into curve_points.
-      points: evaluated before.
-    """
-    self.points = points
-    self._spacing = config.train.flops / config.evals.curve_points
-
-  def is_due(self, spent: float) -> bool:
-    """Whether the next point is due when so many FLOPs are spent."""
-    if not self.points:
-      return True
-    last = training_flops(self.points[-1]["ledger"])
-    return spent >= (last // self._spacing + 1) * self._spacing
-
-  def add(self, point: dict) -> None:
-    """Adds a point, from `curve_point`."""
-    self.points.append(point)
-
-
-def curve_point(
-  session: Session,
-  sampler: Sampler,
-  data: TrainData,
-  ledger: Ledger,
-  step: int,
-  seed: int,
-) -> dict:
-  """Evaluates without prefix; returns step, ledger, accuracy by split.
-
-  Args:
-    session: of the run.
-    sampler: loaded with the policy.
-    data: of the run.
-    ledger: of the run; what evaluation costs is added.
-    step: of the policy, part of the completions' keys.
-    seed: of the run.
-  """
-  results = {}
-  for split, problems in (("train", data.train), ("heldout", data.heldout)):
-    if problems:
-      results[split], _ = without_prefix(
-        session,
-        sampler,
-        problems,
-        num_samples=session.config.evals.curve_samples,
-        step=step,
-        purpose="evaluation",
-        seed=seed,
-      )
-  results["heldout_hard"] = [
-    r for r in results.get("heldout", ()) if r.problem_id in data.hard_heldout
-  ]
-  ledger.add_sampling("evaluation", sampler.pop_usage())
-  return {
-    "step": step,
-    "ledger": ledger.to_dict(),
-    "accuracy": {s: mean_accuracy(r) for s, r in results.items() if r},
-  }
 
 
 def trained_params(
@@ -322,112 +225,7 @@ def trained_params(
   return adapters.policy(session.model, session.base_params, trained)
 
 
-# -- Samplers and learners of a run --------------------------------------------
-
-
-def _samplers(
-  session: Session, data: TrainData, schedule: Schedule
-) -> tuple[Sampler, Sampler]:
-  """Returns what samples in training, and for the curve."""
-  c = session.config
-  prompts = session.tokenizer.encode_prompts(
-    p.prompt for p in (*data.train, *data.heldout)
-  )
-  longest = max(map(len, prompts))
-  return (
-    session.sampler(
-      rows=c.train.rows or c.train.prompts_per_step,
-      lanes=c.train.completions_per_prompt,
-      trunk_length=longest + schedule.longest_prefix(),
-      temperature=c.rollouts.temperature,
-    ),
-    session.sampler(
-      rows=c.evals.rows,
-      lanes=c.evals.lanes,
-      trunk_length=longest,
-      temperature=c.evals.temperature,
-    ),
-  )
-
-
-def _rl_learner(
-  session: Session, settings, longest_trunk: int, schedule: Schedule
-) -> Learner:
-  c, learner = session.config, session.config.learner
-  return Learner(
-    session.model,
-    session.mesh,
-    layout_for(
-      longest_trunk=longest_trunk,
-      longest_completion=c.rollouts.max_completion_length,
-      num_lanes=c.train.completions_per_prompt,
-      num_trees=(schedule.num_prefixed, schedule.num_originals),
-      row_length=learner.row_length,
-      rows_per_micro=session.rows_per_micro,
-    ),
-    make_optimizer(
-      learning_rate=settings.learning_rate,
-      warmup_steps=learner.warmup_steps,
-      decay_steps=learner.decay_steps,
-      **learner.optimizer,
-    ),
-    make_loss(
-      kl_coefficient=learner.kl_coefficient,
-      kl_estimator=learner.kl_estimator,
-      **settings.loss,
-    ),
-    base_params=session.base_params,
-    temperature=c.rollouts.temperature,
-    chunk_length=learner.logits_chunk_length,
-    mixed=schedule.num_prefixed > 0 and schedule.num_originals > 0,
-    skip_nonfinite=learner.skip_nonfinite,
-  )
-
-
-def _sft_learner(
-  session: Session, examples: Sequence[Tree], num_steps: int
-) -> Learner:
-  """Returns one of maximum likelihood, at temperature 1 whatever is sampled."""
-  c, learner = session.config, session.config.learner
-  return Learner(
-    session.model,
-    session.mesh,
-    layout_for(
-      longest_trunk=max((len(t.trunk) for t in examples), default=1),
-      longest_completion=max(
-        (len(t.lanes[0].tokens) for t in examples), default=1
-      ),
-      num_lanes=1,
-      num_trees=(0, c.sft.batch_size),
-      row_length=learner.row_length,
-      rows_per_micro=session.rows_per_micro,
-    ),
-    make_optimizer(
-      learning_rate=c.sft.learning_rate,
-      warmup_steps=0,
-      decay_steps=num_steps,
-      **learner.optimizer,
-    ),
-    make_loss("policy_gradient"),
-    base_params=session.base_params,
-    temperature=1.0,
-    chunk_length=learner.logits_chunk_length,
-    skip_nonfinite=learner.skip_nonfinite,
-  )
-
-
 # -- From rollouts to trees and metrics ----------------------------------------
-
-
-def _sft_examples(session: Session, data: TrainData) -> list[Tree]:
-  by_id = {p.id: p.prompt for p in data.train}
-  prompts = session.tokenizer.encode_prompts(
-    by_id[t.problem_id] for t in data.traces
-  )
-  return [
-    sft.example(np.array(prompt, np.int32), trace.tokens)
-    for prompt, trace in zip(prompts, data.traces)
-  ]
 
 
 def _trees(groups: Sequence[Group], learner) -> list[Tree]:
@@ -460,15 +258,25 @@ def _trees(groups: Sequence[Group], learner) -> list[Tree]:
   ]
 
 
-def _rollout_metrics(groups: Sequence[Group]) -> dict[str, float]:
+def _rl_metrics(
+  of_update: dict[str, float],
+  groups: Sequence[Group],
+  sampled: SamplingUsage,
+  updated: UpdateUsage,
+) -> dict[str, float]:
+  """Returns a step's metrics, from its update, rollouts, and what they took."""
   verdicts = [v for g in groups for v in g.verdicts]
-  return metrics_lib.group_metrics(
-    np.array([len(g.prefix) > 0 for g in groups]),
-    np.stack([g.rewards for g in groups]),
-    [g.completions for g in groups],
-  ) | {
+  return {
+    **{f"train/{k}": v for k, v in of_update.items() if k != "is_skipped"},
+    **metrics_lib.group_metrics(
+      np.array([len(g.prefix) > 0 for g in groups]),
+      np.stack([g.rewards for g in groups]),
+      [g.completions for g in groups],
+    ),
     "train/judge_timeouts": sum(v.timed_out for v in verdicts),
     "train/judge_deaths": sum(v.died for v in verdicts),
+    "tokens_per_second/rollout": sampled.output_tokens / sampled.seconds,
+    "tokens_per_second/update": updated.tokens / updated.seconds,
   }
 
 

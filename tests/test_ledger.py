@@ -9,6 +9,7 @@ import pytest
 from prefixrl_jax.distributed import sharding
 from prefixrl_jax.learner import update
 from prefixrl_jax.learner.logprobs import num_scored
+from prefixrl_jax.learner.losses import make_loss
 from prefixrl_jax.learner.optimizer import make_optimizer
 from prefixrl_jax.learner.packing import Layout, pack
 from prefixrl_jax.ledger import (
@@ -21,7 +22,8 @@ from prefixrl_jax.ledger import (
 from prefixrl_jax.models import adapters, transformer, tree_attention
 from prefixrl_jax.models.attention import trunk_places
 from prefixrl_jax.models.decoder_config import Lora
-from prefixrl_jax.rollouts.sampler import Sampler, Usage
+from prefixrl_jax.rollouts.sampler import Sampler
+from prefixrl_jax.types import SamplingUsage, UpdateUsage
 
 # d = 8, 2 heads of 4, 1 kv head, mlp 16, vocabulary 10, 3 layers.
 _MODEL = transformer.TransformerConfig(
@@ -52,7 +54,7 @@ def test_sampling_by_hand():
   ledger = Ledger(_MODEL)
   ledger.add_sampling(
     "sampling",
-    Usage(
+    SamplingUsage(
       completions=2,
       input_tokens=10,
       output_tokens=7,
@@ -79,12 +81,14 @@ def _executed(model, work, *, has_reference=False, keeps_logits=False):
   ledger = Ledger(model)
   ledger.add_update(
     "update",
-    tokens=17,
-    work=work,
-    tokens_per_micro=18,
-    has_reference=has_reference,
-    keeps_logits=keeps_logits,
-    seconds=1.0,
+    UpdateUsage(
+      tokens=17,
+      work=work,
+      tokens_per_micro=18,
+      has_reference=has_reference,
+      keeps_logits=keeps_logits,
+      seconds=1.0,
+    ),
   )
   entry = ledger.to_dict()["update"]
   assert entry["flops_paper"] == 6 * _PARAMS * 17
@@ -144,7 +148,7 @@ def test_training_leaves_screening_and_evaluation_out():
 
 def test_comes_back_from_its_dict():
   ledger = Ledger(_MODEL)
-  ledger.add_sampling("collection", Usage(1, 2, 3, 4, 5, 6.0, 7.0))
+  ledger.add_sampling("collection", SamplingUsage(1, 2, 3, 4, 5, 6.0, 7.0))
   other = Ledger(_MODEL)
   other.set_entries(ledger.to_dict())
   assert other.to_dict() == ledger.to_dict()
@@ -186,10 +190,9 @@ def _flops_by_xla(model, mesh, layout, chunk_length, kl):
       model,
       optimizer,
       abstract,
+      make_loss("policy_gradient", kl_coefficient=kl),
       temperature=1.0,
       chunk_length=chunk_length,
-      kl_coefficient=kl,
-      mixed=False,
     )
     batch = sharding.put_rows(mesh, pack([], layout), axis=1)
     lowered = program.lower(abstract, batch, base if kl or model.lora else None)
@@ -214,15 +217,19 @@ def test_executed_flops_are_xla_s(one_device, changes, chunk_length, kl):
   flops = _flops_by_xla(model, one_device, Layout(64, 4, 1), chunk_length, kl)
   ours = update_flops(
     model,
-    work={
-      "micros": 1,
-      "pairs": 4 * 64 * 64,
-      "pairs_back": 2 * 4 * 64 * 64,
-      "scored": 4 * chunk_length,  # of one chunk
-    },
-    tokens_per_micro=4 * 64,
-    has_reference=kl > 0,
-    keeps_logits=chunk_length >= 64,
+    UpdateUsage(
+      tokens=0,
+      seconds=0.0,
+      work={
+        "micros": 1,
+        "pairs": 4 * 64 * 64,
+        "pairs_back": 2 * 4 * 64 * 64,
+        "scored": 4 * chunk_length,  # of one chunk
+      },
+      tokens_per_micro=4 * 64,
+      has_reference=kl > 0,
+      keeps_logits=chunk_length >= 64,
+    ),
   )
   assert ours == pytest.approx(flops, rel=0.05)
 
@@ -233,15 +240,19 @@ def test_executed_flops_of_loops_are_xla_s(one_device):
   flops = _flops_by_xla(model, one_device, Layout(128, 4, 1), 128, 0.1)
   ours = update_flops(
     dataclasses.replace(model, num_layers=1),
-    work={
-      "micros": 1,
-      "pairs": 64 * 64,
-      "pairs_back": 2.5 * 64 * 64,
-      "scored": 4 * 128,
-    },
-    tokens_per_micro=4 * 128,
-    has_reference=True,
-    keeps_logits=True,
+    UpdateUsage(
+      tokens=0,
+      seconds=0.0,
+      work={
+        "micros": 1,
+        "pairs": 64 * 64,
+        "pairs_back": 2.5 * 64 * 64,
+        "scored": 4 * 128,
+      },
+      tokens_per_micro=4 * 128,
+      has_reference=True,
+      keeps_logits=True,
+    ),
   )
   assert ours == pytest.approx(flops, rel=0.05)
 

@@ -5,11 +5,12 @@ import collections
 import jax
 from etils import epath
 
+from prefixrl_jax import train
 from prefixrl_jax.configs import demo
 from prefixrl_jax.distributed import memory
+from prefixrl_jax.learner.learner import Learner
 from prefixrl_jax.pipeline import STAGES, Pipeline
 from prefixrl_jax.rollouts.sampler import Sampler
-from prefixrl_jax.train import Trainer
 
 # Of an update, while it runs: nothing that could be looked at from outside.
 _WITHIN_A_PROGRAM = ("gradients", "activations", "logits")
@@ -25,7 +26,7 @@ class _Watch:
     self._is_curve = False
     self._phase = ""
     run, look = Sampler.run, Sampler._look
-    point, charge = Trainer._curve_point, Trainer._charge_update
+    point, step = train.curve_point, Learner.step
 
     def watched_run(sampler, *args, purpose, **kwargs):
       of = {"screening": "screen", "collection": "collect", "sampling": "train"}
@@ -37,10 +38,11 @@ class _Watch:
       self._measure()
       return look(sampler, *args)
 
-    def watched_charge(trainer, *args, **kwargs):
+    def watched_step(learner, *args):
+      stepped = step(learner, *args)
       self._phase = "train"
       self._measure()
-      return charge(trainer, *args, **kwargs)
+      return stepped
 
     def watched_point(*args):
       self._is_curve = True
@@ -51,8 +53,8 @@ class _Watch:
 
     monkeypatch.setattr(Sampler, "run", watched_run)
     monkeypatch.setattr(Sampler, "_look", watched_look)
-    monkeypatch.setattr(Trainer, "_curve_point", watched_point)
-    monkeypatch.setattr(Trainer, "_charge_update", watched_charge)
+    monkeypatch.setattr(train, "curve_point", watched_point)
+    monkeypatch.setattr(Learner, "step", watched_step)
 
   def _measure(self):
     now = sum(size for at, size in _buffers().items() if at not in self._before)

@@ -1,6 +1,8 @@
 """The training loop: resumed equals uninterrupted, and nothing recompiles."""
 
+import dataclasses
 import errno
+import json
 import os
 import signal
 import types
@@ -12,11 +14,13 @@ import orbax.checkpoint as ocp
 import pytest
 from etils import epath
 
-from prefixrl_jax import checkpoints, train
-from prefixrl_jax.configs import demo
+from prefixrl_jax import checkpoints, rollout, train
+from prefixrl_jax.configs import demo, sections
 from prefixrl_jax.distributed import memory
 from prefixrl_jax.distributed.mesh import make_mesh
+from prefixrl_jax.learner import learner as learner_lib
 from prefixrl_jax.learner.advantages import advantages
+from prefixrl_jax.learner.learner import Learner
 from prefixrl_jax.learner.packing import pack
 from prefixrl_jax.metrics import read_jsonl
 from prefixrl_jax.models import adapters, transformer
@@ -27,8 +31,14 @@ from prefixrl_jax.rewards import Verdict
 from prefixrl_jax.rewards.checksum import ChecksumVerifier
 from prefixrl_jax.session import Session
 from prefixrl_jax.tokenizer import SymbolTokenizer
-from prefixrl_jax.train import TrainData, Trainer, trained_params
-from prefixrl_jax.types import EvalResult, Preempted, Trace, UserError
+from prefixrl_jax.train import trained_params
+from prefixrl_jax.types import (
+  EvalResult,
+  Preempted,
+  Trace,
+  TrainData,
+  UserError,
+)
 
 _TOKENIZER = SymbolTokenizer(
   checksum.SYMBOLS, pad=checksum.PAD, stop=checksum.STOP
@@ -118,19 +128,23 @@ def _session(config, mesh) -> Session:
   )
 
 
+@dataclasses.dataclass
+class _Run:
+  session: Session
+  directory: epath.Path
+  skipped: int = 0
+
+
 @pytest.fixture(scope="module")
 def run():
   mesh = make_mesh(1, 1, 1, devices=jax.devices()[:1])
 
   def run(folder, arm, mesh=mesh, **fields):
-    trainer = Trainer(
-      _session(_config(**fields), mesh),
-      _data(),
-      epath.Path(folder),
-      arm=arm,
-      seed=0,
+    made = _Run(_session(_config(**fields), mesh), epath.Path(folder))
+    trained = train.train(
+      made.session, _data(), made.directory, arm=arm, seed=0
     )
-    return trainer, trainer.run()
+    return dataclasses.replace(made, skipped=trained.skipped), trained.curve
 
   return run
 
@@ -219,25 +233,21 @@ class KilledError(Exception):
   pass
 
 
-def _killed(run, folder, monkeypatch, killed_after, **fields):
+def _killed(run, folder, monkeypatch, killed_after, arm="sft_rl", **fields):
   """Runs until so many steps are done."""
-  steps = 0
+  step, steps = Learner.step, 0
 
-  def dying(step):
-    def wrapped(self, *args):
-      nonlocal steps
-      if steps == killed_after:
-        raise KilledError
-      steps += 1
-      return step(self, *args)
-
-    return wrapped
+  def dying(self, *args):
+    nonlocal steps
+    if steps == killed_after:
+      raise KilledError
+    steps += 1
+    return step(self, *args)
 
   with monkeypatch.context() as patch:
-    patch.setattr(Trainer, "_sft_step", dying(Trainer._sft_step))
-    patch.setattr(Trainer, "_rl_step", dying(Trainer._rl_step))
+    patch.setattr(Learner, "step", dying)
     with pytest.raises(KilledError):
-      run(folder, "sft_rl", **fields)
+      run(folder, arm, **fields)
 
 
 # Killed inside SFT, and inside RL after the checkpoint at step 4.
@@ -251,6 +261,36 @@ def test_resumed_equals_uninterrupted(
   assert checkpoints.weight_hash(_policy(trainer)) == weights
   assert _untimed(curve) == _untimed(expected)
   assert _learned(tmp_path) == _learned(folder)
+
+
+def test_a_schedule_and_a_loss_of_its_own_are_resumed(
+  run, tmp_path, monkeypatch
+):
+  fields = {
+    "arms.prefixrl_adaptive.loss": ml_collections.ConfigDict(sections.CLIPPED),
+    "train.max_steps": 4,
+    "learner.kl_coefficient": 0.1,
+  }
+  solved = lambda *args: [
+    Verdict(float(p.index % 2)) for p in args[2]
+  ]  # of two problems each, always or never
+  monkeypatch.setattr(rollout, "judge", solved)
+  whole, curve = run(tmp_path / "whole", "prefixrl_adaptive", **fields)
+  rows = _learned(tmp_path / "whole")
+  assert {row["train/clipped"] for row in rows} == {0}  # on-policy
+  assert rows[0]["train/kl"] == 0  # the first policy is the base
+  assert rows[-1]["train/kl"] > 0
+  _killed(
+    run, tmp_path / "killed", monkeypatch, 3, "prefixrl_adaptive", **fields
+  )
+  again, resumed = run(tmp_path / "killed", "prefixrl_adaptive", **fields)
+  assert _learned(tmp_path / "killed") == rows
+  assert _untimed(resumed) == _untimed(curve)
+  hashes = {checkpoints.weight_hash(_policy(r)) for r in (whole, again)}
+  assert len(hashes) == 1
+  [host] = (whole.directory / "checkpoints/4/host").iterdir()
+  levels = json.loads(host.read_text())["schedule"]["levels"]
+  assert sorted(set(levels.values())) == [0, 1]  # what is solved is shorter
 
 
 def test_adapters_alone_are_trained_and_resumed(run, tmp_path, monkeypatch):
@@ -303,7 +343,7 @@ def test_sft_is_maximum_likelihood_and_every_epoch_has_its_order(
     batches.append(trees)
     return pack(trees, layout)
 
-  monkeypatch.setattr(train, "pack", recorded)
+  monkeypatch.setattr(learner_lib, "pack", recorded)
   fields = {
     "rollouts.temperature": 0.5,
     "sft.batch_size": 2,
@@ -338,8 +378,8 @@ def test_discounted_rewards_are_what_is_compared(run, tmp_path, monkeypatch):
     return pack(trees, layout)
 
   right = lambda *args: [Verdict(reward=1.0) for _ in args[-1]]
-  monkeypatch.setattr(train, "pack", recorded)
-  monkeypatch.setattr(train, "judge", right)
+  monkeypatch.setattr(learner_lib, "pack", recorded)
+  monkeypatch.setattr(rollout, "judge", right)
   run(tmp_path / "off", "rl", **{"train.max_steps": 1})
   assert weights
   assert not any(weight for _, weight in weights)
@@ -352,24 +392,24 @@ def test_discounted_rewards_are_what_is_compared(run, tmp_path, monkeypatch):
 
 
 def _terminate(monkeypatch, name, when):
-  """Lets SIGTERM come at the so-maniest call of a Trainer's method."""
-  method, calls = getattr(Trainer, name), []
+  """Lets SIGTERM come at the so-maniest call of a function of the loop."""
+  function, calls = getattr(train, name), []
 
-  def terminated(self, *args):
+  def terminated(*args, **kwargs):
     calls.append(1)
     if len(calls) == when:
       os.kill(os.getpid(), signal.SIGTERM)
-    return method(self, *args)
+    return function(*args, **kwargs)
 
-  monkeypatch.setattr(Trainer, name, terminated)
+  monkeypatch.setattr(train, name, terminated)
 
 
 @pytest.mark.parametrize(
   ("name", "when", "step"),
   [
-    ("_curve_point", 1, 2),  # between SFT and RL
-    ("_rl_step", 3, 5),
-    ("_curve_point", 2, 8),  # the last one, when all steps are done
+    ("curve_point", 1, 2),  # between SFT and RL
+    ("rollout", 3, 5),
+    ("curve_point", 2, 8),  # the last one, when all steps are done
   ],
 )
 def test_sigterm_saves_and_resumes(
@@ -459,7 +499,7 @@ def test_skips_and_counts_what_is_not_finite(run, tmp_path, monkeypatch):
   }
   _poison(monkeypatch, 3)
   with monkeypatch.context() as patch:
-    _terminate(patch, "_rl_step", 3)  # the count outlives a process
+    _terminate(patch, "rollout", 3)  # the count outlives a process
     with pytest.raises(Preempted):
       run(tmp_path, "sft_rl", **fields)
   trainer, _ = run(tmp_path, "sft_rl", **fields)

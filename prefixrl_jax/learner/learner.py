@@ -2,6 +2,7 @@
 
 import time
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
@@ -53,8 +54,8 @@ class Learner:
     self.abstract_state = update.abstract_state(
       adapters.abstract_trained(model_config, mesh), optimizer
     )
-    self._init = update.make_init(optimizer, self.abstract_state)
-    self._update = update.make_update(
+    self._init: Any = update.make_init(optimizer, self.abstract_state)
+    self._update: Any = update.make_update(
       model_config,
       optimizer,
       self.abstract_state,

@@ -51,7 +51,7 @@ class Loss(NamedTuple):
     sums: names of the further sums.
   """
 
-  function: Callable[[Tokens], tuple[jax.Array, dict[str, jax.Array]]]
+  function: Callable[..., tuple[jax.Array, dict[str, jax.Array]]]
   needs: frozenset[str] = frozenset()
   sums: tuple[str, ...] = ()
 

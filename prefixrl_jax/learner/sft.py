@@ -22,13 +22,13 @@ def example(prompt: np.ndarray, completion: np.ndarray) -> Tree:
   return Tree(prompt, [lane], is_prefixed=False)
 
 
-def num_steps(num_examples: int, *, epochs: int, batch_size: int) -> int:
+def num_steps(num_examples: int, batch_size: int, epochs: int) -> int:
   """Returns how many steps so many epochs take; each ends with its rest."""
   return epochs * -(-num_examples // batch_size)
 
 
 def batch(
-  examples: Sequence[Tree], step: int, *, batch_size: int, seed: int
+  examples: Sequence[Tree], batch_size: int, step: int, seed: int
 ) -> list[Tree]:
   """Returns what a step trains on, a function of (seed, step) alone.
 
@@ -36,11 +36,10 @@ def batch(
 
   Args:
     examples: from `example`, always in the same order.
-    step: from 0.
     batch_size: examples a step.
-    seed: of the orders.
+    step: from 0.
+    seed: seed for the orders.
   """
-  steps = num_steps(len(examples), epochs=1, batch_size=batch_size)
-  epoch, i = divmod(step, steps)
+  epoch, i = divmod(step, num_steps(len(examples), batch_size, epochs=1))
   order = np.random.default_rng([seed, epoch]).permutation(len(examples))
   return [examples[j] for j in order[i * batch_size : (i + 1) * batch_size]]

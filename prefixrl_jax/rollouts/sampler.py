@@ -1,12 +1,9 @@
-"""The host side of the sampler: keeps rows of trunks and lanes at work.
+"""The sampler: has the programs do what the grid of rows and lanes plans.
 
-A row holds one trunk and serves all requests that fork from it. A lane that
-finishes is given the next completion its row still owes; a row that owes
-nothing is given the next trunk. The device decodes on while finished tokens
-travel to the host and are judged there.
+The device decodes on while finished tokens travel to the host and are judged
+there.
 """
 
-import collections
 import dataclasses
 import time
 import weakref
@@ -18,32 +15,17 @@ import numpy as np
 
 from prefixrl_jax.distributed import backends
 from prefixrl_jax.models import transformer
+from prefixrl_jax.rollouts.grid import Grid, Plan
 from prefixrl_jax.rollouts.programs import programs_of
 from prefixrl_jax.rollouts.requests import Request, bundle, spread
 from prefixrl_jax.types import (
   Completion,
   NonFiniteError,
   SamplingUsage,
-  UserError,
 )
 
 # The first component of a completion's key.
 PURPOSES = {"screening": 0, "collection": 1, "sampling": 2, "evaluation": 3}
-
-_NO_TRUNK = np.zeros(0, np.int32)
-
-
-@dataclasses.dataclass
-class _Row:
-  """What one row is doing."""
-
-  trunk: np.ndarray
-  owed: collections.deque  # of (request number, attempt)
-  lanes: list  # per lane (request number, attempt); None is idle
-
-  @property
-  def is_busy(self) -> bool:
-    return any(lane is not None for lane in self.lanes)
 
 
 @dataclasses.dataclass
@@ -99,9 +81,12 @@ class Sampler:
     self.stop_tokens = programs.stop_tokens
     self.usage = SamplingUsage()
     self._arena = arena or Arena()
-    self._requests: list[Request] = []
-    self._cancelled: dict[int, int] = {}
-    self._lengths = np.zeros((self.rows, self.lanes), np.int32)  # last seen
+    self._grid = Grid(
+      self.rows,
+      self.lanes,
+      trunk_length=self.trunk_length,
+      completion_length=self.completion_length,
+    )
     self.release()
 
   def release(self) -> None:
@@ -111,13 +96,13 @@ class Sampler:
 
   def _drop_state(self) -> None:
     self._state: Any = None  # SamplerState, made at the next run
-    self._trunks = [_NO_TRUNK] * self.rows  # in the rows' caches
+    self._grid.forget()
     self._is_running = False
 
   def load(self, params: dict) -> None:
     """Takes the policy to sample from; caches of another one are dropped."""
     self._arena.give_to(self)
-    self._trunks = [_NO_TRUNK] * self.rows
+    self._grid.forget()
     self._params = None  # before there are others
     with jax.set_mesh(self.mesh):
       self._params = self.programs.unstack(params)
@@ -141,7 +126,7 @@ class Sampler:
     Those below go on, so that which completion comes first does not depend
     on which lane was quicker.
     """
-    self._cancelled[number] = min(above, self._cancelled.get(number, above))
+    self._grid.cancel(number, above)
 
   def run(
     self,
@@ -166,9 +151,8 @@ class Sampler:
       NonFiniteError: the policy's logits are.
     """
     assert self._params is not None, "released, or nothing loaded yet"
-    waiting = iter(trunks)
-    rows: list[_Row | None] = [None] * self.rows
-    self._cancelled, self._requests = {}, []
+    grid = self._grid
+    grid.begin(trunks)
     started = time.perf_counter()
     finished = None
     with jax.set_mesh(self.mesh):
@@ -177,13 +161,12 @@ class Sampler:
       self._state = self._state or self.programs.init()
       self._is_running = True
       while True:
-        waiting = self._refill(rows, waiting, purpose, seed)
-        is_busy = any(row and row.is_busy for row in rows)
+        self._carry_out(grid.plan(), purpose, seed)
+        is_busy = grid.is_busy
         if is_busy:
-          owes = waiting is not None or any(row and row.owed for row in rows)
           look = backends.in_force().cost_of_a_look
           patience = int(look * self.rows * self.lanes)
-          if not owes:
+          if not grid.has_more:
             patience = np.iinfo(np.int32).max
           self._state, status = self.programs.decode(
             self._params,
@@ -197,7 +180,7 @@ class Sampler:
           started = time.perf_counter()
         if not is_busy:
           break
-        finished = self._look(rows, status)
+        finished = self._look(status)
     self._is_running = False
     self.usage.seconds += time.perf_counter() - started
 
@@ -223,99 +206,21 @@ class Sampler:
 
   # -- before a dispatch -------------------------------------------------------
 
-  def _refill(self, rows, waiting, purpose, seed):
-    """Gives idle rows and lanes work; returns the trunks that wait, or None."""
-    grid = (self.rows, self.lanes)
-    chosen = np.zeros(grid, bool)
-    fork = np.ones(grid, np.int32)
-    limit = np.zeros(grid, np.int32)
-    key_ids = np.zeros((*grid, 4), np.uint32)
-    for r, row in enumerate(rows):
-      if row is None:
-        continue
-      for g in self._drop_cancelled(r, row):
-        chosen[r, g] = True  # limit 0: idle
-      if not row.owed and not row.is_busy:
-        rows[r] = None
-    waiting = self._admit_waiting(rows, waiting)
-    for r, row in enumerate(rows):
-      for g in range(self.lanes) if row else ():
-        if row.lanes[g] is not None or not row.owed:
-          continue
-        row.lanes[g] = number, attempt = row.owed.popleft()
-        request = self._requests[number]
-        chosen[r, g] = True
-        fork[r, g] = len(request.trunk)
-        limit[r, g] = min(
-          request.max_tokens or self.completion_length, self.completion_length
-        )
-        key_ids[r, g] = (
-          PURPOSES[purpose],
-          request.step,
-          request.problem,
-          attempt,
-        )
-    if chosen.any():
+  def _carry_out(self, plan: Plan, purpose: str, seed: int) -> None:
+    """Has the device do what was planned."""
+    for number, length in plan.dropped:
+      self._charge(number, length)
+    self._prefill(plan.prefills)
+    if plan.lanes.any():
+      purposes = np.full((*plan.lanes.shape, 1), PURPOSES[purpose], np.uint32)
       self._state = self.programs.start(
         state=self._state,
-        lanes=chosen,
-        fork=fork,
-        limit=limit,
+        lanes=plan.lanes,
+        fork=plan.fork,
+        limit=plan.limit,
         seed=np.uint32(seed),
-        key_ids=key_ids,
+        key_ids=np.concatenate([purposes, plan.key_ids], axis=-1),
       )
-    return waiting
-
-  def _drop_cancelled(self, r: int, row: _Row) -> list[int]:
-    """Forgets what is not wanted any more; returns the lanes to stop."""
-    if not self._cancelled:
-      return []
-    unwanted = lambda work: work[1] > self._cancelled.get(work[0], work[1])
-    row.owed = collections.deque(w for w in row.owed if not unwanted(w))
-    stopped = []
-    for g, work in enumerate(row.lanes):
-      if work is not None and unwanted(work):
-        row.lanes[g] = None
-        stopped.append(g)
-        self._charge(work[0], int(self._lengths[r, g]))
-    return stopped
-
-  def _admit_waiting(self, rows, waiting):
-    """Fills free rows; a trunk that is in a row's cache is not run again."""
-    admitted: list[tuple[int, np.ndarray]] = []
-    free = [r for r in range(self.rows) if rows[r] is None]
-    while free and waiting is not None:
-      requests = next(waiting, None)
-      if requests is None:
-        waiting = None
-        break
-      trunk = self._checked(requests[0].trunk)
-      r = next(
-        (r for r in free if np.array_equal(self._trunks[r], trunk)), free[0]
-      )
-      free.remove(r)
-      if not np.array_equal(self._trunks[r], trunk):
-        admitted.append((r, trunk))
-        self._trunks[r] = trunk
-      owed: collections.deque = collections.deque()
-      for request in requests:
-        number = len(self._requests)
-        self._requests.append(request)
-        owed.extend(
-          (number, request.first_attempt + i)
-          for i in range(request.num_completions)
-        )
-      rows[r] = _Row(trunk, owed, [None] * self.lanes)
-    self._prefill(admitted)
-    return waiting
-
-  def _checked(self, trunk):
-    if not 0 < len(trunk) <= self.trunk_length:
-      raise UserError(
-        f"a trunk of {len(trunk)} tokens does not fit into the sampler's"
-        f" {self.trunk_length}; raise config.rollouts.max_prompt_length."
-      )
-    return trunk
 
   def _prefill(self, admitted: list[tuple[int, np.ndarray]]) -> None:
     """Runs new trunks, a few rows at a time."""
@@ -336,20 +241,14 @@ class Sampler:
 
   # -- after a dispatch --------------------------------------------------------
 
-  def _look(self, rows, status) -> _Finished | None:
+  def _look(self, status) -> _Finished | None:
     """Waits for the dispatch, and frees the lanes that have finished."""
-    steps, keys, active, self._lengths = jax.device_get(status)
+    steps, keys, active, lengths = jax.device_get(status)
     self.usage.decode_tokens += int(steps) * self.rows * self.lanes
     self.usage.pairs += float(keys) * self.rows * self.lanes
-    done, places = [], []
-    for r, row in enumerate(rows):
-      for g in range(self.lanes) if row else ():
-        if row.lanes[g] is not None and not active[r, g]:
-          length = int(self._lengths[r, g])
-          done.append((*row.lanes[g], length))
-          places.append((r, g))
-          self._charge(row.lanes[g][0], length)
-          row.lanes[g] = None
+    done, places = self._grid.settle(active, lengths)
+    for number, _, length in done:
+      self._charge(number, length)
     if not done:
       return None
     width = next(w for w in self.programs.pick_widths if w >= len(done))
@@ -363,10 +262,11 @@ class Sampler:
   def _fetch(self, finished: _Finished) -> list[tuple[int, int, Completion]]:
     tokens, logprobs = jax.device_get(finished.arrays)
     for i, (number, _, n) in enumerate(finished.done):
+      trunk = self._grid.requests[number].trunk
       if not np.isfinite(logprobs[i, :n]).all():
         raise NonFiniteError(
           "the logits of the policy that is sampled from are NaN or infinite"
-          f" (token {n} behind a trunk of {len(self._requests[number].trunk)});"
+          f" (token {n} after a trunk of {len(trunk)});"
           " its weights cannot be used."
         )
     return [
@@ -384,5 +284,5 @@ class Sampler:
 
   def _charge(self, number: int, output_tokens: int) -> None:
     self.usage.completions += 1
-    self.usage.input_tokens += len(self._requests[number].trunk)
+    self.usage.input_tokens += len(self._grid.requests[number].trunk)
     self.usage.output_tokens += output_tokens

@@ -12,6 +12,7 @@ from prefixrl_jax.configs import demo
 from prefixrl_jax.distributed import memory, sharding
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.learner import update
+from prefixrl_jax.learner.losses import make_loss
 from prefixrl_jax.learner.optimizer import make_optimizer
 from prefixrl_jax.learner.packing import Layout, pack
 from prefixrl_jax.models import transformer
@@ -212,9 +213,9 @@ def test_plan_of_the_update_is_what_the_compiler_says(
     model,
     optimizer,
     state,
+    make_loss("policy_gradient"),
     temperature=1.0,
     chunk_length=config.learner.logits_chunk_length,
-    kl_coefficient=0.0,
     mixed=True,
   )
   with jax.set_mesh(one_device):

@@ -13,6 +13,7 @@ import numpy as np
 from prefixrl_jax.distributed import sharding
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.learner import update
+from prefixrl_jax.learner.losses import make_loss
 from prefixrl_jax.learner.optimizer import make_optimizer
 from prefixrl_jax.learner.packing import Lane, Tree, layout_for, pack
 from prefixrl_jax.models import transformer
@@ -105,10 +106,9 @@ def main(address, process, num_processes, file):
     MODEL,
     optimizer,
     abstract,
+    make_loss("policy_gradient"),
     temperature=1.0,
     chunk_length=64,
-    kl_coefficient=0.0,
-    mixed=False,
   )
   with jax.set_mesh(mesh):
     batch = sharding.put_rows(mesh, pack(trees, layout), axis=1)

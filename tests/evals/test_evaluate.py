@@ -47,7 +47,7 @@ def _evaluate(texts, fractions):
     [_trace(name, text) for name, text in texts.items()],
     fractions,
     num_samples=2,
-    stamp=0,
+    step=0,
     purpose="evaluation",
     seed=0,
   )

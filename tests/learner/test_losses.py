@@ -1,11 +1,14 @@
 """Hand-computed losses; no gradient where nothing was sampled."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from tabular import Tabular
 
+from prefixrl_jax import fields
 from prefixrl_jax.learner import losses
 
 
@@ -108,3 +111,73 @@ def test_an_unknown_estimator_is_an_error():
   one = np.zeros(1)
   with pytest.raises(ValueError, match="none of"):
     losses.kl_loss("k4", one, one, one == 0, one > 0)
+
+
+def _tokens(logprobs, behavior, advantages, mask, reference=None):
+  goes_on = np.append(mask[1:] & mask[:-1], False)
+  return losses.Tokens(logprobs, mask, advantages, behavior, goes_on, reference)
+
+
+def test_clipped_by_hand():
+  """Ratios 1.5 and .5 up and down, at a clip of .2 below and .3 above."""
+  ratio = np.array([1.5, 1.5, 0.5, 0.5, 1.1, 9.0])
+  advantages = np.array([2.0, -2.0, 1.0, -1.0, 3.0, 4.0])
+  mask = np.array([True] * 5 + [False])
+  loss = losses.make_loss("clipped", clip_low=0.2, clip_high=0.3)
+  behavior = np.full(6, -3.0)
+  of = lambda logprobs: loss.function(
+    _tokens(logprobs, behavior, advantages, mask)
+  )
+  logprobs = behavior + np.log(ratio)
+  value, sums = of(logprobs)
+  # Held at 1.3; not held, since it is too likely; not held, since it is too
+  # unlikely; held at .8; within the clip; not sampled.
+  expected = -2 * 1.3 + 2 * 1.5 - 0.5 + 0.8 - 3 * 1.1
+  assert float(value) == pytest.approx(expected, rel=1e-6)
+  assert float(sums["clipped"]) == 2
+  gradient = jax.grad(lambda x: of(x)[0])(logprobs)
+  expected = [0, 2 * 1.5, -0.5, 0, -3 * 1.1, 0]
+  np.testing.assert_allclose(gradient, expected, rtol=1e-6)
+
+
+def test_on_policy_every_loss_has_reinforce_s_gradient(rng):
+  logprobs = -rng.random(12)
+  mask = rng.random(12) < 0.8
+  tokens = _tokens(logprobs, logprobs, rng.normal(size=12), mask)
+  options = {"clipped": {"clip_low": 0.2, "clip_high": 0.2}}
+  for name in losses.LOSSES:
+    loss = losses.make_loss(name, **options.get(name, {}))
+    gradient = jax.grad(
+      lambda x, loss=loss: loss.function(tokens._replace(logprobs=x))[0]
+    )(logprobs)
+    expected = np.where(mask, -tokens.advantages, 0.0)
+    np.testing.assert_allclose(gradient, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", ["policy_gradient", "clipped"])
+def test_a_kl_is_added_to_any_loss_and_told_apart(rng, name):
+  logprobs, reference = -rng.random(8), -rng.random(8)
+  mask = np.arange(8) > 2
+  options = {"clip_low": 0.2, "clip_high": 0.2} if name == "clipped" else {}
+  plain = losses.make_loss(name, **options)
+  loss = losses.make_loss(
+    name, kl_coefficient=0.5, kl_estimator="k2", **options
+  )
+  assert plain.needs == frozenset()
+  assert loss.needs == {"reference"}
+  tokens = _tokens(logprobs, logprobs, np.ones(8), mask, reference)
+  (value, sums), (base, _) = loss.function(tokens), plain.function(tokens)
+  gap = (logprobs - reference)[mask]
+  assert float(value - base) == pytest.approx(0.25 * np.sum(gap**2), rel=1e-5)
+  assert float(sums["loss"]) == float(base)
+  expected = np.sum(np.exp(-gap) - 1 + gap)
+  assert float(sums["kl"]) == pytest.approx(expected, rel=1e-5)
+  assert set(sums) == set(loss.sums)
+
+
+def test_every_loss_has_its_options_in_the_table_of_fields():
+  for name, loss in losses.LOSSES.items():
+    _, *options = inspect.signature(loss.function).parameters
+    rows = fields.LOSSES[name]
+    assert options == list(rows)
+  assert losses.LOSSES.keys() == fields.LOSSES.keys()

@@ -10,6 +10,7 @@ import pytest
 from prefixrl_jax.distributed import sharding
 from prefixrl_jax.learner import losses, update
 from prefixrl_jax.learner.logprobs import action_logprobs
+from prefixrl_jax.learner.losses import make_loss
 from prefixrl_jax.learner.optimizer import make_optimizer
 from prefixrl_jax.learner.packing import Lane, Layout, Tree, merge, pack
 from prefixrl_jax.models import attention, transformer, tree_attention
@@ -187,9 +188,9 @@ def _run(model, params, trees, mesh, layout, kl=0.0, steps=2):
       model,
       optimizer,
       abstract,
+      make_loss("policy_gradient", kl_coefficient=kl),
       temperature=0.8,
       chunk_length=5,
-      kl_coefficient=kl,
       mixed=len({t.is_prefixed for t in trees}) > 1,
     )
     reference = jax.tree.map(lambda x: x * 0.9, params)
@@ -294,10 +295,9 @@ def test_an_update_that_is_not_finite_leaves_the_state_if_asked_to(
       model,
       optimizer,
       abstract,
+      make_loss("policy_gradient"),
       temperature=1.0,
       chunk_length=5,
-      kl_coefficient=0.0,
-      mixed=False,
       skip_nonfinite=True,
     )
     state, metrics = step(

@@ -15,6 +15,7 @@ from benchmarks.shapes import SMOL
 from prefixrl_jax.distributed import memory, sharding
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.learner import update
+from prefixrl_jax.learner.losses import make_loss
 from prefixrl_jax.learner.optimizer import make_optimizer
 from prefixrl_jax.learner.packing import Lane, Layout, Tree, pack
 from prefixrl_jax.models import (
@@ -128,10 +129,9 @@ def _step(model, mesh, params, trained, kl_coefficient=0.1):
     model,
     optimizer,
     state,
+    make_loss("policy_gradient", kl_coefficient=kl_coefficient),
     temperature=1.0,
     chunk_length=4,
-    kl_coefficient=kl_coefficient,
-    mixed=False,
   )
   rng = np.random.default_rng(1)
   token = lambda n: rng.integers(0, model.vocab_size, n).astype(np.int32)

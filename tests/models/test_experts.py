@@ -10,6 +10,7 @@ import pytest
 
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.learner import update
+from prefixrl_jax.learner.losses import make_loss
 from prefixrl_jax.learner.packing import Lane, Layout, Tree, pack
 from prefixrl_jax.ledger import flops_per_token
 from prefixrl_jax.models import attention, experts, layers, transformer
@@ -161,10 +162,9 @@ def test_an_update_says_how_even_the_load_is(moe, rng):
     moe,
     optimizer,
     state,
+    make_loss("policy_gradient"),
     temperature=1.0,
     chunk_length=4,
-    kl_coefficient=0.0,
-    mixed=False,
   )
   batch = pack(trees, Layout(10, 1, 2))
   assert (batch.tree[:, 0] > 0).sum(-1).tolist() in ([9, 7], [7, 9])

@@ -8,10 +8,9 @@ from etils import epath
 
 from prefixrl_jax.artifacts import Artifact
 from prefixrl_jax.configs import demo
-from prefixrl_jax.rollouts.sampler import Usage
 from prefixrl_jax.session import demo_model
 from prefixrl_jax.stages import collect
-from prefixrl_jax.types import Problem, Trace
+from prefixrl_jax.types import Problem, SamplingUsage, Trace
 
 _PROBLEMS = [
   Problem(f"p{i}", "a438?", "a=0", "checksum", "train", i) for i in range(5)
@@ -35,16 +34,18 @@ class _Bar:
 
 
 class _Sampler:
-  usage = Usage()
+  usage = SamplingUsage()
 
   def pop_usage(self):
-    used, self.usage = self.usage, Usage()
+    used, self.usage = self.usage, SamplingUsage()
     return used
 
 
 def _attempts(sampler, verifier, tokenizer, problems, *, on_progress, **_):
   """One problem of two is solved; three completions are cancelled unjudged."""
-  sampler.usage = Usage(completions=10, input_tokens=50, output_tokens=70)
+  sampler.usage = SamplingUsage(
+    completions=10, input_tokens=50, output_tokens=70
+  )
   on_progress(1, 7)
   tokens = np.arange(3, dtype=np.int32)
   return [

@@ -1,0 +1,75 @@
+"""Evaluations during training: when they are due, and what they find."""
+
+import ml_collections
+
+from prefixrl_jax.evals.evaluate import mean_accuracy, without_prefix
+from prefixrl_jax.ledger import Ledger, training_flops
+from prefixrl_jax.rollouts.sampler import Sampler
+from prefixrl_jax.session import Session
+from prefixrl_jax.types import TrainData
+
+
+class Curve:
+  """Evaluations during training, on a grid of FLOPs shared by all arms."""
+
+  def __init__(self, config: ml_collections.ConfigDict, points: list[dict]):
+    """Goes on from the points there are.
+
+    Args:
+      config: the whole config; its budget is divided into curve_points.
+      points: evaluated before.
+    """
+    self.points = points
+    self._spacing = config.train.flops / config.evals.curve_points
+
+  def is_due(self, spent: float) -> bool:
+    """Whether the next point is due when so many FLOPs are spent."""
+    if not self.points:
+      return True
+    last = training_flops(self.points[-1]["ledger"])
+    return spent >= (last // self._spacing + 1) * self._spacing
+
+  def add(self, point: dict) -> None:
+    """Adds a point, from `curve_point`."""
+    self.points.append(point)
+
+
+def curve_point(
+  session: Session,
+  sampler: Sampler,
+  data: TrainData,
+  ledger: Ledger,
+  step: int,
+  seed: int,
+) -> dict:
+  """Evaluates without prefix; returns step, ledger, accuracy by split.
+
+  Args:
+    session: of the run.
+    sampler: loaded with the policy.
+    data: of the run.
+    ledger: of the run; what evaluation costs is added.
+    step: of the policy, part of the completions' keys.
+    seed: of the run.
+  """
+  results = {}
+  for split, problems in (("train", data.train), ("heldout", data.heldout)):
+    if problems:
+      results[split], _ = without_prefix(
+        session,
+        sampler,
+        problems,
+        num_samples=session.config.evals.curve_samples,
+        step=step,
+        purpose="evaluation",
+        seed=seed,
+      )
+  results["heldout_hard"] = [
+    r for r in results.get("heldout", ()) if r.problem_id in data.hard_heldout
+  ]
+  ledger.add_sampling("evaluation", sampler.pop_usage())
+  return {
+    "step": step,
+    "ledger": ledger.to_dict(),
+    "accuracy": {s: mean_accuracy(r) for s, r in results.items() if r},
+  }
