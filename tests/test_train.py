@@ -5,127 +5,29 @@ import errno
 import json
 import os
 import signal
-import types
 
 import jax
 import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
 import pytest
+import tiny_run
 from etils import epath
 
 from prefixrl_jax import checkpoints, rollout, train
-from prefixrl_jax.configs import demo, sections
-from prefixrl_jax.distributed import memory
+from prefixrl_jax.configs import sections
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.learner import learner as learner_lib
 from prefixrl_jax.learner.advantages import advantages
 from prefixrl_jax.learner.learner import Learner
 from prefixrl_jax.learner.packing import pack
 from prefixrl_jax.metrics import read_jsonl
-from prefixrl_jax.models import adapters, transformer
+from prefixrl_jax.models import transformer
 from prefixrl_jax.models.attention import dense_attention
-from prefixrl_jax.prefixes.cut import cut
-from prefixrl_jax.problems import checksum
 from prefixrl_jax.rewards import Verdict
-from prefixrl_jax.rewards.checksum import ChecksumVerifier
 from prefixrl_jax.session import Session
-from prefixrl_jax.tokenizer import SymbolTokenizer
 from prefixrl_jax.train import trained_params
-from prefixrl_jax.types import (
-  EvalResult,
-  Preempted,
-  Trace,
-  TrainData,
-  UserError,
-)
-
-_TOKENIZER = SymbolTokenizer(
-  checksum.SYMBOLS, pad=checksum.PAD, stop=checksum.STOP
-)
-
-
-def _config(**fields) -> ml_collections.ConfigDict:
-  config = demo.get_config("tiny=true")
-  config.update_from_flattened_dict(
-    {
-      "model.num_layers": 1,
-      "model.width": 16,
-      "model.mlp_width": 32,
-      "model.num_heads": 2,
-      "model.num_kv_heads": 2,
-      "model.head_dim": 8,
-      "train.flops": 1e15,
-      "train.max_steps": 6,
-      "train.checkpoint_every": 2,
-      "evals.curve_points": 4,
-      "arms.sft_rl.sft_epochs": 2,
-      "sft.batch_size": 4,
-      "rollouts.max_completion_length": 24,
-      **fields,
-    }
-  )
-  return config
-
-
-def _data(seed=0) -> TrainData:
-  """Traces that guess right: what rejection sampling would find."""
-  train = checksum.make_problems(4, 3, seed=seed, split="train", start=0)
-  traces = []
-  for problem in train:
-    text = problem.answer.replace(" ", "") + checksum.STOP
-    tokens = np.array(_TOKENIZER.encode(text), np.int32)
-    traces.append(
-      Trace(
-        problem_id=problem.id,
-        prompt_length=len(_TOKENIZER.encode(problem.prompt)),
-        text=text,
-        tokens=tokens,
-        reward=1.0,
-        policy="made up",
-        attempt=0,
-        seed=seed,
-      )
-    )
-  heldout = checksum.make_problems(2, 3, seed=seed, split="heldout", start=4)
-  return TrainData(
-    train=train,
-    heldout=heldout,
-    hard_heldout=frozenset({heldout[0].id}),
-    traces=traces,
-    prefixed=cut(
-      traces,
-      {p.id: p.index for p in train},
-      num_cuts=2,
-      low=0.4,
-      high=0.8,
-      seed=seed,
-      hold_answer=lambda ids, _: [False] * len(ids),
-    ).prefixed,
-    ledger={},
-  )
-
-
-def _session(config, mesh) -> Session:
-  names = set(transformer.TransformerConfig.__dataclass_fields__)
-  model = transformer.TransformerConfig(
-    **{k: v for k, v in config.model.items() if k in names}
-  )
-  model = adapters.read_settings(config.lora, model)
-  model, rows_per_micro = memory.fit(config, model, mesh, lambda _: None)
-  params = transformer.put_params(
-    model, mesh, transformer.init(model, jax.random.key(1))
-  )
-  return Session(
-    config=config,
-    mesh=mesh,
-    model=model,
-    rows_per_micro=rows_per_micro,
-    base_params=params,
-    policy="random",
-    tokenizer=_TOKENIZER,
-    verifier=ChecksumVerifier(),
-  )
+from prefixrl_jax.types import Preempted, UserError
 
 
 @dataclasses.dataclass
@@ -140,9 +42,11 @@ def run():
   mesh = make_mesh(1, 1, 1, devices=jax.devices()[:1])
 
   def run(folder, arm, mesh=mesh, **fields):
-    made = _Run(_session(_config(**fields), mesh), epath.Path(folder))
+    made = _Run(
+      tiny_run.session(tiny_run.config(**fields), mesh), epath.Path(folder)
+    )
     trained = train.train(
-      made.session, _data(), made.directory, arm=arm, seed=0
+      made.session, tiny_run.data(), made.directory, arm=arm, seed=0
     )
     return dataclasses.replace(made, skipped=trained.skipped), trained.curve
 
@@ -200,33 +104,6 @@ def test_curve_starts_at_rl_and_ends_at_the_end(uninterrupted):
   assert curve[0]["step"] == 2
   assert curve[-1]["step"] == 8
   assert set(curve[0]["accuracy"]) == {"train", "heldout", "heldout_hard"}
-
-
-def test_hard_heldout_problems_are_a_line_of_their_own(tmp_path, monkeypatch):
-  """All of them are evaluated; the hard one is solved once in four samples."""
-  data = _data()
-  correct = {data.hard_heldout: 1, frozenset(): 3}
-
-  def evaluated(session, sampler, problems, *, num_samples, **_):
-    results = [
-      EvalResult(p.id, p.split, 0.0, 4, correct[data.hard_heldout & {p.id}])
-      for p in problems
-    ]
-    return results, []
-
-  monkeypatch.setattr(train, "without_prefix", evaluated)
-  mesh = make_mesh(1, 1, 1, devices=jax.devices()[:1])
-  trainer = Trainer(
-    _session(_config(), mesh), data, epath.Path(tmp_path), arm="rl", seed=0
-  )
-  monkeypatch.setattr(trainer.eval_sampler, "load", lambda params: None)
-  point = trainer._curve_point(types.SimpleNamespace(params={}), 7)
-  assert point["step"] == 7
-  assert point["accuracy"] == {
-    "train": 0.75,
-    "heldout": 0.5,
-    "heldout_hard": 0.25,
-  }
 
 
 class KilledError(Exception):

@@ -1,0 +1,102 @@
+"""What a tiny run is made of: a config, traces that guess right, a session."""
+
+import jax
+import ml_collections
+import numpy as np
+
+from prefixrl_jax.configs import demo
+from prefixrl_jax.distributed import memory
+from prefixrl_jax.models import adapters, transformer
+from prefixrl_jax.prefixes.cut import cut
+from prefixrl_jax.problems import checksum
+from prefixrl_jax.rewards.checksum import ChecksumVerifier
+from prefixrl_jax.session import Session
+from prefixrl_jax.tokenizer import SymbolTokenizer
+from prefixrl_jax.types import Trace, TrainData
+
+_TOKENIZER = SymbolTokenizer(
+  checksum.SYMBOLS, pad=checksum.PAD, stop=checksum.STOP
+)
+
+
+def config(**fields) -> ml_collections.ConfigDict:
+  config = demo.get_config("tiny=true")
+  config.update_from_flattened_dict(
+    {
+      "model.num_layers": 1,
+      "model.width": 16,
+      "model.mlp_width": 32,
+      "model.num_heads": 2,
+      "model.num_kv_heads": 2,
+      "model.head_dim": 8,
+      "train.flops": 1e15,
+      "train.max_steps": 6,
+      "train.checkpoint_every": 2,
+      "evals.curve_points": 4,
+      "arms.sft_rl.sft_epochs": 2,
+      "sft.batch_size": 4,
+      "rollouts.max_completion_length": 24,
+      **fields,
+    }
+  )
+  return config
+
+
+def data(seed=0) -> TrainData:
+  """Traces that guess right: what rejection sampling would find."""
+  train = checksum.make_problems(4, 3, seed=seed, split="train", start=0)
+  traces = []
+  for problem in train:
+    text = problem.answer.replace(" ", "") + checksum.STOP
+    tokens = np.array(_TOKENIZER.encode(text), np.int32)
+    traces.append(
+      Trace(
+        problem_id=problem.id,
+        prompt_length=len(_TOKENIZER.encode(problem.prompt)),
+        text=text,
+        tokens=tokens,
+        reward=1.0,
+        policy="made up",
+        attempt=0,
+        seed=seed,
+      )
+    )
+  heldout = checksum.make_problems(2, 3, seed=seed, split="heldout", start=4)
+  return TrainData(
+    train=train,
+    heldout=heldout,
+    hard_heldout=frozenset({heldout[0].id}),
+    traces=traces,
+    prefixed=cut(
+      traces,
+      {p.id: p.index for p in train},
+      num_cuts=2,
+      low=0.4,
+      high=0.8,
+      seed=seed,
+      hold_answer=lambda ids, _: [False] * len(ids),
+    ).prefixed,
+    ledger={},
+  )
+
+
+def session(config, mesh) -> Session:
+  names = set(transformer.TransformerConfig.__dataclass_fields__)
+  model = transformer.TransformerConfig(
+    **{k: v for k, v in config.model.items() if k in names}
+  )
+  model = adapters.read_settings(config.lora, model)
+  model, rows_per_micro = memory.fit(config, model, mesh, lambda _: None)
+  params = transformer.put_params(
+    model, mesh, transformer.init(model, jax.random.key(1))
+  )
+  return Session(
+    config=config,
+    mesh=mesh,
+    model=model,
+    rows_per_micro=rows_per_micro,
+    base_params=params,
+    policy="random",
+    tokenizer=_TOKENIZER,
+    verifier=ChecksumVerifier(),
+  )
