@@ -408,11 +408,13 @@ def _check(value: Any, node: Any, path: str) -> None:
         f"{path} = {_shown(value)} is not {node.rule.words} ({node.help})."
       )
     return
-  if isinstance(node, Choice):
-    name = value.get("name") if hasattr(value, "items") else None
-    node = node.tree(name)
-    if name is not None:  # before the fields that it decides upon
-      _check(name, node["name"], f"{path}.name")
+  if isinstance(node, Choice) and hasattr(value, "items"):
+    name = {k: v for k, v in value.items() if k == "name"}
+    node = node.tree(name.get("name"))
+    # Before the fields that it decides upon.
+    _check(name, {"name": node["name"]}, path)
+  elif isinstance(node, Choice):
+    node = node.whole()
   if EACH in node and isinstance(value, (list, tuple)) and value:
     value = {str(i): each for i, each in enumerate(value)}
   elif EACH in node or not hasattr(value, "items"):

@@ -3,6 +3,7 @@
 import importlib.util
 import math as numbers
 import pathlib
+import re
 import sys
 
 import pytest
@@ -249,7 +250,7 @@ def test_every_row_of_the_table_is_a_field_of_some_config():
     there |= set(dict(_paths(config)))
     for phase in config.pretrain.get("phases", ()):
       there |= {f"pretrain.phases.N.{p}" for p in dict(_paths(phase))}
-  there = {p.replace("arms.rl.", "arms.NAME.") for p in there}
+  there = {re.sub(r"^arms\.\w+\.", "arms.NAME.", p) for p in there}
   for task in ("", "checksum", "countdown_steps"):
     for path, field in fields.leaves(fields.tree_of(task)):
       assert path in there

@@ -145,12 +145,19 @@ def test_a_schedule_and_a_loss_of_its_own_are_resumed(
 ):
   fields = {
     "arms.prefixrl_adaptive.loss": ml_collections.ConfigDict(sections.CLIPPED),
+    "arms.prefixrl_adaptive.schedule.low": 0.5,
+    "arms.prefixrl_adaptive.schedule.high": 0.5,
     "train.max_steps": 4,
     "learner.kl_coefficient": 0.1,
   }
-  solved = lambda *args: [
-    Verdict(float(p.index % 2)) for p in args[2]
-  ]  # of two problems each, always or never
+
+  def solved(verifier, tokenizer, problems, *_):
+    """One of four completions is right, or wrong, as the problem has it."""
+    return [
+      Verdict(float((i % 4 == 0) == (p.index % 2 == 0)))
+      for i, p in enumerate(problems)
+    ]
+
   monkeypatch.setattr(rollout, "judge", solved)
   whole, curve = run(tmp_path / "whole", "prefixrl_adaptive", **fields)
   rows = _learned(tmp_path / "whole")
