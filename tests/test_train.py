@@ -172,7 +172,7 @@ def test_a_schedule_and_a_loss_of_its_own_are_resumed(
   assert _untimed(resumed) == _untimed(curve)
   hashes = {checkpoints.weight_hash(_policy(r)) for r in (whole, again)}
   assert len(hashes) == 1
-  [host] = (whole.directory / "checkpoints/4/host").iterdir()
+  host = whole.directory / "checkpoints/4/host/metadata"
   levels = json.loads(host.read_text())["schedule"]["levels"]
   assert sorted(set(levels.values())) == [0, 1]  # what is solved is shorter
 
