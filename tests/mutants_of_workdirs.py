@@ -83,7 +83,7 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
         "an_arm_is_refused_for_what_it_uses",
         ('("sft",) if own.sft_epochs else ()', '("sft",)'),
         ('("lora",) if config.lora.rank else ()', "()"),
-        ('() if own.prefixed_share else ("train.cuts_together",)', "()"),
+        ('() if arms.uses_prefixes(own) else ("train.cuts_together",)', "()"),
         ('      "evals.curve_samples",\n', ""),
       ),
       (
