@@ -106,48 +106,48 @@ def _score_in_chunks_fwd(scoring, vocab_axis, head, hidden, targets, counts):
     return jax.tree.map(lambda x, new: _put_chunk(x, new, i, size), scored, new)
 
   zeros = jnp.zeros(targets.shape, jnp.float32)
-  logprob, entropy, log_total = jax.lax.fori_loop(
+  logprob, entropy, log_normalizer = jax.lax.fori_loop(
     0, num_chunks, one, (zeros, zeros, zeros)
   )
-  return (logprob, entropy), (head, hidden, targets, counts, log_total)
+  return (logprob, entropy), (head, hidden, targets, counts, log_normalizer)
 
 
 def _score_in_chunks_bwd(scoring, vocab_axis, kept, cotangents):
-  """The gradient of a score is what was picked less what was likely."""
-  head, hidden, targets, counts, log_total = kept
+  """The gradient of a score is what was chosen less what was likely."""
+  head, hidden, targets, counts, log_normalizer = kept
   size, num_chunks = _chunks(scoring, targets, counts)
   weight, _ = cotangents  # the entropy is there to look at
   if vocab_axis:  # each shard has its share of what belongs to all
     weight = jax.lax.psum(weight, vocab_axis)
 
   def one(i, grads):
-    of_head, of_hidden = grads
-    predictors, target, total, pull = (
-      _chunk(x, i, size) for x in (hidden, targets, log_total, weight)
+    d_head, d_hidden = grads
+    predictors, target, total, cotangent = (
+      _chunk(x, i, size) for x in (hidden, targets, log_normalizer, weight)
     )
-    raw = transformer.scores(scoring.config, head, predictors)
-    scores = raw / scoring.temperature
-    picked = _own(scores, target, vocab_axis) == jnp.arange(scores.shape[-1])
-    of_scores = picked - jnp.exp(scores - total[..., None])
-    of_scores *= pull[..., None] / scoring.temperature
-    new_head, new_hidden = transformer.scores_gradients(
-      scoring.config, head, predictors, raw, of_scores
+    raw = transformer.logits_of(scoring.config, head, predictors)
+    logits = raw / scoring.temperature
+    chosen = _own(logits, target, vocab_axis) == jnp.arange(logits.shape[-1])
+    d_logits = chosen - jnp.exp(logits - total[..., None])
+    d_logits *= cotangent[..., None] / scoring.temperature
+    new_d_head, new_d_hidden = transformer.logits_vjp(
+      scoring.config, head, predictors, raw, d_logits
     )
     return (
-      of_head if scoring.is_head_frozen else of_head + new_head,
-      _put_chunk(of_hidden, new_hidden.astype(hidden.dtype), i, size),
+      d_head if scoring.is_head_frozen else d_head + new_d_head,
+      _put_chunk(d_hidden, new_d_hidden.astype(hidden.dtype), i, size),
     )
 
   inputs_first = head.shape[::-1] if scoring.config.tied_head else head.shape
-  of_head, of_hidden = jax.lax.fori_loop(
+  d_head, d_hidden = jax.lax.fori_loop(
     0,
     num_chunks,
     one,
     (jnp.zeros(inputs_first, jnp.float32), jnp.zeros_like(hidden)),
   )
   if scoring.config.tied_head:
-    of_head = of_head.T
-  return of_head.astype(head.dtype), of_hidden, None, None
+    d_head = d_head.T
+  return d_head.astype(head.dtype), d_hidden, None, None
 
 
 _score_in_chunks.defvjp(_score_in_chunks_fwd, _score_in_chunks_bwd)
@@ -188,32 +188,36 @@ def _chunks(scoring, targets, counts):
 
 def _score(scoring, vocab_axis, head, hidden, targets):
   """[B, C, D], [B, C] -> logprob, entropy, log of the exponentials' sum."""
-  scores = transformer.scores(scoring.config, head, hidden)
-  scores = scores / scoring.temperature
+  logits = transformer.logits_of(scoring.config, head, hidden)
+  logits = logits / scoring.temperature
   over_vocab = lambda reduce, x: reduce(x, vocab_axis) if vocab_axis else x
-  own = _own(scores, targets, vocab_axis)
-  picked = jnp.take_along_axis(
-    scores, jnp.clip(own, 0, scores.shape[-1] - 1), -1
+  own = _own(logits, targets, vocab_axis)
+  chosen = jnp.take_along_axis(
+    logits, jnp.clip(own, 0, logits.shape[-1] - 1), -1
   )
-  is_own = (own >= 0) & (own < scores.shape[-1])
-  picked = jnp.where(is_own, picked, 0.0)[..., 0]
-  most = over_vocab(jax.lax.pmax, jnp.max(scores, -1))
-  powers = jnp.exp(scores - most[..., None])
+  is_own = (own >= 0) & (own < logits.shape[-1])
+  chosen = jnp.where(is_own, chosen, 0.0)[..., 0]
+  max_logit = over_vocab(jax.lax.pmax, jnp.max(logits, -1))
+  exp_logits = jnp.exp(logits - max_logit[..., None])
   # Both sums in one pass: XLA:CPU takes a product's sum at a snail's pace.
   sums = jax.lax.reduce(
-    (powers, powers * scores),
+    (exp_logits, exp_logits * logits),
     (jnp.float32(0), jnp.float32(0)),
     lambda x, y: (x[0] + y[0], x[1] + y[1]),
     dimensions=(2,),
   )
-  picked, total, weighted = over_vocab(jax.lax.psum, (picked, *sums))
-  log_total = jnp.log(total) + most
-  return picked - log_total, log_total - weighted / total, log_total
+  chosen, total, weighted = over_vocab(jax.lax.psum, (chosen, *sums))
+  log_normalizer = jnp.log(total) + max_logit
+  return (
+    chosen - log_normalizer,
+    log_normalizer - weighted / total,
+    log_normalizer,
+  )
 
 
-def _own(scores, targets, vocab_axis):
+def _own(logits, targets, vocab_axis):
   """Returns targets [B, C, 1] counted from the first token that is here."""
   first = 0
   if vocab_axis:
-    first = jax.lax.axis_index(vocab_axis) * scores.shape[-1]
+    first = jax.lax.axis_index(vocab_axis) * logits.shape[-1]
   return targets[..., None] - first

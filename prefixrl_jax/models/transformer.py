@@ -114,7 +114,7 @@ def head(config: TransformerConfig, params: dict):
   return weight.astype(config.dtype)
 
 
-def scores(config: TransformerConfig, head, hidden):
+def logits_of(config: TransformerConfig, head, hidden):
   """Returns float32 logits [..., V] of final hidden states [..., D].
 
   Args:
@@ -134,31 +134,26 @@ def _soft_cap(config, raw):
 
 def logits(config: TransformerConfig, params: dict, hidden):
   """Returns float32 logits [..., V] of final hidden states [..., D]."""
-  return scores(config, head(config, params), hidden)
+  return logits_of(config, head(config, params), hidden)
 
 
-def scores_gradients(
-  config: TransformerConfig, head, hidden, scores, of_scores
-):
-  """Returns what `scores` pulls back, float32 [D, V] and [..., D].
+def logits_vjp(config: TransformerConfig, head, hidden, logits, d_logits):
+  """Returns the gradients of `logits_of`: float32 [D, V] and [..., D].
 
-  The head's lies inputs first even if it is tied: the other way round XLA:CPU
-  would transpose `of_scores` before it multiplies.
+  The head's has its inputs first even if it is tied: otherwise XLA:CPU would
+  transpose `d_logits` before it multiplies.
 
   Args:
-    config, head, hidden: as `scores` took them.
-    scores: what it returned, [..., V].
-    of_scores: float32 [..., V].
+    config, head, hidden: as `logits_of` took them.
+    logits: what it returned, [..., V].
+    d_logits: their cotangent, float32 [..., V].
   """
   if config.final_soft_cap is not None:
-    of_scores = of_scores * (1 - jnp.square(scores / config.final_soft_cap))
-  of_scores = of_scores.astype(hidden.dtype)
+    d_logits = d_logits * (1 - jnp.square(logits / config.final_soft_cap))
+  d_logits = d_logits.astype(hidden.dtype)
   f32 = functools.partial(jnp.einsum, preferred_element_type=jnp.float32)
   equation = "...v,vd->...d" if config.tied_head else "...v,dv->...d"
-  return (
-    f32("...d,...v->dv", hidden, of_scores),
-    f32(equation, of_scores, head),
-  )
+  return f32("...d,...v->dv", hidden, d_logits), f32(equation, d_logits, head)
 
 
 def init(config: TransformerConfig, key) -> dict:
