@@ -21,7 +21,7 @@ from absl import flags
 
 from benchmarks import measuring, ours, shapes
 from prefixrl_jax.learner.packing import Lane, Tree
-from prefixrl_jax.ledger import attention_flops, flops_per_token
+from prefixrl_jax.models.flops import attention_flops, flops_per_token
 
 _MODEL = flags.DEFINE_enum("model", "smol", list(shapes.MODELS), "Model.")
 _PEER = flags.DEFINE_enum(

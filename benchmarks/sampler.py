@@ -22,8 +22,8 @@ from absl import flags
 
 from benchmarks import measuring, ours, shapes
 from benchmarks.ours import Unit
-from prefixrl_jax.ledger import attention_flops, flops_per_token
 from prefixrl_jax.models import transformer
+from prefixrl_jax.models.flops import attention_flops, flops_per_token
 
 _MODEL = flags.DEFINE_enum("model", "smol", list(shapes.MODELS), "Model.")
 _PEER = flags.DEFINE_enum(

@@ -39,13 +39,13 @@ from benchmarks import measuring, ours
 from prefixrl_jax.distributed import backends, memory, sharding
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.learner.packing import Lane, Layout, Tree, pack
-from prefixrl_jax.ledger import attention_flops, flops_per_token
 from prefixrl_jax.models import (
   attention,
   attention_kernel,
   block_map,
   transformer,
 )
+from prefixrl_jax.models.flops import attention_flops, flops_per_token
 from prefixrl_jax.models.transformer import TransformerConfig
 
 _TOPOLOGIES = flags.DEFINE_list(

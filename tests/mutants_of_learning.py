@@ -322,8 +322,12 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     " test_ledger.py::test_training_leaves_screening_and_evaluation_out",
     ("2.0 * self._num_params * tokens", "3.0 * self._num_params * tokens"),
     ("6.0 * self._num_params * usage", "2.0 * self._num_params * usage"),
+    ("count) for p in TRAINING)", "count) for p in PURPOSES)"),
+  ),
+  (
+    "models/flops.py",
+    "test_ledger.py",
     ("if head else 0", "if True else 0"),
-    ("for p in TRAINING)", "for p in PURPOSES)"),
     ("1 + usage.has_reference + (2 - is_frozen)", "1 + (2 - is_frozen)"),
     ("passes + (not usage.keeps_logits)", "passes"),
     ("(1 + usage.has_reference + is_remat) * work", "(1 + is_remat) * work"),

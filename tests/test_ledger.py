@@ -12,16 +12,15 @@ from prefixrl_jax.learner.logprobs import num_scored
 from prefixrl_jax.learner.losses import make_loss
 from prefixrl_jax.learner.optimizer import make_optimizer
 from prefixrl_jax.learner.packing import Layout, pack
-from prefixrl_jax.ledger import (
-  PURPOSES,
-  Ledger,
+from prefixrl_jax.ledger import PURPOSES, Ledger
+from prefixrl_jax.models import adapters, transformer, tree_attention
+from prefixrl_jax.models.attention import trunk_places
+from prefixrl_jax.models.decoder_config import Lora
+from prefixrl_jax.models.flops import (
   attention_flops,
   flops_per_token,
   update_flops,
 )
-from prefixrl_jax.models import adapters, transformer, tree_attention
-from prefixrl_jax.models.attention import trunk_places
-from prefixrl_jax.models.decoder_config import Lora
 from prefixrl_jax.rollouts.sampler import Sampler
 from prefixrl_jax.types import SamplingUsage, UpdateUsage
 

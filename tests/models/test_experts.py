@@ -12,8 +12,8 @@ from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.learner import update
 from prefixrl_jax.learner.losses import make_loss
 from prefixrl_jax.learner.packing import Lane, Layout, Tree, pack
-from prefixrl_jax.ledger import flops_per_token
 from prefixrl_jax.models import attention, experts, layers, transformer
+from prefixrl_jax.models.flops import flops_per_token
 
 _ACTIVATE = layers.activation("gated_silu")
 
