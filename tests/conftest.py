@@ -99,7 +99,7 @@ def environment_of():
     return dict(
       os.environ,
       XLA_FLAGS=flags.replace(f"{count}8", f"{count}{devices}"),
-      PYTHONPATH=str(root),
+      PYTHONPATH=os.pathsep.join(map(str, (root, root / "tests"))),
     )
 
   return of

@@ -5,12 +5,12 @@ import dataclasses
 import jax
 import numpy as np
 import pytest
+from optimizers import plain_adamw
 
 from prefixrl_jax.distributed import sharding
 from prefixrl_jax.learner import update
 from prefixrl_jax.learner.logprobs import num_scored
 from prefixrl_jax.learner.losses import make_loss
-from prefixrl_jax.learner.optimizer import make_optimizer
 from prefixrl_jax.learner.packing import Layout, pack
 from prefixrl_jax.ledger import PURPOSES, Ledger
 from prefixrl_jax.models import adapters, transformer, tree_attention
@@ -170,16 +170,7 @@ _LORA = Lora(rank=8, alpha=8.0, targets=("query", "up"))
 
 
 def _flops_by_xla(model, mesh, layout, chunk_length, kl):
-  optimizer = make_optimizer(
-    learning_rate=1e-3,
-    warmup_steps=0,
-    decay_steps=0,
-    b1=0.9,
-    b2=0.95,
-    eps=1e-8,
-    weight_decay=0.0,
-    clip_norm=0.0,
-  )
+  optimizer = plain_adamw()
   abstract = update.abstract_state(
     adapters.abstract_trained(model, mesh), optimizer
   )

@@ -9,12 +9,12 @@ import sys
 
 import jax
 import numpy as np
+from optimizers import plain_adamw
 
 from prefixrl_jax.distributed import sharding
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.learner import update
 from prefixrl_jax.learner.losses import make_loss
-from prefixrl_jax.learner.optimizer import make_optimizer
 from prefixrl_jax.learner.packing import Lane, Tree, layout_for, pack
 from prefixrl_jax.models import transformer
 from prefixrl_jax.rollouts.requests import Request
@@ -83,16 +83,7 @@ def main(address, process, num_processes, file):
     )
     for trunk, group in zip(trunks, groups)
   ]
-  optimizer = make_optimizer(
-    learning_rate=1e-2,
-    warmup_steps=0,
-    decay_steps=0,
-    b1=0.9,
-    b2=0.95,
-    eps=1e-3,
-    weight_decay=0.0,
-    clip_norm=1.0,
-  )
+  optimizer = plain_adamw(eps=1e-3, clip_norm=1.0)
   abstract = update.abstract_state(params, optimizer)
   layout = layout_for(
     longest_trunk=8,

@@ -9,6 +9,7 @@ import make_goldens
 import numpy as np
 import pytest
 from etils import epath
+from optimizers import plain_adamw
 from safetensors.numpy import load_file
 
 from benchmarks.shapes import SMOL
@@ -16,7 +17,6 @@ from prefixrl_jax.distributed import memory, sharding
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.learner import update
 from prefixrl_jax.learner.losses import make_loss
-from prefixrl_jax.learner.optimizer import make_optimizer
 from prefixrl_jax.learner.packing import Lane, Layout, Tree, pack
 from prefixrl_jax.models import (
   adapters,
@@ -112,16 +112,7 @@ def test_gradients_are_those_of_the_weights_by_hand(
 
 
 def _step(model, mesh, params, trained, kl_coefficient=0.1):
-  optimizer = make_optimizer(
-    learning_rate=1e-2,
-    warmup_steps=0,
-    decay_steps=0,
-    b1=0.9,
-    b2=0.95,
-    eps=1e-8,
-    weight_decay=0.0,
-    clip_norm=1.0,
-  )
+  optimizer = plain_adamw(clip_norm=1.0)
   state = update.abstract_state(
     adapters.abstract_trained(model, mesh), optimizer
   )

@@ -509,7 +509,7 @@ def test_says_what_to_do_without_the_hub(monkeypatch):
     folders.find_folder("some-org/model@v2")
   for part in (
     "there is no folder some-org/model@v2",
-    "ConnectionError Name or service not known",
+    "ConnectionError: Name or service not known",
     "hf download some-org/model --revision v2 --local-dir FOLDER",
     "--config.model.folder=FOLDER",
   ):

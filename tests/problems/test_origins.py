@@ -105,7 +105,7 @@ def test_offline_it_says_which_file_to_bring(
   monkeypatch.delenv("TFDS_DATA_DIR", raising=False)
   with pytest.raises(UserError, match=message) as e:
     load_parts(section("gsm8k", **fields), seed=0)
-  assert "(ConnectionError Name or service not known)" in str(e.value)
+  assert "(ConnectionError: Name or service not known)" in str(e.value)
   assert "hf download openai/gsm8k --repo-type dataset" in str(e.value)
 
 
