@@ -8,8 +8,9 @@ Units, one AdamW step each:
 
 `separate` is our own code given one lane a trunk, as code without trees does.
 One core: put `taskset -c 0` before it. The roofline is three forward passes
-(four of the head, whose logits the backward pass computes again) at the speed
-of a matrix product, with every trunk once and no pair that is not visible.
+(four of the head, unless a chunk of logits is a whole row: the backward pass
+computes them again) at the speed of a matrix product, with every trunk once and
+no pair that is not visible.
 """
 
 import functools
@@ -21,7 +22,6 @@ from absl import flags
 
 from benchmarks import measuring, ours, shapes
 from prefixrl_jax.learner.packing import Lane, Tree
-from prefixrl_jax.models.flops import attention_flops, flops_per_token
 
 _MODEL = flags.DEFINE_enum("model", "smol", list(shapes.MODELS), "Model.")
 _PEER = flags.DEFINE_enum(
@@ -112,20 +112,6 @@ def _transformers(model: str, trees: Sequence[Tree]):
   return run
 
 
-def least_seconds(config, trees, roofline: measuring.Roofline) -> float:
-  """Returns how long the update takes at the roofline."""
-  tokens = sum(t.num_tokens for t in trees)
-  lanes = [(x.fork, len(x.tokens)) for t in trees for x in t.lanes]
-  pairs = sum(len(t.trunk) * (len(t.trunk) + 1) / 2 for t in trees)
-  pairs += sum(n * fork + n * (n + 1) / 2 for fork, n in lanes)
-  scored = sum(n for _, n in lanes)
-  body = tokens * flops_per_token(config, head=False)
-  head = scored * 2 * config.width * config.vocab_size
-  return roofline.seconds(
-    3 * (body + attention_flops(config, pairs)) + 4 * head
-  )
-
-
 def _time(trees: Sequence[Tree]) -> dict[str, measuring.Timed]:
   """Times a unit by everyone."""
   update = functools.partial(ours.updating, _MODEL.value, row_length=_ROW.value)
@@ -149,7 +135,8 @@ def main() -> None:
     roofline = roofline.best(measuring.measure_roofline())
   rows = []
   for name, by_peer in timed.items():
-    least = least_seconds(config, make_trees(config, UNITS[name]), roofline)
+    trees = make_trees(config, UNITS[name])
+    least = ours.least_seconds(config, trees, roofline, _ROW.value)
     for peer, times in by_peer.items():
       rows.append(
         {

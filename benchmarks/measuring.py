@@ -6,7 +6,6 @@ import functools
 import json
 import multiprocessing
 import os
-import pathlib
 import platform
 import resource
 import statistics
@@ -24,6 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from prefixrl_jax import huge_pages
+from prefixrl_jax.distributed import processor
 
 flags.disclaim_key_flags()  # --help shows them as those of who asks for them
 
@@ -201,17 +201,12 @@ def machine() -> str:
   device = jax.devices()[0]
   if device.platform != "cpu":
     return f"{jax.device_count()} x {device.device_kind}"
-  facts: dict[str, str] = {}
-  with contextlib.suppress(OSError):
-    for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
-      name, _, value = line.partition(":")
-      facts.setdefault(name.strip(), value.strip())
-  names = facts.get("flags", "").split()
+  names = processor.features()
   vectors = [shown for name, shown in _VECTORS.items() if name in names]
   cores = len(os.sched_getaffinity(0))
   return ", ".join(
     [
-      facts.get("model name", platform.machine()),
+      processor.facts().get("model name", platform.machine()),
       *vectors,
       f"{cores} core{'s' if cores > 1 else ''}",
     ]

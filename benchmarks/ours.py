@@ -9,6 +9,7 @@ import jax
 import numpy as np
 
 from benchmarks import shapes
+from benchmarks.measuring import Roofline
 from prefixrl_jax.configs import math as math_config
 from prefixrl_jax.distributed import memory, sharding
 from prefixrl_jax.distributed.mesh import make_mesh
@@ -17,6 +18,7 @@ from prefixrl_jax.learner.losses import make_loss
 from prefixrl_jax.learner.optimizer import make_optimizer
 from prefixrl_jax.learner.packing import Layout, Tree, layout_for, pack
 from prefixrl_jax.models import transformer
+from prefixrl_jax.models.flops import attention_flops, flops_per_token
 from prefixrl_jax.rollouts.requests import Request
 from prefixrl_jax.rollouts.sampler import Sampler
 
@@ -189,15 +191,10 @@ def sampling(model: str, unit: Unit) -> Callable[[], object]:
   return run
 
 
-def updating(
-  model: str, trees: Sequence[Tree], row_length: int = 0
-) -> Callable[[], object]:
-  """Returns what takes one AdamW step on trees; 0: rows for the longest."""
-  config = shapes.MODELS[model]
-  params = shapes.random_params(config)
-  mesh = make_mesh(data=-1, fsdp=1, tensor=1)
+def layout_of(trees: Sequence[Tree], row_length: int = 0) -> Layout:
+  """Returns how an update packs trees; 0: rows for the longest."""
   longest = max(t.num_tokens for t in trees)
-  layout = layout_for(
+  return layout_for(
     longest_trunk=max(len(t.trunk) for t in trees),
     longest_completion=max(len(x.tokens) for t in trees for x in t.lanes),
     num_lanes=max(len(t.lanes) for t in trees),
@@ -205,6 +202,41 @@ def updating(
     row_length=row_length or max(longest, 768),
     rows_per_micro=1,
   )
+
+
+def least_seconds(
+  config, trees, roofline: Roofline, row_length: int = 0
+) -> float:
+  """Returns how long an update takes at the roofline.
+
+  Args:
+    config: TransformerConfig.
+    trees: what it learns from.
+    roofline: of this machine.
+    row_length: tokens a row; 0: as for the longest tree.
+  """
+  tokens = sum(t.num_tokens for t in trees)
+  lanes = [(x.fork, len(x.tokens)) for t in trees for x in t.lanes]
+  pairs = sum(len(t.trunk) * (len(t.trunk) + 1) / 2 for t in trees)
+  pairs += sum(n * fork + n * (n + 1) / 2 for fork, n in lanes)
+  scored = sum(n for _, n in lanes)
+  body = tokens * flops_per_token(config, head=False)
+  head = scored * 2 * config.width * config.vocab_size
+  row_length = layout_of(trees, row_length).row_length
+  head_passes = 3 + (row_length > CHUNK_LENGTH)
+  return roofline.seconds(
+    3 * (body + attention_flops(config, pairs)) + head_passes * head
+  )
+
+
+def updating(
+  model: str, trees: Sequence[Tree], row_length: int = 0
+) -> Callable[[], object]:
+  """Returns what takes one AdamW step on trees; 0: rows for the longest."""
+  config = shapes.MODELS[model]
+  params = shapes.random_params(config)
+  mesh = make_mesh(data=-1, fsdp=1, tensor=1)
+  layout = layout_of(trees, row_length)
   with jax.set_mesh(mesh):
     step, _, init = make_update(config, mesh)
     held = [init(transformer.put_params(config, mesh, params))]

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import pathlib
+import warnings
 
 import jax
 import jax.monitoring
@@ -24,6 +25,12 @@ def keep_compiled_programs() -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache))
   if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
+  # XLA cannot write down calls of oneDNN (see `backends`): such programs are
+  # compiled by every process, which is nobody's concern.
+  warnings.filterwarnings(
+    "ignore",
+    "Error writing persistent compilation cache entry.*onednn-fusion",
+  )
 
 
 class CompilationCounter:

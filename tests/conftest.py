@@ -9,12 +9,14 @@ import sys
 import tempfile
 
 # Compiling is most of the tests' time: fast rather than for speed (a fifth of
-# the time), and each program once for all workers (who inherit the folder).
+# the time), and each program once for all workers (who inherit the folder, in
+# which calls of oneDNN cannot be kept).
 os.environ["XLA_FLAGS"] = (
   os.environ.get("XLA_FLAGS", "")
   + " --xla_force_host_platform_device_count=8"
   + " --xla_backend_optimization_level=0"
   + " --xla_cpu_use_fusion_emitters=false"
+  + " --xla_cpu_use_onednn=false"
 )
 os.environ["JAX_PLATFORMS"] = "cpu"
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:

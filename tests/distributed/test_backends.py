@@ -1,0 +1,100 @@
+"""Which library multiplies, and that results do not depend on company."""
+
+import platform
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from prefixrl_jax.distributed import backends, processor
+from prefixrl_jax.models.layers import outputs_first_product
+
+_INTEL = {"avx2", "avx512f", "amx_tile"}
+_is_x86 = pytest.mark.skipif(
+  platform.machine() != "x86_64", reason="XLA has oneDNN for x86_64 alone"
+)
+
+
+@pytest.fixture
+def onednn_options(monkeypatch):
+  """Options for products by oneDNN; tests' own XLA_FLAGS turn it off."""
+  monkeypatch.setenv("XLA_FLAGS", "")
+  backend = backends.Backend(
+    key_block=128, attention_blocks=(64, 64), has_onednn=True
+  )
+  return backend.compiler_options()
+
+
+def test_onednn_is_for_processors_that_gain_by_it():
+  assert backends.gains_by_onednn(_INTEL)
+  assert not backends.gains_by_onednn(_INTEL - {"amx_tile"})
+  assert not backends.gains_by_onednn({"avx2"})
+  assert not backends.gains_by_onednn(())
+  here = backends.gains_by_onednn(processor.features())
+  assert backends.BACKENDS["cpu"].has_onednn == here
+  assert not backends.BACKENDS["tpu"].has_onednn
+
+
+def test_what_xla_flags_say_holds(monkeypatch, change_backend):
+  change_backend(has_onednn=True, optimization_level=1)
+  options = lambda: backends.BACKENDS["cpu"].compiler_options()
+  monkeypatch.delenv("XLA_FLAGS")
+  assert options() == {
+    "xla_backend_optimization_level": 1,
+    "xla_cpu_use_onednn": True,
+    "xla_cpu_experimental_onednn_fusion_type": (
+      "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
+    ),
+  }
+  monkeypatch.setenv("XLA_FLAGS", "--xla_cpu_use_onednn=false")
+  assert "xla_cpu_use_onednn" not in options()
+  assert options()["xla_backend_optimization_level"] == 1
+  monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=3")
+  assert "xla_backend_optimization_level" not in options()
+  assert options()["xla_cpu_use_onednn"]
+
+
+@_is_x86
+def test_onednn_is_given_products_alone(onednn_options):
+  """A sum fused into this product is a partition it cannot compile."""
+
+  def run(weight, x):
+    x = jax.lax.optimization_barrier(x + 0 * jnp.max(weight))
+    return jnp.tanh(outputs_first_product(weight, x))
+
+  weight, x = jnp.full((96, 48), 0.5), jnp.full((32, 48), 0.01)
+  compiled = jax.jit(run, compiler_options=onednn_options)
+  lines = compiled.lower(weight, x).compile().as_text().splitlines()
+  (call,) = [line for line in lines if '"__onednn_fusion"' in line]
+  fused = call.split("calls=")[1].split(",")[0]
+  start = next(i for i, x in enumerate(lines) if x.startswith(fused + " ("))
+  body = lines[start + 1 : lines.index("}", start)]
+  assert [" parameter(" in x or " dot(" in x for x in body] == [True] * 3
+  expected = np.tanh(48 * 0.5 * 0.01)
+  np.testing.assert_allclose(compiled(weight, x), expected, rtol=1e-5)
+
+
+@_is_x86
+@pytest.mark.parametrize("shape", [(1536, 576), (576, 1536), (192, 576)])
+def test_onednn_s_products_do_not_depend_on_who_is_beside(
+  onednn_options, rng, shape
+):
+  """Nor on the lane: a completion is a function of its key alone."""
+  product = jax.jit(outputs_first_product, compiler_options=onednn_options)
+  weight = jnp.asarray(rng.standard_normal(shape, np.float32))
+  tokens = rng.standard_normal((1024, shape[1]), np.float32)
+  of = lambda tokens: np.asarray(product(weight, jnp.asarray(tokens)))
+  # A prefill's trunks, one of them or more.
+  alone = of(tokens[:256])
+  np.testing.assert_allclose(
+    alone, (np.float64(weight) @ tokens[:256].T), atol=1e-3
+  )
+  for count in (512, 1024):
+    np.testing.assert_array_equal(of(tokens[:count])[:, :256], alone)
+  # A step's lanes.
+  for lanes in (5, 32, 33):
+    order = rng.permutation(lanes)
+    np.testing.assert_array_equal(
+      of(tokens[:lanes])[:, order], of(tokens[:lanes][order])
+    )
