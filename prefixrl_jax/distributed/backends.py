@@ -41,31 +41,43 @@ class Backend:
   # passes, since nearly all of their time is the library's, in products.
   optimization_level: int | None = None
 
-  # Matrix products by oneDNN, each a call of its own, rather than by what XLA
-  # chooses. Programs with such calls cannot be kept between processes.
+  # A sampler's matrix products by oneDNN, each a call of its own, rather than
+  # by what XLA chooses. Such programs cannot be kept between processes.
   has_onednn: bool = False
 
   def compiler_options(self) -> dict[str, int | bool | str]:
     """Returns options for large programs; what XLA_FLAGS says holds."""
-    options: dict[str, int | bool | str] = {}
-    if self.optimization_level is not None:
-      options["xla_backend_optimization_level"] = self.optimization_level
+    if self.optimization_level is None:
+      return {}
+    return _unsaid({"xla_backend_optimization_level": self.optimization_level})
+
+  def sampler_options(self) -> dict[str, int | bool | str]:
+    """Returns options for a sampler's large programs, likewise."""
+    options = self.compiler_options()
     if self.has_onednn:
-      options["xla_cpu_use_onednn"] = True
       # Of products alone: fused with more, some are no partition that oneDNN
       # can compile, and it then ends the process.
-      options["xla_cpu_experimental_onednn_fusion_type"] = (
-        "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
+      alone = "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
+      options |= _unsaid(
+        {
+          "xla_cpu_use_onednn": True,
+          "xla_cpu_experimental_onednn_fusion_type": alone,
+        }
       )
-    said = os.environ.get("XLA_FLAGS", "")
-    return {name: x for name, x in options.items() if name not in said}
+    return options
+
+
+def _unsaid(options):
+  said = os.environ.get("XLA_FLAGS", "")
+  return {name: x for name, x in options.items() if name not in said}
 
 
 def gains_by_onednn(features: Collection[str]) -> bool:
-  """Whether oneDNN's products are faster, and this XLA can be asked for them.
+  """Whether a sampler gains by oneDNN, and this XLA can be asked for it.
 
-  Measured on Intel with AMX, where a sampler gains a third, and on AMD with
-  AVX2, where it gains nothing; other processors keep what XLA chooses.
+  Measured on Intel with AMX, where it gains a third (an update nothing that
+  could be told), and on AMD, where it gains nothing; other processors keep what
+  XLA chooses.
 
   Args:
     features: of the processor, as from `processor.features`.

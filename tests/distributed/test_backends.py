@@ -7,8 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from benchmarks import ours
 from prefixrl_jax.distributed import backends, processor
+from prefixrl_jax.models import transformer
 from prefixrl_jax.models.layers import outputs_first_product
+from prefixrl_jax.rollouts.requests import Request
 
 _INTEL = {"avx2", "avx512f", "amx_tile"}
 _is_x86 = pytest.mark.skipif(
@@ -23,7 +26,7 @@ def onednn_options(monkeypatch):
   backend = backends.Backend(
     key_block=128, attention_blocks=(64, 64), has_onednn=True
   )
-  return backend.compiler_options()
+  return backend.sampler_options()
 
 
 def test_onednn_is_for_processors_that_gain_by_it():
@@ -38,7 +41,7 @@ def test_onednn_is_for_processors_that_gain_by_it():
 
 def test_what_xla_flags_say_holds(monkeypatch, change_backend):
   change_backend(has_onednn=True, optimization_level=1)
-  options = lambda: backends.BACKENDS["cpu"].compiler_options()
+  options = lambda: backends.BACKENDS["cpu"].sampler_options()
   monkeypatch.delenv("XLA_FLAGS")
   assert options() == {
     "xla_backend_optimization_level": 1,
@@ -53,6 +56,8 @@ def test_what_xla_flags_say_holds(monkeypatch, change_backend):
   monkeypatch.setenv("XLA_FLAGS", "--xla_backend_optimization_level=3")
   assert "xla_backend_optimization_level" not in options()
   assert options()["xla_cpu_use_onednn"]
+  # An update is kept between processes.
+  assert not backends.BACKENDS["cpu"].compiler_options()
 
 
 @_is_x86
@@ -98,3 +103,33 @@ def test_onednn_s_products_do_not_depend_on_who_is_beside(
     np.testing.assert_array_equal(
       of(tokens[:lanes])[:, order], of(tokens[:lanes][order])
     )
+
+
+@_is_x86
+def test_a_sampler_s_products_are_onednn_s_and_right(
+  model, params, one_device, monkeypatch, change_backend
+):
+  monkeypatch.setenv("XLA_FLAGS", "")
+
+  def sampled(has_onednn):
+    change_backend(has_onednn=has_onednn, optimization_level=0)
+    sampler = ours.make_sampler(
+      model,
+      one_device,
+      rows=1,
+      lanes=2,
+      trunk_length=4,
+      completion_length=3,
+      steps_per_dispatch=3,
+    )
+    shapes = transformer.abstract_params(model, one_device)
+    decode = sampler.programs.lower(shapes)["decode"].compile()
+    assert ("__onednn_fusion" in decode.as_text()) == has_onednn
+    sampler.warm_up(params)
+    requests = [Request(np.arange(4, dtype=np.int32), 2, 0, 0)]
+    return sampler.sample(requests, purpose="sampling", seed=0)[0]
+
+  for found, expected in zip(sampled(True), sampled(False), strict=True):
+    assert len(found.tokens) == 3
+    np.testing.assert_array_equal(found.tokens, expected.tokens)
+    np.testing.assert_allclose(found.logprobs, expected.logprobs, atol=1e-5)
