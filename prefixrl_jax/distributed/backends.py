@@ -75,9 +75,9 @@ def _unsaid(options):
 def gains_by_onednn(features: Collection[str]) -> bool:
   """Whether a sampler gains by oneDNN, and this XLA can be asked for it.
 
-  Measured on Intel with AMX, where it gains a third (an update nothing that
-  could be told), and on AMD, where it gains nothing; other processors keep what
-  XLA chooses.
+  Measured on Intel with AMX, where it gains a sixth to a third (an update
+  nothing that could be told), and on AMD, where it gains nothing; other
+  processors keep what XLA chooses.
 
   Args:
     features: of the processor, as from `processor.features`.
