@@ -20,13 +20,13 @@ from absl import flags, logging
 from etils import epath
 
 from benchmarks import measuring
-from prefixrl_jax import arms
 from prefixrl_jax.configs import countdown, demo
 from prefixrl_jax.evals.curves import CurvePoint, RunRecord
 from prefixrl_jax.evals.figures import figure_by_hardness
 from prefixrl_jax.evals.summary import summarize
-from prefixrl_jax.files import read_json
 from prefixrl_jax.pipeline import STAGES, Pipeline
+from prefixrl_jax.settings import arms
+from prefixrl_jax.storage.files import read_json
 
 _DEMOS = {"demo": demo, "countdown": countdown}
 _DEMO = flags.DEFINE_enum("demo", "demo", _DEMOS, "Config.")

@@ -220,7 +220,7 @@ def _trl(model: str) -> Callable[[], object]:
 
 def main() -> None:
   """Times the steps and prints the table, or takes the first one."""
-  from prefixrl_jax.compilation import keep_compiled_programs
+  from prefixrl_jax.distributed.compilation import keep_compiled_programs
 
   makers = {"prefixrl_jax": _ours, "trl": _trl}
   if _FIRST_STEP.value:

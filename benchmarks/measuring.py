@@ -22,8 +22,7 @@ from etils import epath
 from rich.console import Console
 from rich.table import Table
 
-from prefixrl_jax import huge_pages
-from prefixrl_jax.distributed import processor
+from prefixrl_jax.distributed import huge_pages, processor
 
 flags.disclaim_key_flags()  # --help shows them as those of who asks for them
 

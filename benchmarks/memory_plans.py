@@ -13,10 +13,10 @@ from absl import flags
 from benchmarks import measuring
 from prefixrl_jax.configs import math as math_config
 from prefixrl_jax.configs.models import PRESETS
-from prefixrl_jax.distributed import memory
 from prefixrl_jax.distributed.mesh import AXES
 from prefixrl_jax.models import families, transformer
 from prefixrl_jax.models.decoder_config import TransformerConfig
+from prefixrl_jax.run import memory_plan as memory
 
 _JSON = flags.DEFINE_string("json", "", "File for the figures.")
 

@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks import shapes
 from benchmarks.measuring import Roofline
 from prefixrl_jax.configs import math as math_config
-from prefixrl_jax.distributed import memory, sharding
+from prefixrl_jax.distributed import sharding
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.learner import update
 from prefixrl_jax.learner.losses import make_loss
@@ -21,6 +21,7 @@ from prefixrl_jax.models import transformer
 from prefixrl_jax.models.flops import attention_flops, flops_per_token
 from prefixrl_jax.rollouts.requests import Request
 from prefixrl_jax.rollouts.sampler import Sampler
+from prefixrl_jax.run import memory_plan as memory
 
 CHUNK_LENGTH = 512  # tokens whose logits an update holds at once
 

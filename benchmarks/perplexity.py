@@ -19,9 +19,9 @@ from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.learner import sft
 from prefixrl_jax.learner.logprobs import action_logprobs
 from prefixrl_jax.learner.packing import layout_for, pack
-from prefixrl_jax.metrics import Progress
 from prefixrl_jax.models import importing, tree_attention
-from prefixrl_jax.tokenizer import load_tokenizer
+from prefixrl_jax.storage.metrics import Progress
+from prefixrl_jax.text.tokenizer import load_tokenizer
 
 _FOLDER = flags.DEFINE_string("folder", None, "Model folder.", required=True)
 _FILE = flags.DEFINE_string("file", None, "JSONL file.", required=True)

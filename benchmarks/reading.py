@@ -26,10 +26,10 @@ from benchmarks import measuring
 from prefixrl_jax.configs import math
 from prefixrl_jax.problems.loading import load_parts
 from prefixrl_jax.problems.streams import problem_text
-from prefixrl_jax.rewards import Verdict
-from prefixrl_jax.tokenizer import Tokenizer, load_tokenizer
+from prefixrl_jax.text.tokenizer import Tokenizer, load_tokenizer
 from prefixrl_jax.traces.foreign import GUESSES, read_foreign
-from prefixrl_jax.traces.importing import import_traces
+from prefixrl_jax.traces.imports import import_traces
+from prefixrl_jax.types import Verdict
 
 _PROBLEMS = flags.DEFINE_integer("problems", 200_000, "Rows.", 1)
 _TRACES = flags.DEFINE_integer("traces", 20_000, "Rows.", 1)

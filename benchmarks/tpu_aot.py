@@ -36,7 +36,7 @@ from absl import flags, logging
 from jax.experimental import topologies
 
 from benchmarks import measuring, ours
-from prefixrl_jax.distributed import backends, memory, sharding
+from prefixrl_jax.distributed import backends, sharding
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.learner.packing import Lane, Layout, Tree, pack
 from prefixrl_jax.models import (
@@ -47,6 +47,7 @@ from prefixrl_jax.models import (
 )
 from prefixrl_jax.models.flops import attention_flops, flops_per_token
 from prefixrl_jax.models.transformer import TransformerConfig
+from prefixrl_jax.run import memory_plan as memory
 
 _TOPOLOGIES = flags.DEFINE_list(
   "topology", ["v5e:4x4", "v6e:4x4"], "Chips and how they are joined."

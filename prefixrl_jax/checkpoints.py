@@ -17,8 +17,8 @@ import safetensors.numpy
 from etils import epath
 from jax.experimental import multihost_utils
 
-from prefixrl_jax.files import digest, write_bytes, write_text
-from prefixrl_jax.signals import Deferred
+from prefixrl_jax.storage.files import digest, write_bytes, write_text
+from prefixrl_jax.storage.signals import Deferred
 from prefixrl_jax.types import UserError, one_line
 
 # In a step's folder, as `sha256sum --check` reads it: of all files but Orbax's

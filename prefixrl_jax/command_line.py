@@ -12,8 +12,8 @@ from typing import Any
 import ml_collections
 from absl import flags
 
-from prefixrl_jax import config as config_lib
-from prefixrl_jax import fields
+from prefixrl_jax.settings import fields
+from prefixrl_jax.settings import validation as config_lib
 from prefixrl_jax.types import UserError, one_line
 
 _OWN = pathlib.Path(__file__).parent / "configs"

@@ -20,7 +20,9 @@ from typing import Any
 from absl import app, flags, logging
 from ml_collections import config_flags
 
-from prefixrl_jax import command_line, huge_pages, signals, startup
+from prefixrl_jax import command_line, startup
+from prefixrl_jax.distributed import huge_pages
+from prefixrl_jax.storage import signals
 from prefixrl_jax.types import Preempted, UserError, one_line
 
 STAGES = "pretrain,import,screen,collect,cut,train,evaluate,report"
@@ -87,7 +89,7 @@ def _main(argv) -> None:
   # Imported here, so that --help and a mistyped flag answer at once.
   from etils import epath
 
-  from prefixrl_jax.config import notes, validate
+  from prefixrl_jax.settings.validation import notes, validate
 
   validate(config, stages)
   for note in notes(config):
@@ -96,12 +98,12 @@ def _main(argv) -> None:
   startup.check_workdir(workdir)
   startup.quiet_libraries()
   if stages == ["problems"]:  # leaves nothing, and needs no JAX
-    from prefixrl_jax.inputs import Inputs
+    from prefixrl_jax.run.inputs import Inputs
     from prefixrl_jax.stages import show_problems
 
     show_problems.run(Inputs(config))
     return
-  from prefixrl_jax.compilation import keep_compiled_programs
+  from prefixrl_jax.distributed.compilation import keep_compiled_programs
   from prefixrl_jax.pipeline import Pipeline
 
   keep_compiled_programs()

@@ -10,8 +10,7 @@ from collections.abc import Collection
 import ml_collections
 from etils import epath
 
-from prefixrl_jax.files import check_kind, remove_temporaries, write_json
-from prefixrl_jax.locking import locked
+from prefixrl_jax.run.workspace import Workspace
 from prefixrl_jax.stages import (
   collect,
   cut,
@@ -24,8 +23,13 @@ from prefixrl_jax.stages import (
   show_problems,
   train,
 )
+from prefixrl_jax.storage.files import (
+  check_kind,
+  remove_temporaries,
+  write_json,
+)
+from prefixrl_jax.storage.locking import locked
 from prefixrl_jax.types import UserError
-from prefixrl_jax.workspace import Workspace
 
 STAGES = {
   "pretrain": pretrain,

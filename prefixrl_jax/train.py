@@ -13,18 +13,18 @@ from typing import NamedTuple
 import numpy as np
 from etils import epath
 
-from prefixrl_jax import metrics as metrics_lib
-from prefixrl_jax import runs
 from prefixrl_jax.checkpoints import Checkpointer, restore_params
-from prefixrl_jax.compilation import CompilationCounter
+from prefixrl_jax.distributed.compilation import CompilationCounter
 from prefixrl_jax.evals.curve import Curve, curve_point
 from prefixrl_jax.learner import sft
 from prefixrl_jax.learner.advantages import advantages, discounted
 from prefixrl_jax.learner.packing import Lane, Tree
 from prefixrl_jax.models import adapters
-from prefixrl_jax.rollout import Group, rollout
-from prefixrl_jax.session import Session
-from prefixrl_jax.signals import Deferred
+from prefixrl_jax.run import setup as runs
+from prefixrl_jax.run.rollout import Group, rollout
+from prefixrl_jax.run.session import Session
+from prefixrl_jax.storage import metrics as metrics_lib
+from prefixrl_jax.storage.signals import Deferred
 from prefixrl_jax.types import (
   NonFiniteError,
   Preempted,

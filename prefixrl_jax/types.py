@@ -2,7 +2,7 @@
 
 import dataclasses
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 
@@ -84,6 +84,28 @@ class Completion:
   tokens: np.ndarray  # int32 [completion length], the stop token included
   logprobs: np.ndarray  # float32 [completion length]
   truncated: bool  # the length limit came before a stop token
+
+
+class Verdict(NamedTuple):
+  """What a verifier says of one completion."""
+
+  reward: float  # 1.0 correct, 0.0 wrong
+  timed_out: bool = False  # judged 0 because the verifier ran out of time
+  died: bool = False  # judged 0 because the verifier's process came to grief
+
+
+class Verifier(Protocol):
+  """Judges completions of problems."""
+
+  def judge(
+    self, problems: Sequence[Problem], texts: Sequence[str]
+  ) -> list[Verdict]:
+    """Judges texts[i] (prefix and completion) as an answer to problems[i]."""
+    ...
+
+  def close(self) -> None:
+    """Frees worker processes, if any."""
+    ...
 
 
 @dataclasses.dataclass(frozen=True)

@@ -4,7 +4,7 @@
 # and (text that is there once, what is put in its place); "": at the end.
 ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
   # -- who may import whom
-  ("traces/store.py", "test_architecture.py", ("", "import jax")),
+  ("storage/traces.py", "test_architecture.py", ("", "import jax")),
   ("types.py", "test_architecture.py", ("", "import jax.numpy")),
   (
     "evals/summary.py",
@@ -13,7 +13,7 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     ("", "from prefixrl_jax import checkpoints"),
   ),
   (
-    "evals/evaluate.py",
+    "evals/accuracy.py",
     "test_architecture.py",
     ("", "from prefixrl_jax.train import TrainData"),
   ),
@@ -114,7 +114,7 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     ),
   ),
   (
-    "runs.py",
+    "run/setup.py",
     "test_train.py::test_sft_is_maximum_likelihood_and_every_epoch_has_its_order",
     ("temperature=1.0", "temperature=c.rollouts.temperature"),
     (
@@ -164,8 +164,8 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
   ),
   # -- prefixes
   (
-    "prefixes/cut.py",
-    "prefixes/test_cut.py",
+    "prefixes/cuts.py",
+    "prefixes/test_cuts.py",
     ("min(length - 1, revealed_length(length, high))", "length - 1"),
     ("max(1, math.ceil(low * length - _ROUNDING))", "1"),
     ("if not holds:", "if True:"),
@@ -197,8 +197,8 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     ("verdict.reward > 0 for", "verdict.reward == 1 for"),
   ),
   (
-    "evals/evaluate.py",
-    "evals/test_evaluate.py",
+    "evals/accuracy.py",
+    "evals/test_accuracy.py",
     ("[a for a, holds in zip(asked, held) if not holds]", "asked"),
     ("for t in reversed(traces)", "for t in traces"),
   ),
@@ -239,7 +239,7 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
   ),
   (
     "rollouts/sampler.py",
-    "traces/test_collect.py rollouts/test_sampler.py"
+    "traces/test_rejection.py rollouts/test_sampler.py"
     "::test_cancel_keeps_earlier_attempts",
     (
       "truncated=int(tokens[i, n - 1]) not in self.stop_tokens",
@@ -291,7 +291,7 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     ("while 0 < len(bundles) < rows:", "while False:"),
   ),
   (
-    "distributed/memory.py",
+    "run/memory_plan.py",
     "distributed/test_mesh.py::test_plan_by_hand"
     " distributed/test_mesh.py::test_what_is_alive_in_each_phase"
     " distributed/test_mesh.py::test_what_cannot_fit_is_refused_by_name"
@@ -304,8 +304,8 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     ("if need > have:", "if False:"),
   ),
   (
-    "traces/collect.py",
-    "traces/test_collect.py",
+    "traces/rejection.py",
+    "traces/test_rejection.py",
     ("sorted(found[i])[traces_per_problem - 1]", "sorted(found[i])[-1]"),
     ("if verdict.reward == 1:", "if verdict.reward >= 0:"),
     (
@@ -334,22 +334,26 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     ('if config.norms == "pre" and not config.num_experts:', "if False:"),
   ),
   (
-    "compilation.py",
-    "test_metrics.py",
+    "distributed/compilation.py",
+    "storage/test_metrics.py",
     ("event == _COMPILE_EVENT", "True"),
   ),
   (
-    "metrics.py",
-    "test_metrics.py",
+    "storage/metrics.py",
+    "storage/test_metrics.py",
     ("self._seconds.get(name, 0.0) + spent", "spent"),
     ("    self._seconds = {}\n    return popped", "    return popped"),
     ("correct.all(1).mean()", "correct.any(1).mean()"),
   ),
-  ("compilation.py", "test_metrics.py", ("event == _COMPILE_EVENT", "True")),
+  (
+    "distributed/compilation.py",
+    "storage/test_metrics.py",
+    ("event == _COMPILE_EVENT", "True"),
+  ),
   # -- evaluation and report
   (
-    "evals/statistics.py",
-    "evals/test_statistics.py",
+    "evals/intervals.py",
+    "evals/test_intervals.py",
     ("np.maximum(n - c - drawn, 0) / (n - drawn)", "(n - c) / n + 0 * drawn"),
     ("tail = (1 - confidence) / 2", "tail = 1 - confidence"),
     ("ddof=1", "ddof=0"),
@@ -391,7 +395,7 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
   ),
   (
     "evals/report.html.jinja",
-    "evals/test_report.py",
+    "evals/test_page.py",
     ("{% if samples %}", "{% if true %}"),
     ("{% if summary.versus %}", "{% if true %}"),
     ("{% if sample.reward == 1 %}", "{% if true %}"),
@@ -399,8 +403,8 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     ("{{ of_arm | seeds(split)", "{{ [] "),
   ),
   (
-    "evals/report.py",
-    "evals/test_report.py",
+    "evals/page.py",
+    "evals/test_page.py",
     ("autoescape=True", "autoescape=False"),
     ('"never" if ratio == 0 else', '"0" if ratio is None else'),
   ),

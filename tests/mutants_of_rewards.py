@@ -8,12 +8,12 @@ _MATH = (
 ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
   # -- thoughts are no answers
   (
-    "thoughts.py",
-    "test_thoughts.py",
+    "text/thoughts.py",
+    "text/test_thoughts.py",
     ("  is_open = last + 1 < len(marks)", "  is_open = False"),
   ),
   (
-    "thoughts.py",
+    "text/thoughts.py",
     "rewards/test_answers.py",
     ("return split(text).answer", "return text"),
   ),
@@ -72,8 +72,8 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     ('_BLANK.sub(" ", text)', "text"),
   ),
   (
-    "rewards/countdown.py",
-    "problems/test_countdown_steps.py::test_every_step_is_checked",
+    "embedded/countdown_steps.py",
+    "embedded/test_countdown_steps.py::test_every_step_is_checked",
     ("without_thoughts(text), **problem.metadata", "text, **problem.metadata"),
   ),
   (
@@ -126,8 +126,8 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     ("ours[2] == theirs[2] and len(halves) < 2", "ours[2] == theirs[2]"),
   ),
   (
-    "rewards/numbers.py",
-    _MATH + " rewards/test_numbers.py rewards/test_spellings.py",
+    "rewards/quantities.py",
+    _MATH + " rewards/test_quantities.py rewards/test_spellings.py",
     ("size = units.ratio(self.unit, other.unit)", "size = 1"),
     ("  text = text.translate(DASHES)\n  found", "  found"),
     ("    _CHANGES_NEXT.search(said)\n    or", "    False\n    or"),
@@ -240,8 +240,8 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     ("known |= dict.fromkeys(_excluded(config, seed), EVALUATED)", "pass"),
   ),
   (
-    "problems/countdown_steps.py",
-    "problems/test_countdown_steps.py",
+    "embedded/countdown_steps.py",
+    "embedded/test_countdown_steps.py",
     ("if is_held_out(numbers, target) == held_out:", "if True:"),
     ('f"{sorted(numbers)} {target}"', 'f"{numbers} {target}"'),
     ("_draw(rng, count, held_out=False)", "_draw(rng, count, held_out=True)"),
@@ -249,8 +249,8 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
   ),
   # -- other people's traces
   (
-    "traces/importing.py",
-    "traces/test_trace_importing.py",
+    "traces/imports.py",
+    "traces/test_imports.py",
     ("elif identity in seen:", "elif False:"),
     ("elif not foreign.finished:", "elif False:"),
     ("      if is_full(m.problem):\n", "      if False:\n"),

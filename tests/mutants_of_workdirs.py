@@ -2,8 +2,8 @@
 
 ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
   (
-    "files.py",
-    "test_files.py test_artifacts.py",
+    "storage/files.py",
+    "storage/test_files.py storage/test_artifacts.py",
     (
       "if self.sha256 not in (None, hashlib.sha256(data).hexdigest()):",
       "if False:",
@@ -14,8 +14,8 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     ("      put_back()\n      temporary.rmtree()", "      temporary.rmtree()"),
   ),
   (
-    "metrics.py",
-    "test_metrics.py",
+    "storage/metrics.py",
+    "storage/test_metrics.py",
     (  # emptied, and only then written
       '    write_bytes(path, b"".join(line + b"\\n" for line in kept))\n'
       '    self._file = path.open("a")\n',
@@ -30,8 +30,8 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     ('row["step"] <= resume_step', 'row["step"] < resume_step'),
   ),
   (
-    "artifacts.py",
-    "test_artifacts.py",
+    "storage/artifacts.py",
+    "storage/test_artifacts.py",
     ("if _limit(value) < _limit(record", "if False and _limit(record"),
     ("_limit(value) > _limit(record", "_limit(value) < _limit(record"),
     ("return value or math.inf", "return value"),
@@ -53,15 +53,15 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
   ),
   # A test each: all of them take long.
   *(
-    (file, f"test_workdirs.py::test_{test}", *changes)
+    (file, f"run/test_workdirs.py::test_{test}", *changes)
     for file, test, *changes in (
       (
-        "provenance.py",
+        "run/provenance.py",
         "problems_are_compared_by_what_they_say",
         ("[p.id, p.prompt, p.answer, p.split,", "[p.id, p.prompt, p.split,"),
       ),
       (
-        "provenance.py",
+        "run/provenance.py",
         "the_base_file_counts_and_not_its_place",
         (
           'digest.update(hashlib.file_digest(f, "sha256").digest())',
@@ -69,17 +69,17 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
         ),
       ),
       (
-        "provenance.py",
+        "run/provenance.py",
         "only_what_depends_on_it_is_refused",
         ('    ("screen.max_correct",),\n', "    (),\n"),
       ),
       (
-        "provenance.py",
+        "run/provenance.py",
         "a_finished_run_goes_on_to_a_raised_limit",
         ('    ("train.flops", "train.max_steps"),\n  ),', "    (),\n  ),"),
       ),
       (
-        "provenance.py",
+        "run/provenance.py",
         "an_arm_is_refused_for_what_it_uses",
         ('("sft",) if own.sft_epochs else ()', '("sft",)'),
         ('("lora",) if config.lora.rank else ()', "()"),
@@ -87,17 +87,17 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
         ('      "evals.curve_samples",\n', ""),
       ),
       (
-        "provenance.py",
+        "run/provenance.py",
         "how_it_is_computed_may_change",
         ("    and not _is_execution(path)\n", ""),
       ),
       (
-        "provenance.py",
+        "run/provenance.py",
         "a_relative_path_is_no_other_setting",
         ("(*not_after_all, *_PLACES)", "not_after_all"),
       ),
       (
-        "provenance.py",
+        "run/provenance.py",
         "a_pretrained_base_of_other_settings",
         (
           '(("model", "pretrain", "problems.task"), ())',
@@ -105,17 +105,17 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
         ),
       ),
       (
-        "workspace.py",
+        "run/workspace.py",
         "a_program_that_makes_something_else",
         ("if stage in provenance.VERSIONS:", "if False:"),
       ),
       (
-        "workspace.py",
+        "run/workspace.py",
         "whose_problems_a_run_learns_on",
         ('"data_seed": self.data_seed(seed),', '"data_seed": 0,'),
       ),
       (
-        "workspace.py",
+        "run/workspace.py",
         "a_model_folder_is_compared_by_its_files",
         (
           "of_model_folder(self.model_folder, weights=True)",
@@ -123,7 +123,7 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
         ),
       ),
       (
-        "workspace.py",
+        "run/workspace.py",
         "problems_are_compared_by_what_they_say",
         (
           '"problems": self._problems_digest(seed),\n          "base"',
@@ -131,22 +131,22 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
         ),
       ),
       (
-        "workspace.py",
+        "run/workspace.py",
         "fresh_takes_what_the_stages_make_and_nothing_else",
         ("        if other.name in anew:", "        if True:"),
       ),
       (
-        "workspace.py",
+        "run/workspace.py",
         "whether_anything_was_removed_is_known",
         ("    self._anew.clear()\n", ""),
       ),
       (
-        "workspace.py",
+        "run/workspace.py",
         "a_limit_is_not_lowered",
         ("limits=provenance.limits(self.config, stage),", ""),
       ),
       (
-        "workspace.py",
+        "run/workspace.py",
         "what_was_made_from_a_part_that_came_out_different",
         (
           '_FOLLOW = ("cut", "evaluate")',
@@ -154,12 +154,12 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
         ),
       ),
       (
-        "workspace.py",
+        "run/workspace.py",
         "other_cuts_leave_arms_without_prefixes",
         ('needed.append("cut")', "pass"),
       ),
       (
-        "workspace.py",
+        "run/workspace.py",
         "what_is_needed_is_of_the_same_settings",
         ("    artifact.check()\n    return artifact", "    return artifact"),
       ),
@@ -208,7 +208,7 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     ("cuts.cut_earlier + cuts.left_out:", "cuts.left_out:"),
   ),
   (
-    "workspace.py",
+    "run/workspace.py",
     "test_pipeline.py::test_without_hard_heldout_problems_a_run_goes_on",
     (
       'if p.split == "heldout"],',
@@ -221,8 +221,8 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     ("  work.hard_train(seed)\n", ""),
   ),
   (
-    "parts.py",
-    "test_parts.py",
+    "run/parts.py",
+    "run/test_parts.py",
     (
       'File(file, part["file_sha256"], "It is made again.").read_bytes()',
       "pass",
@@ -232,8 +232,8 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     ("if p.id not in done", "if True"),
   ),
   (
-    "locking.py",
-    "test_locking.py",
+    "storage/locking.py",
+    "storage/test_locking.py",
     ("if self.host != this.host:", "if False:"),
     ("if self.boot != this.boot:", "if False:"),
     ("if self.pids != this.pids:", "if False:"),
@@ -247,8 +247,8 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     ('or fields[0] in "ZX"', ""),
   ),
   (
-    "signals.py",
-    "test_signals.py",
+    "storage/signals.py",
+    "storage/test_signals.py",
     ("    if self._came:\n      signal", "    if False:\n      signal"),
     ("came, self._came = self._came, 0", "came = self._came"),
     ("    if number is None:", "    if True:"),
@@ -273,15 +273,15 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
   ),
   # -- what is refused before it is paid for
   (
-    "rules.py",
-    "test_config.py",
+    "settings/rules.py",
+    "settings/test_validation.py",
     ("type(v) is int and low <= v <= high", "type(v) is int"),
     ("      and len(set(v)) == len(v)\n", ""),
     ("is_real(v)\n      and", "True\n      and"),
   ),
   (
-    "fields.py",
-    "test_config.py",
+    "settings/fields.py",
+    "settings/test_validation.py",
     ("    if name not in node:\n", "    if False:\n"),
     ("    if not node.rule.allows(value):", "    if False:"),
     (
@@ -291,8 +291,8 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     ('"rows": _how(COUNT,', '"rows": Field(COUNT,'),
   ),
   (
-    "config.py",
-    "test_config.py",
+    "settings/validation.py",
+    "settings/test_validation.py",
     ("    c.screen.max_correct < c.screen.num_samples,", "    True,"),
     ("    p.low <= p.high,", "    True,"),
     ('bool(re.fullmatch(r"\\w[\\w.+-]*", name)) and name != "base"', "True"),
@@ -307,7 +307,7 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     ("p.num_train + p.num_heldout > 0", "True"),
   ),
   (
-    "config.py",
+    "settings/validation.py",
     "test_main.py::test_what_is_done_otherwise_than_the_config_says_is_said",
     ("    if abs(count - share * prompts) > 1e-6:", "    if False:"),
     ("  if not config.problems.num_heldout:", "  if False:"),

@@ -9,51 +9,56 @@ import pytest
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _DEVICE_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax")
-# What may need an accelerator, whole packages or single modules. All else is
-# text and files: usable where there is none, and no jax.
-_DEVICE_SIDE = (
-  "batches",
-  "checkpoints",
-  "compilation",
-  "distributed",
-  "evals.curve",
-  "evals.evaluate",
-  "learner.learner",
-  "learner.logprobs",
-  "learner.losses",
-  "learner.optimizer",
-  "learner.packing",
-  "learner.sft",
-  "learner.update",
-  "ledger",
-  "main",
-  "models",
-  "parts",
-  "pipeline",
-  "pretrain",
-  "rollout",
-  "rollouts.decoding",
-  "rollouts.programs",
-  "rollouts.sampler",
-  "runs",
-  "session",
-  "stages",
-  "traces.collect",
-  "train",
-  "workspace",
+# The house: a room is a folder, or a module that stands alone. A module may
+# import what is on the floors below and in its own room, and nothing else.
+_FLOORS = (
+  ("types",),
+  ("batches", "distributed", "prefixes", "text"),
+  ("embedded", "storage"),
+  ("checkpoints", "models", "rewards"),
+  ("learner", "ledger", "problems", "rollouts"),
+  ("settings", "traces"),
+  ("configs", "run"),
+  ("evals",),
+  ("train",),
+  ("stages",),
+  ("command_line", "pipeline", "startup"),
+  ("main",),
 )
-# Each may import those before it, and none behind it; all else is below them.
-_LAYERS = (
-  "session",
-  "rollout",
-  "evals.evaluate",
-  "evals.curve",
-  "runs",
-  "train",
-  "workspace",
-  "stages",
-  "pipeline",
-  "main",
+# Rooms of text and files, which are usable where there is no accelerator and no
+# JAX; in the others these modules are.
+_TEXT_ROOMS = (
+  "command_line",
+  "configs",
+  "embedded",
+  "prefixes",
+  "problems",
+  "rewards",
+  "settings",
+  "startup",
+  "storage",
+  "text",
+  "types",
+)
+_TEXT_ELSEWHERE = (
+  "distributed.huge_pages",
+  "distributed.processor",
+  "evals.comparisons",
+  "evals.curves",
+  "evals.figures",
+  "evals.intervals",
+  "evals.page",
+  "evals.summary",
+  "learner.advantages",
+  "models.folders",
+  "rollouts.grid",
+  "rollouts.requests",
+  "run.inputs",
+  "run.provenance",
+  "stages.show_problems",
+  "traces.foreign",
+  "traces.imports",
+  "traces.rules",
 )
 
 
@@ -76,6 +81,7 @@ def _modules():
   return modules
 
 
+_PACKAGE = "prefixrl_jax"
 _MODULES = _modules()
 
 
@@ -85,6 +91,10 @@ def _is_within(module, parents):
     or module.startswith(f"prefixrl_jax.{parent}.")
     for parent in parents
   )
+
+
+def _is_package(module):
+  return (_ROOT / module.replace(".", "/")).is_dir()
 
 
 def _reached(module):
@@ -100,31 +110,50 @@ def _reached(module):
   return ways
 
 
-@pytest.mark.parametrize("module", _MODULES)
+def _room(module):
+  """The folder or lone module that a module of the package is in."""
+  return module.removeprefix("prefixrl_jax.").split(".")[0]
+
+
+def _floor(module):
+  [floor] = [i for i, rooms in enumerate(_FLOORS) if _room(module) in rooms]
+  return floor
+
+
+def test_every_room_has_its_floor():
+  rooms = [room for rooms in _FLOORS for room in rooms]
+  assert sorted(rooms) == sorted({_room(m) for m in _MODULES} - {_PACKAGE})
+
+
+@pytest.mark.parametrize("module", sorted(_MODULES.keys() - {_PACKAGE}))
+def test_nobody_asks_those_above(module):
+  for imported in _MODULES[module] & (_MODULES.keys() - {_PACKAGE}):
+    assert _room(imported) == _room(module) or (
+      _floor(imported) < _floor(module)
+    ), imported
+
+
+@pytest.mark.parametrize(
+  "module",
+  [m for m in _MODULES if _is_within(m, (*_TEXT_ROOMS, *_TEXT_ELSEWHERE))],
+)
 def test_text_side_never_gets_to_jax(module):
-  if _is_within(module, _DEVICE_SIDE):
-    return
   for imported, way in _reached(module).items():
     assert imported.split(".")[0] not in _DEVICE_PACKAGES, " > ".join(way)
 
 
-@pytest.mark.parametrize("part", _DEVICE_SIDE)
-def test_device_side_is_there_and_needs_jax(part):
-  modules = [m for m in _MODULES if _is_within(m, (part,))]
-  assert modules, part
-  assert any(
-    imported.split(".")[0] in _DEVICE_PACKAGES
-    for module in modules
-    for imported in _reached(module)
-  )
-
-
-@pytest.mark.parametrize("module", _MODULES)
-def test_nobody_imports_a_layer_above(module):
-  ranks = [i for i, layer in enumerate(_LAYERS) if _is_within(module, (layer,))]
-  above = _LAYERS[ranks[0] + 1 :] if ranks else _LAYERS
-  for imported in _MODULES[module]:
-    assert not _is_within(imported, above), imported
+def test_all_that_needs_no_jax_is_said_to():
+  """A module that loses its JAX joins the text side, and stays there."""
+  needs = {
+    m
+    for m in _MODULES
+    if any(i.split(".")[0] in _DEVICE_PACKAGES for i in _reached(m))
+  }
+  text = {
+    m for m in _MODULES if _is_within(m, (*_TEXT_ROOMS, *_TEXT_ELSEWHERE))
+  }
+  rest = _MODULES.keys() - needs - text - {_PACKAGE}
+  assert {m for m in rest if not _is_package(m)} == set()
 
 
 def test_nobody_imports_in_a_circle():

@@ -13,10 +13,11 @@ import orbax.checkpoint as ocp
 import pytest
 from etils import epath
 
-from prefixrl_jax import checkpoints, signals
+from prefixrl_jax import checkpoints
 from prefixrl_jax.checkpoints import Checkpointer
 from prefixrl_jax.distributed import sharding
 from prefixrl_jax.models import transformer
+from prefixrl_jax.storage import signals
 from prefixrl_jax.types import Preempted, UserError
 
 

@@ -10,15 +10,16 @@ import pytest
 import tiny_run
 from etils import epath
 
-from prefixrl_jax import config as config_lib
-from prefixrl_jax import fields, train
+from prefixrl_jax import train
 from prefixrl_jax.configs import math, sections
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.learner import losses
-from prefixrl_jax.metrics import read_jsonl
 from prefixrl_jax.models import families
 from prefixrl_jax.prefixes import schedules
 from prefixrl_jax.problems import loading, sources
+from prefixrl_jax.settings import fields
+from prefixrl_jax.settings import validation as config_lib
+from prefixrl_jax.storage.metrics import read_jsonl
 
 _DOC = pathlib.Path(__file__).parents[1] / "docs/extending.md"
 _BLOCK = re.compile(

@@ -10,15 +10,16 @@ import sys
 import pytest
 from absl import app
 
-from prefixrl_jax import command_line, fields, main
+from prefixrl_jax import command_line, main
 from prefixrl_jax.configs import math
+from prefixrl_jax.settings import fields
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _DEMO = "--config=configs/demo.py"
 # Starts the command anew for each line of arguments, without importing again.
 _EACH = """
 import json, os, sys, tempfile
-import etils.epath, prefixrl_jax.main, prefixrl_jax.artifacts
+import etils.epath, prefixrl_jax.main, prefixrl_jax.storage.artifacts
 
 results = []
 for argv in json.load(sys.stdin):
@@ -297,7 +298,7 @@ def test_output_that_nobody_takes_is_no_error(name):
 
 
 def test_what_is_done_otherwise_than_the_config_says_is_said():
-  from prefixrl_jax.config import notes
+  from prefixrl_jax.settings.validation import notes
 
   config = math.get_config()
   assert list(notes(config)) == []

@@ -19,10 +19,10 @@ from etils import epath
 
 from prefixrl_jax import checkpoints
 from prefixrl_jax.configs import countdown, demo, math
-from prefixrl_jax.inputs import Inputs
+from prefixrl_jax.embedded import checksum
 from prefixrl_jax.pipeline import STAGES, Pipeline
-from prefixrl_jax.problems import checksum
 from prefixrl_jax.problems.loading import load_problems
+from prefixrl_jax.run.inputs import Inputs
 from prefixrl_jax.stages import (
   collect,
   evaluate,
@@ -33,7 +33,7 @@ from prefixrl_jax.stages import (
 )
 from prefixrl_jax.types import EvalResult, UserError
 
-_ROOT = pathlib.Path(__file__).parents[1]
+_ROOT = pathlib.Path(__file__).parents[2]
 
 
 def _config(arg="tiny=true,arms=sft_rl+prefixrl", **fields):

@@ -14,20 +14,20 @@ import pytest
 import tiny_run
 from etils import epath
 
-from prefixrl_jax import checkpoints, rollout, train
+from prefixrl_jax import checkpoints, train
 from prefixrl_jax.configs import sections
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.learner import learner as learner_lib
 from prefixrl_jax.learner.advantages import advantages
 from prefixrl_jax.learner.learner import Learner
 from prefixrl_jax.learner.packing import pack
-from prefixrl_jax.metrics import read_jsonl
 from prefixrl_jax.models import transformer
 from prefixrl_jax.models.attention import dense_attention
-from prefixrl_jax.rewards import Verdict
-from prefixrl_jax.session import Session
+from prefixrl_jax.run import rollout
+from prefixrl_jax.run.session import Session
+from prefixrl_jax.storage.metrics import read_jsonl
 from prefixrl_jax.train import trained_params
-from prefixrl_jax.types import Preempted, UserError
+from prefixrl_jax.types import Preempted, UserError, Verdict
 
 
 @dataclasses.dataclass

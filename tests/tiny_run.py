@@ -5,13 +5,13 @@ import ml_collections
 import numpy as np
 
 from prefixrl_jax.configs import demo
-from prefixrl_jax.distributed import memory
+from prefixrl_jax.embedded import checksum
+from prefixrl_jax.embedded.checksum import ChecksumVerifier
 from prefixrl_jax.models import adapters, transformer
-from prefixrl_jax.prefixes.cut import cut
-from prefixrl_jax.problems import checksum
-from prefixrl_jax.rewards.checksum import ChecksumVerifier
-from prefixrl_jax.session import Session
-from prefixrl_jax.tokenizer import SymbolTokenizer
+from prefixrl_jax.prefixes.cuts import cut
+from prefixrl_jax.run import memory_plan as memory
+from prefixrl_jax.run.session import Session
+from prefixrl_jax.text.tokenizer import SymbolTokenizer
 from prefixrl_jax.types import Trace, TrainData
 
 _TOKENIZER = SymbolTokenizer(

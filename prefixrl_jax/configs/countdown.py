@@ -9,7 +9,7 @@ here is as in configs/demo.py; docs/countdown.md has what came of it.
 import ml_collections
 
 from prefixrl_jax.configs import demo
-from prefixrl_jax.problems.countdown_steps import SYMBOLS
+from prefixrl_jax.embedded.countdown_steps import SYMBOLS
 
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:

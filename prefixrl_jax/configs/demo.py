@@ -8,8 +8,8 @@ Values are the paper's unless a comment says otherwise.
 
 import ml_collections
 
-from prefixrl_jax.config import parse_arg
 from prefixrl_jax.configs import sections
+from prefixrl_jax.settings.validation import parse_arg
 
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:

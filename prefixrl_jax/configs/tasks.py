@@ -7,8 +7,8 @@ from typing import Any
 
 import ml_collections
 
-from prefixrl_jax.config import parse_arg
 from prefixrl_jax.configs import models, sections
+from prefixrl_jax.settings.validation import parse_arg
 
 
 def get_config(

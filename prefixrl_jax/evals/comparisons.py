@@ -18,7 +18,7 @@ from prefixrl_jax.evals.curves import (
   lines_of,
   mean_lines,
 )
-from prefixrl_jax.evals.statistics import resampling_weights, spread
+from prefixrl_jax.evals.intervals import resampling_weights, spread
 
 # One arm's records, in the order of their seeds.
 Records = list[RunRecord]

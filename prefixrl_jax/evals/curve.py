@@ -2,10 +2,10 @@
 
 import ml_collections
 
-from prefixrl_jax.evals.evaluate import mean_accuracy, without_prefix
+from prefixrl_jax.evals.accuracy import mean_accuracy, without_prefix
 from prefixrl_jax.ledger import Ledger, training_flops
 from prefixrl_jax.rollouts.sampler import Sampler
-from prefixrl_jax.session import Session
+from prefixrl_jax.run.session import Session
 from prefixrl_jax.types import TrainData
 
 

@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from prefixrl_jax.evals.curves import BASE
-from prefixrl_jax.files import write_bytes
+from prefixrl_jax.storage.files import write_bytes
 
 # Okabe and Ito's colours, which colour-blind people tell apart; an arm has
 # the same one in every figure and every run.

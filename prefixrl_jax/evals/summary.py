@@ -105,11 +105,7 @@ from prefixrl_jax.evals.curves import (
   on_common_costs,
   results_of,
 )
-from prefixrl_jax.evals.statistics import (
-  bootstrap_interval,
-  pass_at_k,
-  spread,
-)
+from prefixrl_jax.evals.intervals import bootstrap_interval, pass_at_k, spread
 from prefixrl_jax.types import PURPOSES, TRAINING, EvalResult, UserError
 
 LEVELS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)

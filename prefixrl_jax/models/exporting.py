@@ -18,17 +18,17 @@ import safetensors.numpy
 from etils import epath
 
 from prefixrl_jax.distributed import sharding
-from prefixrl_jax.files import (
+from prefixrl_jax.models import folders, importing
+from prefixrl_jax.models.decoder_config import Lora
+from prefixrl_jax.models.families import FAMILIES
+from prefixrl_jax.models.importing import Tensor
+from prefixrl_jax.storage.files import (
   read_json,
   whole_folder,
   write_bytes,
   write_chunks,
   write_text,
 )
-from prefixrl_jax.models import folders, importing
-from prefixrl_jax.models.decoder_config import Lora
-from prefixrl_jax.models.families import FAMILIES
-from prefixrl_jax.models.importing import Tensor
 from prefixrl_jax.types import UserError
 
 _NAMES = {"float32": "F32", "float16": "F16", "bfloat16": "BF16"}

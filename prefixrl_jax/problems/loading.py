@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import ml_collections
 
-from prefixrl_jax.problems import symbols
+from prefixrl_jax.embedded import tasks as symbols
 from prefixrl_jax.problems.sources import Source
 from prefixrl_jax.problems.streams import (
   EVALUATED,

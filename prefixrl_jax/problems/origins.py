@@ -13,7 +13,7 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from prefixrl_jax.problems.sources import Source
-from prefixrl_jax.rows import Row, find_files, read_rows
+from prefixrl_jax.storage.rows import Row, find_files, read_rows
 from prefixrl_jax.types import UserError, one_line
 
 # The builder of problems/tfds_builder.py, by the name tfds makes of its class.

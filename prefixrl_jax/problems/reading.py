@@ -8,7 +8,7 @@ import numbers
 from collections.abc import Iterator, Mapping
 from typing import Any, NamedTuple
 
-from prefixrl_jax.conversations import NotText, kind, user_text
+from prefixrl_jax.text.conversations import NotText, kind, user_text
 
 
 class Skip(Exception):

@@ -14,7 +14,7 @@ from rich.text import Text
 
 from prefixrl_jax.problems.shown import num_shown
 from prefixrl_jax.problems.streams import Part
-from prefixrl_jax.tokenizer import Tokenizer
+from prefixrl_jax.text.tokenizer import Tokenizer
 from prefixrl_jax.types import Problem
 
 _SAMPLES = 3

@@ -10,12 +10,13 @@ from typing import NamedTuple
 
 import ml_collections
 
-from prefixrl_jax.problems import origins, symbols
+from prefixrl_jax.embedded import tasks as symbols
+from prefixrl_jax.problems import origins
 from prefixrl_jax.problems.reading import Draw, Getter, Parts, Skip
 from prefixrl_jax.problems.shown import num_shown
 from prefixrl_jax.problems.sources import SOURCES, Source
 from prefixrl_jax.problems.texts import fingerprint
-from prefixrl_jax.rows import Row
+from prefixrl_jax.storage.rows import Row
 from prefixrl_jax.types import Problem, UserError
 
 REPEATED = "repeated"

@@ -18,7 +18,7 @@ from etils import epath
 
 from prefixrl_jax.problems.origins import JSON, download
 from prefixrl_jax.problems.sources import SOURCES
-from prefixrl_jax.rows import Row, find_files, read_rows
+from prefixrl_jax.storage.rows import Row, find_files, read_rows
 from prefixrl_jax.types import UserError
 
 _TASK = flags.DEFINE_enum(

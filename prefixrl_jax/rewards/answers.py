@@ -10,7 +10,7 @@ All of it takes time in proportion to the text's length.
 import re
 
 from prefixrl_jax.rewards import surroundings
-from prefixrl_jax.thoughts import without_thoughts
+from prefixrl_jax.text.thoughts import without_thoughts
 
 _TOKEN = re.compile(
   r"\\{1,2}(?:boxed|fbox)\s*(?:(?P<open>\{)|(?P<bare>[-+]?\.?\d[\d.,/]*))"

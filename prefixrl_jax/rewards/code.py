@@ -18,7 +18,7 @@ import time
 from collections.abc import Iterator, Sequence
 from typing import Any, NamedTuple
 
-from prefixrl_jax.rewards import Verdict, values
+from prefixrl_jax.rewards import values
 from prefixrl_jax.rewards.inside import plain
 from prefixrl_jax.rewards.sandbox import (
   OUTPUT_BYTES,
@@ -29,8 +29,8 @@ from prefixrl_jax.rewards.sandbox import (
   TooLong,
   unpack,
 )
-from prefixrl_jax.thoughts import without_thoughts
-from prefixrl_jax.types import Problem, UserError
+from prefixrl_jax.text.thoughts import without_thoughts
+from prefixrl_jax.types import Problem, UserError, Verdict
 
 _FENCE = re.compile(r"[ \t]*(`{3,}|~{3,})([^`]*)")
 _FUTURE = re.compile(r"^from __future__ import [^(\n]*\n", re.MULTILINE)

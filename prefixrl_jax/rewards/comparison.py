@@ -7,13 +7,8 @@ numbers), quickly; `equivalent` decides the rest, and may take for ever.
 import re
 from collections.abc import Callable
 
-from prefixrl_jax.rewards import (
-  assignments,
-  names,
-  numbers,
-  statements,
-  units,
-)
+from prefixrl_jax.rewards import assignments, names, statements, units
+from prefixrl_jax.rewards import quantities as numbers
 from prefixrl_jax.rewards.spelling import clean, plain, read
 
 # Longer answers are wrong unless equal as text.

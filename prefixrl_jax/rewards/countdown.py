@@ -13,10 +13,8 @@ from collections import Counter
 from collections.abc import Sequence
 from fractions import Fraction
 
-from prefixrl_jax.problems import countdown_steps
-from prefixrl_jax.rewards import Verdict, answers
-from prefixrl_jax.thoughts import without_thoughts
-from prefixrl_jax.types import Problem
+from prefixrl_jax.rewards import answers
+from prefixrl_jax.types import Problem, Verdict
 
 _LONGEST = 300  # characters of an expression
 _SIGNS = (
@@ -51,28 +49,6 @@ class CountdownVerifier:
     """See `Verifier`."""
     return [
       Verdict(float(_is_right(text, **_puzzle(problem))))
-      for problem, text in zip(problems, texts)
-    ]
-
-  def close(self) -> None:
-    """Nothing to free."""
-
-
-class StepsVerifier:
-  """Checks every step of a solution of `problems.countdown_steps`."""
-
-  def judge(
-    self, problems: Sequence[Problem], texts: Sequence[str]
-  ) -> list[Verdict]:
-    """See `Verifier`."""
-    return [
-      Verdict(
-        float(
-          countdown_steps.is_solution(
-            without_thoughts(text), **problem.metadata
-          )
-        )
-      )
       for problem, text in zip(problems, texts)
     ]
 

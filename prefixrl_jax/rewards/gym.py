@@ -18,11 +18,12 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from prefixrl_jax.rewards import Verdict, answers, numbers
+from prefixrl_jax.rewards import answers
+from prefixrl_jax.rewards import quantities as numbers
 from prefixrl_jax.rewards.countdown import is_solution
 from prefixrl_jax.rewards.workers import DIED, TIMED_OUT, WorkerPool
-from prefixrl_jax.thoughts import without_thoughts
-from prefixrl_jax.types import Problem, UserError
+from prefixrl_jax.text.thoughts import without_thoughts
+from prefixrl_jax.types import Problem, UserError, Verdict
 
 _EXECUTES = "its scorer executes the answer (sympy.parse_expr)"
 REFUSED = {

@@ -5,9 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 from absl import logging
 
-from prefixrl_jax.rewards import Verdict, Verifier
-from prefixrl_jax.tokenizer import Tokenizer
-from prefixrl_jax.types import Completion, Problem
+from prefixrl_jax.text.tokenizer import Tokenizer
+from prefixrl_jax.types import Completion, Problem, Verdict, Verifier
 
 
 def judge(

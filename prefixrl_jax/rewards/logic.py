@@ -10,9 +10,9 @@ Where the answer is marked, the sentence around it must not deny it either.
 import re
 from collections.abc import Collection, Sequence
 
-from prefixrl_jax.rewards import Verdict, answers, surroundings
-from prefixrl_jax.thoughts import without_thoughts
-from prefixrl_jax.types import Problem, UserError
+from prefixrl_jax.rewards import answers, surroundings
+from prefixrl_jax.text.thoughts import without_thoughts
+from prefixrl_jax.types import Problem, UserError, Verdict
 
 _SAME = {"uncertain": "unknown"}  # FOLIO's word and everybody's
 _LONGEST = 500  # characters; who needs more does not say a label

@@ -10,16 +10,11 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from prefixrl_jax.rewards import (
-  Verdict,
-  answers,
-  comparison,
-  numbers,
-  surroundings,
-)
+from prefixrl_jax.rewards import answers, comparison, surroundings
+from prefixrl_jax.rewards import quantities as numbers
 from prefixrl_jax.rewards.workers import DIED, TIMED_OUT, WorkerPool
-from prefixrl_jax.thoughts import without_thoughts
-from prefixrl_jax.types import Problem
+from prefixrl_jax.text.thoughts import without_thoughts
+from prefixrl_jax.types import Problem, Verdict
 
 # More answers are wrong whatever they are.
 _MOST_ANSWERS = 4

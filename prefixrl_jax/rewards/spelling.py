@@ -3,7 +3,8 @@
 import re
 import unicodedata
 
-from prefixrl_jax.rewards import answers, number_words, numbers
+from prefixrl_jax.rewards import answers, number_words
+from prefixrl_jax.rewards import quantities as numbers
 
 _SIGNS = numbers.DASHES | str.maketrans(
   {"×": "\\times ", "·": "\\cdot ", "⋅": "\\cdot ", "÷": "/", "π": "\\pi "}

@@ -5,7 +5,7 @@ from typing import Any
 
 import ml_collections
 
-from prefixrl_jax.thoughts import without_thoughts
+from prefixrl_jax.text.thoughts import without_thoughts
 from prefixrl_jax.types import Problem
 
 VERIFIERS = (
@@ -130,12 +130,12 @@ def _gym(config):
 
 
 def _checksum(config):
-  from prefixrl_jax.rewards.checksum import ChecksumVerifier
+  from prefixrl_jax.embedded.checksum import ChecksumVerifier
 
   return ChecksumVerifier()
 
 
 def _countdown_steps(config):
-  from prefixrl_jax.rewards.countdown import StepsVerifier
+  from prefixrl_jax.embedded.countdown_steps import StepsVerifier
 
   return StepsVerifier()

@@ -1,13 +1,13 @@
 """Correct traces of the hard problems, by rejection sampling."""
 
-from prefixrl_jax import metrics
-from prefixrl_jax.artifacts import Artifact
 from prefixrl_jax.models import transformer
-from prefixrl_jax.parts import in_parts
-from prefixrl_jax.traces import store
-from prefixrl_jax.traces.collect import collect
+from prefixrl_jax.run.parts import in_parts
+from prefixrl_jax.run.workspace import Workspace
+from prefixrl_jax.storage import metrics
+from prefixrl_jax.storage import traces as store
+from prefixrl_jax.storage.artifacts import Artifact
+from prefixrl_jax.traces.rejection import collect
 from prefixrl_jax.types import UserError
-from prefixrl_jax.workspace import Workspace
 
 
 def run(work: Workspace) -> None:

@@ -2,11 +2,11 @@
 
 from collections.abc import Sequence
 
-from prefixrl_jax.prefixes.cut import Cuts, cut
+from prefixrl_jax.prefixes.cuts import Cuts, cut
 from prefixrl_jax.rewards.judging import hold_answer
-from prefixrl_jax.traces import store
+from prefixrl_jax.run.workspace import Workspace
+from prefixrl_jax.storage import traces as store
 from prefixrl_jax.types import Trace, UserError
-from prefixrl_jax.workspace import Workspace
 
 
 def run(work: Workspace) -> None:

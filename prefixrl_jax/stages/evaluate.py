@@ -2,15 +2,15 @@
 
 from typing import Any
 
-from prefixrl_jax import metrics
-from prefixrl_jax.evals.evaluate import Sample, by_fraction, without_prefix
-from prefixrl_jax.evals.results import write_results
-from prefixrl_jax.files import write_json
-from prefixrl_jax.prefixes.cut import revealed_length
+from prefixrl_jax.evals.accuracy import Sample, by_fraction, without_prefix
+from prefixrl_jax.prefixes.cuts import revealed_length
+from prefixrl_jax.run.workspace import Workspace
 from prefixrl_jax.stages.train import train_again
+from prefixrl_jax.storage import metrics
+from prefixrl_jax.storage.files import write_json
+from prefixrl_jax.storage.results import write_results
 from prefixrl_jax.train import trained_params
 from prefixrl_jax.types import EvalResult, TrainData
-from prefixrl_jax.workspace import Workspace
 
 
 def run(work: Workspace) -> None:

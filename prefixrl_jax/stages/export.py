@@ -5,9 +5,9 @@ from etils import epath
 from prefixrl_jax import checkpoints
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.models import adapters, exporting, importing
+from prefixrl_jax.run.workspace import Workspace
 from prefixrl_jax.stages.train import train_again
 from prefixrl_jax.types import UserError
-from prefixrl_jax.workspace import Workspace
 
 
 def check(work: Workspace) -> None:

@@ -6,21 +6,21 @@ from etils import epath
 from rich import box
 from rich.table import Table
 
-from prefixrl_jax import metrics
-from prefixrl_jax.artifacts import Artifact
-from prefixrl_jax.files import digest, write_json
-from prefixrl_jax.inputs import verifier_name
+from prefixrl_jax.embedded import tasks as symbols
 from prefixrl_jax.ledger import Ledger
-from prefixrl_jax.problems import symbols
 from prefixrl_jax.problems.streams import problem_text
 from prefixrl_jax.rewards.verifiers import answer_finder
-from prefixrl_jax.rows import find_files
-from prefixrl_jax.traces import store
+from prefixrl_jax.run.inputs import verifier_name
+from prefixrl_jax.run.workspace import Workspace
+from prefixrl_jax.storage import metrics
+from prefixrl_jax.storage import traces as store
+from prefixrl_jax.storage.artifacts import Artifact
+from prefixrl_jax.storage.files import digest, write_json
+from prefixrl_jax.storage.rows import find_files
 from prefixrl_jax.traces.foreign import read_foreign
-from prefixrl_jax.traces.importing import KEPT, Imported, import_traces
+from prefixrl_jax.traces.imports import KEPT, Imported, import_traces
 from prefixrl_jax.traces.rules import RULES, write_by_rule
 from prefixrl_jax.types import UserError
-from prefixrl_jax.workspace import Workspace
 
 
 def run(work: Workspace) -> None:

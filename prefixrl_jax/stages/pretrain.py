@@ -2,14 +2,15 @@
 
 import jax
 
-from prefixrl_jax import checkpoints, metrics
-from prefixrl_jax.distributed import memory
+from prefixrl_jax import checkpoints
 from prefixrl_jax.distributed.mesh import make_mesh
-from prefixrl_jax.inputs import own_tokenizer
 from prefixrl_jax.learner.packing import layout_for
-from prefixrl_jax.pretrain import pretrain
-from prefixrl_jax.session import demo_model
-from prefixrl_jax.workspace import Workspace
+from prefixrl_jax.learner.pretraining import pretrain
+from prefixrl_jax.run import memory_plan as memory
+from prefixrl_jax.run.inputs import own_tokenizer
+from prefixrl_jax.run.session import demo_model
+from prefixrl_jax.run.workspace import Workspace
+from prefixrl_jax.storage import metrics
 
 
 def run(work: Workspace) -> None:

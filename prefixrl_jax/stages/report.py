@@ -2,12 +2,12 @@
 
 import collections
 
-from prefixrl_jax import arms
-from prefixrl_jax.evals import report
+from prefixrl_jax.evals import page as report
 from prefixrl_jax.evals.curves import CurvePoint, RunRecord
-from prefixrl_jax.evals.results import read_results
+from prefixrl_jax.run.workspace import Workspace
+from prefixrl_jax.settings import arms
+from prefixrl_jax.storage.results import read_results
 from prefixrl_jax.traces.rules import RULES
-from prefixrl_jax.workspace import Workspace
 
 
 def run(work: Workspace) -> None:

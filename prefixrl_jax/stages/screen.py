@@ -1,11 +1,11 @@
 """The base model on every problem: which ones are hard."""
 
-from prefixrl_jax import metrics
-from prefixrl_jax.artifacts import Artifact
-from prefixrl_jax.evals.evaluate import without_prefix
-from prefixrl_jax.evals.results import read_results, write_results
-from prefixrl_jax.parts import in_parts
-from prefixrl_jax.workspace import Workspace
+from prefixrl_jax.evals.accuracy import without_prefix
+from prefixrl_jax.run.parts import in_parts
+from prefixrl_jax.run.workspace import Workspace
+from prefixrl_jax.storage import metrics
+from prefixrl_jax.storage.artifacts import Artifact
+from prefixrl_jax.storage.results import read_results, write_results
 
 
 def run(work: Workspace) -> None:

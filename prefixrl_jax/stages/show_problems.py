@@ -1,9 +1,9 @@
 """What would be trained on, shown."""
 
-from prefixrl_jax import metrics
-from prefixrl_jax.inputs import Inputs, verifier_name
 from prefixrl_jax.problems.showing import show_parts, spread_out
 from prefixrl_jax.rewards.verifiers import unreadable
+from prefixrl_jax.run.inputs import Inputs, verifier_name
+from prefixrl_jax.storage import metrics
 
 # Problems whose answers are tried, and prompts whose tokens are counted, so
 # that a big file is shown soon.

@@ -1,11 +1,11 @@
 """Every arm and seed, on the same budget."""
 
-from prefixrl_jax.artifacts import Artifact
 from prefixrl_jax.checkpoints import saved_steps
-from prefixrl_jax.files import write_json
+from prefixrl_jax.run.workspace import Workspace
+from prefixrl_jax.storage.artifacts import Artifact
+from prefixrl_jax.storage.files import write_json
 from prefixrl_jax.train import train
 from prefixrl_jax.types import UserError
-from prefixrl_jax.workspace import Workspace
 
 
 def train_again(artifact: Artifact) -> str:

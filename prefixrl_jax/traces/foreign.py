@@ -9,8 +9,9 @@ from typing import Any, NamedTuple
 
 from etils import epath
 
-from prefixrl_jax import thoughts
-from prefixrl_jax.conversations import (
+from prefixrl_jax.storage.rows import Row, read_rows
+from prefixrl_jax.text import thoughts
+from prefixrl_jax.text.conversations import (
   REASONING,
   NotText,
   Said,
@@ -24,7 +25,6 @@ from prefixrl_jax.conversations import (
   unpacked,
   user_text,
 )
-from prefixrl_jax.rows import Row, read_rows
 from prefixrl_jax.types import UserError
 
 # Names that are looked for, in this order, where the config gives none.

@@ -4,8 +4,8 @@ from collections.abc import Iterator, Sequence
 
 import ml_collections
 
+from prefixrl_jax.embedded.tasks import TASKS
 from prefixrl_jax.problems.sources import SOURCES
-from prefixrl_jax.problems.symbols import TASKS
 from prefixrl_jax.traces.foreign import ForeignTrace
 from prefixrl_jax.types import Problem, UserError
 

@@ -9,13 +9,14 @@ import pytest
 from jax.sharding import PartitionSpec
 
 from prefixrl_jax.configs import demo
-from prefixrl_jax.distributed import memory, sharding
+from prefixrl_jax.distributed import sharding
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.learner import update
 from prefixrl_jax.learner.losses import make_loss
 from prefixrl_jax.learner.optimizer import make_optimizer
 from prefixrl_jax.learner.packing import Layout, pack
 from prefixrl_jax.models import transformer
+from prefixrl_jax.run import memory_plan as memory
 from prefixrl_jax.types import UserError
 
 

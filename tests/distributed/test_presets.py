@@ -3,9 +3,9 @@
 import pytest
 
 from benchmarks import memory_plans
-from prefixrl_jax.config import validate
 from prefixrl_jax.configs import math
 from prefixrl_jax.configs.models import PRESETS
+from prefixrl_jax.settings.validation import validate
 from prefixrl_jax.types import UserError
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from tabular import Tabular
 
-from prefixrl_jax import fields
 from prefixrl_jax.learner import losses
+from prefixrl_jax.settings import fields
 
 
 def test_policy_loss_by_hand():

@@ -13,7 +13,7 @@ from optimizers import plain_adamw
 from safetensors.numpy import load_file
 
 from benchmarks.shapes import SMOL
-from prefixrl_jax.distributed import memory, sharding
+from prefixrl_jax.distributed import sharding
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.learner import update
 from prefixrl_jax.learner.losses import make_loss
@@ -25,6 +25,7 @@ from prefixrl_jax.models import (
   importing,
   transformer,
 )
+from prefixrl_jax.run import memory_plan as memory
 from prefixrl_jax.types import UserError
 
 

@@ -579,7 +579,7 @@ def test_real_model_knows_the_capital_of_france(one_device):
     pytest.skip("PREFIXRL_TEST_MODEL names no model folder")
   from prefixrl_jax.rollouts.requests import Request
   from prefixrl_jax.rollouts.sampler import Sampler
-  from prefixrl_jax.tokenizer import load_tokenizer
+  from prefixrl_jax.text.tokenizer import load_tokenizer
 
   path = epath.Path(folder)
   config = importing.read_config(path, **_READ)

@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from prefixrl_jax import fields
 from prefixrl_jax.prefixes.schedules import SCHEDULES, make_schedule
+from prefixrl_jax.settings import fields
 from prefixrl_jax.types import PrefixedProblem, Problem
 
 _PROBLEMS = [Problem(f"p{i}", "", "", "", "train", i) for i in range(3)]

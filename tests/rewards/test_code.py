@@ -14,10 +14,10 @@ import pytest
 
 from prefixrl_jax.problems.reading import Getter
 from prefixrl_jax.problems.sources import SOURCES
-from prefixrl_jax.rewards import Verdict, sandbox
+from prefixrl_jax.rewards import sandbox
 from prefixrl_jax.rewards.code import CodeVerifier, find_code
 from prefixrl_jax.rewards.inside import checking, plain, serving
-from prefixrl_jax.types import Problem, UserError
+from prefixrl_jax.types import Problem, UserError, Verdict
 
 _DATA = pathlib.Path(__file__).parents[3] / "shared" / "data"
 _SETTINGS = dict(

@@ -2,12 +2,11 @@
 
 import numpy as np
 
-from prefixrl_jax.problems import checksum
-from prefixrl_jax.rewards import Verdict
-from prefixrl_jax.rewards.checksum import ChecksumVerifier
+from prefixrl_jax.embedded import checksum
+from prefixrl_jax.embedded.checksum import ChecksumVerifier
 from prefixrl_jax.rewards.judging import hold_answer, judge
-from prefixrl_jax.tokenizer import SymbolTokenizer
-from prefixrl_jax.types import Completion, Problem
+from prefixrl_jax.text.tokenizer import SymbolTokenizer
+from prefixrl_jax.types import Completion, Problem, Verdict
 
 _TOKENIZER = SymbolTokenizer(
   checksum.SYMBOLS, pad=checksum.PAD, stop=checksum.STOP

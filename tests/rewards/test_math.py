@@ -7,10 +7,10 @@ import time
 import pytest
 
 from benchmarks import verifiers as benchmark
-from prefixrl_jax.rewards import Verdict, comparison, math, workers
+from prefixrl_jax.rewards import comparison, math, workers
 from prefixrl_jax.rewards.comparison import equivalent
 from prefixrl_jax.rewards.math import MathVerifier, final_answers
-from prefixrl_jax.types import Problem
+from prefixrl_jax.types import Problem, Verdict
 
 _DATA = pathlib.Path(__file__).parents[3] / "shared" / "data"
 

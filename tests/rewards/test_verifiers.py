@@ -5,9 +5,8 @@ import contextlib
 import pytest
 
 from prefixrl_jax.configs import code
-from prefixrl_jax.rewards import Verdict
 from prefixrl_jax.rewards.verifiers import VERIFIERS, make_verifier
-from prefixrl_jax.types import Problem
+from prefixrl_jax.types import Problem, Verdict
 
 
 def test_every_name_makes_one():

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prefixrl_jax.compilation import CompilationCounter
+from prefixrl_jax.distributed.compilation import CompilationCounter
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.models import attention, transformer
 from prefixrl_jax.rollouts import decoding

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 from etils import epath
 
-from prefixrl_jax.artifacts import Artifact
 from prefixrl_jax.configs import demo
-from prefixrl_jax.session import demo_model
+from prefixrl_jax.run.session import demo_model
 from prefixrl_jax.stages import collect
+from prefixrl_jax.storage.artifacts import Artifact
 from prefixrl_jax.types import Problem, SamplingUsage, Trace
 
 _PROBLEMS = [

@@ -9,9 +9,9 @@ import pytest
 from etils import epath
 from rich.console import Console
 
-from prefixrl_jax.artifacts import Artifact
 from prefixrl_jax.rewards.countdown import CountdownVerifier
 from prefixrl_jax.stages import cut
+from prefixrl_jax.storage.artifacts import Artifact
 from prefixrl_jax.types import Problem, Trace, UserError
 
 _PUZZLE = {"numbers": [4, 6], "target": 24, "use_all": True}

@@ -7,10 +7,9 @@ import pytest
 
 from prefixrl_jax.configs import logic
 from prefixrl_jax.problems.loading import load_problems
-from prefixrl_jax.rewards import Verdict
-from prefixrl_jax.traces.importing import import_traces
+from prefixrl_jax.traces.imports import import_traces
 from prefixrl_jax.traces.rules import write_by_rule
-from prefixrl_jax.types import UserError
+from prefixrl_jax.types import UserError, Verdict
 
 
 class _Letters:

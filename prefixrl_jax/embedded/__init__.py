@@ -1,0 +1,1 @@
+"""Tasks with an alphabet of their own: problems, verifiers, lessons."""

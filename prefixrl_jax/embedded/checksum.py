@@ -1,0 +1,145 @@
+"""The embedded task: chains of labelled blocks and their digit sums mod 3.
+
+A problem is `a438 b155 c592?`. Its answer is each block's digit sum mod 3, in
+order, then `;`. A block may be answered directly, `a=0` (2 tokens; a guess),
+or worked, `a4:13:18:0=0` (8 tokens: digit and running sum mod 3, three times).
+`!` instead of `?` marks a lesson, in which a window of blocks is worked; the
+base model learns from lessons how to work, and from exams that one does not.
+"""
+
+import dataclasses
+import re
+from collections.abc import Sequence
+
+import numpy as np
+
+from prefixrl_jax.text.thoughts import without_thoughts
+from prefixrl_jax.types import Problem, Verdict
+
+SIZES, UNITS = range(1, 11), "blocks"  # of a problem
+PAD, STOP = "_", ";"
+SYMBOLS = (
+  PAD,
+  *"0123456789",
+  *"abcdefghij",
+  *(":0", ":1", ":2"),
+  *("=0", "=1", "=2"),
+  *("?", "!", STOP),
+)
+_LABELS = "abcdefghij"
+
+
+def make_problems(
+  num_problems: int, num_blocks: int, *, seed: int, split: str, start: int
+) -> list[Problem]:
+  """Draws random problems.
+
+  Args:
+    num_problems: how many.
+    num_blocks: blocks a problem, at most 10.
+    seed: of the draw, together with split.
+    split: "train", "heldout" or "easy".
+    start: index of the first; the run's problems have distinct indices.
+  """
+  split_number = ("train", "heldout", "easy").index(split)
+  rng = np.random.default_rng([seed, split_number])
+  problems = []
+  for i in range(start, start + num_problems):
+    digits = rng.integers(0, 10, (num_blocks, 3))
+    problems.append(
+      Problem(
+        id=f"checksum/{seed}/{split}/{i}",
+        prompt=_prompt(digits, "?"),
+        answer=" ".join(
+          f"{label}={s % 3}" for label, s in zip(_LABELS, digits.sum(1))
+        ),
+        source="checksum",
+        split=split,
+        index=i,
+        metadata={"num_blocks": num_blocks},
+      )
+    )
+  return problems
+
+
+def _prompt(digits, end: str) -> str:
+  blocks = (
+    label + "".join(map(str, block)) for label, block in zip(_LABELS, digits)
+  )
+  return " ".join(blocks) + end
+
+
+@dataclasses.dataclass(frozen=True)
+class Phase:
+  """A stretch of pretraining and what its documents look like."""
+
+  max_blocks: int
+  lesson_share: float
+  max_window: int  # blocks worked in a lesson, from 1
+  worked_share: float  # of exam blocks
+  noise: float  # chance that a running sum is wrong
+
+
+def make_document(rng: np.random.Generator, phase: Phase) -> tuple[str, str]:
+  """Draws a pretraining document: (prompt, completion)."""
+  num_blocks = int(rng.integers(1, phase.max_blocks + 1))
+  digits = rng.integers(0, 10, (num_blocks, 3))
+  is_lesson = rng.random() < phase.lesson_share
+  if is_lesson:
+    width = int(rng.integers(1, min(phase.max_window, num_blocks) + 1))
+    first = int(rng.integers(0, num_blocks - width + 1))
+    worked = np.zeros(num_blocks, bool)
+    worked[first : first + width] = True
+  else:
+    worked = rng.random(num_blocks) < phase.worked_share
+  blocks = []
+  for label, block, is_worked in zip(_LABELS, digits, worked):
+    text = label
+    # Unworked answers are noise, so that guessing cannot be learned here.
+    answer = int(rng.integers(0, 3))
+    if is_worked:
+      answer = 0
+      for digit in block:
+        answer = (answer + int(digit)) % 3
+        if rng.random() < phase.noise:
+          answer = int(rng.integers(0, 3))
+        text += f"{digit}:{answer}"
+    blocks.append(f"{text}={answer}")
+  return _prompt(digits, "!" if is_lesson else "?"), "".join(blocks) + STOP
+
+
+# -- its verifier --------------------------------------------------------------
+
+_BLOCK = re.compile(r"([a-j])((?:\d:\d){3})?(=\d)")
+
+
+def worked_share(text: str) -> float:
+  """Returns the share of the text's blocks that are worked."""
+  blocks = _BLOCK.findall(text)
+  return sum(bool(work) for _, work, _ in blocks) / max(1, len(blocks))
+
+
+class ChecksumVerifier:
+  """Compares the sequence of (label, answer), and the end, with the gold.
+
+  A completion must be blocks and `;`, nothing else. A block is direct (`a=0`)
+  or worked (`a4:13:18:0=0`); what stands in the working is not looked at.
+  """
+
+  def judge(
+    self, problems: Sequence[Problem], texts: Sequence[str]
+  ) -> list[Verdict]:
+    """See `Verifier`."""
+    return [
+      Verdict(float(_answers(without_thoughts(text)) == problem.answer))
+      for problem, text in zip(problems, texts)
+    ]
+
+  def close(self) -> None:
+    """Nothing to free."""
+
+
+def _answers(text: str) -> str | None:
+  if not text.endswith(";") or _BLOCK.sub("", text) != ";":
+    return None
+  return " ".join(label + answer for label, _, answer in _BLOCK.findall(text))

@@ -1,0 +1,243 @@
+"""The report: summary.json, figures and a page to read them on."""
+
+import base64
+from collections.abc import Callable, Mapping, Sequence
+from importlib import resources
+from typing import Any
+
+import jinja2
+from etils import epath
+from rich import box
+from rich.console import Console
+from rich.table import Table
+
+from prefixrl_jax.evals.curves import BASE, RunRecord
+from prefixrl_jax.evals.figures import (
+  arm_colours,
+  arm_label,
+  figure_a,
+  figure_b,
+  figure_c,
+)
+from prefixrl_jax.evals.summary import summarize
+from prefixrl_jax.storage.files import write_json, write_text
+
+_SPLITS = {
+  "train": "training",
+  "heldout": "held-out",
+  "heldout_hard": "hard held-out",
+  "easy": "easy",
+}
+
+
+def write_report(
+  directory: epath.PathLike,
+  runs: Sequence[RunRecord],
+  *,
+  samples: Sequence[Mapping[str, Any]],
+  notes: Mapping[str, Any],
+  trained_band: tuple[float, float],
+) -> dict[str, Any]:
+  """Writes summary.json, figures a, b, c (.png, .svg) and index.html.
+
+  Args:
+    directory: made if it does not exist.
+    runs: of all arms and seeds, in the order to be shown.
+    samples: rollouts to read, each with arm, seed, problem_id, prompt, prefix,
+      completion (text), reward and fraction.
+    notes: plain facts to show, name -> value.
+    trained_band: the shares of a trace that training prefixes were cut at.
+
+  Returns:
+    The summary.
+  """
+  folder = epath.Path(directory)
+  summary = summarize(runs)
+  write_json(folder / "summary.json", summary)
+  figure_a(summary, folder / "figure_a")
+  figure_b(summary, folder / "figure_b")
+  figure_c(summary, folder / "figure_c", trained_band)
+  images = {
+    name: base64.b64encode((folder / f"{name}.svg").read_bytes()).decode()
+    for name in ("figure_a", "figure_b", "figure_c")
+  }
+  grouped: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
+  for sample in samples:
+    grouped.setdefault((sample["arm"], sample["seed"]), []).append(sample)
+  template = resources.files("prefixrl_jax.evals") / "report.html.jinja"
+  environment = jinja2.Environment(
+    autoescape=True,
+    undefined=jinja2.StrictUndefined,
+    trim_blocks=True,
+    lstrip_blocks=True,
+  )
+  environment.filters |= {
+    "percent": _percent,
+    "plus_minus": _plus_minus,
+    "times": _times,
+    "speed_up": _speed_up,
+    "count": _count,
+    "label": arm_label,
+    "seeds": _each_seed,
+    "interval": _interval,
+  }
+  page = environment.from_string(template.read_text("utf-8")).render(
+    summary=summary,
+    splits=_shown_splits(summary),
+    colours=arm_colours(summary["arms"]),
+    base=BASE,
+    images=images,
+    samples=grouped,
+    notes=notes,
+    trained_band=trained_band,
+    times=_times,
+    speed_up=_speed_up,
+  )
+  write_text(folder / "index.html", page)
+  return summary
+
+
+def print_summary(summary: Mapping[str, Any]) -> None:
+  """Prints final accuracies, ratios and speed-ups to the terminal."""
+  console = Console()
+  splits = _shown_splits(summary)
+  method = summary["method"]
+  num_seeds = len(summary["seeds"])
+  over = f", mean ± std over {num_seeds} seeds" if num_seeds > 1 else ""
+  finals = _table(["arm", *splits.values()])
+  for arm, of_arm in summary["arms"].items():
+    cells = [
+      _plus_minus(of_arm["final"][split]["accuracy"])
+      if split in of_arm["final"]
+      else "-"
+      for split in splits
+    ]
+    finals.add_row(
+      arm_label(arm), *cells, style="bold" if arm == method else None
+    )
+  console.print(f"\nAccuracy without prefix (%){over}", finals)
+  if num_seeds > 1:
+    _print_seeds(console, summary)
+  if not summary["versus"]:
+    return
+  gains = _table(["baseline", "problems", "ratio", "speed-up", "screening too"])
+  for baseline, by_split in summary["versus"].items():
+    for split, versus in by_split.items():
+      if versus["accuracy"] is None:
+        continue  # no curve, so nothing was trained to be better there
+      faster = versus["speed_up"]
+      gains.add_row(
+        arm_label(baseline),
+        splits.get(split, split),
+        _with_interval(versus["final_ratio"], _times),
+        _with_interval(faster["flops_paper"], _speed_up),
+        _with_interval(faster["flops_paper_with_screening"], _speed_up),
+      )
+  console.print(f"{arm_label(method)} against", gains)
+  console.print(
+    "ratio: of final accuracies. speed-up: the baseline's training FLOPs over"
+    f"\nthose {arm_label(method)} needs for the accuracy the baseline ends"
+    " with, collection\nincluded, then screening too. Of means over seeds"
+    + ("; below, 95 % with the\nseeds drawn anew." if num_seeds > 1 else "."),
+    style="dim",
+  )
+
+
+def _print_seeds(console: Console, summary: Mapping[str, Any]) -> None:
+  """Prints each seed's final accuracy, and how many took off."""
+  for split, name in _shown_splits(summary).items():
+    threshold = summary["take_off"].get(split)
+    if split == "easy" or threshold is None:
+      continue
+    table = _table(["arm", "took off"])
+    table.add_column(f"each seed, {name}, %", overflow="fold")
+    for arm, of_arm in summary["arms"].items():
+      if split in of_arm["final"]:
+        table.add_row(
+          arm_label(arm),
+          _count_of(of_arm["final"][split]),
+          " ".join(f"{x:>3}" for x in _each_seed(of_arm, split)),
+        )
+    console.print(table)
+    console.print(
+      f"took off: ended at {_percent(threshold)} % or more, halfway from the"
+      " base model to the best run",
+      style="dim",
+    )
+
+
+def _table(columns: Sequence[str]) -> Table:
+  table = Table(box=box.SIMPLE_HEAD)
+  for i, column in enumerate(columns):
+    justify: Any = "left" if i == 0 else "right"
+    table.add_column(column, justify=justify, no_wrap=True)
+  return table
+
+
+def _shown_splits(summary: Mapping[str, Any]) -> dict[str, str]:
+  arms = summary["arms"].values()
+  return {
+    split: name
+    for split, name in _SPLITS.items()
+    if any(split in arm["final"] for arm in arms)
+  }
+
+
+# -- how numbers are written ---------------------------------------------------
+
+
+def _percent(share: float | None) -> str:
+  return "-" if share is None else f"{100 * share:.1f}"
+
+
+def _plus_minus(spread: Mapping[str, Any]) -> str:
+  deviation = spread["std"]
+  tail = "" if deviation is None else f" ± {_percent(deviation)}"
+  return _percent(spread["mean"]) + tail
+
+
+def _times(ratio: float | None) -> str:
+  if ratio is None:
+    return "-"
+  if ratio < 1:
+    return f"{ratio:.2g}x"
+  return f"{ratio:.1f}x" if ratio < 100 else f"{ratio:.0f}x"
+
+
+def _speed_up(ratio: float | None) -> str:
+  return "never" if ratio == 0 else _times(ratio)
+
+
+def _each_seed(arm: Mapping[str, Any], split: str) -> list[str]:
+  """Returns the final accuracy of every seed that has the split, in %."""
+  return [
+    f"{100 * run['final'][split]['accuracy']:.0f}"
+    for run in arm["runs"].values()
+    if split in run["final"]
+  ]
+
+
+def _count_of(final: Mapping[str, Any]) -> str:
+  return f"{len(final['took_off'])} of {final['accuracy']['num']}"
+
+
+def _interval(
+  comparison: Mapping[str, Any], write: Callable[[float | None], str]
+) -> str:
+  """Returns the ends of an interval over seeds; empty if there is none."""
+  if comparison["interval"] is None:
+    return ""
+  low, high = map(write, comparison["interval"])
+  return f"{low} to {high}"
+
+
+def _with_interval(
+  comparison: Mapping[str, Any], write: Callable[[float | None], str]
+) -> str:
+  text = write(comparison["of_means"])
+  between = _interval(comparison, write)
+  return f"{text}\n{between}" if between else text
+
+
+def _count(number: float) -> str:
+  return f"{number:.3g}".replace("e+", "e")

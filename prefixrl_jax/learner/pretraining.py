@@ -1,0 +1,91 @@
+"""Makes a task's small base model, from random parameters."""
+
+from collections.abc import Callable
+
+import jax
+import ml_collections
+import numpy as np
+
+from prefixrl_jax.embedded import tasks as symbols
+from prefixrl_jax.learner import sft
+from prefixrl_jax.learner.learner import Learner
+from prefixrl_jax.learner.losses import make_loss
+from prefixrl_jax.learner.optimizer import make_optimizer
+from prefixrl_jax.learner.packing import Layout
+from prefixrl_jax.models import transformer
+from prefixrl_jax.text.tokenizer import Tokenizer
+from prefixrl_jax.types import NonFiniteError
+
+
+def pretrain(
+  config: ml_collections.ConfigDict,
+  model: transformer.TransformerConfig,
+  mesh: jax.sharding.Mesh,
+  tokenizer: Tokenizer,
+  task: str,
+  *,
+  layout: Layout,
+  on_step: Callable[[int, float], None],
+) -> dict:
+  """Trains on lessons and exams, loss on the completions alone.
+
+  Args:
+    config: section `pretrain`.
+    model: shape of the transformer.
+    mesh: the devices.
+    tokenizer: of the task.
+    task: a key of `symbols.TASKS`, which draws the documents.
+    layout: has room for a batch of documents.
+    on_step: called with (steps done, loss).
+
+  Returns:
+    The parameters.
+  """
+  own = symbols.TASKS[task]
+  rng = np.random.default_rng(config.seed)
+  encode = lambda text: np.array(tokenizer.encode(text), np.int32)
+  with jax.set_mesh(mesh):
+    params = jax.jit(
+      lambda key: transformer.init(model, key),
+      out_shardings=jax.tree.map(
+        lambda x: x.sharding, transformer.abstract_params(model, mesh)
+      ),
+    )(jax.random.key(config.seed))
+    done = 0
+    for settings in config.phases:
+      settings = dict(settings)
+      num_steps = settings.pop("num_steps")
+      optimizer = make_optimizer(
+        learning_rate=settings.pop("learning_rate"),
+        warmup_steps=min(config.warmup_steps, num_steps - 1),
+        decay_steps=num_steps,
+        **config.optimizer,
+      )
+      learner = Learner(
+        model,
+        mesh,
+        layout,
+        optimizer,
+        make_loss("policy_gradient"),
+        base_params=None,
+        temperature=1.0,
+        chunk_length=layout.row_length,
+      )
+      phase = own.Phase(**settings)
+      state = learner.init(params)
+      for _ in range(num_steps):
+        documents = [
+          sft.example(*map(encode, own.make_document(rng, phase)))
+          for _ in range(config.batch_size)
+        ]
+        done += 1
+        try:
+          state, metrics, _ = learner.step(state, documents)
+        except NonFiniteError as e:
+          raise NonFiniteError(
+            f"pretraining, step {done}: {e} Lower the learning_rate of"
+            " config.pretrain.phases."
+          ) from None
+        on_step(done, metrics["loss"])
+      params = state.params
+  return params

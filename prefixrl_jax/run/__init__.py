@@ -1,0 +1,1 @@
+"""One run: its inputs, workdir, session, stages' parts and memory."""

@@ -1,0 +1,133 @@
+"""What a run is given: problems, and the tokenizer and verifier for them."""
+
+import contextlib
+import functools
+from collections.abc import Sequence
+
+import ml_collections
+from etils import epath
+from rich.console import Console
+
+from prefixrl_jax.embedded import tasks as symbols
+from prefixrl_jax.models.folders import find_folder
+from prefixrl_jax.problems import loading
+from prefixrl_jax.problems.streams import Limit, Part
+from prefixrl_jax.rewards.verifiers import make_verifier
+from prefixrl_jax.storage.metrics import Progress
+from prefixrl_jax.text.tokenizer import (
+  SymbolTokenizer,
+  Tokenizer,
+  exceeding,
+  load_tokenizer,
+)
+from prefixrl_jax.types import Problem, UserError, Verifier
+
+
+class Inputs:
+  """A config, and what can be had without a model's weights or a workdir."""
+
+  def __init__(self, config: ml_collections.ConfigDict):
+    """Finds the model's folder.
+
+    Args:
+      config: validated.
+    """
+    self.config = config
+    self.console = Console(stderr=True, highlight=False)
+    folder = config.model.folder
+    self.model_folder = find_folder(folder) if folder else None
+    if not folder and config.problems.task not in symbols.TASKS:
+      raise UserError(
+        "config.model.folder is empty; give a Hugging Face model folder,"
+        " --config.model.folder=PATH, or a name on its hub."
+      )
+
+  @property
+  def data_seeds(self) -> tuple[int, ...]:
+    """Seeds that have problems and traces of their own."""
+    seeds = tuple(self.config.seeds)
+    return seeds if self.config.fresh_data_per_seed else seeds[:1]
+
+  def data_seed(self, seed: int) -> int:
+    """Returns the seed whose problems and traces a run of `seed` uses."""
+    return seed if self.config.fresh_data_per_seed else self.data_seeds[0]
+
+  @functools.cached_property
+  def verifier(self) -> Verifier:
+    """The task's; without a sandbox there is none of programs."""
+    return make_verifier(verifier_name(self.config), self.config.rewards)
+
+  @functools.cached_property
+  def tokenizer(self) -> Tokenizer:
+    """The base policy's, without its weights."""
+    return open_tokenizer(self.model_folder, self.config.problems.task)
+
+  @functools.cache  # noqa: B019 - one Pipeline a process
+  def problems(self, seed: int) -> list[Problem]:
+    """Returns all problems of a data seed; their prompts fit."""
+    parts = self.problem_parts(seed)
+    self._check_prompts(parts)
+    problems = [p for part in parts for p in part.problems]
+    for part in parts:
+      if left_out := part.dropped + part.skipped:
+        counts = ", ".join(f"{n} {why}" for why, n in left_out.items())
+        self.console.print(
+          f"problems, seed {seed}: {len(part.problems)} {part.split} ones of"
+          f" {part.task}; left out: {counts}"
+        )
+    return problems
+
+  @functools.cache  # noqa: B019 - one Pipeline a process
+  def problem_parts(self, seed: int) -> list[Part]:
+    """Returns a data seed's problems, with what was left out."""
+    c = self.config.problems
+    longest = self.config.rollouts.max_prompt_length
+    limit = Limit(
+      lambda prompts: exceeding(self.tokenizer, prompts, longest),
+      drops=c.get("too_long") == "drop",
+    )
+    with contextlib.ExitStack() as stack:
+      # Where there are few, nobody has to wait.
+      bar = functools.cache(
+        lambda: stack.enter_context(
+          Progress(f"problems, seed {seed}", total=1.0, waits_for="")
+        )
+      )
+      return loading.load_parts(
+        c,
+        seed=seed,
+        limit=limit,
+        on_progress=lambda share, found: bar().update(
+          share, found=f"{found:,}"
+        ),
+      )
+
+  def _check_prompts(self, parts: Sequence[Part]) -> None:
+    limit = self.config.rollouts.max_prompt_length
+    too_long = [i for part in parts for i in part.too_long]
+    if too_long:
+      count = sum(len(part.problems) for part in parts)
+      may_drop = "too_long" in self.config.problems
+      remedy = " Or --config.problems.too_long=drop." if may_drop else ""
+      raise UserError(
+        f"{len(too_long)} of {count} prompts are longer than"
+        f" config.rollouts.max_prompt_length = {limit} tokens:"
+        f" {', '.join(too_long[:8])}{' …' if len(too_long) > 8 else ''}."
+        + remedy
+      )
+
+
+def open_tokenizer(folder: epath.Path | None, task: str) -> Tokenizer:
+  """Returns a model folder's tokenizer, or the task's own."""
+  return load_tokenizer(folder) if folder else own_tokenizer(task)
+
+
+def own_tokenizer(task: str) -> SymbolTokenizer:
+  """Returns the tokenizer of a task with an alphabet of its own."""
+  own = symbols.TASKS[task]
+  return SymbolTokenizer(own.SYMBOLS, pad=own.PAD, stop=own.STOP)
+
+
+def verifier_name(config: ml_collections.ConfigDict) -> str:
+  """Returns which verifier judges: the config's, else the task's own."""
+  return config.rewards.verifier or loading.find_verifier(config.problems)

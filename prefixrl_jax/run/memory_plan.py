@@ -1,0 +1,319 @@
+"""The memory plan: bytes a device, reckoned before anything is compiled.
+
+A run goes through phases, and each has its own things alive: the base policy
+always, one sampler (`rollouts.sampler.Arena`), and in training the learner.
+"""
+
+import dataclasses
+import functools
+import itertools
+import math
+import os
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+from jax.sharding import Mesh
+
+from prefixrl_jax.distributed import sharding
+from prefixrl_jax.models import (
+  adapters,
+  attention,
+  transformer,
+  tree_attention,
+)
+from prefixrl_jax.models.decoder_config import of_layer
+from prefixrl_jax.models.layers import Block, rotations
+from prefixrl_jax.rollouts import decoding
+from prefixrl_jax.settings import arms
+from prefixrl_jax.types import UserError
+
+# Which fields say how large a phase's caches are.
+_CACHES_OF = {
+  "screen": "config.screen",
+  "collect": "config.collect",
+  "train": "config.train.rows, completions_per_prompt",
+  "curve": "config.evals",
+  "evaluate": "config.evals",
+}
+# Rows a device that a micro-batch may have where the config leaves it open.
+_ROWS_A_DEVICE = (8, 4, 2, 1)
+
+
+def fit(
+  config: ml_collections.ConfigDict,
+  model: transformer.TransformerConfig,
+  mesh: Mesh,
+  show: Callable[[str], None],
+  device_bytes: float | None = None,
+) -> tuple[transformer.TransformerConfig, int]:
+  """Settles what the config leaves open so that the plan fits; shows the plan.
+
+  Recomputing layers costs a third of the update, so more rows a micro-batch
+  never justify it.
+
+  Args:
+    config: the whole config; learner.rows_per_microbatch may be 0 (open).
+    model: its remat may be "auto" (open).
+    mesh: see `plan`; its devices may be absent if device_bytes is given.
+    show: prints a line.
+    device_bytes: that a device has; None: ask it.
+
+  Returns:
+    The model with its remat, and rows a micro-batch, whole ones a device.
+
+  Raises:
+    UserError: nothing fits.
+  """
+  have = device_bytes or _device_bytes(mesh)
+  shards = sharding.num_row_shards(mesh)
+  wished = -(-config.learner.rows_per_microbatch // shards)
+  remats = ("none", "full") if model.remat == "auto" else (model.remat,)
+  for remat, a_device in itertools.product(
+    remats, [wished] if wished else _ROWS_A_DEVICE
+  ):
+    settled = dataclasses.replace(model, remat=remat)
+    rows = a_device * shards
+    by_phase = phases(config, settled, mesh, rows)
+    phase = _largest(by_phase)
+    if sum(by_phase[phase].values()) <= have:
+      break
+  check(by_phase[phase], have, show, phase)
+  if len(remats) > 1 or not wished:
+    show(f"remat {remat}, {rows} rows a micro-batch")
+  return settled, rows
+
+
+def plan(
+  config: ml_collections.ConfigDict,
+  model: transformer.TransformerConfig,
+  mesh: Mesh,
+  rows_per_micro: int,
+) -> dict[str, float]:
+  """Returns bytes per device of everything large in the phase with the most.
+
+  Args:
+    config, model, mesh, rows_per_micro: see `phases`.
+  """
+  by_phase = phases(config, model, mesh, rows_per_micro)
+  return by_phase[_largest(by_phase)]
+
+
+def _largest(by_phase: dict[str, dict[str, float]]) -> str:
+  return max(by_phase, key=lambda phase: sum(by_phase[phase].values()))
+
+
+def phases(
+  config: ml_collections.ConfigDict,
+  model: transformer.TransformerConfig,
+  mesh: Mesh,
+  rows_per_micro: int,
+) -> dict[str, dict[str, float]]:
+  """Returns bytes per device of what is alive in each phase, by what it is.
+
+  Args:
+    config: the whole config.
+    model: shape of the transformer.
+    mesh: parameters are sharded as the rules table says, rows over data and
+      fsdp.
+    rows_per_micro: B.
+  """
+  params = transformer.abstract_params(model, mesh)
+  trained = adapters.abstract_trained(model, mesh)
+  count = sum(_sizes(trained))
+  sampled = jax.tree.map(
+    lambda x, where: jax.ShapeDtypeStruct(x.shape, model.dtype, sharding=where),
+    jax.eval_shape(functools.partial(transformer.unstack, model), params),
+    transformer.unstacked_shardings(model, mesh),
+  )
+  weights = {
+    "base policy": _bytes(params),
+    "sampler's parameters": _bytes(sampled),
+  }
+  state = {"parameters": _bytes(trained), "optimizer": 2.0 * 4 * count}
+  is_mixed = any(map(arms.is_mixed, config.arms.values()))
+  learner = {
+    # Of a micro-batch, their sum, and that of prefixed trees alone.
+    "gradients": (2.0 + is_mixed) * 4 * count,
+    **_of_micro_batch(config, model, mesh, rows_per_micro),
+  }
+  train, evals = config.train, config.evals
+  prompt = config.rollouts.max_prompt_length
+  completion = config.rollouts.max_completion_length
+  of_any = dataclasses.replace(model, remat="none")  # asked once for all
+  caches = lambda *sizes: {
+    "kv caches": _of_caches(of_any, mesh, *sizes, completion)
+  }
+  own = lambda section: caches(section.rows, section.lanes, prompt)
+  revealed = math.ceil(max(evals.fractions, default=0) * completion)
+  return {
+    "screen": {**weights, **own(config.screen)},
+    "collect": {**weights, **own(config.collect)},
+    "train": {
+      **weights,
+      **state,
+      **learner,
+      **caches(
+        train.rows or train.prompts_per_step,
+        train.completions_per_prompt,
+        prompt + completion,
+      ),
+    },
+    "curve": {**weights, **state, **own(evals)},
+    "evaluate": {
+      **weights,
+      "parameters": state["parameters"],
+      **caches(evals.rows, evals.lanes, prompt + revealed),
+    },
+  }
+
+
+@functools.cache
+def _of_caches(model, mesh, rows, lanes, trunk_length, completion_length):
+  """Returns the bytes of what a sampler carries besides weights."""
+  shards = sharding.num_row_shards(mesh)
+  abstract = jax.eval_shape(
+    functools.partial(
+      decoding.init_state,
+      model,
+      rows=-(-rows // shards) * shards,
+      lanes=lanes,
+      trunk_length=trunk_length,
+      completion_length=completion_length,
+    )
+  )
+  put = lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
+  return _bytes(
+    jax.tree.map(put, abstract, decoding.shared_out(mesh, abstract))
+  )
+
+
+def _of_micro_batch(config, model, mesh, rows_per_micro) -> dict[str, float]:
+  """Returns the bytes of what an update keeps of a micro-batch's tokens."""
+  compute = jnp.dtype(model.dtype).itemsize
+  rollouts = config.rollouts
+  row_length = max(
+    config.learner.row_length,
+    rollouts.max_prompt_length + 2 * rollouts.max_completion_length,
+  )
+  micro_rows = -(-rows_per_micro // sharding.num_row_shards(mesh))
+  tokens = micro_rows * row_length
+  kept = bytes_kept(model)
+  if model.num_experts:  # a device meets the tokens of all that share experts
+    without = dataclasses.replace(model, num_experts=0, mlp_width=1)
+    of_experts = kept - bytes_kept(without)
+    kept += (mesh.shape["expert"] - 1) * of_experts
+  kept = tokens * kept / mesh.shape["tensor"]
+  residual = tokens * model.width * compute / mesh.shape["tensor"]
+  # One layer more is under way; where they are recomputed, that and its own.
+  activations = (model.num_layers + 1) * kept
+  if model.remat == "full":
+    activations = model.num_layers * residual + 2 * kept
+  chunk = config.learner.logits_chunk_length
+  logits = 3.0 * 4 * micro_rows * chunk * model.vocab_size
+  return {
+    "activations": activations,
+    "logits": logits / mesh.shape["tensor"],
+  }
+
+
+def _sizes(tree) -> list[float]:
+  """Returns how many numbers of each of the shapes a device has."""
+  size = lambda x: float(np.prod(x.sharding.shard_shape(x.shape)))
+  return [size(x) for x in jax.tree.leaves(tree)]
+
+
+def _bytes(tree) -> float:
+  leaves = zip(_sizes(tree), jax.tree.leaves(tree))
+  return sum(size * x.dtype.itemsize for size, x in leaves)
+
+
+@functools.cache
+def bytes_kept(model: transformer.TransformerConfig) -> float:
+  """Returns what a layer keeps of a token for the backward pass, in bytes.
+
+  Asks JAX, of two short rows; what does not depend on their length is weights.
+  """
+  params = jax.eval_shape(
+    functools.partial(transformer.init, model), jax.random.key(0)
+  )
+  of_one = lambda tree: jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), tree
+  )
+  layer = of_one(params["layers"])
+  beside = of_one(adapters.abstract(model)) if model.lora else None
+
+  def run(layer, beside, x):
+    places = attention.trunk_places(*x.shape[:2])
+    attend, _ = tree_attention.for_layers(model, places)
+    block = Block(model, lambda *args: (attend(*args), None))
+    variables = {"params": layer, "adapters": beside or {}}
+    turns = rotations(model, places.position)
+    return block.apply(variables, x, turns, of_layer(model, 0))[0]
+
+  def kept(length):
+    x = jax.ShapeDtypeStruct((1, length, model.width), model.dtype)
+
+    def pull(layer, beside, x):
+      """What is trained is pulled back to."""
+      if beside is None:
+        return jax.vjp(lambda y, x: run(y, None, x), layer, x)[1]
+      return jax.vjp(lambda y, x: run(layer, y, x), beside, x)[1]
+
+    pull = jax.eval_shape(pull, layer, beside, x)
+    return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(pull))
+
+  short, long = 512, 1024  # whole blocks of attention on every backend
+  return (kept(long) - kept(short)) / (long - short)
+
+
+def check(
+  plan: dict[str, float],
+  have: float,
+  show: Callable[[str], None],
+  phase: str,
+) -> None:
+  """Shows the plan; raises UserError if it cannot fit.
+
+  Args:
+    plan: from `plan`.
+    have: bytes a device.
+    show: prints a line.
+    phase: that has the most.
+  """
+  need = sum(plan.values())
+  parts = ", ".join(f"{k} {_human(v)}" for k, v in plan.items())
+  show(
+    f"memory plan per device: {_human(need)} of {_human(have)}, the most of"
+    f" all in {phase} ({parts})"
+  )
+  if need > have:
+    largest = max(plan, key=lambda k: plan[k])
+    raise UserError(
+      f"the memory plan needs {_human(need)} on each device in {phase}, which"
+      f" has {_human(have)}. The largest part is {largest}: more"
+      " config.mesh.fsdp or tensor shards parameters and optimizer; fewer rows"
+      f" and lanes ({_CACHES_OF[phase]}) shrink caches; model.remat=auto and"
+      " learner.rows_per_microbatch=0 shrink activations;"
+      " learner.logits_chunk_length shrinks logits."
+    )
+
+
+def _device_bytes(mesh: Mesh) -> float:
+  """Memory of one device; forced host devices share the machine's."""
+  device = mesh.devices.flat[0]
+  stats = device.memory_stats() if device.platform != "cpu" else None
+  if stats and "bytes_limit" in stats:
+    return float(stats["bytes_limit"])
+  total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+  return total / mesh.devices.size
+
+
+def _human(num_bytes: float) -> str:
+  for unit in ("B", "KiB", "MiB", "GiB"):
+    if num_bytes < 1024:
+      return f"{num_bytes:.3g} {unit}"
+    num_bytes /= 1024
+  return f"{num_bytes:.3g} TiB"

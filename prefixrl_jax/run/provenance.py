@@ -1,0 +1,199 @@
+"""What each stage's artifact is made from: config fields, files, versions."""
+
+import functools
+import hashlib
+import json
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+import ml_collections
+from etils import epath
+
+from prefixrl_jax.models import folders
+from prefixrl_jax.settings import arms, fields
+from prefixrl_jax.storage.files import digest_of
+from prefixrl_jax.types import Problem
+
+# Raised by hand when a stage makes something else of the same inputs; what is
+# only faster, or said in other words, leaves it.
+VERSIONS = {
+  "pretrain": 1,
+  "import": 1,
+  "screen": 1,
+  "collect": 1,
+  "cut": 1,
+  "train": 1,
+  "evaluate": 1,
+}
+
+# Sections and fields that a stage's results depend on, and of these what they
+# do not depend on after all. What the stages before depend on is in the
+# digests of their artifacts.
+_USES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
+  "pretrain": (("model", "pretrain", "problems.task"), ()),
+  "import": (
+    (
+      "problems",
+      "rewards",
+      "traces",
+      "rollouts.max_completion_length",
+      "collect.traces_per_problem",
+    ),
+    (),
+  ),
+  "screen": (
+    ("model", "problems", "rewards", "rollouts", "screen"),
+    ("screen.max_correct",),
+  ),
+  "collect": (("screen.max_correct", "collect"), ()),
+  "cut": (("screen.max_correct", "prefixes"), ()),
+  "train": (
+    (
+      "learner",
+      "train",
+      "evals.curve_points",
+      "evals.curve_samples",
+      "evals.temperature",
+      "screen.max_correct",
+    ),
+    ("train.flops", "train.max_steps"),
+  ),
+  "evaluate": (
+    ("evals", "screen.max_correct"),
+    ("evals.curve_points", "evals.curve_samples"),
+  ),
+  "export": ((), ()),
+}
+# Places; what is there counts, wherever it is.
+_PLACES = (
+  "model.base",
+  "model.folder",
+  "problems.exclude",
+  "problems.file",
+  "problems.heldout.file",
+  "traces.file",
+)
+_LIMITS = ("train.flops", "train.max_steps")
+
+_is_execution = functools.cache(fields.is_execution)
+
+# A weight file's bytes are read whole up to this, of larger ones pieces.
+_WHOLE_BYTES = 64 << 20
+_PIECES, _PIECE_BYTES = 64, 1 << 20
+
+
+def settings(
+  config: ml_collections.ConfigDict, stage: str, arm: str | None = None
+) -> dict[str, Any]:
+  """Returns the fields that a stage's results depend on, {path: value}.
+
+  Args:
+    config: the whole one.
+    stage: of the artifact.
+    arm: of a run that is trained.
+  """
+  uses, not_after_all = _USES[stage]
+  if stage == "train" and arm is not None:
+    own = config.arms[arm]
+    uses += ("sft",) if own.sft_epochs else ()
+    uses += ("lora",) if config.lora.rank else ()
+    not_after_all += () if arms.uses_prefixes(own) else ("train.cuts_together",)
+  depends = {
+    path: value
+    for path, value in flatten(config)
+    if _within(path, uses)
+    and not _within(path, (*not_after_all, *_PLACES))
+    and not _is_execution(path)
+  }
+  if arm is not None:
+    depends |= {
+      f"arm.{path}": value for path, value in flatten(config.arms[arm])
+    }
+  return depends
+
+
+def limits(config: ml_collections.ConfigDict, stage: str) -> dict[str, float]:
+  """Returns the fields that a complete artifact can be raised in."""
+  if stage != "train":
+    return {}
+  return {path: value for path, value in flatten(config) if path in _LIMITS}
+
+
+def execution(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """Returns the fields that change no result, {path: value}."""
+  return {p: value for p, value in flatten(config) if _is_execution(p)}
+
+
+def flatten(config: ml_collections.ConfigDict) -> Iterator[tuple[str, Any]]:
+  """Yields (dotted path, value as JSON gives it back) of all fields."""
+  yield from _flatten(config.to_dict(), "")
+
+
+def of_problems(problems: Iterable[Problem]) -> str:
+  """Names problems by what is in them, wherever they are from."""
+  digest = hashlib.sha256()
+  for p in problems:
+    row = [p.id, p.prompt, p.answer, p.split, p.index, p.metadata]
+    digest.update(json.dumps(row, sort_keys=True, default=repr).encode())
+  return digest.hexdigest()
+
+
+def of_files(files: Sequence[epath.Path]) -> str:
+  """Names files by their bytes, in their order."""
+  digest = hashlib.sha256()
+  for file in files:
+    with file.open("rb") as f:
+      digest.update(hashlib.file_digest(f, "sha256").digest())
+  return digest.hexdigest()
+
+
+def of_model_folder(folder: epath.Path, *, weights: bool) -> str:
+  """Names a Hugging Face folder by what is read of it.
+
+  Of a weight file of more than 64 MiB: its size, its header and 64 pieces of
+  1 MiB spread over it. The hash of all weights, taken when they are loaded,
+  is compared then.
+
+  Args:
+    folder: of the model.
+    weights: False: settings and tokenizer alone.
+  """
+  files = {
+    path.relative_to(folder).as_posix(): path
+    for pattern in folders.SIDE_FILES
+    for path in folder.glob(pattern)
+    if path.is_file()
+  }
+  files["config.json"] = folder / "config.json"
+  if weights:
+    files |= {p.name: p for p in folder.glob("model*.safetensors")}
+    files |= {p.name: p for p in folder.glob(folders.INDEX)}
+  return digest_of(
+    {name: _of_file(path) for name, path in files.items() if path.exists()}
+  )
+
+
+def _of_file(path: epath.Path) -> str:
+  size = path.stat().length
+  digest = hashlib.sha256(str(size).encode())
+  with path.open("rb") as f:
+    if size <= _WHOLE_BYTES:
+      digest.update(f.read())
+      return digest.hexdigest()
+    for i in range(_PIECES):
+      f.seek(math.floor(i * (size - _PIECE_BYTES) / (_PIECES - 1)))
+      digest.update(f.read(_PIECE_BYTES))
+  return digest.hexdigest()
+
+
+def _within(path: str, prefixes: Iterable[str]) -> bool:
+  return any(path == p or path.startswith(f"{p}.") for p in prefixes)
+
+
+def _flatten(value: Any, name: str) -> Iterator[tuple[str, Any]]:
+  if isinstance(value, dict) and (value or not name):
+    for key, child in value.items():
+      yield from _flatten(child, f"{name}.{key}" if name else key)
+  else:
+    yield name, json.loads(json.dumps(value))

@@ -1,0 +1,93 @@
+"""Completions of problems, judged: what training and evaluation ask for."""
+
+import contextlib
+import dataclasses
+from collections.abc import Sequence
+
+import numpy as np
+
+from prefixrl_jax.rewards.judging import judge
+from prefixrl_jax.rollouts.requests import Request
+from prefixrl_jax.rollouts.sampler import Sampler
+from prefixrl_jax.run.session import Session
+from prefixrl_jax.storage.metrics import Timers
+from prefixrl_jax.types import Completion, Problem, Verdict
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+  """Completions of one problem from one fork, and their verdicts.
+
+  Attributes:
+    problem: that they answer.
+    prefix: int32 [prefix length], given to them; empty: none.
+    trunk: int32 [fork], prompt and prefix.
+    completions, verdicts: aligned.
+  """
+
+  problem: Problem
+  prefix: np.ndarray
+  trunk: np.ndarray
+  completions: Sequence[Completion]
+  verdicts: Sequence[Verdict]
+
+  @property
+  def rewards(self) -> np.ndarray:
+    """Rewards of the completions, float64 [n]."""
+    return np.array([v.reward for v in self.verdicts])
+
+
+def rollout(
+  session: Session,
+  sampler: Sampler,
+  problems: Sequence[Problem],
+  prefixes: Sequence[np.ndarray],
+  num_completions: int,
+  *,
+  steps: Sequence[int],
+  purpose: str,
+  seed: int,
+  timers: Timers | None = None,
+) -> list[Group]:
+  """Samples completions of each problem after its prefix, and judges them.
+
+  Args:
+    session: of the run.
+    sampler: loaded with the policy.
+    problems, prefixes: aligned; a prefix of length 0 is none.
+    num_completions: of each.
+    steps: aligned; part of the completions' keys, with purpose and seed.
+    purpose: a key of `sampler.PURPOSES`.
+    seed: seed for the sampling.
+    timers: of "rollout" and "judge".
+  """
+  timed = timers or (lambda _: contextlib.nullcontext())
+  with timed("rollout"):
+    encoded = session.tokenizer.encode_prompts(p.prompt for p in problems)
+    trunks = [
+      np.concatenate([np.array(ids, np.int32), prefix])
+      for ids, prefix in zip(encoded, prefixes)
+    ]
+    completions = sampler.sample(
+      [
+        Request(trunk, num_completions, step, problem.index)
+        for trunk, step, problem in zip(trunks, steps, problems)
+      ],
+      purpose=purpose,
+      seed=seed,
+    )
+  with timed("judge"):
+    repeat = lambda xs: [x for x in xs for _ in range(num_completions)]
+    verdicts = judge(
+      session.verifier,
+      session.tokenizer,
+      repeat(problems),
+      repeat(prefixes),
+      [c for group in completions for c in group],
+    )
+  starts = range(0, len(verdicts), num_completions)
+  by_problem = [verdicts[i : i + num_completions] for i in starts]
+  return [
+    Group(*group)
+    for group in zip(problems, prefixes, trunks, completions, by_problem)
+  ]

@@ -1,0 +1,178 @@
+"""What every stage needs: mesh, model, tokenizer, verifier."""
+
+import dataclasses
+from collections.abc import Callable
+
+import jax
+import ml_collections
+import safetensors
+from etils import epath
+
+from prefixrl_jax import checkpoints
+from prefixrl_jax.distributed import sharding
+from prefixrl_jax.distributed.mesh import make_mesh
+from prefixrl_jax.models import adapters, importing, transformer
+from prefixrl_jax.rollouts.sampler import Arena, Sampler
+from prefixrl_jax.run import memory_plan as memory
+from prefixrl_jax.run.inputs import open_tokenizer
+from prefixrl_jax.text.tokenizer import Tokenizer, check_vocabulary
+from prefixrl_jax.types import UserError, Verifier
+
+
+@dataclasses.dataclass
+class Session:
+  """The things that are made once and shared by the stages.
+
+  Attributes:
+    config: the whole config.
+    mesh: the devices.
+    model: shape of the transformer.
+    rows_per_micro: packed rows of a micro-batch.
+    base_params: the base policy, on the mesh.
+    policy: "<id>@<weight hash>" of the base policy.
+    tokenizer, verifier: of the task.
+    arena: of its samplers.
+  """
+
+  config: ml_collections.ConfigDict
+  mesh: jax.sharding.Mesh
+  model: transformer.TransformerConfig
+  rows_per_micro: int
+  base_params: dict
+  policy: str
+  tokenizer: Tokenizer
+  verifier: Verifier
+  arena: Arena = dataclasses.field(default_factory=Arena, init=False)
+
+  def sampler(
+    self,
+    *,
+    rows: int,
+    lanes: int,
+    trunk_length: int,
+    temperature: float,
+  ) -> Sampler:
+    """Returns a sampler of this session's model; see `Sampler`.
+
+    Of all that there are, the one that was loaded last has weights and caches:
+    the memory plan has room for one.
+    """
+    rollouts = self.config.rollouts
+    return Sampler(
+      self.model,
+      self.mesh,
+      arena=self.arena,
+      # Whole rows a device; which row a completion has makes no difference.
+      rows=round_up(rows, sharding.num_row_shards(self.mesh)),
+      lanes=lanes,
+      trunk_length=round_up(trunk_length, 8),
+      completion_length=rollouts.max_completion_length,
+      steps_per_dispatch=rollouts.steps_per_dispatch,
+      temperature=temperature,
+      top_k=rollouts.top_k,
+      top_p=rollouts.top_p,
+      stop_tokens=self.tokenizer.stop_tokens,
+    )
+
+  def base_sampler(self, settings: ml_collections.ConfigDict) -> Sampler:
+    """Returns one of problems alone that is loaded with the base policy.
+
+    Args:
+      settings: config.screen or config.collect.
+    """
+    sampler = self.sampler(
+      rows=settings.rows,
+      lanes=settings.lanes,
+      trunk_length=self.config.rollouts.max_prompt_length,
+      temperature=self.config.rollouts.temperature,
+    )
+    sampler.load(self.base_params)
+    return sampler
+
+
+def open_session(
+  config: ml_collections.ConfigDict,
+  *,
+  folder: epath.Path | None,
+  base: epath.Path,
+  verifier: Verifier,
+  show: Callable[[str], None],
+) -> Session:
+  """Loads the base policy; shows and checks the memory plan before.
+
+  Args:
+    config: the whole config.
+    folder: of a Hugging Face model, if config.model.folder names one.
+    base: the embedded task's base model; not read if there is a folder.
+    verifier: of the task.
+    show: prints a line.
+
+  Raises:
+    UserError: the plan does not fit, or a file is missing or not right.
+  """
+  c = config
+  mesh = make_mesh(**c.mesh)
+  tokenizer = open_tokenizer(folder, c.problems.task)
+  if folder:
+    model = importing.read_config(
+      folder,
+      dtype=c.model.dtype,
+      param_dtype=c.model.param_dtype,
+      remat=c.model.remat,
+    )
+  else:
+    model = demo_model(c.model)
+  model = adapters.read_settings(c.lora, model)
+  check_vocabulary(tokenizer, model.vocab_size)
+  model, rows_per_micro = memory.fit(c, model, mesh, show)
+  if folder:
+    name = epath.Path(c.model.folder).name
+    params = importing.load_params(folder, model, mesh)
+  else:
+    name = "demo"
+    params = _load_base(base, model, mesh)
+  return Session(
+    config=c,
+    mesh=mesh,
+    model=model,
+    rows_per_micro=rows_per_micro,
+    base_params=params,
+    policy=f"{name}@{checkpoints.weight_hash(params)}",
+    tokenizer=tokenizer,
+    verifier=verifier,
+  )
+
+
+def _load_base(base: epath.Path, model, mesh) -> dict:
+  """Returns the base model of a task of ours, on the mesh."""
+  try:
+    params = checkpoints.load_params(base)
+  except safetensors.SafetensorError as e:
+    raise UserError(f"{base} is no safetensors file ({e}).") from e
+  wanted = transformer.abstract_params(model, mesh)
+  there, here = (
+    {jax.tree_util.keystr(k): x.shape for k, x in flat}
+    for flat in map(jax.tree_util.tree_leaves_with_path, (params, wanted))
+  )
+  for name in sorted(there.keys() | here.keys()):
+    if there.get(name) != here.get(name):
+      raise UserError(
+        f"{base} is of another shape than config.model: its {name} has shape"
+        f" {there.get(name)}, config.model asks for {here.get(name)}."
+      )
+  return transformer.put_params(model, mesh, params)
+
+
+def demo_model(
+  config: ml_collections.ConfigDict,
+) -> transformer.TransformerConfig:
+  """Returns the shape that the config's section `model` spells out."""
+  names = {f.name for f in dataclasses.fields(transformer.TransformerConfig)}
+  return transformer.TransformerConfig(
+    **{k: v for k, v in config.items() if k in names}
+  )
+
+
+def round_up(n: int, multiple: int) -> int:
+  """Returns the least multiple that is not below n."""
+  return -(-n // multiple) * multiple

@@ -1,0 +1,391 @@
+"""A run's workdir: where each artifact lies and what it was made from."""
+
+import functools
+import importlib.resources
+import signal
+from collections.abc import Callable, Collection, Iterator, Sequence
+from typing import Any
+
+import ml_collections
+from etils import epath
+
+from prefixrl_jax.checkpoints import saved_steps
+from prefixrl_jax.ledger import Ledger
+from prefixrl_jax.run import provenance
+from prefixrl_jax.run.inputs import Inputs
+from prefixrl_jax.run.session import Session, open_session
+from prefixrl_jax.settings import arms
+from prefixrl_jax.storage import traces as store
+from prefixrl_jax.storage.artifacts import Artifact
+from prefixrl_jax.storage.results import read_results
+from prefixrl_jax.storage.rows import find_files
+from prefixrl_jax.storage.signals import Deferred
+from prefixrl_jax.traces.rules import RULES
+from prefixrl_jax.types import EvalResult, Problem, Trace, TrainData, UserError
+
+_BASE = "base.safetensors"
+# Files, and folders with a /, that a stage leaves in an artifact's folder,
+# beside what says that it is one.
+_ENTRIES = {
+  "pretrain": (_BASE,),
+  "import": ("traces.parquet", "disagreements.json"),
+  "screen": ("pass_rates.parquet", "parts/"),
+  "collect": ("traces.parquet", "parts/"),
+  "cut": ("prefixed.parquet",),
+  "train": (
+    "curve.json",
+    "metrics.jsonl",
+    "checkpoints/",
+    "tensorboard/",
+    "wandb/",
+  ),
+  "evaluate": ("results.parquet", "samples.json"),
+  "export": ("model/",),
+}
+# Cheap beside what they are made from, or of no use without it.
+_FOLLOW = ("cut", "evaluate")
+
+
+class Workspace(Inputs):
+  """A config and a workdir; what the stages find there and leave there."""
+
+  def __init__(self, config: ml_collections.ConfigDict, workdir: epath.Path):
+    """Checks what can be checked before anything is loaded.
+
+    Args:
+      config: validated.
+      workdir: for the artifacts.
+    """
+    super().__init__(config)
+    self.workdir = workdir
+    self._anew: set[str] = set()
+    self.has_removed = False  # what --fresh and --redo name
+
+  def artifacts(self, stages: Collection[str]) -> Iterator[Artifact]:
+    """Yields what the stages named make, for this config's arms and seeds."""
+    run_arms = tuple(self.config.run_arms)
+    if "pretrain" in stages and not self._base_is_given:
+      yield self.pretrained
+    for stage in ("screen", self.traces_stage, "cut"):
+      if stage in stages:
+        for seed in self.data_seeds:
+          yield self.data_artifact(stage, seed)
+    for stage, who in (
+      ("train", run_arms),
+      ("evaluate", ("base", *run_arms)),
+    ):
+      if stage in stages:
+        for arm in who:
+          for seed in self.config.seeds:
+            yield self.run_artifact(stage, arm, seed)
+    if "export" in stages:
+      yield self.export_artifact
+
+  def ask_anew(
+    self,
+    names: Collection[str],
+    stages: Collection[str],
+    everything: bool = False,
+  ) -> None:
+    """Notes which artifacts are to be made anew; removes nothing yet.
+
+    Args:
+      names: of artifacts, or what they begin with: "train", "train/rl".
+      stages: that are run.
+      everything: that they make, whatever the names.
+
+    Raises:
+      UserError: a name is none of those that the stages make.
+    """
+    known = [a.name for a in self.artifacts(stages)]
+    for name in (name.rstrip("/") for name in names):
+      found = {k for k in known if k == name or k.startswith(f"{name}/")}
+      # A report is made anew in any case.
+      if not found and not (name in stages and name not in _ENTRIES):
+        raise UserError(self._not_made(name, known, stages))
+      self._anew |= found
+    if everything:
+      self._anew.update(known)
+
+  def _not_made(
+    self, name: str, known: Collection[str], stages: Collection[str]
+  ) -> str:
+    stage = name.partition("/")[0]
+    if stage in _ENTRIES and stage not in stages:
+      return f"--redo={name} needs {stage} among the stages of --stage."
+    there = ", ".join(known) or "none"
+    return (
+      f"--redo={name} names no artifact of these stages, arms and seeds; there"
+      f" are {there}, and the beginnings of these names, as --redo=train."
+    )
+
+  def begin(self, artifact: Artifact) -> None:
+    """Marks an artifact as in progress, once nothing can be refused any more.
+
+    Now what is to be made anew is removed, all of it: a run that is cut off
+    goes on, without --fresh and --redo.
+    """
+    anew, waiting = set(self._anew), [*self.artifacts(_ENTRIES)]
+    self._anew.clear()
+    with Deferred(signal.SIGINT, signal.SIGTERM):
+      for other in waiting:
+        if other.name in anew:
+          other.remove()
+          self.has_removed = True
+    artifact.begin()
+
+  @property
+  def traces_stage(self) -> str:
+    """The stage that traces come from: other people's take our own's place."""
+    return "import" if self.config.traces.file else "collect"
+
+  @functools.cached_property
+  def session(self) -> Session:
+    """Loads the base policy, once; prints and checks the memory plan."""
+    if not self._base_is_given and self.pretrained.complete:
+      self.pretrained.file(_BASE).read_bytes()  # is it whole?
+    session = open_session(
+      self.config,
+      folder=self.model_folder,
+      base=self.base_file(),
+      verifier=self.verifier,
+      show=self.console.print,
+    )
+    weights = session.policy.rpartition("@")[2]
+    for seed in self.data_seeds:
+      screened = self.data_artifact("screen", seed)
+      if screened.complete and screened.summary["weights"] != weights:
+        raise UserError(
+          f"{screened.directory} was made from other weights of"
+          f" {self.model_folder or self.base_file()}:\n"
+          f"  weights: {screened.summary['weights']!r} in the workdir,"
+          f" {weights!r} now\nUse those, another --workdir, or --fresh."
+        )
+    return session
+
+  @property
+  def _base_is_given(self) -> bool:
+    return bool(self.config.model.base or self.config.model.folder)
+
+  def base_file(self) -> epath.Path:
+    """The embedded task's base model."""
+    base = self.config.model.base
+    if base.startswith("package:"):
+      data = importlib.resources.files("prefixrl_jax") / "data"
+      return epath.Path(str(data / base.removeprefix("package:")))
+    return epath.Path(base) if base else self.pretrained.directory / _BASE
+
+  @functools.cache  # noqa: B019 - one Pipeline a process
+  def _base_digest(self) -> str | None:
+    if self.model_folder:
+      return provenance.of_model_folder(self.model_folder, weights=True)
+    file = self.base_file()
+    return provenance.of_files([file]) if file.exists() else None
+
+  @functools.cache  # noqa: B019 - one Pipeline a process
+  def _problems_digest(self, seed: int) -> str:
+    return provenance.of_problems(self.problems(seed))
+
+  @property
+  def pretrained(self) -> Artifact:
+    """The base model that is made here, if none is given."""
+    return self._artifact("pretrain", "", {}, dict)
+
+  def data_artifact(self, stage: str, seed: int) -> Artifact:
+    """import, screen, collect, cut: what a seed's traces are made of."""
+
+    def made_from() -> dict[str, str | None]:
+      if stage == "import":
+        return {
+          "problems": self._problems_digest(seed),
+          **self._sources_of_import(),
+        }
+      if stage == "screen":
+        return {
+          "problems": self._problems_digest(seed),
+          "base": self._base_digest(),
+        }
+      needed = ["screen"]
+      if stage == "cut":
+        needed.append(self.traces_stage)
+      return {n: self.data_artifact(n, seed).digest for n in needed}
+
+    own: dict[str, Any] = {"data_seed": seed}
+    if stage == "cut":
+      own["traces_from"] = self.traces_stage
+    return self._artifact(stage, f"seed_{seed}", own, made_from)
+
+  def _sources_of_import(self) -> dict[str, str]:
+    file = self.config.traces.file
+    if file.startswith(RULES):
+      sources = {"traces": file}
+    else:
+      files = find_files(file, "config.traces.file")
+      sources = {"traces": provenance.of_files(files)}
+    if self.model_folder:
+      sources["tokenizer"] = provenance.of_model_folder(
+        self.model_folder, weights=False
+      )
+    return sources
+
+  def run_artifact(self, stage: str, arm: str, seed: int) -> Artifact:
+    """train, evaluate: one arm (or the base model), one seed."""
+
+    def made_from() -> dict[str, str | None]:
+      if stage == "evaluate" and arm != "base":
+        return {"train": self.run_artifact("train", arm, seed).digest}
+      needed = ["screen", self.traces_stage]
+      if arm != "base" and arms.uses_prefixes(self.config.arms[arm]):
+        needed.append("cut")
+      data = self.data_seed(seed)
+      return {n: self.data_artifact(n, data).digest for n in needed}
+
+    own = {
+      "data_seed": self.data_seed(seed),
+      "traces_from": self.traces_stage,
+    }
+    trained = arm if stage == "train" else None
+    return self._artifact(stage, f"{arm}/seed_{seed}", own, made_from, trained)
+
+  @property
+  def export_artifact(self) -> Artifact:
+    """The policy that config.export names."""
+    settings = self.config.export
+    arm = settings.arm or self.config.run_arms[0]
+    seed = settings.seed if settings.seed >= 0 else self.config.seeds[0]
+    return self._artifact("export", f"{arm}/seed_{seed}", {}, dict)
+
+  def _artifact(
+    self,
+    stage: str,
+    place: str,
+    depends: dict[str, Any],
+    made_from: Callable[[], dict[str, str | None]],
+    arm: str | None = None,
+  ) -> Artifact:
+    if stage in ("pretrain", "train", "evaluate", "export"):
+      directory = self.workdir / stage / place
+    else:
+      directory = self.workdir / "data" / place / stage
+    if stage in provenance.VERSIONS:
+      depends |= {"results_version": provenance.VERSIONS[stage]}
+    return Artifact(
+      directory,
+      depends | provenance.settings(self.config, stage, arm),
+      name="/".join(filter(None, (stage, place))),
+      entries=_ENTRIES[stage],
+      made_from=made_from,
+      limits=provenance.limits(self.config, stage),
+      execution=provenance.execution(self.config),
+      went_on=lambda summary: any(
+        step > summary["steps"]
+        for step in saved_steps(directory / "checkpoints")
+      ),
+      follows=stage in _FOLLOW,
+      anew=self._anew,
+    )
+
+  def done(self, artifact: Artifact, what: str) -> bool:
+    """Whether the stage is complete; says so."""
+    if artifact.complete:
+      self.console.print(f"[dim]{what}: complete, not run again[/dim]")
+    return artifact.complete
+
+  def data_to_make(self, stage: str) -> Iterator[tuple[Artifact, int]]:
+    """Yields a stage's artifacts that are not complete, and their seeds."""
+    for seed in self.data_seeds:
+      artifact = self.data_artifact(stage, seed)
+      if not self.done(artifact, f"{stage}, seed {seed}"):
+        yield artifact, seed
+
+  def runs_to_make(
+    self, stage: str, names: Sequence[str]
+  ) -> Iterator[tuple[Artifact, str, int]]:
+    """Yields those of the arms named that are not complete, arm and seed."""
+    for seed in self.config.seeds:
+      for arm in names:
+        if stage == "evaluate" and arm != "base":
+          self._note_raised(arm, seed)
+        artifact = self.run_artifact(stage, arm, seed)
+        if not self.done(artifact, f"{stage}, {arm} seed {seed}"):
+          yield artifact, arm, seed
+
+  def _note_raised(self, arm: str, seed: int) -> None:
+    """Says so if a finished training is to go on, and has not yet."""
+    train = self.run_artifact("train", arm, seed)
+    if train.has_finished and not train.complete:
+      self.console.print(
+        f"{train.name} ended at a limit that was raised since: --stage=train"
+        " goes on with it; what is evaluated is its policy of before"
+      )
+
+  def need(self, artifact: Artifact, stage: str) -> Artifact:
+    """Returns the artifact; an error if the stage has not made it."""
+    if not artifact.complete:
+      raise artifact.incomplete()
+    artifact.check()
+    return artifact
+
+  def is_hard(self, result: EvalResult) -> bool:
+    """Whether screening found the problem hard; easy ones are for checks."""
+    return (
+      result.split != "easy"
+      and result.num_correct <= self.config.screen.max_correct
+    )
+
+  def pass_rates(self, seed: int) -> list[EvalResult]:
+    """Returns what screening found of a data seed's problems."""
+    artifact = self.need(self.data_artifact("screen", seed), "screen")
+    return read_results(artifact.file("pass_rates.parquet"))
+
+  def count_hard(self, seed: int, split: str) -> tuple[int, int]:
+    """Returns how many of a split's problems are hard, and how many it has."""
+    rates = [r for r in self.pass_rates(seed) if r.split == split]
+    return sum(map(self.is_hard, rates)), len(rates)
+
+  def hard(self, seed: int, split: str) -> list[Problem]:
+    """Returns a split's hard problems, of which there may be none."""
+    ids = {r.problem_id for r in self.pass_rates(seed) if self.is_hard(r)}
+    return [p for p in self.problems(seed) if p.split == split and p.id in ids]
+
+  def hard_train(self, seed: int) -> list[Problem]:
+    """Returns the hard training problems; an error if there are none."""
+    hard = self.hard(seed, "train")
+    if not hard:
+      raise UserError(
+        f"no training problem of seed {seed} is hard: each was solved more than"
+        f" {self.config.screen.max_correct} times in"
+        f" {self.config.screen.num_samples}; raise config.screen.max_correct,"
+        " lower config.screen.num_samples or bring harder problems."
+      )
+    return hard
+
+  def traces(self, seed: int) -> list[Trace]:
+    """Returns a data seed's traces of hard training problems."""
+    stage = self.traces_stage
+    artifact = self.need(self.data_artifact(stage, seed), stage)
+    hard = {p.id for p in self.hard_train(seed)}
+    traces = store.read_traces(artifact.file("traces.parquet"))
+    # An import does not know what is hard.
+    return [t for t in traces if t.problem_id in hard]
+
+  def train_data(self, seed: int) -> TrainData:
+    """Returns what all arms train on: hard problems that have a trace."""
+    seed = self.data_seed(seed)
+    screened = self.need(self.data_artifact("screen", seed), "screen")
+    stage = self.traces_stage
+    made = self.need(self.data_artifact(stage, seed), stage)
+    cuts = self.need(self.data_artifact("cut", seed), "cut")
+    traces = self.traces(seed)
+    solved = {t.problem_id for t in traces}
+    cost = Ledger(self.session.model)
+    cost.add_entries(screened.summary["ledger"])
+    cost.add_entries(made.summary["ledger"])
+    return TrainData(
+      train=[p for p in self.hard_train(seed) if p.id in solved],
+      heldout=[p for p in self.problems(seed) if p.split == "heldout"],
+      hard_heldout=frozenset(p.id for p in self.hard(seed, "heldout")),
+      traces=traces,
+      prefixed=store.read_prefixed_problems(cuts.file("prefixed.parquet")),
+      ledger=cost.to_dict(),
+    )

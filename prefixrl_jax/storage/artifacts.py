@@ -1,0 +1,298 @@
+"""Stage artifacts: folders that are complete, in progress, or not there.
+
+A stage writes `inputs.json` when it begins and `manifest.json` when it has
+finished; both name what the artifact depends on. Files appear under their
+final name whole or not at all, and the manifest has a digest of each, which
+every read compares.
+"""
+
+import datetime
+import importlib.metadata
+import math
+from collections.abc import Callable, Collection, Iterator, Mapping
+from typing import Any
+
+from etils import epath
+
+from prefixrl_jax.storage.files import (
+  File,
+  check_kind,
+  digest,
+  digest_of,
+  read_sealed,
+  remove,
+  remove_temporaries,
+  write_sealed,
+)
+from prefixrl_jax.types import UserError
+
+_MISSING = "(absent)"
+_RECORDS = ("manifest.json", "inputs.json")
+
+
+class Artifact:
+  """What a stage leaves in the workdir."""
+
+  def __init__(
+    self,
+    directory: epath.Path,
+    depends: Mapping[str, Any],
+    *,
+    name: str,
+    entries: Collection[str] = (),
+    made_from: Callable[[], Mapping[str, str | None]] = dict,
+    limits: Mapping[str, float] | None = None,
+    execution: Mapping[str, Any] | None = None,
+    went_on: Callable[[Mapping[str, Any]], bool] = lambda summary: False,
+    follows: bool = False,
+    anew: Collection[str] = (),
+  ):
+    """Names the artifact; touches nothing.
+
+    Args:
+      directory: its folder.
+      depends: config fields it is made from, as JSON values.
+      name: as --redo takes it.
+      entries: files, and with a / behind them folders, that the stage leaves
+        there, beside its records.
+      made_from: returns digests of the files and artifacts it is made from;
+        None is one that is not there yet.
+      limits: config fields that say how far to go, 0 is no limit: raised,
+        they let a complete artifact go on.
+      went_on: takes its summary; says whether it has gone on since.
+      execution: config fields that change no result; they are recorded.
+      follows: it is made again once what it was made from has changed; others
+        are refused then.
+      anew: names of artifacts that count as not there.
+    """
+    self.directory, self.name = directory, name
+    self._depends, self._limits = dict(depends), dict(limits or {})
+    self._execution, self._entries = dict(execution or {}), entries
+    self._read_sources, self._went_on = made_from, went_on
+    self._follows, self._anew = follows, anew
+
+  @property
+  def remedy(self) -> str:
+    """How a user has it made again."""
+    return f"--redo={self.name} makes it anew."
+
+  def incomplete(self) -> UserError:
+    """Returns what to say to those who need what is not complete."""
+    stage = self.name.partition("/")[0]
+    return UserError(
+      f"{self.directory} is not complete; run --stage={stage} first."
+    )
+
+  @property
+  def has_finished(self) -> bool:
+    """Whether it was complete, before its limits were raised."""
+    return self._read("manifest.json") is not None
+
+  @property
+  def complete(self) -> bool:
+    """Whether the stage has finished, with nothing left to do."""
+    record = self._read("manifest.json")
+    return record is not None and not (
+      self._raised(record) or self._is_stale(record)
+    )
+
+  @property
+  def summary(self) -> dict[str, Any]:
+    """What the stage said when it finished."""
+    return self._manifest["summary"]
+
+  @property
+  def digest(self) -> str | None:
+    """Names what is there by its contents; None if it is not complete."""
+    if not self.complete:
+      return None
+    manifest = self._manifest
+    return digest_of([manifest[k] for k in ("depends", "made_from", "files")])
+
+  def file(self, name: str) -> File:
+    """Returns one of the files that the stage finished with."""
+    digest = self._manifest["files"][name]
+    return File(self.directory / name, digest, self.remedy)
+
+  def check(self) -> None:
+    """Raises UserError if the folder was made from something else.
+
+    Or if something that is no such file or folder stands in the way.
+    """
+    self._check_kinds()
+    record = self._record()
+    if record is None:
+      return
+    there, here = (
+      dict(_flatten(depends)) for depends in (record["depends"], self._depends)
+    )
+    changed = [
+      _difference(key, there, here, "in the config")
+      for key in sorted(there.keys() | here.keys())
+      if there.get(key, _MISSING) != here.get(key, _MISSING)
+    ]
+    lowered = [
+      _difference(key, record["limits"], self._limits, "in the config")
+      for key, value in sorted(self._limits.items())
+      if _limit(value) < _limit(record["limits"][key])
+    ]
+    sources = [] if self._follows else self._other_sources(record)
+    if not changed and not lowered and not sources:
+      return
+    how = "with other settings" if changed or lowered else "from something else"
+    if lowered:
+      lowered.append("It has gone as far as that, and can only go further.")
+    raise UserError(
+      "\n".join(
+        [
+          f"{self.directory} was made {how}:",
+          *changed,
+          *sources,
+          *lowered,
+          "Use what it was made with, another --workdir, or make it anew:"
+          f" --redo={self.name} (--fresh: all that the run makes).",
+        ]
+      )
+    )
+
+  def _check_kinds(self) -> None:
+    there = self.directory
+    while not there.exists():
+      there = there.parent
+    check_kind(there, is_folder=True)
+    for name in (*self._entries, *_RECORDS):
+      check_kind(self.directory / name, is_folder=name.endswith("/"))
+
+  def begin(self) -> None:
+    """Marks the stage as in progress; what an earlier try left is kept."""
+    self.check()
+    sources = dict(self._read_sources())
+    absent = [key for key, value in sources.items() if value is None]
+    if absent:
+      raise ValueError(f"{self.name} is begun before {', '.join(absent)}")
+    record = self._record()
+    if record and self._is_stale(record):
+      self.remove()
+      record = None
+    elif record is None and (found := self._leftovers()):
+      raise UserError(
+        f"{self.directory} has {', '.join(p.name for p in found)}, but no"
+        f" inputs.json that says what from. {self.remedy}"
+      )
+    remove_temporaries(self.directory, self.directory / "parts")
+    used = record["execution"] if record else []
+    if self._execution not in used:
+      used = [*used, self._execution]
+    # First this, then the manifest: in between there is always one of them.
+    # One that is to go on stays complete, for its old limits, until it has.
+    write_sealed(
+      self.directory / "inputs.json",
+      {
+        "depends": self._depends,
+        "made_from": sources,
+        "limits": self._limits,
+        "execution": used,
+      },
+    )
+    if not self.has_finished:
+      (self.directory / "manifest.json").unlink(missing_ok=True)
+
+  def remove(self) -> None:
+    """Removes what the stage has left, and nothing else that lies there.
+
+    The records go last: until then they say what the rest was made from.
+    """
+    remove(*self._leftovers())
+    remove(*(self.directory / name for name in _RECORDS))
+
+  def finish(self, summary: dict[str, Any], files: Collection[str]) -> None:
+    """Marks the stage as complete.
+
+    Args:
+      summary: JSON values, for those who come later.
+      files: what they read; names within the folder.
+    """
+    inputs = self._read("inputs.json")
+    assert inputs is not None, f"{self.name} was not begun"
+    versions = {
+      name: importlib.metadata.version(name) for name in ("jax", "prefixrl_jax")
+    }
+    write_sealed(
+      self.directory / "manifest.json",
+      {
+        # Beside the record's own fields too, where people's scripts look.
+        **summary,
+        **inputs,
+        "files": {name: digest(self.directory / name) for name in files},
+        "summary": summary,
+        "versions": versions,
+        "finished": datetime.datetime.now(datetime.UTC).isoformat(),
+      },
+    )
+
+  @property
+  def _manifest(self) -> dict[str, Any]:
+    if (manifest := self._read("manifest.json")) is None:
+      raise self.incomplete()
+    return manifest
+
+  def _record(self) -> dict[str, Any] | None:
+    """What is known of the artifact: the newest record that there is."""
+    for name in _RECORDS:
+      if record := self._read(name):
+        return record
+    return None
+
+  def _read(self, name: str) -> dict[str, Any] | None:
+    path = self.directory / name
+    if self.name in self._anew or not path.exists():
+      return None
+    record = read_sealed(path, self.remedy)
+    if name == "manifest.json" and self._went_on(record["summary"]):
+      return None
+    return record
+
+  def _leftovers(self) -> list[epath.Path]:
+    paths = [self.directory / name for name in self._entries]
+    return [path for path in paths if path.exists()]
+
+  def _raised(self, record: Mapping[str, Any]) -> bool:
+    return any(
+      _limit(value) > _limit(record["limits"][key])
+      for key, value in self._limits.items()
+    )
+
+  def _is_stale(self, record: Mapping[str, Any]) -> bool:
+    """Whether what it was made from is another by now, and it follows."""
+    return self._follows and bool(self._other_sources(record))
+
+  def _other_sources(self, record: Mapping[str, Any]) -> list[str]:
+    there, here = record["made_from"], self._read_sources()
+    return [
+      _difference(key, there, here, "now", section="made_from.")
+      for key in sorted(there.keys() | here.keys())
+      # One that is not there yet is compared when it is.
+      if here.get(key, _MISSING) not in (None, there.get(key, _MISSING))
+    ]
+
+
+def _limit(value: float) -> float:
+  return value or math.inf
+
+
+def _difference(
+  key: str, there: Mapping, here: Mapping, where: str, section: str = ""
+) -> str:
+  return (
+    f"  {section}{key}: {there.get(key, _MISSING)!r} in the workdir,"
+    f" {here.get(key, _MISSING)!r} {where}"
+  )
+
+
+def _flatten(value: Any, name: str = "") -> Iterator[tuple[str, Any]]:
+  """Yields (dotted name, leaf)."""
+  if isinstance(value, Mapping) and value:
+    for key, child in value.items():
+      yield from _flatten(child, f"{name}.{key}" if name else key)
+  else:
+    yield name, value

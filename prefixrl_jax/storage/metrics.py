@@ -1,0 +1,295 @@
+"""Metrics to JSONL, TensorBoard and the terminal; timers."""
+
+import contextlib
+import json
+import logging
+import math
+import time
+from collections.abc import Iterator
+from typing import Any
+
+import ml_collections
+import numpy as np
+import rich.progress
+import tensorboardX
+from etils import epath
+from rich.console import Console
+from rich.text import Text
+
+from prefixrl_jax.storage.files import write_bytes
+from prefixrl_jax.storage.wandb_log import WandbLog
+
+# Between two lines about progress where there is no terminal.
+_SECONDS = 30.0
+
+
+class MetricWriter:
+  """Writes one row a step to every sink."""
+
+  def __init__(
+    self,
+    directory: epath.Path,
+    *,
+    wandb_project: str | None,
+    resume_step: int | None,
+  ):
+    """Opens the sinks.
+
+    Args:
+      directory: for metrics.jsonl and TensorBoard's events.
+      wandb_project: also log there; None does not.
+      resume_step: rows after this step are dropped: they will come again.
+        Lines that are no rows stay where they are.
+    """
+    self._wandb = WandbLog(wandb_project, directory) if wandb_project else None
+    directory.mkdir(parents=True, exist_ok=True)
+    path = directory / "metrics.jsonl"
+    kept = []
+    if resume_step is not None:
+      kept = [
+        line
+        for line, row in _lines(path)
+        if row is None or row["step"] <= resume_step
+      ]
+    # Whole, and only then added to: a kill in between loses no row.
+    write_bytes(path, b"".join(line + b"\n" for line in kept))
+    self._file = path.open("a")
+    self._board = tensorboardX.SummaryWriter(
+      str(directory / "tensorboard"),
+      purge_step=None if resume_step is None else resume_step + 1,
+      flush_secs=1,  # by a thread of its own; its flush() waits for nothing
+    )
+
+  def write(self, step: int, metrics: dict[str, float]) -> None:
+    """Writes a step's metrics; what is not finite becomes null."""
+    row: dict[str, Any] = {"step": step}
+    for name, value in metrics.items():
+      value = float(value)
+      row[name] = value if math.isfinite(value) else None
+      self._board.add_scalar(name, value, step)
+    self._file.write(json.dumps(row) + "\n")
+    self._file.flush()
+    if self._wandb:
+      self._wandb.log(step, metrics)
+
+  def __enter__(self) -> "MetricWriter":
+    return self
+
+  def __exit__(self, *_) -> None:
+    self._file.close()
+    self._board.close()
+    if self._wandb:
+      self._wandb.finish()
+
+
+def read_jsonl(path: epath.Path) -> list[dict[str, Any]]:
+  """Reads rows; what is none, such as a half-written line, is left out."""
+  return [row for _, row in _lines(path) if row]
+
+
+def _lines(path: epath.Path) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
+  """Yields lines, and the row that each holds, if any; warns of others.
+
+  A last line that was cut off is no line.
+  """
+  *lines, rest = (path.read_bytes() if path.exists() else b"").split(b"\n")
+  for number, line in enumerate((*lines, rest), 1):
+    try:
+      row = json.loads(line)
+      row["step"] + 0
+    except (ValueError, TypeError, LookupError, RecursionError):
+      if number > len(lines):
+        return
+      logging.getLogger(__name__).warning(
+        "%s:%d is no row of metrics and is passed over", path, number
+      )
+      row = None
+    yield line, row
+
+
+class Progress:
+  """A bar with figures below it; where there is no terminal, a line at times.
+
+  Until the first update it says what keeps it waiting.
+  """
+
+  def __init__(
+    self, name: str, *, total: float, waits_for: str = "compiling …"
+  ):
+    """Makes a bar that is full at `total`."""
+    self._console = Console(stderr=True, highlight=False)
+    self._bar = _Bar(
+      rich.progress.TextColumn("{task.description}"),
+      rich.progress.BarColumn(bar_width=None),
+      rich.progress.TaskProgressColumn(),
+      rich.progress.TimeRemainingColumn(),
+      console=self._console,
+      disable=not self._console.is_terminal,
+      expand=True,
+    )
+    self._name, self._total, self._waits_for = name, total, waits_for
+    self._task = self._bar.add_task(name, total=total, figures=waits_for)
+    self._said = 0.0  # when
+
+  def update(self, completed: float, **figures: str) -> None:
+    """Moves the bar and shows the figures."""
+    text = "  ".join(f"{name} {value}" for name, value in figures.items())
+    self._bar.update(self._task, completed=completed, figures=text)
+    if self._bar.disable and time.monotonic() - self._said >= _SECONDS:
+      share = completed / self._total if self._total else 1.0
+      self.log(f"{self._name}  {share:.0%}  {text}".rstrip())
+
+  def log(self, text: str) -> None:
+    """Prints a line above the bar, on a terminal or not."""
+    self._said = time.monotonic()
+    self._console.print(text, soft_wrap=True, markup=False)
+
+  def __enter__(self) -> "Progress":
+    if self._bar.disable and self._waits_for:
+      self.log(f"{self._name}  {self._waits_for}")
+    self._bar.start()
+    return self
+
+  def __exit__(self, *_) -> None:
+    self._bar.stop()
+
+
+class _Bar(rich.progress.Progress):
+  """Figures have a line of their own, so that the bar keeps its width."""
+
+  def get_renderables(self):
+    yield from super().get_renderables()
+    for task in self.tasks:
+      if task.fields["figures"]:
+        yield Text(
+          f"  {task.fields['figures']}", overflow="ellipsis", no_wrap=True
+        )
+
+
+@contextlib.contextmanager
+def busy(text: str) -> Iterator[None]:
+  """Says what is being done while nothing can be counted."""
+  console = Console(stderr=True, highlight=False)
+  if console.is_terminal:
+    with console.status(text):
+      yield
+  else:
+    console.print(text, soft_wrap=True, markup=False)
+    yield
+
+
+class Timers:
+  """Adds up wall-clock by name."""
+
+  def __init__(self):
+    self._seconds: dict[str, float] = {}
+
+  @contextlib.contextmanager
+  def __call__(self, name: str) -> Iterator[None]:
+    """Times the block under `name`."""
+    started = time.perf_counter()
+    try:
+      yield
+    finally:
+      spent = time.perf_counter() - started
+      self._seconds[name] = self._seconds.get(name, 0.0) + spent
+
+  def pop(self) -> dict[str, float]:
+    """Returns {"time/<name>": seconds} and starts anew."""
+    popped = {f"time/{name}": s for name, s in self._seconds.items()}
+    self._seconds = {}
+    return popped
+
+
+class StepLog:
+  """Where a run's steps are told: files, the bar, lines on the terminal."""
+
+  def __init__(
+    self,
+    name: str,
+    directory: epath.Path,
+    *,
+    budget: float,
+    resume_step: int,
+    config: ml_collections.ConfigDict,
+  ):
+    """Sets up; entering it opens the files and shows the bar.
+
+    Args:
+      name: of the run.
+      directory: for metrics.jsonl and TensorBoard's events.
+      budget: FLOPs, where the bar ends.
+      resume_step: rows after this step are dropped.
+      config: the whole config.
+    """
+    self._name, self._every = name, config.train.log_every
+    self._progress = Progress(name, total=budget, waits_for="")
+    self._open = lambda: MetricWriter(
+      directory,
+      wandb_project=config.wandb_project or None,
+      resume_step=resume_step,
+    )
+
+  def write(self, step: int, metrics: dict[str, float]) -> None:
+    """Tells of a step; `flops_paper` says how far the run is."""
+    self._writer.write(step, metrics)
+    figures = shown(metrics)
+    if step % self._every == 0:
+      line = "  ".join(f"{k} {v}" for k, v in figures.items())
+      self._progress.log(f"{self._name}  step {step}  {line}")
+    self._progress.update(metrics["flops_paper"], **figures)
+
+  def __enter__(self) -> "StepLog":
+    with contextlib.ExitStack() as stack:
+      stack.enter_context(self._progress)
+      self._writer = stack.enter_context(self._open())
+      self._stack = stack.pop_all()
+    return self
+
+  def __exit__(self, *raised) -> None:
+    self._stack.__exit__(*raised)
+
+
+def group_metrics(is_prefixed, rewards, groups) -> dict[str, float]:
+  """Returns reward and signal, apart for prefixed and no-prefix prompts.
+
+  Args:
+    is_prefixed: bool [prompts].
+    rewards: [prompts, n].
+    groups: n completions of each prompt.
+  """
+  result: dict[str, Any] = {}
+  for kind, chosen in (("prefixed", is_prefixed), ("no_prefix", ~is_prefixed)):
+    if not chosen.any():
+      continue
+    correct = rewards[chosen] == 1
+    completions = [
+      c for group, take in zip(groups, chosen) if take for c in group
+    ]
+    result |= {
+      f"train/{kind}/reward": rewards[chosen].mean(),
+      f"train/{kind}/accuracy": correct.mean(),
+      f"train/{kind}/any_correct": correct.any(1).mean(),
+      f"train/{kind}/all_correct": correct.all(1).mean(),
+      f"train/{kind}/length": np.mean([len(c.tokens) for c in completions]),
+      f"train/{kind}/truncated": np.mean([c.truncated for c in completions]),
+    }
+  return {k: float(v) for k, v in result.items()}
+
+
+def shown(metrics: dict) -> dict[str, str]:
+  """Returns the few figures worth a place beside the progress bar."""
+  names = {
+    "flops_paper": ("FLOPs", ".3g"),
+    "sft/loss": ("SFT loss", ".3f"),
+    "train/prefixed/accuracy": ("prefixed", ".3f"),
+    "train/no_prefix/accuracy": ("no prefix", ".3f"),
+    "train/no_prefix/entropy": ("entropy", ".2f"),
+    "train/grad_norm": ("gradient", ".2g"),
+    "tokens_per_second/rollout": ("sampled/s", ".0f"),
+  }
+  return {
+    label: f"{metrics[name]:{form}}"
+    for name, (label, form) in names.items()
+    if name in metrics
+  }

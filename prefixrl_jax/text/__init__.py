@@ -1,0 +1,1 @@
+"""Token ids and text, and how people's conversations are read."""

@@ -1,0 +1,341 @@
+"""The report of plausible runs: complete, safe, reproducible."""
+
+import dataclasses
+import html.parser
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from prefixrl_jax.evals import page as report
+from prefixrl_jax.evals.curves import CurvePoint, RunRecord
+from prefixrl_jax.evals.figures import (
+  arm_colours,
+  figure_a,
+  figure_b,
+  figure_by_hardness,
+  figure_c,
+)
+from prefixrl_jax.evals.summary import summarize
+from prefixrl_jax.types import EvalResult
+
+COLLECTION = 3e11
+BUDGET = 1.5e12
+# arm -> (final accuracy, steepness, uses traces)
+ARMS = {
+  "base": (0.002, 0.0, False),
+  "rl": (0.12, 4.0, False),
+  "sft_rl": (0.28, 2.0, True),
+  "prefixrl": (0.76, 2.0, True),
+}
+HOSTILE = "<script>alert('x')</script> & \"<b>\""
+SAMPLE = {
+  "arm": "prefixrl",
+  "seed": 0,
+  "problem_id": "train-7",
+  "prompt": "a438 b155?",
+  "prefix": "a4:13:",
+  "completion": "18:0=0 b=1;",
+  "reward": 1.0,
+  "fraction": 0.4,
+}
+
+
+def fake_run(arm: str, seed: int) -> RunRecord:
+  final, steepness, uses_traces = ARMS[arm]
+  rng = np.random.default_rng([seed, len(arm)])
+  final *= 1 + 0.2 * rng.uniform(-1, 1)
+  start = COLLECTION * (1 + 0.1 * seed) if uses_traces else 0.0
+  curve = []
+  for i, share in enumerate(np.linspace(0, 1, 16) if arm != "base" else []):
+    spent = (BUDGET - start) * float(share)
+    entries = {"sampling": spent / 4, "update": spent * 3 / 4}
+    if uses_traces:
+      entries |= {"screening": COLLECTION / 2, "collection": start}
+    ledger = {
+      purpose: {
+        "flops_paper": flops,
+        "flops_executed": 0.6 * flops,
+        "tokens": flops / 3e5,
+        "completions": flops / 1e7,
+        "seconds": flops / 1e10,
+      }
+      for purpose, flops in entries.items()
+    }
+    accuracy = final * float(share) ** steepness
+    curve.append(
+      CurvePoint(10 * i, ledger, {"train": accuracy, "heldout": accuracy / 2})
+    )
+  results = [
+    EvalResult(f"{split}-{i}", split, fraction, 32, int(rng.binomial(32, p)))
+    for split, fractions in {
+      "train": np.linspace(0, 0.9, 10),
+      "heldout": [0.0],
+    }.items()
+    for fraction in fractions
+    for p in [final + (0.95 - final) * float(fraction) ** 2]
+    for i in range(12)
+  ]
+  return RunRecord(arm, seed, curve, results, uses_traces)
+
+
+def write(directory, *, runs=None, samples=(SAMPLE,), notes=None):
+  return report.write_report(
+    directory,
+    runs or [fake_run(arm, seed) for arm in ARMS for seed in range(3)],
+    samples=samples,
+    notes=notes or {"hard problems": "35 of 80"},
+    trained_band=(0.4, 0.8),
+  )
+
+
+class Reader(html.parser.HTMLParser):
+  """Collects tags and text, and checks that tags are closed in order."""
+
+  def __init__(self):
+    super().__init__()
+    self.open, self.tags, self.text = [], [], ""
+
+  def handle_starttag(self, tag, attributes):
+    self.tags.append(tag)
+    if tag not in ("meta", "img", "br"):
+      self.open.append(tag)
+
+  def handle_endtag(self, tag):
+    assert self.open.pop() == tag
+
+  def handle_data(self, data):
+    self.text += data
+
+
+def read(path) -> Reader:
+  reader = Reader()
+  reader.feed(path.read_text("utf-8"))
+  assert reader.open == []
+  return reader
+
+
+@pytest.fixture(scope="module")
+def written(tmp_path_factory):
+  directory = tmp_path_factory.mktemp("report") / "made" / "here"
+  return directory, write(directory)
+
+
+def test_report_is_complete(written):
+  directory, summary = written
+  assert sorted(path.name for path in directory.iterdir()) == [
+    "figure_a.png",
+    "figure_a.svg",
+    "figure_b.png",
+    "figure_b.svg",
+    "figure_c.png",
+    "figure_c.svg",
+    "index.html",
+    "summary.json",
+  ]
+  assert json.loads((directory / "summary.json").read_text()) == summary
+
+
+def check_figure(path):
+  pixels = np.asarray(Image.open(path).convert("RGB"))
+  assert min(pixels.shape[:2]) > 500
+  assert pixels.std() > 10
+  # Every arm that is drawn has pixels of its own colour.
+  for arm in ("rl", "sft_rl", "prefixrl"):
+    colour = arm_colours(ARMS)[arm].removeprefix("#")
+    wanted = [int(colour[i : i + 2], 16) for i in (0, 2, 4)]
+    assert np.any(np.all(pixels == wanted, axis=-1)), arm
+
+
+@pytest.mark.parametrize("name", ["figure_a", "figure_b", "figure_c"])
+def test_figures_are_not_blank(written, name):
+  check_figure(written[0] / f"{name}.png")
+
+
+def test_hardness_is_drawn_from_curves_alone(tmp_path):
+  summaries = {
+    f"{blocks} blocks": summarize(
+      [
+        dataclasses.replace(fake_run(arm, seed), results=[])
+        for arm in ("rl", "sft_rl", "prefixrl")
+        for seed in range(2)
+      ]
+    )
+    for blocks in (5, 6)
+  }
+  figure_by_hardness(summaries, tmp_path / "hardness")
+  check_figure(tmp_path / "hardness.png")
+
+
+def test_figures_are_reproducible(written, tmp_path):
+  directory, summary = written
+  figure_a(summary, tmp_path / "figure_a")
+  figure_b(summary, tmp_path / "figure_b")
+  figure_c(summary, tmp_path / "figure_c", (0.4, 0.8))
+  for name in ("figure_a.svg", "figure_b.svg", "figure_c.svg"):
+    assert (tmp_path / name).read_bytes() == (directory / name).read_bytes()
+
+
+def test_page_shows_the_numbers(written):
+  directory, summary = written
+  page = read(directory / "index.html")
+  assert page.tags.count("img") == 3
+  assert "35 of 80" in page.text
+  text = " ".join(page.text.split())
+  final = summary["arms"]["prefixrl"]["final"]["train"]["accuracy"]
+  assert f"{100 * final['mean']:.1f} ± {100 * final['std']:.1f}" in text
+  compared = summary["versus"]["sft_rl"]["train"]
+  assert f"{compared['final_ratio']['of_means']:.1f}x final" in text
+  speed_up = compared["speed_up"]
+  assert f"{speed_up['flops_paper']['of_means']:.1f}x speed-up" in text
+  screened = speed_up["flops_paper_with_screening"]["of_means"]
+  assert f"with screening charged: {screened:.1f}x speed-up" in text
+  low, high = compared["final_ratio"]["interval"]
+  assert f"{low:.1f}x to {high:.1f}x" in text
+  assert "with the same random numbers" in text
+
+
+def test_page_shows_every_seed(written):
+  directory, summary = written
+  text = " ".join(read(directory / "index.html").text.split())
+  for arm in ("rl", "prefixrl"):
+    of_arm = summary["arms"][arm]
+    each = [
+      f"{100 * run['final']['heldout']['accuracy']:.0f}"
+      for run in of_arm["runs"].values()
+    ]
+    took_off = len(of_arm["final"]["heldout"]["took_off"])
+    assert f"held-out {took_off} of 3 {' '.join(each)}" in text
+  assert summary["arms"]["prefixrl"]["final"]["heldout"]["took_off"] == [
+    0,
+    1,
+    2,
+  ]
+  assert summary["arms"]["rl"]["final"]["heldout"]["took_off"] == []
+
+
+def test_page_has_samples_where_there_are_some(written):
+  page = read(written[0] / "index.html")
+  assert "Samples" in page.text
+
+
+def test_page_needs_nothing_from_elsewhere(written):
+  page = (written[0] / "index.html").read_text("utf-8")
+  assert "http" not in page
+  assert page.count('src="') == page.count('src="data:image/svg+xml;base64,')
+
+
+def test_sample_sets_the_prefix_apart(written):
+  page = (written[0] / "index.html").read_text("utf-8")
+  assert (
+    '<span class="prompt">a438 b155?</span><mark>a4:13:</mark>18:0=0 b=1;</pre>'
+    in page
+  )
+  assert "✓ correct" in page
+  assert "✗ wrong" not in page
+
+
+def test_hostile_text_is_escaped(tmp_path):
+  sample = dict.fromkeys(
+    ("problem_id", "prompt", "prefix", "completion"), HOSTILE
+  )
+  sample = SAMPLE | sample | {"reward": 0.0}
+  runs = [fake_run("prefixrl", 0)]
+  runs.append(
+    RunRecord(HOSTILE, 0, runs[0].curve, runs[0].results, uses_traces=False)
+  )
+  write(tmp_path, runs=runs, samples=[sample], notes={HOSTILE: HOSTILE})
+  page = read(tmp_path / "index.html")
+  assert "script" not in page.tags
+  assert page.text.count(HOSTILE) >= 6
+  assert "✗ wrong" in page.text
+
+
+def test_report_of_the_base_model_alone(tmp_path):
+  results = [EvalResult("p", "train", 0.0, 4, 0)]
+  runs = [RunRecord("base", 0, [], results, False)]
+  summary = write(tmp_path, runs=runs, samples=[])
+  report.print_summary(summary)
+  page = read(tmp_path / "index.html")
+  assert "gains" not in page.text
+  assert "Samples" not in page.text
+
+
+def test_never_and_undefined_are_spelled_out(tmp_path, capsys):
+  method = fake_run("prefixrl", 0)
+  stuck = [CurvePoint(p.step, p.ledger, {"train": 0.0}) for p in method.curve]
+  nothing = [EvalResult("p", "train", 0.0, 32, 0)]
+  runs = [
+    RunRecord("rl", 0, stuck, nothing, False),
+    fake_run("sft_rl", 0),
+    RunRecord("prefixrl", 0, stuck, nothing, True),
+  ]
+  summary = write(tmp_path, runs=runs)
+  assert summary["versus"]["rl"]["train"]["speed_up"]["tokens"] == {
+    "of_means": None,
+    "interval": None,
+    "undefined": None,
+    "seeds": {"0": None},
+    "spread": {"mean": None, "min": None, "max": None, "std": None, "num": 0},
+  }
+  report.print_summary(summary)
+  gains = capsys.readouterr().out.partition("against")[2].splitlines()
+  rows = {tuple(row.split()) for row in gains}
+  assert ("SFT", "+", "RL", "training", "0x", "never", "never") in rows
+  assert ("RL", "training", "-", "-", "-") in rows
+  page = " ".join(read(tmp_path / "index.html").text.split())
+  assert "never reached, 0x final" in page
+  assert "nothing to reach" in page
+
+
+def test_terminal_table_fits_80_columns(written, capsys, monkeypatch):
+  monkeypatch.setenv("COLUMNS", "80")
+  report.print_summary(written[1])
+  out = capsys.readouterr().out
+  assert "PrefixRL" in out
+  assert "held-out" in out
+  assert max(map(len, out.splitlines())) <= 80
+  final = written[1]["arms"]["rl"]["final"]["train"]["accuracy"]
+  assert f"{100 * final['mean']:.1f} ± {100 * final['std']:.1f}" in out
+  low, high = written[1]["versus"]["rl"]["train"]["final_ratio"]["interval"]
+  assert f"{low:.1f}x to {high:.1f}x" in out
+  each = [
+    f"{100 * run['final']['train']['accuracy']:.0f}"
+    for run in written[1]["arms"]["prefixrl"]["runs"].values()
+  ]
+  rows = [" ".join(line.split()) for line in out.splitlines()]
+  assert f"PrefixRL 3 of 3 {' '.join(each)}" in rows
+
+
+def test_colours_are_fixed_per_arm():
+  alone, together = arm_colours(["rl"]), arm_colours(["mine", "rl", "yours"])
+  assert alone["rl"] == together["rl"]
+  assert together["mine"] != together["yours"]
+  assert len(set(together.values())) == len(together)
+
+
+def test_figures_of_a_single_point(tmp_path):
+  method = fake_run("prefixrl", 0)
+  short = RunRecord("prefixrl", 0, method.curve[:1], method.results, True)
+  summary = summarize([short])
+  figure_a(summary, tmp_path / "figure_a")
+  assert (tmp_path / "figure_a.png").stat().st_size > 0
+
+
+def test_figure_a_of_runs_without_heldout_problems(tmp_path):
+  """Only the panels that there is something for."""
+  runs = [
+    dataclasses.replace(
+      run,
+      curve=[
+        dataclasses.replace(p, accuracy={"train": p.accuracy["train"]})
+        for p in run.curve
+      ],
+      results=[r for r in run.results if r.split == "train"],
+    )
+    for run in (fake_run(arm, 0) for arm in ("base", "prefixrl"))
+  ]
+  figure_a(summarize(runs), tmp_path / "a")
+  with Image.open(tmp_path / "a.png") as narrow:
+    assert narrow.width == 5 * 150
