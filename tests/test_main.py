@@ -212,7 +212,10 @@ def test_help_names_every_field_and_the_argument():
     assert flag in text
   said = " ".join(text.split())
   for path, field in fields.leaves(fields.tree_of("gsm8k")):
-    path = path.replace("NAME", "prefixrl")
+    section = path.split(".")[2:-1]
+    # Arms whose schedule and loss have options.
+    arm = {"schedule": "prefixrl_adaptive", "loss": "rl_clipped"}
+    path = path.replace("NAME", arm.get("".join(section), "prefixrl"))
     assert f" {path}=" in said
     assert field.help in said
   assert "  problems.task=gsm8k " in text
