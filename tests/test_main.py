@@ -325,7 +325,7 @@ def test_what_is_done_otherwise_than_the_config_says_is_said():
     ("nope.x=1", "--config.nope.x: the config has no 'nope' there"),
     (
       "arms.r.learning_rate=1",
-      "has no 'r' there; there are prefixrl, prefixrl_only",
+      "has no 'r' there; there are prefixrl, prefixrl_adaptive",
     ),
     ("pretrain.phases[9].num_steps=1", "has no '9' there; there are 0, 1"),
     ("=1", "--config.: names no field; --help lists them"),
