@@ -16,7 +16,7 @@ from prefixrl_jax.configs.models import PRESETS
 from prefixrl_jax.distributed.mesh import AXES
 from prefixrl_jax.models import families, transformer
 from prefixrl_jax.models.decoder_config import TransformerConfig
-from prefixrl_jax.run import memory_plan as memory
+from prefixrl_jax.run import memory_plan
 
 _JSON = flags.DEFINE_string("json", "", "File for the figures.")
 
@@ -128,14 +128,14 @@ def planned(name: str) -> tuple[TransformerConfig, int, dict[str, float]]:
     param_dtype=config.model.param_dtype,
     remat=config.model.remat,
   )
-  model, rows = memory.fit(
+  model, rows = memory_plan.fit(
     config,
     model,
     mesh,
     lambda _: None,
     device_bytes=preset.device_gigabytes * 1e9,
   )
-  return model, rows, memory.plan(config, model, mesh, rows)
+  return model, rows, memory_plan.plan(config, model, mesh, rows)
 
 
 def main() -> None:

@@ -21,7 +21,7 @@ from prefixrl_jax.models import transformer
 from prefixrl_jax.models.flops import attention_flops, flops_per_token
 from prefixrl_jax.rollouts.requests import Request
 from prefixrl_jax.rollouts.sampler import Sampler
-from prefixrl_jax.run import memory_plan as memory
+from prefixrl_jax.run import memory_plan
 
 CHUNK_LENGTH = 512  # tokens whose logits an update holds at once
 
@@ -142,7 +142,7 @@ def planned_bytes(
   whole.collect.update(rows=rows, lanes=lanes)
   whole.learner.update(row_length=row_length, logits_chunk_length=CHUNK_LENGTH)
   whole.arms = {"rl": whole.arms.rl}  # one kind of trees: one sum of gradients
-  phases = memory.phases(whole, config, mesh, rows_per_micro=shards)
+  phases = memory_plan.phases(whole, config, mesh, rows_per_micro=shards)
   return phases["train"] | phases["collect"]
 
 

@@ -47,7 +47,7 @@ from prefixrl_jax.models import (
 )
 from prefixrl_jax.models.flops import attention_flops, flops_per_token
 from prefixrl_jax.models.transformer import TransformerConfig
-from prefixrl_jax.run import memory_plan as memory
+from prefixrl_jax.run import memory_plan
 
 _TOPOLOGIES = flags.DEFINE_list(
   "topology", ["v5e:4x4", "v6e:4x4"], "Chips and how they are joined."
@@ -172,7 +172,7 @@ def count_by_hand(
   a_layer = size * matmul(head=False) / 2 / c.num_layers / tensor
   kv = 2 * size * c.num_kv_heads * c.head_dim / tensor
   block = backends.BACKENDS["tpu"].key_block
-  kept = memory.bytes_kept(config) / tensor
+  kept = memory_plan.bytes_kept(config) / tensor
   head = 2 * c.width * c.vocab_size
   return {
     "prefill layer": {

@@ -20,7 +20,7 @@ from prefixrl_jax.learner import sft
 from prefixrl_jax.learner.advantages import advantages, discounted
 from prefixrl_jax.learner.packing import Lane, Tree
 from prefixrl_jax.models import adapters
-from prefixrl_jax.run import setup as runs
+from prefixrl_jax.run import setup
 from prefixrl_jax.run.rollout import Group, rollout
 from prefixrl_jax.run.session import Session
 from prefixrl_jax.storage import metrics as metrics_lib
@@ -74,12 +74,12 @@ def train(
 
   # -- What the arm starts with ------------------------------------------------
   ledger, budget = (
-    runs.opening_ledger(session, data, settings),
+    setup.opening_ledger(session, data, settings),
     config.train.flops,
   )
-  schedule = runs.schedule_of(config, data, settings, seed)
+  schedule = setup.schedule_of(config, data, settings, seed)
   problems = {p.id: p for p in data.train}
-  sft_examples = runs.sft_examples(session, data, settings)
+  sft_examples = setup.sft_examples(session, data, settings)
   num_sft_steps = sft.num_steps(
     len(sft_examples), config.sft.batch_size, settings.sft_epochs
   )
@@ -87,11 +87,11 @@ def train(
 
   # -- Everything that is compiled, before the first step ----------------------
   first_params = adapters.start(model, session.base_params, session.mesh, seed)
-  sampler, eval_sampler = runs.samplers(session, data, schedule)
-  learner = runs.rl_learner(
+  sampler, eval_sampler = setup.samplers(session, data, schedule)
+  learner = setup.rl_learner(
     session, settings, schedule, longest_trunk=sampler.trunk_length
   )
-  sft_learner = runs.sft_learner(session, sft_examples, num_sft_steps)
+  sft_learner = setup.sft_learner(session, sft_examples, num_sft_steps)
   with metrics_lib.busy(f"{name}  compiling …"):
     learner.compile()
     if num_sft_steps:

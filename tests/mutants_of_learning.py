@@ -4,7 +4,7 @@
 # and (text that is there once, what is put in its place); "": at the end.
 ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
   # -- who may import whom
-  ("storage/traces.py", "test_architecture.py", ("", "import jax")),
+  ("storage/trace_store.py", "test_architecture.py", ("", "import jax")),
   ("types.py", "test_architecture.py", ("", "import jax.numpy")),
   (
     "evals/summary.py",

@@ -33,7 +33,7 @@ from prefixrl_jax.stages import (
 )
 from prefixrl_jax.types import EvalResult, UserError
 
-_ROOT = pathlib.Path(__file__).parents[2]
+_ROOT = pathlib.Path(__file__).parents[1]
 
 
 def _config(arg="tiny=true,arms=sft_rl+prefixrl", **fields):

@@ -9,7 +9,7 @@ from prefixrl_jax.embedded import checksum
 from prefixrl_jax.embedded.checksum import ChecksumVerifier
 from prefixrl_jax.models import adapters, transformer
 from prefixrl_jax.prefixes.cuts import cut
-from prefixrl_jax.run import memory_plan as memory
+from prefixrl_jax.run import memory_plan
 from prefixrl_jax.run.session import Session
 from prefixrl_jax.text.tokenizer import SymbolTokenizer
 from prefixrl_jax.types import Trace, TrainData
@@ -86,7 +86,7 @@ def session(config, mesh) -> Session:
     **{k: v for k, v in config.model.items() if k in names}
   )
   model = adapters.read_settings(config.lora, model)
-  model, rows_per_micro = memory.fit(config, model, mesh, lambda _: None)
+  model, rows_per_micro = memory_plan.fit(config, model, mesh, lambda _: None)
   params = transformer.put_params(
     model, mesh, transformer.init(model, jax.random.key(1))
   )

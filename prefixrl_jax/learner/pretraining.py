@@ -6,7 +6,7 @@ import jax
 import ml_collections
 import numpy as np
 
-from prefixrl_jax.embedded import tasks as symbols
+from prefixrl_jax.embedded import tasks
 from prefixrl_jax.learner import sft
 from prefixrl_jax.learner.learner import Learner
 from prefixrl_jax.learner.losses import make_loss
@@ -34,14 +34,14 @@ def pretrain(
     model: shape of the transformer.
     mesh: the devices.
     tokenizer: of the task.
-    task: a key of `symbols.TASKS`, which draws the documents.
+    task: a key of `tasks.TASKS`, which draws the documents.
     layout: has room for a batch of documents.
     on_step: called with (steps done, loss).
 
   Returns:
     The parameters.
   """
-  own = symbols.TASKS[task]
+  own = tasks.TASKS[task]
   rng = np.random.default_rng(config.seed)
   encode = lambda text: np.array(tokenizer.encode(text), np.int32)
   with jax.set_mesh(mesh):

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import ml_collections
 
-from prefixrl_jax.embedded import tasks as symbols
+from prefixrl_jax.embedded import tasks
 from prefixrl_jax.problems.sources import Source
 from prefixrl_jax.problems.streams import (
   EVALUATED,
@@ -72,7 +72,7 @@ def load_parts(
   Raises:
     UserError: names what is missing, and what to do about it.
   """
-  if config.task in symbols.TASKS:
+  if config.task in tasks.TASKS:
     parts = _drawn(config, seed)
     for part in parts:
       too_long = limit.exceeded([p.prompt for p in part.problems])
@@ -120,7 +120,7 @@ def load_parts(
 
 def find_verifier(config: ml_collections.ConfigDict) -> str:
   """Returns the name of the verifier that judges a section's task."""
-  if config.task in symbols.TASKS:
+  if config.task in tasks.TASKS:
     return config.task
   return find_source(config, config.task).verifier
 
@@ -134,7 +134,7 @@ def _drawn(config, seed) -> list[Part]:
     ("easy", config.num_easy, config.easy_size),
   ):
     part = Part(config.task, f"drawn, seed {seed}", "", split)
-    part.problems = symbols.TASKS[config.task].make_problems(
+    part.problems = tasks.TASKS[config.task].make_problems(
       count, size, seed=seed, split=split, start=start
     )
     start += count

@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import ml_collections
 
-from prefixrl_jax.embedded import tasks as symbols
+from prefixrl_jax.embedded import tasks
 from prefixrl_jax.problems import origins
 from prefixrl_jax.problems.reading import Draw, Getter, Parts, Skip
 from prefixrl_jax.problems.shown import num_shown
@@ -124,7 +124,7 @@ def find_source(config: ml_collections.ConfigDict, task: str) -> Source:
   if task not in SOURCES:
     raise UserError(
       f"config.problems: the task {task!r} is none of jsonl, tfds,"
-      f" {', '.join((*symbols.TASKS, *SOURCES))}."
+      f" {', '.join((*tasks.TASKS, *SOURCES))}."
     )
   return SOURCES[task]
 

@@ -7,8 +7,13 @@ numbers), quickly; `equivalent` decides the rest, and may take for ever.
 import re
 from collections.abc import Callable
 
-from prefixrl_jax.rewards import assignments, names, statements, units
-from prefixrl_jax.rewards import quantities as numbers
+from prefixrl_jax.rewards import (
+  assignments,
+  names,
+  quantities,
+  statements,
+  units,
+)
 from prefixrl_jax.rewards.spelling import clean, plain, read
 
 # Longer answers are wrong unless equal as text.
@@ -66,7 +71,7 @@ def at_a_glance(gold: str, answer: str, statement: str = "") -> bool | None:
     return False
   if plain(wanted) == plain(given):
     return True
-  size = units.ratio(numbers.unit_of(wanted), numbers.unit_of(given))
+  size = units.ratio(quantities.unit_of(wanted), quantities.unit_of(given))
   if plain(gold) == plain(answer) and size == 1:
     return True
   if max(len(answer), len(gold)) > _LONGEST:
@@ -77,7 +82,7 @@ def at_a_glance(gold: str, answer: str, statement: str = "") -> bool | None:
   if (result := names.same_base(gold, answer, statement)) is not None:
     return result
   wanted, answer = _with_point(wanted, given), _with_point(given, wanted)
-  number = numbers.read(wanted, words=None)
+  number = quantities.read(wanted, words=None)
   if number is None:
     return None if size == 1 else False
   if label := _LABEL.match(answer):
@@ -86,9 +91,9 @@ def at_a_glance(gold: str, answer: str, statement: str = "") -> bool | None:
   if any(_SEVERAL.search(side) for side in sides):
     return None
   known = units.words_of(gold) | units.words_of(statement)
-  other = numbers.read(_without_brackets(last), known)
+  other = quantities.read(_without_brackets(last), known)
   if any(
-    (n := numbers.read(side)) and not n.equals(other or number)
+    (n := quantities.read(side)) and not n.equals(other or number)
     for side in sides
   ):
     return False  # 2 = 3
@@ -142,7 +147,7 @@ def is_readable(gold: str) -> bool:
 
   gold = clean(gold)
   return (
-    numbers.read(gold, words=None) is not None
+    quantities.read(gold, words=None) is not None
     or formulas.read(gold) is not None
     or any(
       rule(gold, gold)
@@ -170,13 +175,13 @@ def _is_variable(unit: str, statement: str) -> bool:
 
 
 def _repeats_number(
-  statement: str, gold: numbers.Number, answer: numbers.Number
+  statement: str, gold: quantities.Number, answer: quantities.Number
 ) -> bool:
   """Says that a number is as the statement writes it, and the gold not so."""
   if answer.form == gold.form or not statement:
     return False
   shown = (
-    numbers.read(clean(part), words=None)
+    quantities.read(clean(part), words=None)
     for part in statements.numbers_of(statement)
   )
   return any(number and number.form == answer.form for number in shown)

@@ -18,8 +18,7 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-from prefixrl_jax.rewards import answers
-from prefixrl_jax.rewards import quantities as numbers
+from prefixrl_jax.rewards import answers, quantities
 from prefixrl_jax.rewards.countdown import is_solution
 from prefixrl_jax.rewards.workers import DIED, TIMED_OUT, WorkerPool
 from prefixrl_jax.text.thoughts import without_thoughts
@@ -238,8 +237,8 @@ def _is_listed(answer: str, entry: Mapping[str, Any]) -> bool:
 
 def _number(answer: str, entry: Mapping[str, Any]) -> bool:
   number, gold = (
-    numbers.read(answer.strip("$. ")),
-    numbers.read(entry["answer"]),
+    quantities.read(answer.strip("$. ")),
+    quantities.read(entry["answer"]),
   )
   if number is None or gold is None:
     return False

@@ -10,8 +10,7 @@ import re
 from collections.abc import Sequence
 from typing import Any
 
-from prefixrl_jax.rewards import answers, comparison, surroundings
-from prefixrl_jax.rewards import quantities as numbers
+from prefixrl_jax.rewards import answers, comparison, quantities, surroundings
 from prefixrl_jax.rewards.workers import DIED, TIMED_OUT, WorkerPool
 from prefixrl_jax.text.thoughts import without_thoughts
 from prefixrl_jax.types import Problem, Verdict
@@ -93,7 +92,7 @@ def final_answers(text: str) -> list[str]:
   if answers.is_marked(text):
     return [_out_of_prose(answer) for answer in answers.given(text)]
   lines = text.split()
-  if len(lines) > 1 and all(map(numbers.read, lines)):
+  if len(lines) > 1 and all(map(quantities.read, lines)):
     return []
   sentence = answers.last_sentence(text)
   answer = _last_of(sentence)
@@ -111,9 +110,11 @@ def _out_of_prose(answer: str) -> str:
   """Returns the only number of an answer that is a sentence."""
   if "\\" in answer or len(_PROSE.findall(answer)) < 2:
     return answer
-  number = numbers.in_prose(answer)
+  number = quantities.in_prose(answer)
   if (
-    not number or numbers.read(answer) or surroundings.is_denied(answer, number)
+    not number
+    or quantities.read(answer)
+    or surroundings.is_denied(answer, number)
   ):
     return answer
   return number
@@ -128,13 +129,13 @@ def _last_of(sentence: str) -> str | None:
       (formula,) = formulas
       percent = _PERCENT.match(part, formula.end())
       end_of_it = percent.end() if percent else formula.end()
-      if not numbers.stands_alone(part[: formula.start()], part[end_of_it:]):
+      if not quantities.stands_alone(part[: formula.start()], part[end_of_it:]):
         return None
       inside = next(filter(None, formula.groups()))
       return inside + (percent.group() if percent else "")
     if formulas:
       continue
-    if number := numbers.in_prose(_SIDES.split(part)[-1]):
+    if number := quantities.in_prose(_SIDES.split(part)[-1]):
       return number
   if _FORMULA.search(sentence):
     return None

@@ -3,10 +3,9 @@
 import re
 import unicodedata
 
-from prefixrl_jax.rewards import answers, number_words
-from prefixrl_jax.rewards import quantities as numbers
+from prefixrl_jax.rewards import answers, number_words, quantities
 
-_SIGNS = numbers.DASHES | str.maketrans(
+_SIGNS = quantities.DASHES | str.maketrans(
   {"×": "\\times ", "·": "\\cdot ", "⋅": "\\cdot ", "÷": "/", "π": "\\pi "}
   | {"∞": "\\infty ", "≤": "\\le ", "≥": "\\ge ", "≠": "\\ne "}
   | {"∪": "\\cup ", "∩": "\\cap ", "∈": "\\in ", "∠": "\\angle "}
@@ -87,7 +86,7 @@ _LETTER = re.compile(r"^\(([A-Za-z])\)$")
 
 def clean(answer: str) -> str:
   """Returns an answer without box, delimiters, odd spaces and unit."""
-  return numbers.without_unit(read(answer)).replace("$", "").strip()
+  return quantities.without_unit(read(answer)).replace("$", "").strip()
 
 
 def read(answer: str) -> str:

@@ -8,7 +8,7 @@ import ml_collections
 from etils import epath
 from rich.console import Console
 
-from prefixrl_jax.embedded import tasks as symbols
+from prefixrl_jax.embedded import tasks
 from prefixrl_jax.models.folders import find_folder
 from prefixrl_jax.problems import loading
 from prefixrl_jax.problems.streams import Limit, Part
@@ -36,7 +36,7 @@ class Inputs:
     self.console = Console(stderr=True, highlight=False)
     folder = config.model.folder
     self.model_folder = find_folder(folder) if folder else None
-    if not folder and config.problems.task not in symbols.TASKS:
+    if not folder and config.problems.task not in tasks.TASKS:
       raise UserError(
         "config.model.folder is empty; give a Hugging Face model folder,"
         " --config.model.folder=PATH, or a name on its hub."
@@ -124,7 +124,7 @@ def open_tokenizer(folder: epath.Path | None, task: str) -> Tokenizer:
 
 def own_tokenizer(task: str) -> SymbolTokenizer:
   """Returns the tokenizer of a task with an alphabet of its own."""
-  own = symbols.TASKS[task]
+  own = tasks.TASKS[task]
   return SymbolTokenizer(own.SYMBOLS, pad=own.PAD, stop=own.STOP)
 
 

@@ -13,7 +13,7 @@ from prefixrl_jax.distributed import sharding
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.models import adapters, importing, transformer
 from prefixrl_jax.rollouts.sampler import Arena, Sampler
-from prefixrl_jax.run import memory_plan as memory
+from prefixrl_jax.run import memory_plan
 from prefixrl_jax.run.inputs import open_tokenizer
 from prefixrl_jax.text.tokenizer import Tokenizer, check_vocabulary
 from prefixrl_jax.types import UserError, Verifier
@@ -124,7 +124,7 @@ def open_session(
     model = demo_model(c.model)
   model = adapters.read_settings(c.lora, model)
   check_vocabulary(tokenizer, model.vocab_size)
-  model, rows_per_micro = memory.fit(c, model, mesh, show)
+  model, rows_per_micro = memory_plan.fit(c, model, mesh, show)
   if folder:
     name = epath.Path(c.model.folder).name
     params = importing.load_params(folder, model, mesh)

@@ -15,7 +15,7 @@ from prefixrl_jax.run import provenance
 from prefixrl_jax.run.inputs import Inputs
 from prefixrl_jax.run.session import Session, open_session
 from prefixrl_jax.settings import arms
-from prefixrl_jax.storage import traces as store
+from prefixrl_jax.storage import trace_store
 from prefixrl_jax.storage.artifacts import Artifact
 from prefixrl_jax.storage.results import read_results
 from prefixrl_jax.storage.rows import find_files
@@ -365,7 +365,7 @@ class Workspace(Inputs):
     stage = self.traces_stage
     artifact = self.need(self.data_artifact(stage, seed), stage)
     hard = {p.id for p in self.hard_train(seed)}
-    traces = store.read_traces(artifact.file("traces.parquet"))
+    traces = trace_store.read_traces(artifact.file("traces.parquet"))
     # An import does not know what is hard.
     return [t for t in traces if t.problem_id in hard]
 
@@ -386,6 +386,8 @@ class Workspace(Inputs):
       heldout=[p for p in self.problems(seed) if p.split == "heldout"],
       hard_heldout=frozenset(p.id for p in self.hard(seed, "heldout")),
       traces=traces,
-      prefixed=store.read_prefixed_problems(cuts.file("prefixed.parquet")),
+      prefixed=trace_store.read_prefixed_problems(
+        cuts.file("prefixed.parquet")
+      ),
       ledger=cost.to_dict(),
     )

@@ -10,7 +10,7 @@ import difflib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from prefixrl_jax.embedded import tasks as symbols
+from prefixrl_jax.embedded import tasks
 from prefixrl_jax.learner.advantages import ESTIMATORS, KL_ESTIMATORS
 from prefixrl_jax.rewards.verifiers import VERIFIERS
 from prefixrl_jax.settings.rules import (
@@ -340,7 +340,7 @@ _ROWS: Tree = {
 
 def tree_of(task: str) -> Tree:
   """Returns the sections and fields that a config of a task has."""
-  if task not in symbols.TASKS:
+  if task not in tasks.TASKS:
     return _joined(_COMMON, _ROWS)
   phase = {"pretrain": {"phases": {EACH: _PHASES[task]}}}
   return _joined(_COMMON, _joined(_SYMBOLS, phase))
@@ -359,7 +359,7 @@ def leaves(tree: Tree, path: str = "") -> Iterator[tuple[str, Field]]:
 
 def find(path: str) -> Field | None:
   """Returns the field of a path, as arms.rl.learning_rate; None: no field."""
-  for task in ("", *symbols.TASKS):
+  for task in ("", *tasks.TASKS):
     node: Any = tree_of(task)
     for name in path.split("."):
       node = _child(node, name)
@@ -391,11 +391,11 @@ def check(config: Any) -> None:
   if not hasattr(problems, "items"):
     raise UserError("config.problems is missing or no section.")
   task = problems.get("task")
-  is_own = isinstance(task, str) and task in symbols.TASKS
+  is_own = isinstance(task, str) and task in tasks.TASKS
   if ("size" if is_own else "file") not in problems:
     raise UserError(
       f"config.problems.task = {_shown(task)} needs a config of another kind:"
-      f" that of configs/demo.py for {', '.join(symbols.TASKS)}; for all"
+      f" that of configs/demo.py for {', '.join(tasks.TASKS)}; for all"
       " others that of configs/math.py:task=NAME."
     )
   _check(config, tree_of(task if is_own else ""), "config")

@@ -7,7 +7,7 @@ from typing import Any
 
 import ml_collections
 
-from prefixrl_jax.embedded import tasks as symbols
+from prefixrl_jax.embedded import tasks
 from prefixrl_jax.settings import fields, rules
 from prefixrl_jax.types import UserError
 
@@ -103,7 +103,7 @@ def validate(
     " only what began as a Hugging Face folder (config.model.folder) can be"
     " exported.",
   )
-  if c.problems.task in symbols.TASKS:
+  if c.problems.task in tasks.TASKS:
     _check_symbols(c, check)
   _check_problems(c.problems, check)
   _check_tasks(c.problems)
@@ -215,7 +215,7 @@ def _check_arms(c: ml_collections.ConfigDict, check) -> None:
 
 def _check_symbols(c: ml_collections.ConfigDict, check) -> None:
   """What a model can be whose shape and alphabet are ours."""
-  own, m, p = symbols.TASKS[c.problems.task], c.model, c.problems
+  own, m, p = tasks.TASKS[c.problems.task], c.model, c.problems
   for name, size in (("size", p.size), ("easy_size", p.easy_size)):
     check(
       size in own.SIZES,
@@ -234,7 +234,7 @@ def _check_tasks(p: ml_collections.ConfigDict) -> None:
   # Imported here, so that --help answers at once.
   from prefixrl_jax.problems.streams import find_source
 
-  if p.task in symbols.TASKS:
+  if p.task in tasks.TASKS:
     return
   excluded = [item.partition("=")[0] for item in p.exclude.split(",")]
   for task in (p.task, p.heldout.task, *excluded):

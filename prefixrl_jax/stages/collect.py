@@ -3,8 +3,7 @@
 from prefixrl_jax.models import transformer
 from prefixrl_jax.run.parts import in_parts
 from prefixrl_jax.run.workspace import Workspace
-from prefixrl_jax.storage import metrics
-from prefixrl_jax.storage import traces as store
+from prefixrl_jax.storage import metrics, trace_store
 from prefixrl_jax.storage.artifacts import Artifact
 from prefixrl_jax.traces.rejection import collect
 from prefixrl_jax.types import UserError
@@ -38,7 +37,9 @@ def _collect(work: Workspace, artifact: Artifact, seed: int) -> None:
 
     def on_part(_, file, cost):
       spent = cost["collection"]
-      done["solved"] += len({t.problem_id for t in store.read_traces(file)})
+      done["solved"] += len(
+        {t.problem_id for t in trace_store.read_traces(file)}
+      )
       done["tried"] += spent["completions"]
       done["tokens"] += spent["tokens"]
       done["flops"] += spent["flops_paper"]
@@ -63,7 +64,7 @@ def _collect(work: Workspace, artifact: Artifact, seed: int) -> None:
         on_progress=on_progress,
       )
       ledger.add_sampling("collection", sampler.pop_usage())
-      store.write_traces(file, traces)
+      trace_store.write_traces(file, traces)
 
     files, cost = in_parts(
       artifact.directory / "parts",
@@ -75,7 +76,7 @@ def _collect(work: Workspace, artifact: Artifact, seed: int) -> None:
       show=work.console.print,
     )
   place = {p.id: i for i, p in enumerate(problems)}
-  traces = [t for file in files for t in store.read_traces(file)]
+  traces = [t for file in files for t in trace_store.read_traces(file)]
   traces.sort(key=lambda t: place[t.problem_id])
   if not traces:
     raise UserError(
@@ -84,7 +85,7 @@ def _collect(work: Workspace, artifact: Artifact, seed: int) -> None:
       " config.collect.budget, or screen less strictly"
       " (config.screen.max_correct, num_samples)."
     )
-  store.write_traces(artifact.directory / "traces.parquet", traces)
+  trace_store.write_traces(artifact.directory / "traces.parquet", traces)
   solved = len({t.problem_id for t in traces})
   artifact.finish(
     {"ledger": cost, "solved": [solved, len(problems)]}, ["traces.parquet"]

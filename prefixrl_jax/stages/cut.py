@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from prefixrl_jax.prefixes.cuts import Cuts, cut
 from prefixrl_jax.rewards.judging import hold_answer
 from prefixrl_jax.run.workspace import Workspace
-from prefixrl_jax.storage import traces as store
+from prefixrl_jax.storage import trace_store
 from prefixrl_jax.types import Trace, UserError
 
 
@@ -31,7 +31,7 @@ def run(work: Workspace) -> None:
         " (config.prefixes.low, high) or bring other traces."
       )
     work.begin(artifact)
-    store.write_prefixed_problems(
+    trace_store.write_prefixed_problems(
       artifact.directory / "prefixed.parquet", cuts.prefixed
     )
     artifact.finish(

@@ -6,14 +6,13 @@ from etils import epath
 from rich import box
 from rich.table import Table
 
-from prefixrl_jax.embedded import tasks as symbols
+from prefixrl_jax.embedded import tasks
 from prefixrl_jax.ledger import Ledger
 from prefixrl_jax.problems.streams import problem_text
 from prefixrl_jax.rewards.verifiers import answer_finder
 from prefixrl_jax.run.inputs import verifier_name
 from prefixrl_jax.run.workspace import Workspace
-from prefixrl_jax.storage import metrics
-from prefixrl_jax.storage import traces as store
+from prefixrl_jax.storage import metrics, trace_store
 from prefixrl_jax.storage.artifacts import Artifact
 from prefixrl_jax.storage.files import digest, write_json
 from prefixrl_jax.storage.rows import find_files
@@ -39,9 +38,7 @@ def run(work: Workspace) -> None:
 def _import(work: Workspace, artifact: Artifact, seed: int) -> None:
   c = work.config
   problems = [p for p in work.problems(seed) if p.split == "train"]
-  instruction = (
-    "" if c.problems.task in symbols.TASKS else c.problems.instruction
-  )
+  instruction = "" if c.problems.task in tasks.TASKS else c.problems.instruction
   fields = dict(c.traces)
   file = fields.pop("file")
   files: list[epath.Path] = []
@@ -80,7 +77,9 @@ def _import(work: Workspace, artifact: Artifact, seed: int) -> None:
       f" {len(problems)} training problems (seed {seed}):"
       f" {counts or 'it has no rows'}."
     )
-  store.write_traces(artifact.directory / "traces.parquet", imported.traces)
+  trace_store.write_traces(
+    artifact.directory / "traces.parquet", imported.traces
+  )
   write_json(artifact.directory / "disagreements.json", imported.disagreements)
   artifact.finish(
     {

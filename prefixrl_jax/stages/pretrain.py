@@ -6,7 +6,7 @@ from prefixrl_jax import checkpoints
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.learner.packing import layout_for
 from prefixrl_jax.learner.pretraining import pretrain
-from prefixrl_jax.run import memory_plan as memory
+from prefixrl_jax.run import memory_plan
 from prefixrl_jax.run.inputs import own_tokenizer
 from prefixrl_jax.run.session import demo_model
 from prefixrl_jax.run.workspace import Workspace
@@ -23,7 +23,7 @@ def run(work: Workspace) -> None:
     return
   steps = sum(dict(p)["num_steps"] for p in c.pretrain.phases)
   mesh = make_mesh(**c.mesh)
-  model, rows_per_micro = memory.fit(
+  model, rows_per_micro = memory_plan.fit(
     c, demo_model(c.model), mesh, work.console.print
   )
   work.begin(artifact)

@@ -2,7 +2,7 @@
 
 import collections
 
-from prefixrl_jax.evals import page as report
+from prefixrl_jax.evals import page
 from prefixrl_jax.evals.curves import CurvePoint, RunRecord
 from prefixrl_jax.run.workspace import Workspace
 from prefixrl_jax.settings import arms
@@ -56,14 +56,14 @@ def run(work: Workspace) -> None:
       )
     )
   directory = work.workdir / "report"
-  summary = report.write_report(
+  summary = page.write_report(
     directory,
     runs,
     samples=samples,
     notes=notes,
     trained_band=(work.config.prefixes.low, work.config.prefixes.high),
   )
-  report.print_summary(summary)
+  page.print_summary(summary)
   if work.config.traces.file:
     for name, note in notes.items():
       work.console.print(f"{name}: {note}")

@@ -16,7 +16,7 @@ from prefixrl_jax.learner.losses import make_loss
 from prefixrl_jax.learner.optimizer import make_optimizer
 from prefixrl_jax.learner.packing import Layout, pack
 from prefixrl_jax.models import transformer
-from prefixrl_jax.run import memory_plan as memory
+from prefixrl_jax.run import memory_plan
 from prefixrl_jax.types import UserError
 
 
@@ -69,7 +69,7 @@ def _shape(mesh, **fields):
 
 def _plan(mesh, **fields):
   config, model, *rest = _shape(mesh, **fields)
-  return memory.plan(config, model, *rest), model
+  return memory_plan.plan(config, model, *rest), model
 
 
 def test_plan_by_hand(one_device):
@@ -89,7 +89,7 @@ def test_plan_by_hand(one_device):
 
 def test_what_is_alive_in_each_phase(one_device):
   config, model, mesh, rows = _shape(one_device)
-  by_phase = memory.phases(config, model, mesh, rows)
+  by_phase = memory_plan.phases(config, model, mesh, rows)
   sampling = {"base policy", "sampler's parameters", "kv caches"}
   state = {"parameters", "optimizer"}
   within = {"gradients", "activations", "logits"}
@@ -120,7 +120,7 @@ def test_what_cannot_fit_is_refused_by_name(one_device):
   plan, _ = _plan(one_device, **{"collect.lanes": 10**8})
   shown = []
   with pytest.raises(UserError, match=r"largest part is kv caches"):
-    memory.check(plan, 16e9, shown.append, "collect")
+    memory_plan.check(plan, 16e9, shown.append, "collect")
   assert "TiB" in shown[0]
 
 
@@ -141,13 +141,15 @@ def test_every_sampler_s_caches_are_planned(one_device, field, phase):
   _, model = _plan(one_device)
   section = field.split(".")[0]
   with pytest.raises(UserError, match=rf"in {phase}, .*\(config\.{section}"):
-    memory.fit(config, model, one_device, shown.append, device_bytes=1e10)
+    memory_plan.fit(config, model, one_device, shown.append, device_bytes=1e10)
   assert f"the most of all in {phase}" in shown[0]
 
 
 def test_what_is_revealed_needs_caches_too(one_device):
-  by_phase = memory.phases(*_shape(one_device, **{"evals.fractions": (0.5,)}))
-  less = memory.phases(*_shape(one_device, **{"evals.fractions": ()}))
+  by_phase = memory_plan.phases(
+    *_shape(one_device, **{"evals.fractions": (0.5,)})
+  )
+  less = memory_plan.phases(*_shape(one_device, **{"evals.fractions": ()}))
   caches = lambda phases: phases["evaluate"]["kv caches"]
   # 16 rows, and half of 58 tokens: keys and values, and the tokens.
   assert caches(by_phase) - caches(less) == 16 * 29 * (3 * 2 * 64 * 4 + 4)
@@ -160,8 +162,8 @@ def _fit(mesh, monkeypatch, has, **fields):
     {"model.remat": "auto", "learner.rows_per_microbatch": 0} | fields
   )
   model = dataclasses.replace(_plan(mesh)[1], remat=config.model.remat)
-  monkeypatch.setattr(memory, "_device_bytes", lambda _: has)
-  settled, rows = memory.fit(config, model, mesh, lambda _: None)
+  monkeypatch.setattr(memory_plan, "_device_bytes", lambda _: has)
+  settled, rows = memory_plan.fit(config, model, mesh, lambda _: None)
   return settled.remat, rows
 
 
@@ -170,7 +172,7 @@ def test_what_is_left_open_is_settled_by_the_plan(
 ):
   config, (_, model) = demo.get_config(), _plan(one_device)
   need = lambda remat, rows: sum(
-    memory.plan(
+    memory_plan.plan(
       config, dataclasses.replace(model, remat=remat), one_device, rows
     ).values()
   )
@@ -200,7 +202,7 @@ def test_plan_of_the_update_is_what_the_compiler_says(
   config.learner.row_length = row_length
   _, model = _plan(one_device)
   model = dataclasses.replace(model, remat=remat, width=128, scan_unroll=1)
-  planned = memory.plan(config, model, one_device, 1)
+  planned = memory_plan.plan(config, model, one_device, 1)
   optimizer = make_optimizer(
     learning_rate=1.0,
     warmup_steps=0,

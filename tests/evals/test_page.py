@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from prefixrl_jax.evals import page as report
 from prefixrl_jax.evals.curves import CurvePoint, RunRecord
 from prefixrl_jax.evals.figures import (
   arm_colours,
@@ -17,6 +16,7 @@ from prefixrl_jax.evals.figures import (
   figure_by_hardness,
   figure_c,
 )
+from prefixrl_jax.evals.page import print_summary, write_report
 from prefixrl_jax.evals.summary import summarize
 from prefixrl_jax.types import EvalResult
 
@@ -81,7 +81,7 @@ def fake_run(arm: str, seed: int) -> RunRecord:
 
 
 def write(directory, *, runs=None, samples=(SAMPLE,), notes=None):
-  return report.write_report(
+  return write_report(
     directory,
     runs or [fake_run(arm, seed) for arm in ARMS for seed in range(3)],
     samples=samples,
@@ -256,7 +256,7 @@ def test_report_of_the_base_model_alone(tmp_path):
   results = [EvalResult("p", "train", 0.0, 4, 0)]
   runs = [RunRecord("base", 0, [], results, False)]
   summary = write(tmp_path, runs=runs, samples=[])
-  report.print_summary(summary)
+  print_summary(summary)
   page = read(tmp_path / "index.html")
   assert "gains" not in page.text
   assert "Samples" not in page.text
@@ -279,7 +279,7 @@ def test_never_and_undefined_are_spelled_out(tmp_path, capsys):
     "seeds": {"0": None},
     "spread": {"mean": None, "min": None, "max": None, "std": None, "num": 0},
   }
-  report.print_summary(summary)
+  print_summary(summary)
   gains = capsys.readouterr().out.partition("against")[2].splitlines()
   rows = {tuple(row.split()) for row in gains}
   assert ("SFT", "+", "RL", "training", "0x", "never", "never") in rows
@@ -291,7 +291,7 @@ def test_never_and_undefined_are_spelled_out(tmp_path, capsys):
 
 def test_terminal_table_fits_80_columns(written, capsys, monkeypatch):
   monkeypatch.setenv("COLUMNS", "80")
-  report.print_summary(written[1])
+  print_summary(written[1])
   out = capsys.readouterr().out
   assert "PrefixRL" in out
   assert "held-out" in out

@@ -25,7 +25,7 @@ from prefixrl_jax.models import (
   importing,
   transformer,
 )
-from prefixrl_jax.run import memory_plan as memory
+from prefixrl_jax.run import memory_plan
 from prefixrl_jax.types import UserError
 
 
@@ -179,7 +179,7 @@ def test_memory_plan(one_device):
   from prefixrl_jax.configs import demo
 
   config = demo.get_config()
-  plan = lambda model: memory.plan(config, model, one_device, 1)
+  plan = lambda model: memory_plan.plan(config, model, one_device, 1)
   full, lora = plan(SMOL), plan(_with_lora(SMOL, 8))
   num_adapted = adapters.num_params(_with_lora(SMOL, 8))
   assert lora["base policy"] == full["parameters"] == full["base policy"]

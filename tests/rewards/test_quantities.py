@@ -4,8 +4,7 @@ from fractions import Fraction
 
 import pytest
 
-from prefixrl_jax.rewards import number_words, units
-from prefixrl_jax.rewards import quantities as numbers
+from prefixrl_jax.rewards import number_words, quantities, units
 
 
 @pytest.mark.parametrize(
@@ -54,7 +53,7 @@ from prefixrl_jax.rewards import quantities as numbers
   ],
 )
 def test_reads(text, value):
-  assert numbers.read(text).value == value
+  assert quantities.read(text).value == value
 
 
 @pytest.mark.parametrize(
@@ -69,26 +68,26 @@ def test_reads(text, value):
   ],
 )
 def test_does_not_read(text):
-  assert numbers.read(text) is None
+  assert quantities.read(text) is None
 
 
 def test_percent_is_a_hundredth_or_the_number():
-  percent, plain = numbers.read(r"28\%"), numbers.read("28")
+  percent, plain = quantities.read(r"28\%"), quantities.read("28")
   assert percent.equals(plain)
   assert plain.equals(percent)
-  assert percent.equals(numbers.read("0.28"))
-  assert numbers.read("28 percent").equals(percent)
-  assert not percent.equals(numbers.read("2800"))
-  assert not percent.equals(numbers.read("0.28%"))
-  assert not plain.equals(numbers.read("0.28"))
+  assert percent.equals(quantities.read("0.28"))
+  assert quantities.read("28 percent").equals(percent)
+  assert not percent.equals(quantities.read("2800"))
+  assert not percent.equals(quantities.read("0.28%"))
+  assert not plain.equals(quantities.read("0.28"))
 
 
 def test_words_are_units_where_the_problem_counts_by_them():
   words = units.words_of("How many red apples are below zero?")
-  assert numbers.read("18 red apples", words).value == 18
-  assert numbers.read("18 pears", words) is None
-  assert numbers.read("18 below zero", words) is None  # another number
-  assert numbers.read("18 pears", None).value == 18  # a gold answer's words
+  assert quantities.read("18 red apples", words).value == 18
+  assert quantities.read("18 pears", words) is None
+  assert quantities.read("18 below zero", words) is None  # another number
+  assert quantities.read("18 pears", None).value == 18  # a gold answer's words
 
 
 @pytest.mark.parametrize(
@@ -116,7 +115,7 @@ def test_words_are_units_where_the_problem_counts_by_them():
   ],
 )
 def test_units_that_differ(one, other, equal):
-  one, other = numbers.read(one, None), numbers.read(other, None)
+  one, other = quantities.read(one, None), quantities.read(other, None)
   assert one.equals(other) == equal
 
 
@@ -153,7 +152,7 @@ def test_the_unit_that_a_statement_asks_for(unit, statement, asked):
   ],
 )
 def test_a_number_in_prose(text, number):
-  assert numbers.in_prose(text) == number
+  assert quantities.in_prose(text) == number
 
 
 @pytest.mark.parametrize(
@@ -168,11 +167,11 @@ def test_a_number_in_prose(text, number):
   ],
 )
 def test_what_is_no_number_of_its_own(text):
-  assert numbers.in_prose(text) is None
+  assert quantities.in_prose(text) is None
 
 
 def test_forms_are_what_is_written():
-  form = lambda text: numbers.read(text).form
+  form = lambda text: quantities.read(text).form
   assert form("18.00") == form("18") == form("18 cm") == form("$18".strip("$"))
   assert len({form(x) for x in ("0.5", r"\frac12", r"\frac24", "50%")}) == 4
 

@@ -10,7 +10,7 @@ from prefixrl_jax.configs import demo
 from prefixrl_jax.learner.learner import Learner
 from prefixrl_jax.pipeline import STAGES, Pipeline
 from prefixrl_jax.rollouts.sampler import Sampler
-from prefixrl_jax.run import memory_plan as memory
+from prefixrl_jax.run import memory_plan
 
 # Of an update, while it runs: nothing that could be looked at from outside.
 _WITHIN_A_PROGRAM = ("gradients", "activations", "logits")
@@ -94,7 +94,7 @@ def test_a_run_has_what_is_planned(tmp_path, monkeypatch):
   pipeline = Pipeline(config, epath.Path(tmp_path), fresh=False)
   pipeline.run(STAGES)
   session = pipeline.session
-  by_phase = memory.phases(
+  by_phase = memory_plan.phases(
     config, session.model, session.mesh, session.rows_per_micro
   )
   assert watch.most.keys() == by_phase.keys()

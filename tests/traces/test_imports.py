@@ -13,7 +13,7 @@ from etils import epath
 
 from prefixrl_jax.rewards.math import MathVerifier, has_answer
 from prefixrl_jax.storage.rows import find_files, read_rows
-from prefixrl_jax.traces import imports as importing
+from prefixrl_jax.traces import imports
 from prefixrl_jax.traces.foreign import (
   GUESSES,
   ForeignTrace,
@@ -395,7 +395,7 @@ def test_no_more_than_a_batch_waits():
 
 
 def test_a_batch_of_long_traces_is_a_small_one(monkeypatch):
-  monkeypatch.setattr(importing, "_MOST_CHARACTERS", 30)
+  monkeypatch.setattr(imports, "_MOST_CHARACTERS", 30)
   verifier = _LastWord()
   stream = [(0.5, [_foreign(f"{i:08} so 3")]) for i in range(10, 17)]
   made = _import(stream, verifier=verifier)

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 from etils import epath
 
-from prefixrl_jax.storage import traces as store
+from prefixrl_jax.storage import trace_store
 from prefixrl_jax.storage.files import File
 from prefixrl_jax.types import PrefixedProblem, Trace, UserError
 
@@ -14,8 +14,8 @@ _TRACE = Trace("p", np.array([3, 1, 5], np.int32), "x", 1.0, "b@0", 12, 7, 2)
 
 def test_traces_come_back(tmp_path):
   path = epath.Path(tmp_path / "t.parquet")
-  store.write_traces(path, [_TRACE])
-  [back] = store.read_traces(File(path))
+  trace_store.write_traces(path, [_TRACE])
+  [back] = trace_store.read_traces(File(path))
   np.testing.assert_array_equal(back.tokens, _TRACE.tokens)
   assert back.tokens.dtype == np.int32
   assert {**vars(back), "tokens": 0} == {**vars(_TRACE), "tokens": 0}
@@ -27,8 +27,8 @@ def test_traces_come_back(tmp_path):
 def test_prefixes_come_back(tmp_path):
   path = epath.Path(tmp_path / "p.parquet")
   written = PrefixedProblem("p", np.array([3, 1], np.int32), 2 / 3, "b@0", 12)
-  store.write_prefixed_problems(path, [written])
-  [back] = store.read_prefixed_problems(File(path))
+  trace_store.write_prefixed_problems(path, [written])
+  [back] = trace_store.read_prefixed_problems(File(path))
   np.testing.assert_array_equal(back.prefix, written.prefix)
   assert back.fraction == written.fraction
 
@@ -36,37 +36,37 @@ def test_prefixes_come_back(tmp_path):
 def test_a_foreign_file_is_named(tmp_path):
   path = epath.Path(tmp_path / "t.parquet")
   with pytest.raises(UserError, match=r"t\.parquet is not there"):
-    store.read_traces(File(path))
+    trace_store.read_traces(File(path))
   path.write_text("no parquet")
   with pytest.raises(UserError, match=r"t\.parquet .*not a Parquet"):
-    store.read_traces(File(path))
+    trace_store.read_traces(File(path))
   pd.DataFrame({"tokens": [[1]]}).to_parquet(path)
   with pytest.raises(UserError, match="problem_id, text"):
-    store.read_traces(File(path))
+    trace_store.read_traces(File(path))
 
 
 def test_columns_of_other_types_are_one_line(tmp_path):
   """Arrow has an exception for each way in which a file may be wrong."""
   path = epath.Path(tmp_path / "t.parquet")
-  store.write_traces(path, [_TRACE])
+  trace_store.write_traces(path, [_TRACE])
   frame = pd.read_parquet(path)
   frame.attempt = "twelve"
   frame.to_parquet(path)
   with pytest.raises(UserError, match=r"t\.parquet .*columns are others"):
-    store.read_traces(File(path, remedy="--redo=collect makes it anew."))
+    trace_store.read_traces(File(path, remedy="--redo=collect makes it anew."))
 
 
 @pytest.mark.parametrize("size", [0, 3, 400, -9])
 def test_a_file_that_was_cut_short_is_one_line(tmp_path, size):
   path = epath.Path(tmp_path / "t.parquet")
-  store.write_traces(path, [_TRACE] * 20)
+  trace_store.write_traces(path, [_TRACE] * 20)
   path.write_bytes(path.read_bytes()[:size])
   with pytest.raises(UserError, match=r"t\.parquet is damaged.*--redo") as e:
-    store.read_traces(File(path, remedy="--redo=collect makes it anew."))
+    trace_store.read_traces(File(path, remedy="--redo=collect makes it anew."))
   assert "\n" not in str(e.value)
 
 
 def test_no_traces_keep_their_columns(tmp_path):
   path = epath.Path(tmp_path / "t.parquet")
-  store.write_traces(path, [])
-  assert store.read_traces(File(path)) == []
+  trace_store.write_traces(path, [])
+  assert trace_store.read_traces(File(path)) == []

@@ -1,0 +1,81 @@
+"""What the report says beside its figures."""
+
+import types
+
+import pytest
+from etils import epath
+from rich.console import Console
+
+from prefixrl_jax.configs import demo
+from prefixrl_jax.stages import report
+from prefixrl_jax.types import Trace
+
+
+class _Artifact(types.SimpleNamespace):
+  """One whose files are what it was made with."""
+
+  def file(self, name):
+    return types.SimpleNamespace(read_json=lambda: self.files[name])
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+  """A workspace whose stages are complete; summaries may be changed."""
+  config = demo.get_config("tiny=true,arms=rl")
+  summaries = {
+    "train": {"skipped_updates": 0},
+    "evaluate": {"given_away": {}},
+    "cut": {},
+  }
+  artifact = lambda stage, *_: _Artifact(
+    summary=summaries[stage],
+    files={"curve.json": [], "samples.json": [], "results.parquet": None},
+  )
+  monkeypatch.setattr(report, "read_results", lambda file: [])
+  monkeypatch.setattr(
+    report.page,
+    "write_report",
+    lambda *args, notes, **_: config.notes.update(notes) or {},
+  )
+  monkeypatch.setattr(report.page, "print_summary", lambda summary: None)
+  with config.unlocked():
+    config.notes = {}
+  traces = [Trace(f"p{i}", [], "", 1.0, "us", 0, 0, 1) for i in range(2)]
+  return types.SimpleNamespace(
+    config=config,
+    workdir=epath.Path(tmp_path),
+    console=Console(quiet=True),
+    data_seeds=(0,),
+    data_seed=lambda seed: seed,
+    run_artifact=artifact,
+    data_artifact=artifact,
+    need=lambda artifact, stage: artifact,
+    hard=lambda seed, split: [],
+    count_hard=lambda seed, split: (3, 4) if split == "train" else (1, 2),
+    traces=lambda seed: traces,
+    summaries=summaries,
+  )
+
+
+def test_nothing_that_did_not_happen_is_noted(work):
+  report.run(work)
+  assert dict(work.config.notes) == {
+    "seed 0": "3 of 4 training problems hard, 2 of them solved by rejection"
+    " sampling; 1 of 2 held-out ones hard"
+  }
+
+
+def test_skipped_updates_are_noted(work):
+  work.summaries["train"]["skipped_updates"] = 5
+  report.run(work)
+  note = work.config.notes["rl seed 0"]
+  assert note == "5 updates were not finite and left out"
+
+
+def test_cuts_and_shares_that_held_the_answer_are_noted(work):
+  work.summaries["cut"] = {"cut_earlier": 2, "left_out": 1}
+  work.summaries["evaluate"] = {"given_away": {"0.5": 4}}
+  report.run(work)
+  note = work.config.notes["seed 0"]
+  assert "2 were made earlier, 1 left out)" in note
+  assert note.endswith("; 4 left out at 50% of a trace, which holds the answer")
