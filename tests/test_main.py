@@ -6,6 +6,7 @@ import pathlib
 import signal
 import subprocess
 import sys
+import types
 
 import pytest
 from absl import app
@@ -366,3 +367,10 @@ def test_a_second_ctrl_c_ends_it_without_a_stack_trace(number):
   )
   assert done.returncode == -number
   assert done.stderr == "interrupted; run the same command to go on\n"
+
+
+@pytest.mark.parametrize("has_removed", [True, False])
+def test_says_what_of_the_command_not_to_repeat(monkeypatch, has_removed):
+  run = types.SimpleNamespace(has_removed=has_removed)
+  monkeypatch.setattr(main, "_run", run)
+  assert ("without --fresh and --redo" in main._hint()) == has_removed

@@ -85,6 +85,19 @@ def test_verdicts(text, reward):
   assert not verdict.timed_out
 
 
+def test_thoughts_do_not_count():
+  [problem] = make_problems(1, 2, seed=0, split="train", start=0)
+  right = problem.answer.replace(" ", "") + ";"
+  wrong = right.translate(str.maketrans("012", "120"))
+  texts = [
+    f"<think>{wrong}</think>{right}",
+    f"<think>{right}</think>{wrong}",
+    f"<think>{right}",
+  ]
+  verdicts = ChecksumVerifier().judge([problem] * 3, texts)
+  assert [v.reward for v in verdicts] == [1, 0, 0]
+
+
 def test_worked_share_counts_blocks():
   assert worked_share("a4:13:18:0=0b=2;") == 0.5
   assert worked_share(";") == 0

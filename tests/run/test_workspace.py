@@ -1,0 +1,38 @@
+"""What a workspace refuses once the weights are there."""
+
+import types
+
+import pytest
+from etils import epath
+
+from prefixrl_jax.configs import demo
+from prefixrl_jax.run import workspace
+from prefixrl_jax.run.workspace import Workspace
+from prefixrl_jax.types import UserError
+
+
+@pytest.fixture
+def work(tmp_path, monkeypatch):
+  """Screened with the weights abc; where `policy` is set, that is loaded."""
+  work = Workspace(demo.get_config("tiny=true"), epath.Path(tmp_path))
+  artifact = work.data_artifact("screen", 0)
+  artifact.begin()
+  artifact.finish({"weights": "abc"}, [])
+  loaded = types.SimpleNamespace(policy="demo@abc")
+  monkeypatch.setattr(workspace, "open_session", lambda *_, **__: loaded)
+  monkeypatch.setattr(
+    workspace.Workspace, "verifier", types.SimpleNamespace(), raising=False
+  )
+  return work, loaded
+
+
+def test_the_weights_that_screened_go_on(work):
+  work, loaded = work
+  assert work.session is loaded
+
+
+def test_other_weights_are_refused_once_they_are_loaded(work):
+  work, loaded = work
+  loaded.policy = "demo@def"
+  with pytest.raises(UserError, match="'abc' in the workdir, 'def' now"):
+    work.session  # noqa: B018 - loads them
