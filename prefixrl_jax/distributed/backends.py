@@ -5,6 +5,7 @@ A CPU's choices were measured, a TPU's come from what its compiler says
 """
 
 import dataclasses
+import math
 import os
 from collections.abc import Collection, Mapping
 
@@ -41,9 +42,10 @@ class Backend:
   # passes, since nearly all of their time is the library's, in products.
   optimization_level: int | None = None
 
-  # A sampler's matrix products by oneDNN, each a call of its own, rather than
-  # by what XLA chooses. Such programs cannot be kept between processes.
-  has_onednn: bool = False
+  # From so many parameters on, a sampler's matrix products are oneDNN's, each a
+  # call of its own, rather than what XLA chooses. Such programs cannot be kept
+  # between processes.
+  onednn_from: float = math.inf
 
   def compiler_options(self) -> dict[str, int | bool | str]:
     """Returns options for large programs; what XLA_FLAGS says holds."""
@@ -51,10 +53,14 @@ class Backend:
       return {}
     return _unsaid({"xla_backend_optimization_level": self.optimization_level})
 
-  def sampler_options(self) -> dict[str, int | bool | str]:
-    """Returns options for a sampler's large programs, likewise."""
+  def sampler_options(self, num_params: int) -> dict[str, int | bool | str]:
+    """Returns options for a sampler's large programs, likewise.
+
+    Args:
+      num_params: of the model.
+    """
     options = self.compiler_options()
-    if self.has_onednn:
+    if num_params >= self.onednn_from:
       # Of products alone: fused with more, some are no partition that oneDNN
       # can compile, and it then ends the process.
       alone = "LIBRARY_FUSION_TYPE_INDIVIDUAL_DOT"
@@ -72,17 +78,20 @@ def _unsaid(options):
   return {name: x for name, x in options.items() if name not in said}
 
 
-def gains_by_onednn(features: Collection[str]) -> bool:
-  """Whether a sampler gains by oneDNN, and this XLA can be asked for it.
+def onednn_pays_from(features: Collection[str]) -> float:
+  """Returns how many parameters a sampler gains by oneDNN from, if ever.
 
-  Measured on Intel with AMX, where it gains a sixth to a third (an update
-  nothing that could be told), and on AMD, where it gains nothing; other
-  processors keep what XLA chooses.
+  Measured on Intel with AMX, where a model of 135 million parameters gains a
+  sixth to a third (an update nothing that could be told) and one of 150,000,
+  whose weights stay in the cache, loses a third; and on AMD, where nothing is
+  gained. Between the two lies what a core's caches hold. Other processors, and
+  a XLA that cannot be asked for it, keep what XLA chooses.
 
   Args:
     features: of the processor, as from `processor.features`.
   """
-  return jax.__version_info__ >= (0, 10) and "amx_tile" in features
+  can = jax.__version_info__ >= (0, 10) and "amx_tile" in features
+  return 4e6 if can else math.inf
 
 
 BACKENDS = {
@@ -93,7 +102,7 @@ BACKENDS = {
     rows_in_turn=True,
     cost_of_a_look=0.0,
     optimization_level=1,
-    has_onednn=gains_by_onednn(processor.features()),
+    onednn_from=onednn_pays_from(processor.features()),
   ),
   "gpu": Backend(key_block=256, attention_blocks=(256, 256)),
   "tpu": Backend(

@@ -147,7 +147,7 @@ def jit_prefill_layer(config, shardings: SamplerState, *, is_last=False):
     out_shardings=(None, shardings.caches[0]),
     compiler_options=backends.of_mesh(
       shardings.trunk_tokens.mesh
-    ).sampler_options(),
+    ).sampler_options(transformer.num_params(config)),
   )
 
 

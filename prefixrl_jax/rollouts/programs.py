@@ -61,7 +61,9 @@ class Programs:
     donate = functools.partial(
       jax.jit,
       donate_argnames="state",
-      compiler_options=backends.of_mesh(mesh).sampler_options(),
+      compiler_options=backends.of_mesh(mesh).sampler_options(
+        transformer.num_params(config)
+      ),
     )
     self.init = jax.jit(init, out_shardings=shardings)
     self.unstack = transformer.make_unstack(config, mesh)

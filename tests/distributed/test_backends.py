@@ -1,5 +1,6 @@
 """Which library multiplies, and that results do not depend on company."""
 
+import math
 import platform
 
 import jax
@@ -24,24 +25,34 @@ def onednn_options(monkeypatch):
   """Options for products by oneDNN; tests' own XLA_FLAGS turn it off."""
   monkeypatch.setenv("XLA_FLAGS", "")
   backend = backends.Backend(
-    key_block=128, attention_blocks=(64, 64), has_onednn=True
+    key_block=128, attention_blocks=(64, 64), onednn_from=0
   )
-  return backend.sampler_options()
+  return backend.sampler_options(0)
 
 
 def test_onednn_is_for_processors_that_gain_by_it():
-  assert backends.gains_by_onednn(_INTEL)
-  assert not backends.gains_by_onednn(_INTEL - {"amx_tile"})
-  assert not backends.gains_by_onednn({"avx2"})
-  assert not backends.gains_by_onednn(())
-  here = backends.gains_by_onednn(processor.features())
-  assert backends.BACKENDS["cpu"].has_onednn == here
-  assert not backends.BACKENDS["tpu"].has_onednn
+  # The demo's model is below that, the smallest real one above.
+  assert 150_000 < backends.onednn_pays_from(_INTEL) < 135e6
+  for others in (_INTEL - {"amx_tile"}, {"avx2"}, ()):
+    assert backends.onednn_pays_from(others) == math.inf
+  here = backends.onednn_pays_from(processor.features())
+  assert backends.BACKENDS["cpu"].onednn_from == here
+  assert backends.BACKENDS["tpu"].onednn_from == math.inf
+
+
+def test_onednn_is_for_weights_that_stay_in_no_cache(
+  monkeypatch, change_backend
+):
+  monkeypatch.delenv("XLA_FLAGS")
+  change_backend(onednn_from=1000)
+  cpu = backends.BACKENDS["cpu"]
+  assert "xla_cpu_use_onednn" not in cpu.sampler_options(999)
+  assert cpu.sampler_options(1000)["xla_cpu_use_onednn"]
 
 
 def test_what_xla_flags_say_holds(monkeypatch, change_backend):
-  change_backend(has_onednn=True, optimization_level=1)
-  options = lambda: backends.BACKENDS["cpu"].sampler_options()
+  change_backend(onednn_from=0, optimization_level=1)
+  options = lambda: backends.BACKENDS["cpu"].sampler_options(0)
   monkeypatch.delenv("XLA_FLAGS")
   assert options() == {
     "xla_backend_optimization_level": 1,
@@ -112,7 +123,9 @@ def test_a_sampler_s_products_are_onednn_s_and_right(
   monkeypatch.setenv("XLA_FLAGS", "")
 
   def sampled(has_onednn):
-    change_backend(has_onednn=has_onednn, optimization_level=0)
+    change_backend(
+      onednn_from=0 if has_onednn else math.inf, optimization_level=0
+    )
     sampler = ours.make_sampler(
       model,
       one_device,
