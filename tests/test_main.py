@@ -374,3 +374,18 @@ def test_says_what_of_the_command_not_to_repeat(monkeypatch, has_removed):
   run = types.SimpleNamespace(has_removed=has_removed)
   monkeypatch.setattr(main, "_run", run)
   assert ("without --fresh and --redo" in main._hint()) == has_removed
+
+
+@pytest.mark.parametrize(
+  ("flag", "restarts"),
+  [("--debug", True), ("--nohuge_pages", False), ("--huge_pages=false", False)],
+)
+def test_a_flag_keeps_the_process_from_restarting(monkeypatch, flag, restarts):
+  restarted = []
+  monkeypatch.setattr(sys, "argv", ["main.py", flag])
+  monkeypatch.setattr(main.huge_pages, "ensure", lambda: restarted.append(1))
+  # What comes next; nothing of it is wanted here.
+  monkeypatch.setattr(main.startup, "open_standard_streams", lambda: 1 / 0)
+  with pytest.raises(ZeroDivisionError):
+    main.main()
+  assert bool(restarted) == restarts

@@ -8,7 +8,7 @@ _VARIABLE = "GLIBC_TUNABLES"
 
 
 def ensure() -> None:
-  """Starts the process again so that what it allocates lies in huge pages.
+  """Restarts the process so that what it allocates is in huge pages.
 
   The C library reads its setting at the start alone, so this belongs before
   everything else. Does nothing where there is no such setting, or where the
