@@ -74,6 +74,9 @@ _PLACES = (
   "problems.heldout.file",
   "traces.file",
 )
+# Younger fields, and the value that runs from before they existed had: such a
+# run goes on.
+_BEFORE = {"arm.schedule.name": "mixture", "arm.loss.name": "policy_gradient"}
 _LIMITS = ("train.flops", "train.max_steps")
 
 _is_execution = functools.cache(fields.is_execution)
@@ -110,7 +113,7 @@ def settings(
     depends |= {
       f"arm.{path}": value for path, value in flatten(config.arms[arm])
     }
-  return depends
+  return {k: v for k, v in depends.items() if _BEFORE.get(k, ...) != v}
 
 
 def limits(config: ml_collections.ConfigDict, stage: str) -> dict[str, float]:

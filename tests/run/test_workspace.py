@@ -6,7 +6,7 @@ import pytest
 from etils import epath
 
 from prefixrl_jax.configs import demo
-from prefixrl_jax.run import workspace
+from prefixrl_jax.run import provenance, workspace
 from prefixrl_jax.run.workspace import Workspace
 from prefixrl_jax.types import UserError
 
@@ -36,3 +36,20 @@ def test_other_weights_are_refused_once_they_are_loaded(work):
   loaded.policy = "demo@def"
   with pytest.raises(UserError, match="'abc' in the workdir, 'def' now"):
     work.session  # noqa: B018 - loads them
+
+
+def test_runs_from_before_an_arm_had_schedule_and_loss_go_on():
+  config = demo.get_config("tiny=true")
+  of = lambda arm: {
+    name: value
+    for name, value in provenance.settings(config, "train", arm).items()
+    if name.startswith("arm.")
+  }
+  assert of("rl") == {
+    "arm.prefixed_share": 0.0,
+    "arm.sft_epochs": 0,
+    "arm.learning_rate": 5e-4,
+  }
+  assert of("prefixrl_adaptive")["arm.schedule.name"] == "adaptive"
+  assert of("prefixrl_adaptive")["arm.schedule.high"] == 0.75
+  assert of("rl_clipped")["arm.loss.name"] == "clipped"
