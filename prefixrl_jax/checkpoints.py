@@ -21,8 +21,8 @@ from prefixrl_jax.storage.files import digest, write_bytes, write_text
 from prefixrl_jax.storage.signals import Deferred
 from prefixrl_jax.types import UserError, one_line
 
-# In a step's folder, as `sha256sum --check` reads it: of all files but Orbax's
-# notes on the folder itself, which it writes later.
+# In a step's folder, in the format of `sha256sum --check`: for all files but
+# Orbax's metadata of the folder itself, which it writes later.
 _SUMS = "SHA256SUMS"
 _NOTHING_LOST = (
   "Nothing was removed: run the same command again if the fault may pass (a"
@@ -36,10 +36,10 @@ class DamagedError(Exception):
 
 
 class Checkpointer:
-  """Saves a training state and what belongs to it, in the background.
+  """Saves a training state and its host-side data, in the background.
 
-  Reading removes nothing, whatever it raises. A step that could not be read
-  is moved aside once training goes on from an older one and saves: it would
+  Reading removes nothing, whatever happens. A step that could not be read is
+  moved aside once training resumes from an older one and saves again: it would
   be in the way there.
   """
 
@@ -48,10 +48,10 @@ class Checkpointer:
 
     Args:
       directory: a folder of steps.
-      keep: newest steps that are kept; at least 2 to have one to fall back to.
+      keep: how many of the newest steps to keep; at least 2 for a fallback.
     """
     self._directory = directory
-    self._saving = 0  # the step that is being written
+    self._saving = 0  # the step being written
     self._unread: list[int] = []
     directory.mkdir(parents=True, exist_ok=True)
     self._manager = ocp.CheckpointManager(
@@ -67,11 +67,11 @@ class Checkpointer:
     )
 
   def save(self, step: int, state: Any, host: dict[str, Any]) -> None:
-    """Saves a step; only the writing goes on after the return.
+    """Saves a step; only the writing continues after the return.
 
     The state may be donated to the next update at once: Orbax has copied it
-    to the host when save returns. Signals wait for it: cut off in its middle,
-    Orbax would leave threads and event loops behind.
+    to the host when save returns. Signals are deferred until then: if
+      interrupted, Orbax would leave threads and event loops behind.
 
     Args:
       step: its number.
@@ -94,10 +94,10 @@ class Checkpointer:
   def restore_latest(
     self, abstract_state: Any
   ) -> tuple[int, Any, dict[str, Any]] | None:
-    """Restores the newest whole checkpoint, onto any mesh.
+    """Restores the newest readable checkpoint, onto any mesh.
 
-    For one that cannot be read the one before it is tried; training comes to
-    the same state from there, only later.
+    If one cannot be read, the one before it is tried; from there training
+    reaches the same state, only later.
 
     Args:
       abstract_state: pytree of ShapeDtypeStruct with the target shardings.
@@ -122,7 +122,7 @@ class Checkpointer:
       for other, reason in failed.items():
         logging.getLogger(__name__).warning(
           "checkpoint %d in %s cannot be read (%s); falling back to %d. %d is"
-          " kept, and lies in %s as soon as another is saved",
+          " kept, and will be moved to %s when another is saved",
           other,
           self._directory,
           reason,
@@ -145,7 +145,7 @@ class Checkpointer:
     return self._directory.with_name(self._directory.name + ".unreadable")
 
   def _move_aside(self) -> None:
-    """Moves what could not be read where nothing is saved or removed."""
+    """Moves unreadable steps to where nothing is saved or removed."""
     if not self._unread:
       return
     if not jax.process_index():
@@ -176,7 +176,7 @@ class Checkpointer:
     return self
 
   def __exit__(self, *_) -> None:
-    """Waits for what is being written."""
+    """Waits for the writing to finish."""
     with Deferred(signal.SIGINT, signal.SIGTERM):
       self._manager.wait_until_finished()
       self._manager.close()
@@ -188,13 +188,13 @@ def restore_params(
   step: int | None,
   remedy: str = "Run --stage=train first.",
 ) -> tuple[int, dict]:
-  """Restores a training state's parameters alone, and leaves the rest unread.
+  """Restores only a training state's parameters; the rest is not read.
 
   Args:
-    directory: of a Checkpointer, which may be at work there.
+    directory: a Checkpointer's, which may be in use.
     abstract_params: tree of ShapeDtypeStruct with the target shardings.
-    step: that or none; None is the newest.
-    remedy: what to do if it is not there, or never can be read.
+    step: exactly this one; None is the newest.
+    remedy: what to do if it is missing, or can never be read.
 
   Returns:
     (step, parameters).
@@ -242,11 +242,11 @@ def saved_steps(directory: epath.Path) -> list[int]:
 
 
 def _restore(manager, directory: epath.Path, step: int, args):
-  """Restores a step whose files are what was written.
+  """Restores a step, after checking its files' checksums.
 
   Raises:
-    DamagedError: they are not.
-    Exception: what was raised, twice: a fault that passes may have passed.
+    DamagedError: a file is not what was written.
+    Exception: raised at the second attempt too; the fault may be temporary.
   """
   for is_last in (False, True):
     try:
@@ -255,12 +255,12 @@ def _restore(manager, directory: epath.Path, step: int, args):
     except Exception as e:  # whatever a file system and Orbax may raise
       if is_last or isinstance(e, DamagedError):
         raise
-    gc.collect()  # what the first try has left in memory
+    gc.collect()  # what the first attempt left in memory
   raise AssertionError
 
 
 def check_sums(folder: epath.Path) -> None:
-  """Raises DamagedError where a file of a step is not what was written."""
+  """Raises DamagedError if a file of a step is not what was written."""
   path = folder / _SUMS
   if not path.exists():
     logging.getLogger(__name__).warning(
@@ -290,7 +290,7 @@ def _sums(folder: epath.Path, names: list[str]) -> list[str]:
 
 
 def _files(folder: epath.Path) -> Iterator[epath.Path]:
-  """Yields all files within, which epath does not do by pattern."""
+  """Yields all files within; epath has no recursive pattern for it."""
   for path in folder.iterdir():
     if path.is_dir():
       yield from _files(path)
@@ -326,7 +326,7 @@ def load_params(path: epath.Path) -> dict:
 
 
 def weight_hash(params: dict) -> str:
-  """Returns 12 hex digits that name these weights, wherever they lie."""
+  """Returns 12 hex digits that identify these weights, on any device."""
   digest = hashlib.sha256()
   for name, value in sorted(_flatten(params).items()):
     digest.update(f"{name} {value.dtype} {value.shape}".encode())

@@ -1,4 +1,4 @@
-"""What a person types: the config's file and argument, and --help."""
+"""The command line: the config's file and argument, and --help."""
 
 import importlib.util
 import pathlib
@@ -27,17 +27,16 @@ def wants_help(argv: Sequence[str]) -> bool:
 
 
 def located(argv: Sequence[str]) -> tuple[list[str], str]:
-  """Finds the config's file, and says what is wrong with it, if anything.
+  """Finds the config's file; notes what stands in for a missing one.
 
   Args:
     argv: the command line.
 
-  Returns:
-    The command line with --config=PATH[:ARG] of a file that is there, and a
-    note of what stands for what; empty if the file was there.
+  Returns: The command line with --config=PATH[:ARG] of a file that exists, and
+    a note of which file was taken instead; empty if the file itself exists.
 
   Raises:
-    UserError: there is no config in such a file, or it cannot be read.
+    UserError: the file has no config, or cannot be read.
   """
   argv, places = list(argv), []
   for i, arg in enumerate(argv):
@@ -85,14 +84,14 @@ def _find(name: str) -> tuple[pathlib.Path, str]:
 
 
 def read(file: pathlib.Path, arg: str | None) -> ml_collections.ConfigDict:
-  """Returns what a config's file makes of an argument.
+  """Returns the config that a file makes from an argument.
 
   Args:
     file: has `get_config`.
     arg: what follows the colon; None if there is no colon.
 
   Raises:
-    UserError: it raises, or has or returns something else; file and line.
+    UserError: get_config is missing, raises or returns no config; with line.
   """
   spec = importlib.util.spec_from_file_location("config_of_run", file)
   assert spec is not None
@@ -121,10 +120,10 @@ def read(file: pathlib.Path, arg: str | None) -> ml_collections.ConfigDict:
 
 
 def missing_field(argv: Sequence[str]) -> str:
-  """Says which --config.FIELD the config does not have; empty: it has all.
+  """Names a --config.FIELD that the config does not have; empty if none.
 
   Args:
-    argv: the command line, `located`.
+    argv: the command line, from `located`.
   """
   files = [a.partition("=")[2] for a in argv if a.startswith("--config=")]
   paths = [m[1] for a in argv if (m := re.match(r"--?config\.([^=]*)", a))]
@@ -147,7 +146,7 @@ def missing_field(argv: Sequence[str]) -> str:
 
 
 def _raised(e: BaseException, file: pathlib.Path) -> str:
-  """Says in a line what was raised, and in which line of the file."""
+  """Returns in one line what was raised, and at which line of the file."""
   where = str(file)
   for frame in traceback.extract_tb(e.__traceback__):
     if pathlib.Path(frame.filename) == file.absolute():
@@ -160,7 +159,7 @@ def help_text(argv: Sequence[str], own_flags: Sequence[flags.Flag]) -> str:
 
   Args:
     argv: the command line; its --config is the one shown.
-    own_flags: of the program.
+    own_flags: the program's.
   """
   argv, _ = located([arg for arg in argv if arg not in _HELP])
   value = next(
@@ -229,7 +228,7 @@ def _value(value: Any) -> str:
 
 
 def _rows(rows) -> Iterator[str]:
-  """Yields lines of two columns, as wide as the terminal."""
+  """Yields the lines of a two-column table, as wide as the terminal."""
   width = min(shutil.get_terminal_size((100, 24)).columns, 120)
   for left, right in rows:
     lines = textwrap.wrap(right or "", max(width - 38, 30)) or [""]

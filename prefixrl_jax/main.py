@@ -2,7 +2,7 @@
 
   python -m prefixrl_jax.main --config=configs/demo.py
 
-Run it again to go on where it stopped; what is complete is not made again.
+Re-run it to resume where it stopped; what is complete is not re-made.
 """
 
 import contextlib
@@ -41,7 +41,7 @@ _WORKDIR = flags.DEFINE_string(
 _STAGE = flags.DEFINE_string(
   "stage",
   "all",
-  f"Stages to run, a comma-separated choice of {STAGES}; not among all are"
+  f"Stages to run, a comma-separated choice of {STAGES}; all leaves out"
   " problems, which prints what would be trained on, and export, a run's policy"
   " as a Hugging Face folder (config.export).",
 )
@@ -55,15 +55,15 @@ _TRACES = flags.DEFINE_string(
 _FRESH = flags.DEFINE_bool(
   "fresh",
   False,
-  "Make anew what the stages of --stage make, for the config's arms and seeds;"
-  " all else in the workdir stays.",
+  "Re-make what the stages of --stage make, for the config's arms and seeds;"
+  "  everything else in the workdir stays.",
 )
 _REDO = flags.DEFINE_list(
   "redo",
   [],
-  "Make single parts anew: STAGE, STAGE/seed_N (of screen, collect, import and"
-  " cut) or STAGE/ARM/seed_N, with commas between. What was made from a part"
-  " that comes out different is made anew (cut, evaluate) or refused.",
+  "Re-make single parts: STAGE, STAGE/seed_N (of screen, collect, import and"
+  " cut) or STAGE/ARM/seed_N, separated by commas. What was made from a part"
+  "  that comes out different is re-made (cut, evaluate) or refused.",
 )
 
 # Read by name, before all else: see `main`.
@@ -78,9 +78,9 @@ _OFF = {
   *(f"--huge_pages={no}" for no in ("false", "False", "0", "no", "f", "n")),
 }
 
-_GO_ON = "run the same command to go on"
+_GO_ON = "re-run the same command to resume"
 _DEBUG = flags.DEFINE_bool(
-  "debug", False, "Print the stack trace of an error that is unexpected."
+  "debug", False, "Print the stack trace of an unexpected error."
 )
 
 
@@ -158,7 +158,7 @@ def _stages(traces: str) -> list[str]:
 
 
 def main() -> None:
-  """Runs, and turns whatever is raised into one line and an exit code."""
+  """Runs, and turns any exception into one line and an exit code."""
   if not _OFF & {*sys.argv}:  # before flags are parsed
     huge_pages.ensure()
   startup.open_standard_streams()
@@ -178,7 +178,7 @@ def main() -> None:
     _exit(f"terminated, {e}; {_GO_ON}{_hint()}", 128 + signal.SIGTERM)
   except KeyboardInterrupt:
     _exit(f"interrupted; {_GO_ON}{_hint()}", 128 + signal.SIGINT)
-  except BrokenPipeError:  # who read what we print has had enough
+  except BrokenPipeError:  # whoever read our output has closed it
     _exit("", 128 + signal.SIGPIPE)
   except Exception as e:
     if "--debug" in sys.argv:
@@ -189,8 +189,8 @@ def main() -> None:
 
 
 def _exit(message: str, code: int) -> None:
-  """Ends the process; output that nobody takes is no error."""
-  # One more Ctrl-C ends it at once, and not with a stack trace of JAX's exit.
+  """Ends the process; output that nobody reads is no error."""
+  # One more Ctrl-C ends it at once, without a stack trace of JAX's exit.
   for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, signal.SIG_DFL)
   try:
@@ -200,18 +200,18 @@ def _exit(message: str, code: int) -> None:
     sys.stderr.flush()
   except OSError as e:
     code = code or (128 + signal.SIGPIPE if e.errno == errno.EPIPE else 1)
-    # The interpreter would say once more that it cannot be written.
+    # Otherwise the interpreter would report again that writing failed.
     for stream in (1, 2):
       os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
   sys.exit(code)
 
 
 def _unexpected(e: Exception) -> str:
-  """Returns a line about what nobody foresaw; its stack trace is in a file."""
+  """Returns one line about an unexpected error, its stack trace in a file."""
   what = one_line(e)
   if isinstance(e, OSError) and e.strerror:
     what = f"{e.strerror}: {e.filename}" if e.filename else e.strerror
-  # Orbax says RESOURCE_EXHAUSTED then, and what the system says of it.
+  # Orbax then says RESOURCE_EXHAUSTED and quotes the system's message.
   if any(os.strerror(number) in str(e) for number in _FULL):
     what = f"the disk is full; make room and {_GO_ON}. {what}"
   elif "RESOURCE_EXHAUSTED" in what or isinstance(e, MemoryError):
@@ -226,7 +226,7 @@ def _unexpected(e: Exception) -> str:
 
 
 def _keep(trace: str) -> str:
-  """Returns the file that it has put a stack trace into."""
+  """Writes a stack trace to a file, and returns the file."""
   text = f"{datetime.datetime.now()} {shlex.join(sys.argv)}\n{trace}\n"
   with contextlib.suppress(OSError, flags.Error):
     file = os.path.join(_workdir(), "error.log")
@@ -240,14 +240,14 @@ def _keep(trace: str) -> str:
 
 
 def _hint() -> str:
-  """Says what of the same command would throw away what was made now."""
+  """Warns about flags that would discard this run's work if repeated."""
   if _run is None or not _run.has_removed:
     return ""
   return " (without --fresh and --redo: what they name was removed already)"
 
 
 def _parse_flags(argv):
-  """Parses flags; a wrong config field is the user's to mend."""
+  """Parses flags; a wrong config field is a UserError."""
   try:
     argv = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
     argv, note = command_line.located(argv)
@@ -259,7 +259,7 @@ def _parse_flags(argv):
     raise
   except flags.Error as e:
     raise UserError(" ".join(str(e).split())) from None
-  except Exception as e:  # every type of field has its own
+  except Exception as e:  # each type of field raises its own
     said = command_line.missing_field(argv)
     raise UserError(said or f"--config: {one_line(e)}") from e
 

@@ -1,4 +1,4 @@
-"""What is put right before anything else, so that a run starts anywhere."""
+"""What is set up before anything else, so that a run starts anywhere."""
 
 import glob
 import logging
@@ -11,15 +11,15 @@ from absl import logging as absl_logging
 
 from prefixrl_jax.types import UserError
 
-# Variables that say what JAX runs on; whoever sets one knows.
+# Variables that choose what JAX runs on; whoever sets one means it.
 _CHOICES = ("JAX_PLATFORMS", "JAX_FORCE_TPU_INIT", "TPU_LIBRARY_PATH")
 
 
 def open_standard_streams() -> None:
-  """Opens what was closed of stdin, stdout and stderr; text never fails.
+  """Reopens closed standard streams; printing any text succeeds.
 
-  The next file that is opened would take the place of a closed one, and what
-  libraries print would be written into it.
+  Otherwise the next file to be opened would take a closed stream's place, and
+  what libraries print would be written into it.
   """
   for number, name in enumerate(("stdin", "stdout", "stderr")):
     try:
@@ -33,13 +33,13 @@ def open_standard_streams() -> None:
 
 
 def check_workdir(workdir: Any) -> None:
-  """Refuses a workdir that nothing can be written to; makes nothing.
+  """Refuses a workdir that cannot be written to; creates nothing.
 
   Args:
-    workdir: an epath.Path; only local ones are looked at.
+    workdir: an epath.Path; only local ones are checked.
 
   Raises:
-    UserError: says what is in the way.
+    UserError: it cannot be written to; says why.
   """
   if "://" in os.fspath(workdir):
     return
@@ -58,10 +58,10 @@ def check_workdir(workdir: Any) -> None:
 
 
 def quiet_libraries(root: str = "/") -> None:
-  """Keeps libraries from printing what is no concern of a run's.
+  """Keeps libraries from printing what does not concern a run.
 
-  JAX tries libtpu first wherever it is installed, which prints several lines
-  of errors where no TPU is; without it JAX finds a GPU or the CPU as before.
+  If libtpu is installed JAX tries it first, and prints several lines of errors
+  where there is no TPU; without it JAX finds a GPU or the CPU as usual.
 
   Args:
     root: of the file system.
@@ -69,12 +69,12 @@ def quiet_libraries(root: str = "/") -> None:
   if not has_tpu(root) and not any(name in os.environ for name in _CHOICES):
     sys.modules["libtpu"] = None  # type: ignore[assignment]
   absl_logging.get_absl_logger().addFilter(_is_news)
-  # That it keeps its fonts in a temporary folder where there is no home.
+  # It warns that it keeps its fonts in a temporary folder without a home.
   logging.getLogger("matplotlib").setLevel(logging.ERROR)
 
 
 def _is_news(record: logging.LogRecord) -> bool:
-  """Not what a thread of Orbax's has raised: it is raised again, and said."""
+  """False for what a thread of Orbax raised: it is raised again anyway."""
   return not (record.exc_info and "orbax" in record.pathname)
 
 
@@ -93,7 +93,7 @@ def has_tpu(root: str = "/") -> bool:
       is_googles = pathlib.Path(vendor).read_text().strip() == "0x1ae0"
     except OSError:
       continue
-    # Their network and storage devices are on every virtual machine.
+    # Google's network and storage devices are on every virtual machine.
     if is_googles and not kind.startswith(("0x01", "0x02")):
       return True
   return False

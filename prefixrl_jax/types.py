@@ -15,17 +15,17 @@ PURPOSES = (
   "update",
   "evaluation",
 )
-# What an arm's place on the x axis consists of; screening is shown apart,
-# since the paper leaves it out, and evaluation is nobody's training cost.
+# What an arm's place on the x axis sums up. Screening is shown separately,
+# since the paper leaves it out, and evaluation is no cost of training.
 TRAINING = ("collection", "sft", "sampling", "update")
 
 
 class Preempted(BaseException):
-  """SIGTERM came. Like Ctrl-C, it is no error that anyone may catch."""
+  """SIGTERM came. Like Ctrl-C, `except Exception` must not catch it."""
 
 
 class UserError(Exception):
-  """Something the user can mend; main prints it without a stack trace."""
+  """An error the user can fix; main prints it without a stack trace."""
 
 
 class NonFiniteError(UserError):
@@ -36,8 +36,8 @@ class NonFiniteError(UserError):
 class Problem:
   """A question with a checkable answer.
 
-  `index` is the problem's place in its source; random keys are made from it,
-  so that they do not depend on which other problems are in a run.
+  `index` is the problem's place in its source; random keys are derived from it,
+  so they do not depend on which other problems are in a run.
   """
 
   id: str
@@ -57,7 +57,7 @@ class Trace:
   tokens: np.ndarray  # int32 [trace length]; the stop token is the last one
   text: str
   reward: float
-  policy: str  # who wrote it: "<id>@<weight hash>"
+  policy: str  # its author: "<id>@<weight hash>"
   attempt: int  # which sample of the problem it was, from 0
   seed: int
   prompt_length: int  # tokens of the prompt it was sampled from
@@ -65,7 +65,7 @@ class Trace:
 
 @dataclasses.dataclass(frozen=True)
 class PrefixedProblem:
-  """A problem whose answer is already begun; an empty prefix is no-prefix."""
+  """A problem and the beginning of an answer; an empty prefix is no-prefix."""
 
   problem_id: str
   prefix: np.ndarray  # int32 [prefix length]
@@ -87,11 +87,11 @@ class Completion:
 
 
 class Verdict(NamedTuple):
-  """What a verifier says of one completion."""
+  """A verifier's judgement of one completion."""
 
   reward: float  # 1.0 correct, 0.0 wrong
   timed_out: bool = False  # judged 0 because the verifier ran out of time
-  died: bool = False  # judged 0 because the verifier's process came to grief
+  died: bool = False  # judged 0 because the verifier's process crashed
 
 
 class Verifier(Protocol):
@@ -121,7 +121,7 @@ class EvalResult:
 
 @dataclasses.dataclass(frozen=True)
 class TrainData:
-  """What the stages before have made for one seed.
+  """What the earlier stages made for one seed.
 
   Attributes:
     train: the hard problems that are trained on.
@@ -148,7 +148,7 @@ class SamplingUsage:
   output_tokens: int = 0
   prefill_tokens: int = 0  # executed: padding included, shared trunks once
   decode_tokens: int = 0  # executed: idle lanes included
-  pairs: float = 0.0  # executed: of a query and a key, masked ones included
+  pairs: float = 0.0  # executed: query-key pairs, masked ones included
   seconds: float = 0.0
 
 
@@ -160,9 +160,9 @@ class UpdateUsage:
     tokens: input + output tokens of every sequence (the paper's D).
     work: what the device did, fields of `learner.update.WORK`.
     tokens_per_micro: rows times their length, padding included.
-    has_reference: the base policy ran forward too.
-    keeps_logits: a chunk is a whole row, so that XLA keeps the logits for the
-      backward pass; it computes them again otherwise.
+    has_reference: whether the base policy ran forward too.
+    keeps_logits: whether a chunk is a whole row, so that XLA keeps the logits
+      for the backward pass; otherwise it recomputes them.
     seconds: wall-clock.
   """
 
@@ -175,7 +175,7 @@ class UpdateUsage:
 
 
 def one_line(e: BaseException) -> str:
-  """Returns an exception's type and message, in a line that is not long."""
+  """Returns an exception's type and message in one short line."""
   text = " ".join(str(e).split())
   short = f"{text[:400]} …" if text[400:] else text
   return f"{type(e).__name__}: {short}" if text else type(e).__name__

@@ -254,8 +254,8 @@ def test_no_stack_trace_is_printed_but_kept(tmp_path, monkeypatch, capsys):
   monkeypatch.setattr(main, "_workdir", lambda: str(tmp_path))
   code, err = run(OSError(28, "No space left on device", "a/b"), "--fresh")
   assert err == (
-    "error: the disk is full; make room and run the same command to go on. No"
-    f" space left on device: a/b (stack trace: {tmp_path}/error.log)\n"
+    "error: the disk is full; make room and re-run the same command to resume."
+    f" No space left on device: a/b (stack trace: {tmp_path}/error.log)\n"
   )
   code, err = run(RuntimeError("RESOURCE_EXHAUSTED: too much"))
   assert "out of memory; fewer rows and lanes" in err
@@ -366,7 +366,7 @@ def test_a_second_ctrl_c_ends_it_without_a_stack_trace(number):
     check=False,
   )
   assert done.returncode == -number
-  assert done.stderr == "interrupted; run the same command to go on\n"
+  assert done.stderr == "interrupted; re-run the same command to resume\n"
 
 
 @pytest.mark.parametrize("has_removed", [True, False])

@@ -181,7 +181,7 @@ def test_a_flipped_bit_is_named_with_its_remedy(copy, name, remedy):
     with pytest.raises(UserError) as e:
       Pipeline(_config(), epath.Path(copy)).run(("report",))
     assert f"{name} is damaged" in str(e.value)
-    assert f"--redo={remedy} makes it anew" in str(e.value)
+    assert f"--redo={remedy} re-makes it" in str(e.value)
     assert "\n" not in str(e.value)
 
 

@@ -1,1 +1,1 @@
-"""Tasks with an alphabet of their own: problems, verifiers, lessons."""
+"""Tasks with their own alphabet: problems, verifiers, lessons."""

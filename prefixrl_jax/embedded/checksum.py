@@ -1,10 +1,10 @@
 """The embedded task: chains of labelled blocks and their digit sums mod 3.
 
 A problem is `a438 b155 c592?`. Its answer is each block's digit sum mod 3, in
-order, then `;`. A block may be answered directly, `a=0` (2 tokens; a guess),
-or worked, `a4:13:18:0=0` (8 tokens: digit and running sum mod 3, three times).
-`!` instead of `?` marks a lesson, in which a window of blocks is worked; the
-base model learns from lessons how to work, and from exams that one does not.
+order, then `;`. A block may be answered directly, `a=0` (2 tokens; a guess), or
+worked, `a4:13:18:0=0` (8 tokens: digit and running sum mod 3, three times). `!`
+instead of `?` marks a lesson, in which a window of blocks is worked; the base
+model learns from lessons how to work, and from exams not to.
 """
 
 import dataclasses
@@ -36,10 +36,10 @@ def make_problems(
 
   Args:
     num_problems: how many.
-    num_blocks: blocks a problem, at most 10.
-    seed: of the draw, together with split.
+    num_blocks: blocks per problem, at most 10.
+    seed: seed for the draw, together with split.
     split: "train", "heldout" or "easy".
-    start: index of the first; the run's problems have distinct indices.
+    start: index of the first; indices must be distinct within a run.
   """
   split_number = ("train", "heldout", "easy").index(split)
   rng = np.random.default_rng([seed, split_number])
@@ -71,7 +71,7 @@ def _prompt(digits, end: str) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-  """A stretch of pretraining and what its documents look like."""
+  """A phase of pretraining and what its documents look like."""
 
   max_blocks: int
   lesson_share: float
@@ -120,10 +120,10 @@ def worked_share(text: str) -> float:
 
 
 class ChecksumVerifier:
-  """Compares the sequence of (label, answer), and the end, with the gold.
+  """Compares the sequence of (label, answer), and the end, with the gold one.
 
   A completion must be blocks and `;`, nothing else. A block is direct (`a=0`)
-  or worked (`a4:13:18:0=0`); what stands in the working is not looked at.
+  or worked (`a4:13:18:0=0`); the working is not checked.
   """
 
   def judge(

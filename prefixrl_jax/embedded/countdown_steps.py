@@ -1,13 +1,13 @@
-"""Countdown in symbols, step by step: a second task for models made here.
+"""Countdown in symbols, step by step: a second task with its own alphabet.
 
-A problem is `3,7,8,2,>24,:` (make 24 of 3, 7, 8 and 2). A solution joins two
-numbers at a time and says what is left,
+A problem is `3,7,8,2,>24,:` (make 24 of 3, 7, 8 and 2). A solution combines two
+numbers at a time and lists what is left,
 `8,-2,=6,:3,7,6,.7,-3,=4,:6,4,.6,*4,=24,;`. All values are whole, from 1 to 50.
-The base model learns from lessons, whose prompts end in `!`, to solve them; as
-exams, whose prompts end in `:`, it sees mostly hasty work: numbers joined at
-random, mostly by sums, and little of the other kind. One puzzle of four, in
-whatever order its numbers are, is drawn for held-out problems and for nothing
-else: neither a training problem nor a document to pretrain on.
+The base model learns to solve them from lessons, whose prompts end in `!`; the
+exams it sees, whose prompts end in `:`, are mostly hasty work, which combines
+numbers at random, mostly by sums, and few solutions. One puzzle in four, in any
+order of its numbers, is reserved for held-out problems: it is neither a
+training problem nor a document of pretraining.
 """
 
 import dataclasses
@@ -42,11 +42,11 @@ class Step(NamedTuple):
 
   sign: str
   text: str  # "8,-2,=6,"
-  left: tuple[int, ...]  # all numbers that are there then
+  left: tuple[int, ...]  # all numbers left after it
 
 
 def steps_from(numbers: Sequence[int]) -> list[Step]:
-  """Returns every way to join two of the numbers."""
+  """Returns every way to combine two of the numbers."""
   steps = []
   for i, j in itertools.combinations(range(len(numbers)), 2):
     a, b = max(numbers[i], numbers[j]), min(numbers[i], numbers[j])
@@ -60,7 +60,7 @@ def steps_from(numbers: Sequence[int]) -> list[Step]:
 def solve(
   numbers: Sequence[int], target: int, rng: np.random.Generator
 ) -> list[Step] | None:
-  """Returns the steps of some solution, or None if there is none."""
+  """Returns the steps of a solution, or None if there is none."""
   dead: set[tuple[int, ...]] = set()
 
   def search(numbers):
@@ -88,7 +88,7 @@ def write(steps: Sequence[Step]) -> str:
 
 
 def is_solution(text: str, numbers: Sequence[int], target: int) -> bool:
-  """Says whether a text solves the problem, every step and list of it."""
+  """Whether a text solves the problem, with every step and list correct."""
   *steps, last = text.split(".")
   left = tuple(numbers)
   for said in steps:
@@ -117,10 +117,10 @@ def _join_at_random(
   """Returns random steps until `to` numbers are left, fewer at a dead end.
 
   Args:
-    rng: draws.
+    rng: source of the draws.
     left: numbers to begin with.
     to: how many to end with.
-    weights: of + - *; None: all alike.
+    weights: of + - *; None: uniform.
   """
   steps: list[Step] = []
   while len(left) > to and (options := steps_from(left)):
@@ -131,10 +131,10 @@ def _join_at_random(
 
 
 def is_held_out(numbers: Sequence[int], target: int) -> bool:
-  """Says whether a puzzle is for held-out problems; one of four is.
+  """Whether a puzzle is reserved for held-out problems; one in four is.
 
-  It depends on nothing but the puzzle, so that no seed's held-out problem is
-  another one's lesson or training problem, nor is it in another order.
+  It depends only on the puzzle, so that no seed's held-out problem is a lesson
+  or training problem of another seed, in any order of its numbers.
   """
   puzzle = f"{sorted(numbers)} {target}"
   return zlib.crc32(puzzle.encode()) % 4 == 0
@@ -160,14 +160,14 @@ def _prompt(numbers: Sequence[int], target: int, end: str = ":") -> str:
 def make_problems(
   num_problems: int, size: int, *, seed: int, split: str, start: int
 ) -> list[Problem]:
-  """Draws random problems that have a solution; held-out ones are apart.
+  """Draws random solvable problems; held-out ones are disjoint from others.
 
   Args:
     num_problems: how many.
-    size: numbers a problem.
-    seed: of the draw, together with split.
+    size: numbers per problem.
+    seed: seed for the draw, together with split.
     split: "train", "heldout" or "easy".
-    start: index of the first; the run's problems have distinct indices.
+    start: index of the first; indices must be distinct within a run.
   """
   rng = np.random.default_rng([seed, ("train", "heldout", "easy").index(split)])
   problems = []
@@ -188,7 +188,7 @@ def make_problems(
 
 
 def write_traces(problem: Problem) -> Iterator[str]:
-  """Writes one solution, any of those there are."""
+  """Writes one solution, if there are several any of them."""
   rng = np.random.default_rng(problem.index)
   found = solve(problem.metadata["numbers"], problem.metadata["target"], rng)
   assert found is not None, problem
@@ -197,7 +197,7 @@ def write_traces(problem: Problem) -> Iterator[str]:
 
 @dataclasses.dataclass(frozen=True)
 class Phase:
-  """A stretch of pretraining and what its documents look like."""
+  """A phase of pretraining and what its documents look like."""
 
   max_numbers: int
   lesson_share: float  # of documents that are lessons: solved, and marked so

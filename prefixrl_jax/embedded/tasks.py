@@ -1,8 +1,8 @@
-"""Tasks with an alphabet of their own, for small models that are made here.
+"""Tasks with their own alphabet, for small models that are pretrained here.
 
 Each is a module with SYMBOLS, PAD and STOP, the SIZES that problems have, in
-UNITS, `make_problems`, and `Phase` and `make_document` to pretrain on;
-`write_traces` where there are rules for it.
+UNITS, `make_problems`, and `Phase` and `make_document` for pretraining; also
+`write_traces` if traces can be written by rule.
 """
 
 from typing import Any

@@ -1,1 +1,1 @@
-"""Traces become prefixes, prefixes a mixture to train on."""
+"""Where traces are cut into prefixes, and what each step trains on."""

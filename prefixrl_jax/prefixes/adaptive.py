@@ -1,8 +1,8 @@
-"""A schedule that gives each trace the prefix its problem is half solved with.
+"""A schedule that seeks each trace's prefix of medium difficulty.
 
 As in prefix sampling (arXiv 2605.05112) and AdaPrefix-GRPO (2607.07674), the
-set-point is a success rate: a prefix that is solved too often is shortened, one
-that is solved too rarely lengthened, a cut at a time.
+target is a success rate: a prefix that is solved too often is shortened, one
+that is solved too rarely is lengthened, one cut at a time.
 """
 
 import collections
@@ -15,7 +15,7 @@ from prefixrl_jax.types import PrefixedProblem, Problem
 
 
 class Adaptive:
-  """The mixture's problems, each with the cut that its last groups ask for."""
+  """The mixture's problems, each with the cut that its last groups call for."""
 
   def __init__(
     self,
@@ -31,8 +31,8 @@ class Adaptive:
     Args:
       problems: the originals.
       prefixed: all cuts of all traces.
-      low: share of right completions below which the next cut is longer.
-      high: above which it is shorter.
+      low: share of correct completions below which the next cut is longer.
+      high: share above which it is shorter.
       **mixture: see `Mixture`.
     """
     self._low, self._high = low, high
@@ -76,7 +76,7 @@ class Adaptive:
     return {"levels": dict(self._level)}
 
   def restore(self, state: dict) -> None:
-    """Goes on from what `state` returned."""
+    """Resumes from what `state` returned."""
     self._level |= state["levels"]
 
 

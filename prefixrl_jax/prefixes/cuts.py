@@ -14,13 +14,13 @@ _ROUNDING = 1e-9
 
 @dataclasses.dataclass(frozen=True)
 class Cuts:
-  """What has become of the cuts that were asked for.
+  """The prefixes, and what became of the cuts requested.
 
   Attributes:
     prefixed: the prefixes, trace by trace.
-    cut_earlier: of them, how many held the answer where they were first cut.
-    left_out: cuts whose every earlier place held the answer too, or was taken.
-    too_short: cuts that found no place of their own in a short trace.
+    cut_earlier: of them, how many contained the answer at their first place.
+    left_out: cuts whose earlier places all contained it too, or were taken.
+    too_short: cuts for which a short trace had no place left.
   """
 
   prefixed: list[PrefixedProblem]
@@ -39,26 +39,25 @@ def cut(
   seed: int,
   hold_answer: Callable[[Sequence[str], Sequence[np.ndarray]], Sequence[bool]],
 ) -> Cuts:
-  """Cuts each trace at different random places, once and offline.
+  """Cuts each trace at distinct random places, once and offline.
 
-  A cut keeps between 1 token and all but the last one, and a share of the
-  trace that is within the bounds, wherever there is such a place. A prefix that
-  holds the answer would be paid for whatever follows it; it is cut at an
-  earlier place instead, or left out. The places are a function of (seed,
-  problem, attempt), so more traces change no earlier cut.
+  A cut keeps between 1 token and all but the last one, and a share of the trace
+  within the bounds if there is such a place. A prefix that contains the answer
+  would be rewarded whatever follows it; it is cut at an earlier place instead,
+  or left out. The places are a function of (seed, problem, attempt), so adding
+  traces changes no other cut.
 
   Args:
     traces: correct ones.
     problem_indices: problem id -> Problem.index.
-    num_cuts: prefixes a trace (paper: 3); fewer where places are fewer.
-    low, high: bounds of the share of the trace's tokens that is kept, all
-      places between being alike (paper: 0.4 to 0.8; 0 to 1 is a draw over the
-      whole trace).
-    seed: of the draw.
-    hold_answer: (problem ids, prefixes) -> whether each holds the answer.
+    num_cuts: prefixes per trace (paper: 3); fewer if it has fewer places.
+    low, high: bounds of the share of the trace's tokens that is kept, uniform
+      between them (paper: 0.4 to 0.8; 0 to 1 draws over the whole trace).
+    seed: seed for the draw.
+    hold_answer: (problem ids, prefixes) -> whether each contains the answer.
   """
   missing = 0
-  free: list[list[int]] = []  # of each trace: places not tried, in their order
+  free: list[list[int]] = []  # per trace: places not tried yet, in order
   pending: list[tuple[int, int, int]] = []  # trace, cut, tokens kept
   for t, trace in enumerate(traces):
     rng = np.random.default_rng(
@@ -98,7 +97,7 @@ def cut(
 
 
 def _places(length: int, low: float, high: float) -> range:
-  """Returns how many tokens a cut may keep; the nearest if none is within."""
+  """Returns the lengths a cut may keep; the nearest if none is in bounds."""
   if length < 2:
     return range(0)  # nothing to keep without giving everything away
   first = max(1, math.ceil(low * length - _ROUNDING))

@@ -20,15 +20,15 @@ class Mixture:
     cuts_together: bool,
     seed: int,
   ):
-    """Takes the two pools.
+    """Sets the two pools.
 
     Args:
       problems: the originals.
-      prefixed: with prefixes; may be empty if prefixed_share is 0.
+      prefixed: prefixed problems; may be empty if prefixed_share is 0.
       prompts_per_step: how many problems a step trains on.
-      prefixed_share: of them; 0.75 is the paper's 3 : 1.
-      cuts_together: prefixes of one trace follow each other, so that a step
-        computes their trunk once; else all are shuffled.
+      prefixed_share: share of them that is prefixed; 0.75 is the paper's 3:1.
+      cuts_together: whether prefixes of one trace follow each other, so that a
+        step computes their trunk once; otherwise all are shuffled.
       seed: seed for the order.
     """
     self.num_prefixed = round(prefixed_share * prompts_per_step)
@@ -46,7 +46,7 @@ class Mixture:
   def draw(self, step: int) -> list[PrefixedProblem]:
     """Returns the step's problems, the prefixed ones first.
 
-    Each pool is gone through epoch by epoch, in a new order every time.
+    Each pool is used epoch by epoch, in a new order every time.
     """
     drawn: list[PrefixedProblem] = []
     for kind, (pool, count) in enumerate(self._pools):
@@ -61,14 +61,14 @@ class Mixture:
   def observe(
     self, drawn: Sequence[PrefixedProblem], rewards: np.ndarray
   ) -> None:
-    """Draws what it draws, whatever comes of it."""
+    """Ignores rewards: the draws do not depend on them."""
 
   def state(self) -> dict:
     """Returns what a checkpoint keeps: nothing."""
     return {}
 
   def restore(self, state: dict) -> None:
-    """Goes on; there is nothing to restore."""
+    """Restores nothing: there is no state."""
 
   def longest_prefix(self) -> int:
     """Returns the length of the longest prefix that draw can return."""

@@ -15,13 +15,13 @@ from prefixrl_jax.types import PrefixedProblem, Problem
 
 
 class Schedule(Protocol):
-  """What the training loop asks of a schedule.
+  """The interface of a schedule to the training loop.
 
   A draw depends on the seed, the step and what was observed before, so that a
-  run that is resumed draws what it would have drawn.
+  resumed run draws what it would have drawn anyway.
 
   Attributes:
-    num_prefixed, num_originals: at most, of a step's problems.
+    num_prefixed, num_originals: maximum numbers of each in a step.
   """
 
   num_prefixed: int
@@ -36,13 +36,13 @@ class Schedule(Protocol):
   def observe(
     self, drawn: Sequence[PrefixedProblem], rewards: np.ndarray
   ) -> None:
-    """Takes what came of a step: rewards are float [problems, n]."""
+    """Receives the rewards of a step, float [problems, n]."""
 
   def state(self) -> dict:
-    """Returns what a checkpoint keeps, as JSON has it."""
+    """Returns what a checkpoint keeps, as JSON values."""
 
   def restore(self, state: dict) -> None:
-    """Goes on from what `state` returned."""
+    """Resumes from what `state` returned."""
 
 
 SCHEDULES: dict[str, Callable[..., Schedule]] = {
@@ -62,7 +62,7 @@ def make_schedule(
   Args:
     name: a key of SCHEDULES.
     problems: the originals.
-    prefixed: all cuts of their traces.
+    prefixed: all cuts of the problems' traces.
     **settings: those of `Mixture`, and the schedule's own options.
   """
   return SCHEDULES[name](problems, prefixed, **settings)

@@ -1,1 +1,1 @@
-"""One run: its inputs, workdir, session, stages' parts and memory."""
+"""One run: its inputs, workdir, session, parts of stages, memory plan."""

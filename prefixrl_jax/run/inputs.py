@@ -1,4 +1,4 @@
-"""What a run is given: problems, and the tokenizer and verifier for them."""
+"""A run's inputs: problems, and their tokenizer and verifier."""
 
 import contextlib
 import functools
@@ -24,7 +24,7 @@ from prefixrl_jax.types import Problem, UserError, Verifier
 
 
 class Inputs:
-  """A config, and what can be had without a model's weights or a workdir."""
+  """A config, and what can be loaded without weights or a workdir."""
 
   def __init__(self, config: ml_collections.ConfigDict):
     """Finds the model's folder.
@@ -44,7 +44,7 @@ class Inputs:
 
   @property
   def data_seeds(self) -> tuple[int, ...]:
-    """Seeds that have problems and traces of their own."""
+    """The seeds that have their own problems and traces."""
     seeds = tuple(self.config.seeds)
     return seeds if self.config.fresh_data_per_seed else seeds[:1]
 
@@ -54,17 +54,17 @@ class Inputs:
 
   @functools.cached_property
   def verifier(self) -> Verifier:
-    """The task's; without a sandbox there is none of programs."""
+    """The task's verifier; one for code needs a sandbox."""
     return make_verifier(verifier_name(self.config), self.config.rewards)
 
   @functools.cached_property
   def tokenizer(self) -> Tokenizer:
-    """The base policy's, without its weights."""
+    """The base policy's tokenizer, loaded without its weights."""
     return open_tokenizer(self.model_folder, self.config.problems.task)
 
   @functools.cache  # noqa: B019 - one Pipeline a process
   def problems(self, seed: int) -> list[Problem]:
-    """Returns all problems of a data seed; their prompts fit."""
+    """Returns all problems of a data seed, whose prompts fit."""
     parts = self.problem_parts(seed)
     self._check_prompts(parts)
     problems = [p for part in parts for p in part.problems]
@@ -87,7 +87,7 @@ class Inputs:
       drops=c.get("too_long") == "drop",
     )
     with contextlib.ExitStack() as stack:
-      # Where there are few, nobody has to wait.
+      # With only a few, nobody has to wait.
       bar = functools.cache(
         lambda: stack.enter_context(
           Progress(f"problems, seed {seed}", total=1.0, waits_for="")
@@ -129,5 +129,5 @@ def own_tokenizer(task: str) -> SymbolTokenizer:
 
 
 def verifier_name(config: ml_collections.ConfigDict) -> str:
-  """Returns which verifier judges: the config's, else the task's own."""
+  """Returns the name of the verifier: the config's, else the task's own."""
   return config.rewards.verifier or loading.find_verifier(config.problems)

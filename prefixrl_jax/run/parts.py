@@ -1,4 +1,4 @@
-"""Long stages work through their problems in parts, each kept once made."""
+"""Long stages process their problems in parts, each kept once made."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -28,23 +28,23 @@ def in_parts(
   show: Callable[[str], Any],
   on_part: Callable[[int, File, dict], None] = lambda *_: None,
 ) -> tuple[list[File], dict]:
-  """Works through problems in parts; a part that is on disk is kept.
+  """Processes problems in parts; a part that is on disk is kept.
 
-  A part says which problems it has, so that its size may change meanwhile. One
-  that is damaged is made again.
+  A part records its problems, so the size may change between runs. A damaged
+  part is re-made.
 
   Args:
-    folder: of the parts; a Parquet file and a JSON file each.
+    folder: of the parts; each is a Parquet file and a JSON file.
     problems: all of them.
-    size: problems of a part that is made now.
-    model: what a ledger counts FLOPs of.
+    size: problems per new part.
+    model: the model whose FLOPs a ledger counts.
     make: (problems, file, ledger) -> None; writes the file, fills the ledger.
     show: prints a line.
-    on_part: called with every part that was there or is made: how many
-      problems, its file, what it cost.
+    on_part: called for every part, old or new, with its number of problems, its
+      file and its ledger.
 
   Returns:
-    The parts' files, not in the problems' order, and what all of them cost.
+    The parts' files, not in the problems' order, and their summed ledger.
   """
   total, files = Ledger(model), []
 

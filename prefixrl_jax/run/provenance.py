@@ -15,8 +15,8 @@ from prefixrl_jax.settings import arms, fields
 from prefixrl_jax.storage.files import digest_of
 from prefixrl_jax.types import Problem
 
-# Raised by hand when a stage makes something else of the same inputs; what is
-# only faster, or said in other words, leaves it.
+# Raised by hand when a stage makes something else from the same inputs; not for
+# changes of speed or wording.
 VERSIONS = {
   "pretrain": 1,
   "import": 1,
@@ -27,9 +27,8 @@ VERSIONS = {
   "evaluate": 1,
 }
 
-# Sections and fields that a stage's results depend on, and of these what they
-# do not depend on after all. What the stages before depend on is in the
-# digests of their artifacts.
+# Sections and fields that a stage's results depend on, and exceptions within
+# them. What earlier stages depend on is in the digests of their artifacts.
 _USES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
   "pretrain": (("model", "pretrain", "problems.task"), ()),
   "import": (
@@ -65,7 +64,7 @@ _USES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
   ),
   "export": ((), ()),
 }
-# Places; what is there counts, wherever it is.
+# Paths: the contents count, wherever they are.
 _PLACES = (
   "model.base",
   "model.folder",
@@ -81,7 +80,7 @@ _LIMITS = ("train.flops", "train.max_steps")
 
 _is_execution = functools.cache(fields.is_execution)
 
-# A weight file's bytes are read whole up to this, of larger ones pieces.
+# A weight file up to this size is read whole, a larger one in samples.
 _WHOLE_BYTES = 64 << 20
 _PIECES, _PIECE_BYTES = 64, 1 << 20
 
@@ -92,9 +91,9 @@ def settings(
   """Returns the fields that a stage's results depend on, {path: value}.
 
   Args:
-    config: the whole one.
-    stage: of the artifact.
-    arm: of a run that is trained.
+    config: the whole config.
+    stage: the artifact's stage.
+    arm: the arm of a training run.
   """
   uses, not_after_all = _USES[stage]
   if stage == "train" and arm is not None:
@@ -117,7 +116,7 @@ def settings(
 
 
 def limits(config: ml_collections.ConfigDict, stage: str) -> dict[str, float]:
-  """Returns the fields that a complete artifact can be raised in."""
+  """Returns the fields that may be raised for a complete artifact."""
   if stage != "train":
     return {}
   return {path: value for path, value in flatten(config) if path in _LIMITS}
@@ -129,12 +128,12 @@ def execution(config: ml_collections.ConfigDict) -> dict[str, Any]:
 
 
 def flatten(config: ml_collections.ConfigDict) -> Iterator[tuple[str, Any]]:
-  """Yields (dotted path, value as JSON gives it back) of all fields."""
+  """Yields (dotted path, value as JSON returns it) of all fields."""
   yield from _flatten(config.to_dict(), "")
 
 
 def of_problems(problems: Iterable[Problem]) -> str:
-  """Names problems by what is in them, wherever they are from."""
+  """Returns a digest of problems' contents, wherever they come from."""
   digest = hashlib.sha256()
   for p in problems:
     row = [p.id, p.prompt, p.answer, p.split, p.index, p.metadata]
@@ -143,7 +142,7 @@ def of_problems(problems: Iterable[Problem]) -> str:
 
 
 def of_files(files: Sequence[epath.Path]) -> str:
-  """Names files by their bytes, in their order."""
+  """Returns a digest of files' bytes, in their order."""
   digest = hashlib.sha256()
   for file in files:
     with file.open("rb") as f:
@@ -152,7 +151,7 @@ def of_files(files: Sequence[epath.Path]) -> str:
 
 
 def of_model_folder(folder: epath.Path, *, weights: bool) -> str:
-  """Names a Hugging Face folder by what is read of it.
+  """Returns a digest of what is read from a Hugging Face folder.
 
   Of a weight file of more than 64 MiB: its size, its header and 64 pieces of
   1 MiB spread over it. The hash of all weights, taken when they are loaded,
@@ -160,7 +159,7 @@ def of_model_folder(folder: epath.Path, *, weights: bool) -> str:
 
   Args:
     folder: of the model.
-    weights: False: settings and tokenizer alone.
+    weights: whether they count; else only settings and tokenizer do.
   """
   files = {
     path.relative_to(folder).as_posix(): path

@@ -21,17 +21,17 @@ from prefixrl_jax.types import UserError, Verifier
 
 @dataclasses.dataclass
 class Session:
-  """The things that are made once and shared by the stages.
+  """What is made once and shared by the stages.
 
   Attributes:
     config: the whole config.
     mesh: the devices.
-    model: shape of the transformer.
-    rows_per_micro: packed rows of a micro-batch.
+    model: config of the transformer.
+    rows_per_micro: packed rows per micro-batch.
     base_params: the base policy, on the mesh.
     policy: "<id>@<weight hash>" of the base policy.
-    tokenizer, verifier: of the task.
-    arena: of its samplers.
+    tokenizer, verifier: the task's.
+    arena: shared by its samplers.
   """
 
   config: ml_collections.ConfigDict
@@ -54,15 +54,15 @@ class Session:
   ) -> Sampler:
     """Returns a sampler of this session's model; see `Sampler`.
 
-    Of all that there are, the one that was loaded last has weights and caches:
-    the memory plan has room for one.
+    Only the sampler loaded last has weights and caches: the memory plan has
+    room for one.
     """
     rollouts = self.config.rollouts
     return Sampler(
       self.model,
       self.mesh,
       arena=self.arena,
-      # Whole rows a device; which row a completion has makes no difference.
+      # Whole rows per device; which row a completion has makes no difference.
       rows=round_up(rows, sharding.num_row_shards(self.mesh)),
       lanes=lanes,
       trunk_length=round_up(trunk_length, 8),
@@ -75,7 +75,7 @@ class Session:
     )
 
   def base_sampler(self, settings: ml_collections.ConfigDict) -> Sampler:
-    """Returns one of problems alone that is loaded with the base policy.
+    """Returns a sampler for original problems, loaded with the base policy.
 
     Args:
       settings: config.screen or config.collect.
@@ -98,17 +98,17 @@ def open_session(
   verifier: Verifier,
   show: Callable[[str], None],
 ) -> Session:
-  """Loads the base policy; shows and checks the memory plan before.
+  """Loads the base policy, after showing and checking the memory plan.
 
   Args:
     config: the whole config.
-    folder: of a Hugging Face model, if config.model.folder names one.
+    folder: the Hugging Face model's, if config.model.folder names one.
     base: the embedded task's base model; not read if there is a folder.
-    verifier: of the task.
+    verifier: the task's.
     show: prints a line.
 
   Raises:
-    UserError: the plan does not fit, or a file is missing or not right.
+    UserError: the plan does not fit, or a file is missing or wrong.
   """
   c = config
   mesh = make_mesh(**c.mesh)
@@ -144,7 +144,7 @@ def open_session(
 
 
 def _load_base(base: epath.Path, model, mesh) -> dict:
-  """Returns the base model of a task of ours, on the mesh."""
+  """Returns the base model of an embedded task, on the mesh."""
   try:
     params = checkpoints.load_params(base)
   except safetensors.SafetensorError as e:
@@ -166,7 +166,7 @@ def _load_base(base: epath.Path, model, mesh) -> dict:
 def demo_model(
   config: ml_collections.ConfigDict,
 ) -> transformer.TransformerConfig:
-  """Returns the shape that the config's section `model` spells out."""
+  """Returns the model config given by the config's section `model`."""
   names = {f.name for f in dataclasses.fields(transformer.TransformerConfig)}
   return transformer.TransformerConfig(
     **{k: v for k, v in config.items() if k in names}
@@ -174,5 +174,5 @@ def demo_model(
 
 
 def round_up(n: int, multiple: int) -> int:
-  """Returns the least multiple that is not below n."""
+  """Returns the smallest multiple that is at least n."""
   return -(-n // multiple) * multiple

@@ -1,4 +1,4 @@
-"""A run's workdir: where each artifact lies and what it was made from."""
+"""A run's workdir: where each artifact is and what it was made from."""
 
 import functools
 import importlib.resources
@@ -24,8 +24,8 @@ from prefixrl_jax.traces.rules import RULES
 from prefixrl_jax.types import EvalResult, Problem, Trace, TrainData, UserError
 
 _BASE = "base.safetensors"
-# Files, and folders with a /, that a stage leaves in an artifact's folder,
-# beside what says that it is one.
+# Files, and folders (ending in /), that a stage leaves in an artifact's folder,
+# besides the records that make it one.
 _ENTRIES = {
   "pretrain": (_BASE,),
   "import": ("traces.parquet", "disagreements.json"),
@@ -42,12 +42,12 @@ _ENTRIES = {
   "evaluate": ("results.parquet", "samples.json"),
   "export": ("model/",),
 }
-# Cheap beside what they are made from, or of no use without it.
+# Cheap compared with what they are made from, or useless without it.
 _FOLLOW = ("cut", "evaluate")
 
 
 class Workspace(Inputs):
-  """A config and a workdir; what the stages find there and leave there."""
+  """A config and a workdir: what the stages find and leave there."""
 
   def __init__(self, config: ml_collections.ConfigDict, workdir: epath.Path):
     """Checks what can be checked before anything is loaded.
@@ -59,7 +59,7 @@ class Workspace(Inputs):
     super().__init__(config)
     self.workdir = workdir
     self._anew: set[str] = set()
-    self.has_removed = False  # what --fresh and --redo name
+    self.has_removed = False  # the artifacts that --fresh and --redo name
 
   def artifacts(self, stages: Collection[str]) -> Iterator[Artifact]:
     """Yields what the stages named make, for this config's arms and seeds."""
@@ -87,20 +87,20 @@ class Workspace(Inputs):
     stages: Collection[str],
     everything: bool = False,
   ) -> None:
-    """Notes which artifacts are to be made anew; removes nothing yet.
+    """Notes which artifacts are to be re-made; removes nothing yet.
 
     Args:
-      names: of artifacts, or what they begin with: "train", "train/rl".
-      stages: that are run.
-      everything: that they make, whatever the names.
+      names: artifacts' names or prefixes of them: "train", "train/rl".
+      stages: the stages to run.
+      everything: whether to re-make all that the stages make.
 
     Raises:
-      UserError: a name is none of those that the stages make.
+      UserError: a name is not one that the stages make.
     """
     known = [a.name for a in self.artifacts(stages)]
     for name in (name.rstrip("/") for name in names):
       found = {k for k in known if k == name or k.startswith(f"{name}/")}
-      # A report is made anew in any case.
+      # A report is always rebuilt.
       if not found and not (name in stages and name not in _ENTRIES):
         raise UserError(self._not_made(name, known, stages))
       self._anew |= found
@@ -120,10 +120,10 @@ class Workspace(Inputs):
     )
 
   def begin(self, artifact: Artifact) -> None:
-    """Marks an artifact as in progress, once nothing can be refused any more.
+    """Marks an artifact as in progress, once nothing can be refused.
 
-    Now what is to be made anew is removed, all of it: a run that is cut off
-    goes on, without --fresh and --redo.
+    Now everything that is to be re-made is removed, so an interrupted run can
+      be resumed without --fresh and --redo.
     """
     anew, waiting = set(self._anew), [*self.artifacts(_ENTRIES)]
     self._anew.clear()
@@ -136,7 +136,7 @@ class Workspace(Inputs):
 
   @property
   def traces_stage(self) -> str:
-    """The stage that traces come from: other people's take our own's place."""
+    """The stage that traces come from: import replaces collect."""
     return "import" if self.config.traces.file else "collect"
 
   @functools.cached_property
@@ -188,11 +188,11 @@ class Workspace(Inputs):
 
   @property
   def pretrained(self) -> Artifact:
-    """The base model that is made here, if none is given."""
+    """The artifact of the base model made here, if none is given."""
     return self._artifact("pretrain", "", {}, dict)
 
   def data_artifact(self, stage: str, seed: int) -> Artifact:
-    """import, screen, collect, cut: what a seed's traces are made of."""
+    """The artifact of a seed's import, screen, collect or cut."""
 
     def made_from() -> dict[str, str | None]:
       if stage == "import":
@@ -229,7 +229,7 @@ class Workspace(Inputs):
     return sources
 
   def run_artifact(self, stage: str, arm: str, seed: int) -> Artifact:
-    """train, evaluate: one arm (or the base model), one seed."""
+    """The artifact of one arm's (or the base's) train or evaluate, one seed."""
 
     def made_from() -> dict[str, str | None]:
       if stage == "evaluate" and arm != "base":
@@ -286,7 +286,7 @@ class Workspace(Inputs):
     )
 
   def done(self, artifact: Artifact, what: str) -> bool:
-    """Whether the stage is complete; says so."""
+    """Whether the stage is complete; if so, prints that."""
     if artifact.complete:
       self.console.print(f"[dim]{what}: complete, not run again[/dim]")
     return artifact.complete
@@ -301,7 +301,7 @@ class Workspace(Inputs):
   def runs_to_make(
     self, stage: str, names: Sequence[str]
   ) -> Iterator[tuple[Artifact, str, int]]:
-    """Yields those of the arms named that are not complete, arm and seed."""
+    """Yields arm and seed of the named arms' incomplete artifacts."""
     for seed in self.config.seeds:
       for arm in names:
         if stage == "evaluate" and arm != "base":
@@ -311,7 +311,7 @@ class Workspace(Inputs):
           yield artifact, arm, seed
 
   def _note_raised(self, arm: str, seed: int) -> None:
-    """Says so if a finished training is to go on, and has not yet."""
+    """Prints a note if a finished training is to continue and has not yet."""
     train = self.run_artifact("train", arm, seed)
     if train.has_finished and not train.complete:
       self.console.print(
@@ -327,7 +327,7 @@ class Workspace(Inputs):
     return artifact
 
   def is_hard(self, result: EvalResult) -> bool:
-    """Whether screening found the problem hard; easy ones are for checks."""
+    """Whether screening found the problem hard; never for the easy split."""
     return (
       result.split != "easy"
       and result.num_correct <= self.config.screen.max_correct
@@ -366,11 +366,11 @@ class Workspace(Inputs):
     artifact = self.need(self.data_artifact(stage, seed), stage)
     hard = {p.id for p in self.hard_train(seed)}
     traces = trace_store.read_traces(artifact.file("traces.parquet"))
-    # An import does not know what is hard.
+    # An import does not know which problems are hard.
     return [t for t in traces if t.problem_id in hard]
 
   def train_data(self, seed: int) -> TrainData:
-    """Returns what all arms train on: hard problems that have a trace."""
+    """Returns what all arms train on: the hard problems that have a trace."""
     seed = self.data_seed(seed)
     screened = self.need(self.data_artifact("screen", seed), "screen")
     stage = self.traces_stage

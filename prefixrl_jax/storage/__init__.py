@@ -1,1 +1,1 @@
-"""Files that are whole or not there: artifacts, tables, metrics, locks."""
+"""Files on disk, whole or absent: artifacts, tables, metrics, locks."""

@@ -1,9 +1,9 @@
-"""Stage artifacts: folders that are complete, in progress, or not there.
+"""Stage artifacts: folders that are complete, in progress, or absent.
 
 A stage writes `inputs.json` when it begins and `manifest.json` when it has
-finished; both name what the artifact depends on. Files appear under their
-final name whole or not at all, and the manifest has a digest of each, which
-every read compares.
+finished; both record what the artifact depends on. Files appear under their
+final name whole or not at all, and the manifest has a digest of each, which is
+checked at every read.
 """
 
 import datetime
@@ -50,20 +50,20 @@ class Artifact:
     """Names the artifact; touches nothing.
 
     Args:
-      directory: its folder.
+      directory: the artifact's folder.
       depends: config fields it is made from, as JSON values.
-      name: as --redo takes it.
-      entries: files, and with a / behind them folders, that the stage leaves
-        there, beside its records.
+      name: the name that --redo takes.
+      entries: files, and folders (ending in /), that the stage leaves there
+        besides its records.
       made_from: returns digests of the files and artifacts it is made from;
-        None is one that is not there yet.
-      limits: config fields that say how far to go, 0 is no limit: raised,
-        they let a complete artifact go on.
-      went_on: takes its summary; says whether it has gone on since.
+        None for one that does not exist yet.
+      limits: config fields that say when to stop, 0 for no limit: raising one
+        lets a complete artifact continue.
+      went_on: takes its summary; whether it has continued since.
       execution: config fields that change no result; they are recorded.
-      follows: it is made again once what it was made from has changed; others
-        are refused then.
-      anew: names of artifacts that count as not there.
+      follows: whether it is re-made if what it was made from has changed;
+        otherwise that is refused.
+      anew: names of artifacts that count as absent.
     """
     self.directory, self.name = directory, name
     self._depends, self._limits = dict(depends), dict(limits or {})
@@ -73,11 +73,11 @@ class Artifact:
 
   @property
   def remedy(self) -> str:
-    """How a user has it made again."""
-    return f"--redo={self.name} makes it anew."
+    """Says how to re-make it."""
+    return f"--redo={self.name} re-makes it."
 
   def incomplete(self) -> UserError:
-    """Returns what to say to those who need what is not complete."""
+    """Returns the error for those who need it while it is not complete."""
     stage = self.name.partition("/")[0]
     return UserError(
       f"{self.directory} is not complete; run --stage={stage} first."
@@ -98,26 +98,26 @@ class Artifact:
 
   @property
   def summary(self) -> dict[str, Any]:
-    """What the stage said when it finished."""
+    """The stage's summary, as of its end."""
     return self._manifest["summary"]
 
   @property
   def digest(self) -> str | None:
-    """Names what is there by its contents; None if it is not complete."""
+    """A digest of its contents; None if it is not complete."""
     if not self.complete:
       return None
     manifest = self._manifest
     return digest_of([manifest[k] for k in ("depends", "made_from", "files")])
 
   def file(self, name: str) -> File:
-    """Returns one of the files that the stage finished with."""
+    """Returns one of the finished stage's files."""
     digest = self._manifest["files"][name]
     return File(self.directory / name, digest, self.remedy)
 
   def check(self) -> None:
     """Raises UserError if the folder was made from something else.
 
-    Or if something that is no such file or folder stands in the way.
+    Or if something else of the same name is in the way.
     """
     self._check_kinds()
     record = self._record()
@@ -149,7 +149,7 @@ class Artifact:
           *changed,
           *sources,
           *lowered,
-          "Use what it was made with, another --workdir, or make it anew:"
+          "Use what it was made with, another --workdir, or re-make it:"
           f" --redo={self.name} (--fresh: all that the run makes).",
         ]
       )
@@ -164,7 +164,7 @@ class Artifact:
       check_kind(self.directory / name, is_folder=name.endswith("/"))
 
   def begin(self) -> None:
-    """Marks the stage as in progress; what an earlier try left is kept."""
+    """Marks the stage as in progress; what an earlier attempt left is kept."""
     self.check()
     sources = dict(self._read_sources())
     absent = [key for key, value in sources.items() if value is None]
@@ -183,8 +183,9 @@ class Artifact:
     used = record["execution"] if record else []
     if self._execution not in used:
       used = [*used, self._execution]
-    # First this, then the manifest: in between there is always one of them.
-    # One that is to go on stays complete, for its old limits, until it has.
+    # First this, then the manifest: at every moment one of them exists. An
+    # artifact that is to continue stays complete, for its old limits, until it
+    # has.
     write_sealed(
       self.directory / "inputs.json",
       {
@@ -198,7 +199,7 @@ class Artifact:
       (self.directory / "manifest.json").unlink(missing_ok=True)
 
   def remove(self) -> None:
-    """Removes what the stage has left, and nothing else that lies there.
+    """Removes what the stage has left, and nothing else in the folder.
 
     The records go last: until then they say what the rest was made from.
     """
@@ -209,8 +210,8 @@ class Artifact:
     """Marks the stage as complete.
 
     Args:
-      summary: JSON values, for those who come later.
-      files: what they read; names within the folder.
+      summary: JSON values, for later stages.
+      files: names, within the folder, of the files that later stages read.
     """
     inputs = self._read("inputs.json")
     assert inputs is not None, f"{self.name} was not begun"
@@ -220,7 +221,7 @@ class Artifact:
     write_sealed(
       self.directory / "manifest.json",
       {
-        # Beside the record's own fields too, where people's scripts look.
+        # Also at the top level, where users' scripts look.
         **summary,
         **inputs,
         "files": {name: digest(self.directory / name) for name in files},
@@ -237,7 +238,7 @@ class Artifact:
     return manifest
 
   def _record(self) -> dict[str, Any] | None:
-    """What is known of the artifact: the newest record that there is."""
+    """The artifact's newest record."""
     for name in _RECORDS:
       if record := self._read(name):
         return record
@@ -263,7 +264,7 @@ class Artifact:
     )
 
   def _is_stale(self, record: Mapping[str, Any]) -> bool:
-    """Whether what it was made from is another by now, and it follows."""
+    """Whether what it was made from has changed, and it follows."""
     return self._follows and bool(self._other_sources(record))
 
   def _other_sources(self, record: Mapping[str, Any]) -> list[str]:
@@ -271,7 +272,7 @@ class Artifact:
     return [
       _difference(key, there, here, "now", section="made_from.")
       for key in sorted(there.keys() | here.keys())
-      # One that is not there yet is compared when it is.
+      # What does not exist yet is compared once it does.
       if here.get(key, _MISSING) not in (None, there.get(key, _MISSING))
     ]
 

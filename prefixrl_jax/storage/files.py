@@ -1,7 +1,7 @@
 """Files that are whole or absent, and that are what was written.
 
-Written under another name, then renamed; read with the SHA-256 that was
-recorded. Whatever can go wrong is one line with the file and what to do.
+They are written under another name, then renamed; reads check the recorded
+SHA-256. Every failure is one line with the file and what to do.
 """
 
 import contextlib
@@ -28,11 +28,11 @@ class Damaged(UserError):
 
 @dataclasses.dataclass(frozen=True)
 class File:
-  """A file, and what is known of it.
+  """A file, and what is known about it.
 
   Attributes:
     path: where it is.
-    sha256: of its bytes, where they are recorded; None: anything is taken.
+    sha256: recorded digest of its bytes; None accepts any.
     remedy: what to do if it is damaged, for the message.
   """
 
@@ -41,7 +41,7 @@ class File:
   remedy: str = ""
 
   def read_bytes(self) -> bytes:
-    """Returns the bytes that were recorded; an error if others are there."""
+    """Returns the bytes; an error if they are not those recorded."""
     data = _read(self)
     if self.sha256 not in (None, hashlib.sha256(data).hexdigest()):
       raise self._damaged("other bytes are there than were written")
@@ -56,7 +56,7 @@ class File:
       raise self._damaged(f"it is not JSON: {e}") from None
 
   def read_table(self, schema: pa.Schema) -> list[dict[str, Any]]:
-    """Returns a Parquet file's rows, with the columns of a schema."""
+    """Returns the rows of a Parquet file that must have a schema's columns."""
     data = self.read_bytes()
     try:
       table = pq.read_table(pa.BufferReader(data))
@@ -123,14 +123,14 @@ def read_sealed(path: epath.Path, remedy: str) -> dict[str, Any]:
 
 
 def digest_of(value: Any) -> str:
-  """Returns the SHA-256 of a JSON value, however it is spelt."""
+  """Returns the SHA-256 of a JSON value, however it is formatted."""
   return hashlib.sha256(
     json.dumps(value, sort_keys=True, allow_nan=False).encode()
   ).hexdigest()
 
 
 def read_json(path: epath.Path) -> Any:
-  """Reads JSON; a file that does not parse is named."""
+  """Reads JSON; an error names the file that does not parse."""
   return File(path).read_json()
 
 
@@ -142,7 +142,7 @@ def write_parquet(path: epath.Path, table: pa.Table) -> None:
 
 
 def write_bytes(path: epath.Path, data: bytes) -> None:
-  """Writes a file that is either the old one or whole, never half."""
+  """Writes a file: at every moment it is the old one or the whole new one."""
   write_chunks(path, (data,))
 
 
@@ -154,7 +154,7 @@ def write_chunks(path: epath.Path, chunks: Iterable[Any]) -> None:
     chunks: bytes, or contiguous arrays of them.
 
   Raises:
-    UserError: there is no room, or no leave; the old file is still there.
+    UserError: no space, or no permission; the old file is still there.
   """
   temporary = _temporary(path)
   try:
@@ -175,17 +175,17 @@ def write_chunks(path: epath.Path, chunks: Iterable[Any]) -> None:
 
 @contextlib.contextmanager
 def whole_folder(path: epath.Path) -> Iterator[epath.Path]:
-  """Gives a folder to fill; it replaces `path` once all has gone well."""
+  """Yields a folder to fill; it replaces `path` if nothing was raised."""
   temporary, old = (
     path.parent / f".{path.name}.{end}" for end in ("tmp", "old.tmp")
   )
 
   def put_back():
-    """What was there, if it is not replaced after all."""
+    """What was there before, in case it is not replaced after all."""
     if old.exists() and not path.exists():
       old.replace(path)
 
-  put_back()  # for one that was killed
+  put_back()  # left by one that was killed
   remove(temporary, old)
   try:
     with _said_in_a_line(path):
@@ -203,7 +203,7 @@ def whole_folder(path: epath.Path) -> Iterator[epath.Path]:
 
 
 def remove(*paths: epath.Path) -> None:
-  """Removes files, and folders with what is in them; absent ones are fine."""
+  """Removes files, and folders with their contents; absent ones are fine."""
   for path in paths:
     with _said_in_a_line(path, "removed"):
       if path.is_dir() and not os.path.islink(path):
@@ -213,7 +213,7 @@ def remove(*paths: epath.Path) -> None:
 
 
 def check_kind(path: epath.Path, *, is_folder: bool) -> None:
-  """Raises UserError if something of another kind stands in a path's way."""
+  """Raises UserError if something of another kind is at a path."""
   if path.exists() and path.is_dir() != is_folder:
     here, there = ("folder", "file") if is_folder else ("file", "folder")
     raise UserError(
@@ -222,10 +222,10 @@ def check_kind(path: epath.Path, *, is_folder: bool) -> None:
 
 
 def remove_temporaries(*folders: epath.Path) -> None:
-  """Removes what processes that were killed had begun to write.
+  """Removes what killed processes had begun to write.
 
   Args:
-    folders: that nobody else is writing to.
+    folders: ones to which nobody else is writing.
   """
   for folder in folders:
     if folder.exists():
@@ -250,5 +250,5 @@ def _said_in_a_line(path: epath.Path, what: str = "written") -> Iterator[None]:
   except OSError as e:
     raise UserError(
       f"{path} cannot be {what} ({e.strerror or e}); nothing that was there is"
-      " lost. Run the same command again once that is mended."
+      " lost. Re-run the same command once that is fixed."
     ) from None

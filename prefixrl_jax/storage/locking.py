@@ -20,14 +20,14 @@ LOCK = "lock.json"
 
 @dataclasses.dataclass(frozen=True)
 class Owner:
-  """A process, among all that have been.
+  """A process, told apart from all others there have been.
 
   Attributes:
     host: its name.
-    boot: of the host, since when it runs; empty: not known.
+    boot: id of the host's boot; empty if unknown.
     pids: the namespace that the pid is of (a container has its own).
     pid: of the process.
-    started: tells it from others that have had the pid.
+    started: when it started, since pids are reused.
     since: when it took the lock.
   """
 
@@ -40,7 +40,7 @@ class Owner:
 
   @classmethod
   def this(cls) -> "Owner":
-    """Returns the process that asks."""
+    """Returns the calling process."""
     return cls(
       host=socket.gethostname(),
       boot=_read("/proc/sys/kernel/random/boot_id").strip(),
@@ -51,7 +51,7 @@ class Owner:
     )
 
   def is_gone(self, this: "Owner") -> bool:
-    """Whether it has surely ended; False if that cannot be told from here."""
+    """Whether it has certainly ended; False if that cannot be known here."""
     if self.host != this.host:
       return False
     if self.boot != this.boot:
@@ -63,16 +63,16 @@ class Owner:
 
 @contextlib.contextmanager
 def locked(workdir: epath.Path, show: Callable[[str], Any]) -> Iterator[None]:
-  """Holds the workdir's lock: no other process works there meanwhile.
+  """Holds the workdir's lock, so that no other process works there.
 
   A lock whose owner is gone is taken over: the same host, and no such process.
 
   Args:
-    workdir: is made, if it is not there.
+    workdir: created if it does not exist.
     show: prints a line.
 
   Raises:
-    UserError: another process has it, or the folder cannot be written.
+    UserError: another process holds it, or the folder is not writable.
   """
   path, this = workdir / LOCK, Owner.this()
   try:
@@ -116,7 +116,7 @@ def _take(path: epath.Path, this: Owner, show: Callable[[str], Any]) -> None:
 
 
 def _create(path: epath.Path, owner: Owner) -> bool:
-  """Makes the lock, with its contents; False if there is one."""
+  """Creates the lock with its contents; False if there already is one."""
   text = json.dumps(dataclasses.asdict(owner)) + "\n"
   if "://" in os.fspath(path):  # no such thing there as to make it or fail
     if path.exists():
@@ -149,7 +149,7 @@ def _owner(path: epath.Path) -> Owner | None:
 
 @contextlib.contextmanager
 def _in_turn(folder: epath.Path) -> Iterator[None]:
-  """One process of this host after the other; the kernel sees to its end."""
+  """One process of this host at a time; the kernel releases it at exit."""
   if "://" in os.fspath(folder):
     yield
     return
@@ -163,11 +163,11 @@ def _in_turn(folder: epath.Path) -> Iterator[None]:
 
 
 def _started(pid: int) -> str:
-  """Returns when a process began, in any unit; empty if there is none."""
+  """Returns when a process started, in any unit; empty if there is none."""
   if os.path.exists("/proc/self/stat"):
-    # The command, in brackets, may hold anything.
+    # The command, in brackets, may contain anything.
     fields = _read(f"/proc/{pid}/stat").rpartition(")")[2].split()
-    # A zombie has ended; its parent has not asked yet.
+    # A zombie has ended; its parent has not waited for it yet.
     return "" if not fields or fields[0] in "ZX" else fields[19]
   listed = subprocess.run(
     ("ps", "-o", "lstart=", "-p", str(pid)),

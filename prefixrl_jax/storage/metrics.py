@@ -19,12 +19,12 @@ from rich.text import Text
 from prefixrl_jax.storage.files import write_bytes
 from prefixrl_jax.storage.wandb_log import WandbLog
 
-# Between two lines about progress where there is no terminal.
+# Between two progress lines where there is no terminal.
 _SECONDS = 30.0
 
 
 class MetricWriter:
-  """Writes one row a step to every sink."""
+  """Writes one row per step to every sink."""
 
   def __init__(
     self,
@@ -38,8 +38,8 @@ class MetricWriter:
     Args:
       directory: for metrics.jsonl and TensorBoard's events.
       wandb_project: also log there; None does not.
-      resume_step: rows after this step are dropped: they will come again.
-        Lines that are no rows stay where they are.
+      resume_step: rows after this step are dropped: they will be written again.
+        Lines that are not rows stay where they are.
     """
     self._wandb = WandbLog(wandb_project, directory) if wandb_project else None
     directory.mkdir(parents=True, exist_ok=True)
@@ -51,7 +51,7 @@ class MetricWriter:
         for line, row in _lines(path)
         if row is None or row["step"] <= resume_step
       ]
-    # Whole, and only then added to: a kill in between loses no row.
+    # Rewritten whole before anything is appended: a kill loses no row.
     write_bytes(path, b"".join(line + b"\n" for line in kept))
     self._file = path.open("a")
     self._board = tensorboardX.SummaryWriter(
@@ -61,7 +61,7 @@ class MetricWriter:
     )
 
   def write(self, step: int, metrics: dict[str, float]) -> None:
-    """Writes a step's metrics; what is not finite becomes null."""
+    """Writes a step's metrics; non-finite values become null."""
     row: dict[str, Any] = {"step": step}
     for name, value in metrics.items():
       value = float(value)
@@ -83,14 +83,14 @@ class MetricWriter:
 
 
 def read_jsonl(path: epath.Path) -> list[dict[str, Any]]:
-  """Reads rows; what is none, such as a half-written line, is left out."""
+  """Reads rows; skips what is not one, such as a half-written line."""
   return [row for _, row in _lines(path) if row]
 
 
 def _lines(path: epath.Path) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
-  """Yields lines, and the row that each holds, if any; warns of others.
+  """Yields lines with their rows, or None; warns about lines without one.
 
-  A last line that was cut off is no line.
+  A truncated last line is not a line.
   """
   *lines, rest = (path.read_bytes() if path.exists() else b"").split(b"\n")
   for number, line in enumerate((*lines, rest), 1):
@@ -101,16 +101,16 @@ def _lines(path: epath.Path) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
       if number > len(lines):
         return
       logging.getLogger(__name__).warning(
-        "%s:%d is no row of metrics and is passed over", path, number
+        "%s:%d is not a row of metrics and is skipped", path, number
       )
       row = None
     yield line, row
 
 
 class Progress:
-  """A bar with figures below it; where there is no terminal, a line at times.
+  """A bar with figures below it; without a terminal, an occasional line.
 
-  Until the first update it says what keeps it waiting.
+  Until the first update it says what it is waiting for.
   """
 
   def __init__(
@@ -155,7 +155,7 @@ class Progress:
 
 
 class _Bar(rich.progress.Progress):
-  """Figures have a line of their own, so that the bar keeps its width."""
+  """Puts figures on their own line, so that the bar keeps its width."""
 
   def get_renderables(self):
     yield from super().get_renderables()
@@ -168,7 +168,7 @@ class _Bar(rich.progress.Progress):
 
 @contextlib.contextmanager
 def busy(text: str) -> Iterator[None]:
-  """Says what is being done while nothing can be counted."""
+  """Says what is going on while nothing can be counted."""
   console = Console(stderr=True, highlight=False)
   if console.is_terminal:
     with console.status(text):
@@ -179,7 +179,7 @@ def busy(text: str) -> Iterator[None]:
 
 
 class Timers:
-  """Adds up wall-clock by name."""
+  """Sums wall-clock time by name."""
 
   def __init__(self):
     self._seconds: dict[str, float] = {}
@@ -195,14 +195,14 @@ class Timers:
       self._seconds[name] = self._seconds.get(name, 0.0) + spent
 
   def pop(self) -> dict[str, float]:
-    """Returns {"time/<name>": seconds} and starts anew."""
+    """Returns {"time/<name>": seconds} and resets."""
     popped = {f"time/{name}": s for name, s in self._seconds.items()}
     self._seconds = {}
     return popped
 
 
 class StepLog:
-  """Where a run's steps are told: files, the bar, lines on the terminal."""
+  """Where a run's steps are reported: files, bar, lines on the terminal."""
 
   def __init__(
     self,
@@ -231,7 +231,7 @@ class StepLog:
     )
 
   def write(self, step: int, metrics: dict[str, float]) -> None:
-    """Tells of a step; `flops_paper` says how far the run is."""
+    """Reports a step; `flops_paper` says how far the run is."""
     self._writer.write(step, metrics)
     figures = shown(metrics)
     if step % self._every == 0:
@@ -251,7 +251,7 @@ class StepLog:
 
 
 def group_metrics(is_prefixed, rewards, groups) -> dict[str, float]:
-  """Returns reward and signal, apart for prefixed and no-prefix prompts.
+  """Returns reward and signal, of prefixed and no-prefix prompts separately.
 
   Args:
     is_prefixed: bool [prompts].
@@ -278,7 +278,7 @@ def group_metrics(is_prefixed, rewards, groups) -> dict[str, float]:
 
 
 def shown(metrics: dict) -> dict[str, str]:
-  """Returns the few figures worth a place beside the progress bar."""
+  """Returns the few figures shown with the progress bar."""
   names = {
     "flops_paper": ("FLOPs", ".3g"),
     "sft/loss": ("SFT loss", ".3f"),

@@ -15,7 +15,7 @@ from etils import epath
 from prefixrl_jax.text.conversations import kind
 from prefixrl_jax.types import UserError
 
-# What a file begins with, whatever it is called.
+# First bytes of each format, whatever the file's name.
 _CODECS = {b"\x1f\x8b": "gzip", b"\x28\xb5\x2f\xfd": "zstd"}
 _PARQUET = (b"PAR1", b"PARE")
 _UTF16 = (b"\xff\xfe", b"\xfe\xff")
@@ -31,22 +31,22 @@ _SURROGATES = re.compile("[\ud800-\udfff]")
 class Row(NamedTuple):
   """One record of a source."""
 
-  place: str  # as an error names it: file and line, row or entry
+  place: str  # for error messages: file and line, row or entry
   number: int  # its place in the source, from 0; empty lines count
   fields: dict[str, Any]
-  share: float = 1.0  # of the file that has been read
-  flaw: str = ""  # why it cannot be used, if it cannot
+  share: float = 1.0  # bytes of the file read so far
+  flaw: str = ""  # why it cannot be used, if so
 
 
 def find_files(pattern: str, field: str) -> list[epath.Path]:
-  """Returns the files a path stands for; its last part may have a *.
+  """Returns the files that a path stands for; its last part may have a *.
 
   Args:
-    pattern: of the files.
-    field: of the config that it is from, for the message.
+    pattern: path of the files.
+    field: the config field it comes from, for the message.
 
   Raises:
-    UserError: there are none, or one is no file.
+    UserError: there are none, or one is not a file.
   """
   path = epath.Path(pattern)
   try:
@@ -59,7 +59,7 @@ def find_files(pattern: str, field: str) -> list[epath.Path]:
           f"{field}: {file} is a folder; name a file in it, or all of them as"
           f" '{file}/*.jsonl'."
         )
-      # epath takes a pipe for a file, and opening one may never end.
+      # epath considers a pipe a file, and opening one may block forever.
       if os.path.exists(file) and not os.path.isfile(file):
         raise UserError(
           f"{field}: {file} is no ordinary file (a pipe or a device); save its"
@@ -74,16 +74,16 @@ def read_rows(
   file: epath.Path,
   choose: Callable[[str, Sequence[str]], Collection[str]] | None = None,
 ) -> Iterator[Row]:
-  """Yields a file's rows, and reads no further ahead than is asked for.
+  """Yields a file's rows, and reads no further than it has to.
 
   Args:
-    file: Parquet or JSONL, as it is or compressed with gzip or zstandard, which
-      its first bytes tell; .json is a list or an object of objects.
-    choose: (place, columns of the first row) -> columns that are wanted;
-      others need not be in the rows. None: all.
+    file: Parquet or JSONL, plain or compressed with gzip or zstandard,
+      recognized by its first bytes; .json is a list or an object of objects.
+    choose: (place, columns of the first row) -> wanted columns; the rows need
+      not have others. None: all.
 
   Raises:
-    UserError: names file and line of what cannot be read or does not parse.
+    UserError: a file cannot be read or parsed; names file and line.
   """
   place = ""
   try:
@@ -124,7 +124,7 @@ def read_rows(
 def _read_jsonl(
   file: epath.Path, lines
 ) -> Iterator[tuple[str, int, Any, bool]]:
-  """Yields place, number, value, and whether characters may be escaped."""
+  """Yields place, number, value, and whether it may have escapes."""
   name = str(file)
   for number, line in enumerate(lines):
     if not number:
@@ -148,7 +148,7 @@ def _read_json(
 
 
 def _checked_head(file: epath.Path, text: bytes) -> bytes:
-  """Returns a file's beginning without a mark of its encoding."""
+  """Returns a file's first bytes without a byte-order mark."""
   if text.startswith(_UTF16) or b"\0" in text[:64]:
     what = "UTF-16" if text.startswith(_UTF16) else "binary"
     raise UserError(f"{file}, line 1: not JSON but {what}; {_FORMATS}.")
@@ -179,9 +179,9 @@ _DECODER = json.JSONDecoder(object_pairs_hook=_object)
 
 
 def _has_surrogate(value: Any) -> bool:
-  """Says whether a text in a value is none: no file nor library takes it.
+  """Whether a text in a value has lone surrogates, which nothing accepts.
 
-  In JSON of UTF-8 only an escape can have made it.
+  In JSON in UTF-8 only an escape can produce one.
   """
   if isinstance(value, str):
     return not value.isascii() and _SURROGATES.search(value) is not None
@@ -211,6 +211,6 @@ def _read_parquet(file: epath.Path, f, choose) -> Iterator[Row]:
 
 
 def _said(error: BaseException) -> str:
-  """Returns what an error says, in one line."""
+  """Returns an error's message in one line."""
   text = getattr(error, "strerror", None) or str(error)
   return " ".join(text.split()).rstrip(".") or type(error).__name__

@@ -1,4 +1,4 @@
-"""Signals: raised at once, or held back where work must not be cut off."""
+"""Signals: raised at once, or deferred where work must not be cut off."""
 
 import os
 import signal
@@ -9,10 +9,10 @@ from prefixrl_jax.types import Preempted
 
 
 class Deferred:
-  """Holds signals back; one that nobody took is delivered at the end."""
+  """Defers signals; one that nobody took is delivered at the end."""
 
   def __init__(self, *numbers: int):
-    """Names the signals.
+    """Sets which signals are deferred.
 
     Args:
       numbers: SIGINT (Ctrl-C), SIGTERM.
@@ -25,7 +25,7 @@ class Deferred:
     return bool(self._came)
 
   def take(self) -> bool:
-    """Returns whether one came, which is then the caller's to act on."""
+    """Returns whether one came; the caller must then act on it."""
     came, self._came = self._came, 0
     return bool(came)
 
@@ -44,15 +44,15 @@ class Deferred:
 
 
 def raise_preempted(*_) -> None:
-  """Handles SIGTERM as Python does Ctrl-C, wherever it comes."""
+  """Handles SIGTERM as Python handles Ctrl-C, wherever it arrives."""
   raise Preempted("what is complete is kept")
 
 
 def redeliver_unraisable() -> None:
-  """Lets no signal be lost to where Python cannot raise.
+  """Keeps signals from getting lost where Python cannot raise.
 
-  What a handler raises within a finalizer or a callback of the garbage
-  collector is only printed there; the signal comes again, a moment later.
+  What a handler raises inside a finalizer or a callback of the garbage
+  collector is only printed there; the signal is sent again a moment later.
   """
   numbers = {Preempted: signal.SIGTERM, KeyboardInterrupt: signal.SIGINT}
   previous = sys.unraisablehook

@@ -1,4 +1,4 @@
-"""Traces and prefixed problems on disk, as Parquet that pandas reads."""
+"""Traces and prefixed problems on disk, as Parquet that pandas can read."""
 
 from collections.abc import Sequence
 

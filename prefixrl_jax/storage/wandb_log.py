@@ -1,4 +1,4 @@
-"""Weights & Biases, which may fail without a run's being lost."""
+"""Weights & Biases, which may fail without costing the run."""
 
 import importlib
 import logging
@@ -16,8 +16,8 @@ class WandbLog:
     """Starts a run of the project; see config.wandb_project.
 
     Args:
-      project: where it belongs.
-      directory: for its files.
+      project: the project it belongs to.
+      directory: folder for its files.
     """
     self._run: Any = None
     try:

@@ -578,7 +578,7 @@ def test_a_damaged_manifest_offers_its_own_part(workdir):
   manifest.write_text("{")
   with pytest.raises(UserError, match=r"collect/manifest.* is damaged") as e:
     _run(config, workdir)
-  assert "--redo=collect/seed_0 makes it anew" in str(e.value)
+  assert "--redo=collect/seed_0 re-makes it" in str(e.value)
   assert "--fresh" not in str(e.value)
   # It is hard to say what from, but not that it is to be made.
   work = Pipeline(config, workdir, redo=["collect/seed_0"])

@@ -179,7 +179,7 @@ def test_no_single_bit_flip_in_a_record_passes(folder):
   assert whole[0]
   for name in ("manifest.json", "inputs.json"):
     path = pathlib.Path(folder / name)
-    refused = re.compile(rf".*{name} .*--redo=screen/seed_0 makes it anew\.")
+    refused = re.compile(rf".*{name} .*--redo=screen/seed_0 re-makes it\.")
     data = path.read_bytes()
     for i in range(0, 8 * len(data), 7):  # every bit, of some bytes
       flipped = bytearray(data)
@@ -197,7 +197,7 @@ def test_a_manifest_of_before_digests_is_refused(folder):
   with pytest.raises(UserError, match="older version of the program") as e:
     _artifact(folder).check()
   assert "manifest.json has no digest" in str(e.value)
-  assert "--redo=screen/seed_0 makes it anew" in str(e.value)
+  assert "--redo=screen/seed_0 re-makes it" in str(e.value)
   anew = _artifact(folder, anew={"screen/seed_0"})
   anew.check()
   anew.remove()

@@ -129,11 +129,11 @@ def test_no_single_bit_flip_passes_a_seal(folder):
 
   def read():
     try:
-      return files.read_sealed(path, "--redo=x makes it anew.")
+      return files.read_sealed(path, "--redo=x re-makes it.")
     except UserError as e:
       return str(e)
 
-  refused = re.compile(r".*x\.json .*--redo=x makes it anew\.")
+  refused = re.compile(r".*x\.json .*--redo=x re-makes it\.")
   for _ in _flips(path, 1):
     read_back = read()
     assert read_back == value or refused.fullmatch(read_back)
@@ -145,7 +145,7 @@ def test_no_single_bit_flip_in_parquet_passes(folder):
   schema = pa.schema([("a", pa.int64()), ("b", pa.string())])
   rows = [{"a": 7 * i, "b": "x" * i} for i in range(5)]
   files.write_parquet(path, pa.Table.from_pylist(rows, schema=schema))
-  file = File(path, files.digest(path), "--redo=x makes it anew.")
+  file = File(path, files.digest(path), "--redo=x re-makes it.")
   assert file.read_table(schema) == rows
   for _ in _flips(path, 5):
     with pytest.raises(UserError, match=r"x\.parquet is damaged: .*--redo=x"):
@@ -161,5 +161,5 @@ def test_what_cannot_be_read_now_is_not_called_damaged(folder, monkeypatch):
 
   monkeypatch.setattr(type(path), "read_bytes", fail)
   with pytest.raises(UserError, match=r"cannot be read \(Input/output") as e:
-    File(path, remedy="--redo=x makes it anew.").read_json()
+    File(path, remedy="--redo=x re-makes it.").read_json()
   assert "--redo" not in str(e.value)

@@ -63,7 +63,9 @@ def test_sigterm_ends_any_stage_with_its_exit_code(monkeypatch, capsys):
   with pytest.raises(SystemExit) as e:
     main.main()
   assert e.value.code == 143
-  said = "terminated, what is complete is kept; run the same command to go on\n"
+  said = (
+    "terminated, what is complete is kept; re-run the same command to resume\n"
+  )
   assert capsys.readouterr().err == said
 
 

@@ -53,7 +53,7 @@ def test_columns_of_other_types_are_one_line(tmp_path):
   frame.attempt = "twelve"
   frame.to_parquet(path)
   with pytest.raises(UserError, match=r"t\.parquet .*columns are others"):
-    trace_store.read_traces(File(path, remedy="--redo=collect makes it anew."))
+    trace_store.read_traces(File(path, remedy="--redo=collect re-makes it."))
 
 
 @pytest.mark.parametrize("size", [0, 3, 400, -9])
@@ -62,7 +62,7 @@ def test_a_file_that_was_cut_short_is_one_line(tmp_path, size):
   trace_store.write_traces(path, [_TRACE] * 20)
   path.write_bytes(path.read_bytes()[:size])
   with pytest.raises(UserError, match=r"t\.parquet is damaged.*--redo") as e:
-    trace_store.read_traces(File(path, remedy="--redo=collect makes it anew."))
+    trace_store.read_traces(File(path, remedy="--redo=collect re-makes it."))
   assert "\n" not in str(e.value)
 
 
