@@ -10,7 +10,7 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     ),
     ("if seal != digest_of(value):", "if False:"),
     ("temporary = _temporary(path)\n  try:", "temporary = path\n  try:"),
-    ("  put_back()  # for one that was killed\n", ""),
+    ("  put_back()  # left by one that was killed\n", ""),
     ("      put_back()\n      temporary.rmtree()", "      temporary.rmtree()"),
   ),
   (

@@ -37,20 +37,19 @@ def evaluate(
   purpose: str,
   seed: int,
 ) -> tuple[list[EvalResult], list[Sample]]:
-  """Samples and judges completions of each problem behind its prefix.
+  """Samples and judges completions of each problem after its prefix.
 
   Args:
-    session: of the run.
-    sampler: loaded with the policy to be evaluated.
+    session: the run's.
+    sampler: loaded with the policy to evaluate.
     problems, prefixes: aligned; a prefix of length 0 is no prefix.
-    fractions: of the traces that the prefixes reveal, recorded in the results.
+    fractions: shares of the traces that the prefixes reveal, for the results.
     num_samples: completions per problem.
     step: part of the completions' keys, with purpose and seed.
     purpose: "screening" or "evaluation".
-    seed: of the sampling.
+    seed: seed for the sampling.
 
-  Returns:
-    A result per prefix, and the first sample behind each.
+  Returns: A result per prefix, and the first sample after each.
   """
   groups = rollout(
     session,
@@ -89,8 +88,8 @@ def by_fraction(
 ) -> tuple[list[EvalResult], list[Sample], dict[float, int]]:
   """Evaluates with growing shares of each problem's first trace revealed.
 
-  What is revealed may hold the answer already, and whatever follows is then
-  right: such a problem is not asked at that share.
+  What is revealed may already contain the answer, and whatever follows would
+  then be right: such a problem is not asked at that share.
 
   Args:
     session, sampler: see `evaluate`.
@@ -99,12 +98,11 @@ def by_fraction(
     fractions: shares of the trace's tokens, above 0.
     **settings: num_samples, step, purpose, seed of `evaluate`.
 
-  Returns:
-    As `evaluate`; and of how many problems each share holds the answer, where
-    there are any.
+  Returns: As `evaluate`; and for each share the number of problems whose answer
+    it contains, if there are any.
   """
   first = {t.problem_id: t for t in reversed(traces)}
-  # All at once: the prefixes of a trace share its trunk.
+  # All together: the prefixes of a trace share its trunk.
   asked = [
     (problems[t.problem_id], reveal(t, fraction), fraction)
     for fraction in fractions

@@ -1,6 +1,6 @@
 """A method against a baseline: speed-ups and ratios, with seeds resampled.
 
-What the numbers mean is said in `summary.py`, whose schema they are part of.
+`summary.py` defines the numbers, which are part of its schema.
 """
 
 import functools
@@ -74,7 +74,7 @@ def _compare(
   method: Mapping[int, RunRecord],
   baseline: Mapping[int, RunRecord],
 ) -> dict[str, Any]:
-  """Measures means over seeds, each seed that both have, and resamples."""
+  """Ratios of means over seeds, of each common seed, and of resamples."""
   shared = sorted(method.keys() & baseline.keys())
 
   def of_means(ours: Records, theirs: Records) -> float | None:
@@ -95,7 +95,7 @@ def _compare(
 def _seed_bootstrap(
   measure: Measure, method: Records, baseline: Records
 ) -> dict[str, Any]:
-  """The 95 % interval of `of_means` when pairs of seeds are drawn anew."""
+  """The 95 % interval of `of_means` from resampled pairs of seeds."""
   if len(method) < 2:
     return {"interval": None, "undefined": None}
   weights = resampling_weights(len(method))
@@ -125,7 +125,7 @@ def _speed_ups(
   split: str,
   first_crossing: bool,
 ) -> np.ndarray | None:
-  """Returns the baseline's cost / the method's; 0 is never."""
+  """Returns the baseline's cost / the method's; 0 means never reached."""
   fast = _mean_lines(method, method_weights, axis, split)
   slow = _mean_lines(baseline, baseline_weights, axis, split)
   if fast is None or slow is None:
@@ -184,7 +184,7 @@ def _ends(
 
 
 def _among(weights: np.ndarray, chosen: np.ndarray) -> np.ndarray:
-  """Returns the weights of the chosen seeds; NaN in rows that have none."""
+  """Returns the chosen seeds' weights; NaN in rows that have none."""
   weights = weights[:, chosen]
   total = weights.sum(axis=1, keepdims=True)
   return weights / np.where(total == 0, np.nan, total)

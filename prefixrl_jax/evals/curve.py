@@ -13,17 +13,17 @@ class Curve:
   """Evaluations during training, on a grid of FLOPs shared by all arms."""
 
   def __init__(self, config: ml_collections.ConfigDict, points: list[dict]):
-    """Goes on from the points there are.
+    """Resumes from the existing points.
 
     Args:
       config: the whole config; its budget is divided into curve_points.
-      points: evaluated before.
+      points: points evaluated before.
     """
     self.points = points
     self._spacing = config.train.flops / config.evals.curve_points
 
   def is_due(self, spent: float) -> bool:
-    """Whether the next point is due when so many FLOPs are spent."""
+    """Whether the next point is due once this many FLOPs are spent."""
     if not self.points:
       return True
     last = training_flops(self.points[-1]["ledger"])
@@ -45,12 +45,12 @@ def curve_point(
   """Evaluates without prefix; returns step, ledger, accuracy by split.
 
   Args:
-    session: of the run.
+    session: the run's.
     sampler: loaded with the policy.
-    data: of the run.
-    ledger: of the run; what evaluation costs is added.
-    step: of the policy, part of the completions' keys.
-    seed: of the run.
+    data: the run's.
+    ledger: the run's; the cost of evaluation is added.
+    step: the policy's, part of the completions' keys.
+    seed: the run's.
   """
   results = {}
   for split, problems in (("train", data.train), ("heldout", data.heldout)):

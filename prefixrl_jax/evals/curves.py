@@ -1,4 +1,4 @@
-"""Runs as the summary takes them, and their curves: accuracy over cost."""
+"""Records of runs for the summary, and their curves: accuracy over cost."""
 
 import dataclasses
 from collections.abc import Collection, Iterable, Sequence
@@ -9,8 +9,8 @@ from prefixrl_jax.types import TRAINING, EvalResult
 
 COUNTS = ("flops_paper", "flops_executed", "tokens", "completions")
 AXES = tuple(c + suffix for c in COUNTS for suffix in ("", "_with_screening"))
-# Training problems are the hard ones; of the held-out ones, which are all
-# evaluated, the hard ones are shown apart too.
+# Training problems are the hard ones; held-out ones are all evaluated, and the
+# hard ones among them are shown separately as well.
 SPLITS = ("train", "heldout", "heldout_hard", "easy")
 BASE = "base"
 
@@ -20,7 +20,7 @@ class CurvePoint:
   """An arm in the middle of its training.
 
   Attributes:
-    step: of training.
+    step: training step.
     ledger: purpose -> {flops_paper, flops_executed, tokens, completions,
       seconds}, cumulative; an absent purpose has cost nothing.
     accuracy: split -> mean accuracy on its problems without prefix; splits
@@ -39,7 +39,7 @@ class RunRecord:
   arm: str
   seed: int
   curve: list[CurvePoint]
-  results: list[EvalResult]  # of the evaluation after training
+  results: list[EvalResult]  # from the evaluation after training
   uses_traces: bool
   hard: frozenset[str] = frozenset()  # ids of the problems screened as hard
 
@@ -61,7 +61,7 @@ def costs_to_reach(
   """Returns the costs at which accuracies first reach their levels.
 
   Args:
-    cost: [points], of all lines.
+    cost: [points], shared by all lines.
     accuracy: [lines, points]; NaN before a line begins and after its end.
     level: [lines].
 
@@ -107,7 +107,7 @@ def costs_of(run: RunRecord, axis: str) -> np.ndarray:
 
 
 def lines_of(runs: Runs, axis: str, split: str) -> list[Line]:
-  """Returns the lines of the runs that have a curve of this split."""
+  """Returns the lines of the runs that have a curve for this split."""
   return [
     Line(
       costs_of(run, axis),
@@ -155,7 +155,7 @@ def mean_lines(
 def results_of(
   run: RunRecord, split: str, *, fraction: float | None = None
 ) -> list[EvalResult]:
-  """Returns a split's results; of one share revealed, or of all of them."""
+  """Returns a split's results, at one share revealed or at all."""
   is_hard = split == "heldout_hard"
   return [
     e
@@ -177,11 +177,11 @@ def final_accuracy(runs: Runs, split: str) -> float | None:
 
 
 def curve_splits(runs: Runs) -> list[str]:
-  """Returns the splits that curves have, in the order of SPLITS."""
+  """Returns the splits that the curves have, in the order of SPLITS."""
   return in_order(run.curve[0].accuracy for run in runs if run.curve)
 
 
 def in_order(keys: Iterable[Iterable[str]]) -> list[str]:
-  """Returns the splits that some of the keys hold, in the order of SPLITS."""
+  """Returns the splits that are among the keys, in the order of SPLITS."""
   present = {key for some in keys for key in some}
   return [split for split in SPLITS if split in present]

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 from prefixrl_jax.evals.curves import BASE
 from prefixrl_jax.storage.files import write_bytes
 
-# Okabe and Ito's colours, which colour-blind people tell apart; an arm has
+# Okabe and Ito's colours, which colour-blind people can tell apart; an arm has
 # the same one in every figure and every run.
 _ARMS = {
   "base": ("Base model", "#000000"),
@@ -55,8 +55,8 @@ _STYLE = {
 def figure_a(summary: Mapping[str, Any], path_stem: epath.PathLike) -> None:
   """Draws accuracy without prefix over training FLOPs.
 
-  A column a split, a row a way of counting FLOPs; a line is the mean over
-  seeds, its band their minimum and maximum.
+  One column per split, one row per way of counting FLOPs; a line is the mean
+  over seeds, its band their minimum and maximum.
 
   Args:
     summary: from `summarize`.
@@ -179,12 +179,12 @@ def figure_by_hardness(
   path_stem: epath.PathLike,
   split: str = "heldout",
 ) -> None:
-  """Draws accuracy without prefix over training FLOPs, a panel a hardness.
+  """Draws accuracy without prefix over training FLOPs, a panel per hardness.
 
   Args:
     summaries: title of the panel -> from `summarize`.
     path_stem: of the files: .png and .svg are appended.
-    split: whose accuracy is shown.
+    split: the split whose accuracy is shown.
   """
   figure = Figure(figsize=(1 + 4 * len(summaries), 3.8), layout="constrained")
   panels = figure.subplots(1, len(summaries), sharey=True, squeeze=False)[0]
@@ -198,12 +198,12 @@ def figure_by_hardness(
 
 
 def arm_label(arm: str) -> str:
-  """Returns how people call an arm."""
+  """Returns an arm's display name."""
   return _ARMS[arm][0] if arm in _ARMS else arm
 
 
 def arm_colours(arms: Iterable[str]) -> dict[str, str]:
-  """Returns a colour per arm; arms of the user's own share what is left."""
+  """Returns a colour per arm; the user's own arms share the remaining ones."""
   own = sorted(set(arms) - _ARMS.keys())
   return {arm: colour for arm, (_, colour) in _ARMS.items()} | {
     arm: _MORE_COLOURS[i % len(_MORE_COLOURS)] for i, arm in enumerate(own)
@@ -213,7 +213,7 @@ def arm_colours(arms: Iterable[str]) -> dict[str, str]:
 def _draw_curves(
   axes: Axes, summary: Mapping[str, Any], axis: str, split: str
 ) -> None:
-  """Draws a line an arm, and what collecting the traces cost."""
+  """Draws a line per arm, and the cost of collecting the traces."""
   arms = {a: s for a, s in summary["arms"].items() if a != BASE}
   colours = arm_colours(summary["arms"])
   for arm, of_arm in arms.items():
@@ -226,7 +226,7 @@ def _draw_curves(
       for arm in arms.values()
       if arm["uses_traces"] and arm["costs"]
     }
-    - {0}  # traces that were brought along
+    - {0}  # imported traces
   )
   _label_costs(axes, _COUNTS[axis])
   if not collection:
@@ -269,7 +269,7 @@ def _draw_line(
     linewidth=2,
     marker=marker or "o",
     markersize=4,
-    # Without markers of its own a line still shows where it ends.
+    # Even a line without markers shows where it ends.
     markevery=None if marker else [-1] if len(x) else None,
     clip_on=False,
   )
@@ -284,7 +284,7 @@ def _label_costs(axes: Axes, label: str) -> None:
 
 
 def _round_up(accuracy: float) -> float:
-  """Returns the end of an accuracy axis: the next tenth, 1 at most."""
+  """Returns the end of an accuracy axis: the next tenth, at most 1."""
   return float(np.clip(np.ceil(accuracy * 10 + 0.2) / 10, 0.1, 1.0))
 
 

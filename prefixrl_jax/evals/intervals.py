@@ -18,7 +18,7 @@ def pass_at_k(
   Args:
     num_samples: n, broadcast against num_correct; usually [problems].
     num_correct: c, of each problem's n samples.
-    k: how many samples are allowed.
+    k: number of samples allowed.
 
   Returns:
     float64 of the broadcast shape.
@@ -50,11 +50,11 @@ def bootstrap_interval(
   """Returns the percentile bootstrap interval of a mean.
 
   Args:
-    values: one per problem; problems are what is resampled, since samples of
-      one problem are not independent.
+    values: one per problem; problems are resampled, since samples of one
+      problem are not independent.
     confidence: share of the resampled means that the interval holds.
-    num_resamples: how often the problems are drawn anew.
-    seed: of the draws.
+    num_resamples: number of resamples.
+    seed: seed for the draws.
 
   Returns:
     The lower and the upper end.
@@ -77,7 +77,8 @@ def bootstrap_interval(
 def spread(values: Iterable[float | None]) -> dict[str, Any]:
   """Returns mean, min, max, std and num of the values that are not None.
 
-  std is that of a sample; None for a single value, as all but num are for none.
+  std is the sample's; None for a single value. Without values all but num are
+  None.
   """
   defined = [value for value in values if value is not None]
   if not defined:
@@ -94,14 +95,14 @@ def spread(values: Iterable[float | None]) -> dict[str, Any]:
 def resampling_weights(
   num: int, *, num_resamples: int = 2000, seed: int = 0
 ) -> np.ndarray:
-  """Returns how often each of num things is drawn in a resample, as a share.
+  """Returns how often each of num items is drawn in a resample, as a share.
 
-  A mean over a resample is then a product with one row.
+  The mean of a resample is then the product with one row.
 
   Args:
-    num: how many things there are; as many are drawn, with replacement.
+    num: number of items; as many are drawn, with replacement.
     num_resamples: rows.
-    seed: of the draws.
+    seed: seed for the draws.
 
   Returns:
     float64 [num_resamples, num]; each row sums to 1.

@@ -1,4 +1,4 @@
-"""The report: summary.json, figures and a page to read them on."""
+"""The report: summary.json, figures and a page that shows them."""
 
 import base64
 from collections.abc import Callable, Mapping, Sequence
@@ -41,11 +41,11 @@ def write_report(
   """Writes summary.json, figures a, b, c (.png, .svg) and index.html.
 
   Args:
-    directory: made if it does not exist.
-    runs: of all arms and seeds, in the order to be shown.
+    directory: created if it does not exist.
+    runs: all arms and seeds, in display order.
     samples: rollouts to read, each with arm, seed, problem_id, prompt, prefix,
       completion (text), reward and fraction.
-    notes: plain facts to show, name -> value.
+    notes: facts to show, name -> value.
     trained_band: the shares of a trace that training prefixes were cut at.
 
   Returns:
@@ -124,7 +124,7 @@ def print_summary(summary: Mapping[str, Any]) -> None:
   for baseline, by_split in summary["versus"].items():
     for split, versus in by_split.items():
       if versus["accuracy"] is None:
-        continue  # no curve, so nothing was trained to be better there
+        continue  # no curve, so no arm is trained to improve there
       faster = versus["speed_up"]
       gains.add_row(
         arm_label(baseline),
@@ -138,13 +138,15 @@ def print_summary(summary: Mapping[str, Any]) -> None:
     "ratio: of final accuracies. speed-up: the baseline's training FLOPs over"
     f"\nthose {arm_label(method)} needs for the accuracy the baseline ends"
     " with, collection\nincluded, then screening too. Of means over seeds"
-    + ("; below, 95 % with the\nseeds drawn anew." if num_seeds > 1 else "."),
+    + (
+      "; below, 95 %\nintervals from resampled seeds." if num_seeds > 1 else "."
+    ),
     style="dim",
   )
 
 
 def _print_seeds(console: Console, summary: Mapping[str, Any]) -> None:
-  """Prints each seed's final accuracy, and how many took off."""
+  """Prints each seed's final accuracy, and how many seeds took off."""
   for split, name in _shown_splits(summary).items():
     threshold = summary["take_off"].get(split)
     if split == "easy" or threshold is None:
@@ -224,7 +226,7 @@ def _count_of(final: Mapping[str, Any]) -> str:
 def _interval(
   comparison: Mapping[str, Any], write: Callable[[float | None], str]
 ) -> str:
-  """Returns the ends of an interval over seeds; empty if there is none."""
+  """Returns an interval over seeds as text; empty if there is none."""
   if comparison["interval"] is None:
     return ""
   low, high = map(write, comparison["interval"])

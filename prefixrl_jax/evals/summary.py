@@ -41,46 +41,45 @@ keys, so that the summary equals what JSON gives back.
   COMPARISON: {of_means, interval: [low, high], undefined,
     seeds: {seed: value}, spread: SPREAD}
 
-**Splits.** `train` are the hard training problems that have a trace. Of
-held-out problems all are evaluated, `heldout`; `heldout_hard` are those of them
-that screening found hard, which the base model fails at by choice.
+**Splits.** `train` are the hard training problems that have a trace. All
+held-out problems are evaluated as `heldout`; `heldout_hard` are those among
+them that screening found hard, so the base model fails them by selection.
 
 **Axes.** An axis is a count (flops_paper, flops_executed, tokens, completions)
-summed over collection, sft, sampling and update; evaluation is nobody's
-training cost. Screening, which finds out what problems are hard, is left out as
-in the paper; `<count>_with_screening` adds it to arms that use traces.
+summed over collection, sft, sampling and update; evaluation is no cost of
+training. Screening, which finds out which problems are hard, is left out as in
+the paper; `<count>_with_screening` adds it to arms that use traces.
 
 **Final accuracy.** `final` and `final_ratio` come from the evaluation after
 training (fraction 0: no prefix). Speed-ups use a curve's own last point, so
-that both of their sides are measured on one scale.
+that both sides are measured on one scale.
 
 **Reaching an accuracy.** The cost at the first crossing, interpolated linearly
 between curve points; an accuracy that the first point has costs what the first
 point costs.
 
-**speed_up** = the whole cost of the baseline / the method's cost to reach the
-accuracy that the baseline ends with, as the paper states its speed-ups.
-`speed_up_first_crossing` is harder on the method: the baseline's cost ends
-where its own curve first has that accuracy, which for a curve that is flat or
-noisy may be long before its end. 0: the method never reaches the accuracy.
-null: there is nothing to speed up (the baseline ends at accuracy 0, or has it
-at cost 0), the method is there at cost 0, or one of them has no curve. A final
-accuracy that is barely above 0 makes speed-ups and the ratio noise; read them
-next to it.
+**speed_up** = the baseline's total cost / the method's cost to reach the
+accuracy that the baseline ends with, as in the paper. `speed_up_first_crossing`
+is stricter: the baseline's cost counts only up to where its own curve first has
+that accuracy, which for a flat or noisy curve may be long before its end. 0:
+the method never reaches the accuracy. null: there is nothing to speed up (the
+baseline ends at accuracy 0, or has it at cost 0), the method has it at cost 0,
+or one of them has no curve. A final accuracy that is barely above 0 makes
+speed-ups and the ratio noise; read them next to it.
 
 **Means over seeds.** Per-seed comparisons pair equal seeds. `of_means` compares
 the mean curves: accuracy averaged over seeds at equal cost, where all seeds of
 the arm are defined (no run is before its first point or past its last one). Its
 knots are those of all seeds, which makes it exact. `interval` holds 95 % of
-2,000 values of `of_means` whose seeds are drawn anew, with replacement, in
-pairs of the two arms; null for fewer than two seeds. `undefined` is the share
-of draws without a value, which the interval leaves out.
+2,000 values of `of_means` whose seeds are resampled, with replacement, in pairs
+of the two arms; null for fewer than two seeds. `undefined` is the share of
+draws without a value, which the interval leaves out.
 
-**Take-off.** Where all that can be learnt is learnt at once, a mean over seeds
-is little but the share of seeds on which it was, and a mean curve's speed-up is
-that of no seed. A run has taken off if its final accuracy is at least halfway
-from the base model's (0 without one) to the best run's, of all arms and seeds;
-null if no run is above the base model, which does not take off itself.
+**Take-off.** Where everything is learnt at once, a mean over seeds is little
+more than the share of seeds on which that happened, and a mean curve's speed-up
+is that of no seed. A run has taken off if its final accuracy is at least
+halfway from the base model's (0 without one) to the best run's, of all arms and
+seeds; null if no run is above the base model, which does not take off itself.
 """
 
 from collections.abc import Mapping, Sequence
@@ -109,19 +108,19 @@ from prefixrl_jax.evals.intervals import bootstrap_interval, pass_at_k, spread
 from prefixrl_jax.types import PURPOSES, TRAINING, EvalResult, UserError
 
 LEVELS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
-# Where the method starts, and a part of the method: no rivals of it.
+# The method's start, and a part of the method: neither is a rival of it.
 NOT_BASELINES = (BASE, "prefixrl_only")
 
 
 def summarize(
   runs: Sequence[RunRecord], *, method: str = "prefixrl"
 ) -> dict[str, Any]:
-  """Returns the summary of all runs; the module's docstring is its schema.
+  """Returns the summary of all runs; its schema is the module's docstring.
 
   Args:
-    runs: arms in the order in which they shall be shown.
-    method: the arm to compare the others with; without runs of it there are
-      no comparisons.
+    runs: all runs, their arms in display order.
+    method: the arm to compare with the others; without its runs there are no
+      comparisons.
 
   Raises:
     UserError: there are no runs.
@@ -263,7 +262,7 @@ def _final(results: Sequence[EvalResult]) -> dict[str, Any]:
 
 
 def _by_fraction(by_seed: Mapping[int, RunRecord], split: str) -> dict:
-  """Mean accuracy over problems, by the share of the trace revealed."""
+  """Mean accuracy over problems, by share of the trace revealed."""
   judged: dict[int, dict[float, list[float]]] = {s: {} for s in sorted(by_seed)}
   for seed, run in by_seed.items():
     for e in results_of(run, split):
@@ -288,7 +287,7 @@ def _by_fraction(by_seed: Mapping[int, RunRecord], split: str) -> dict:
 
 
 def _take_off(runs: Runs, split: str) -> float | None:
-  """Returns the accuracy from which on a run has taken off; see above."""
+  """Returns the accuracy from which a run counts as taken off; see above."""
   trained = [
     accuracy
     for run in runs

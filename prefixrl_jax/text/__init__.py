@@ -1,1 +1,1 @@
-"""Token ids and text, and how people's conversations are read."""
+"""Tokenizers and chat templates, conversations and thoughts."""

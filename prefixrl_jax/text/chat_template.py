@@ -13,11 +13,11 @@ from etils import epath
 
 from prefixrl_jax.types import UserError
 
-# No text of a problem holds it, and a template has no reason to change it.
+# No problem's text contains it, and no template has a reason to change it.
 _MARKER = "\ufffcuser\ufffc"
 _MAX_LENGTH = 1_000_000
-# Templates that show the day are given this one, so that a run that goes on
-# tomorrow has the prompts that it has today. Llama 3 falls back to it too.
+# Templates that show the date are given this one, so that a run resumed
+# tomorrow has the same prompts as today. Llama 3 falls back to it too.
 _TODAY = datetime.datetime(2024, 7, 26)
 
 
@@ -35,8 +35,8 @@ class ChatTemplate:
 
     Args:
       source: in Jinja's language.
-      variables: that the template can use, such as bos_token.
-      folder: where it is from, for messages.
+      variables: those that the template can use, such as bos_token.
+      folder: where it comes from, for messages.
 
     Raises:
       UserError: the template is not Jinja.
@@ -58,11 +58,11 @@ class ChatTemplate:
       raise self._error(f"is not Jinja: {e}") from None
 
   def around(self, text: str) -> tuple[str, str, str]:
-    """Returns what is before the user's text, the text, and what is after.
+    """Returns what precedes the user's text, the text, and what follows it.
 
     The text itself is not rendered, so that it cannot be mistaken for the
-    template's own words. White space at its ends is, since many templates
-    trim it; the text comes back as the template leaves it.
+    template's own words. White space at its ends is, since many templates trim
+    it; the text is returned as the template leaves it.
 
     Args:
       text: the user's turn, the only one.
@@ -106,7 +106,7 @@ class ChatTemplate:
         if room < 0:
           raise OverflowError(f"it writes more than {_MAX_LENGTH} characters")
         chunks.append(chunk)
-    except Exception as e:  # a template can fail in any way that Python can
+    except Exception as e:  # a template can fail like any Python code
       raise self._error(f"fails: {e or type(e).__name__}") from None
     before, found, after = "".join(chunks).partition(_MARKER)
     if not found or _MARKER in after:
@@ -127,8 +127,8 @@ def find_template(
 ) -> ChatTemplate | None:
   """Returns a model folder's template, if it has any.
 
-  It is in tokenizer_config.json, one or several with names, or in files of
-  its own. Those for tools and documents, under other names, are not used.
+  It is in tokenizer_config.json, one or several with names, or in separate
+  files. Those for tools and documents, under other names, are not used.
 
   Args:
     folder: of the model.
@@ -136,7 +136,7 @@ def find_template(
     variables: see `ChatTemplate`.
 
   Raises:
-    UserError: the template is not Jinja, or none is the default one.
+    UserError: the template is not Jinja, or none is the default.
   """
   stated = settings.get("chat_template") or {}
   if isinstance(stated, str):
@@ -181,7 +181,7 @@ def _to_json(
   separators: tuple[str, str] | None = None,
   sort_keys: bool = False,
 ) -> str:
-  """Unlike Jinja's own, does not escape what means something in HTML."""
+  """Unlike Jinja's own, does not escape HTML characters."""
   return json.dumps(
     value,
     ensure_ascii=ensure_ascii,

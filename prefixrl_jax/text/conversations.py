@@ -1,4 +1,4 @@
-"""Text as chat programs keep it: conversations, and contents in parts."""
+"""Text as chat programs store it: conversations, and contents in parts."""
 
 import json
 import re
@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 
 USER = ("user", "human")
 ASSISTANT = ("assistant", "gpt", "model", "bot", "chatbot")
-# Where messages and rows keep what was thought before the answer.
+# Fields of messages and rows that hold the thoughts before the answer.
 REASONING = (
   "reasoning_content",
   "reasoning",
@@ -45,25 +45,25 @@ _KINDS = {
 
 
 class NotText(Exception):
-  """A value that should be text and is none; its text says what it is."""
+  """A value that should be text and is not; the message says what it is."""
 
 
 class Said(NamedTuple):
-  """What was thought and what was said aloud, of one message."""
+  """The thoughts and the spoken text of one message."""
 
   thoughts: str
   aloud: str
 
 
 def kind(value: Any) -> str:
-  """Returns what a value is, in JSON's words."""
+  """Returns what a value is, in JSON's terms."""
   return _KINDS.get(type(value), f"a {type(value).__name__}")
 
 
 def unpacked(value: Any) -> Any:
-  """Returns a value; if it is JSON in a text, the list or object in that.
+  """Returns a value, or the list or object that it holds as JSON in text.
 
-  A list of numbers stays as it is: it can be somebody's answer.
+  A list of numbers stays as it is: it may be an answer.
 
   Raises:
     NotText: the text is Python's form of a list or an object.
@@ -83,7 +83,7 @@ def unpacked(value: Any) -> Any:
 
 
 def messages(value: Any) -> list[Mapping] | None:
-  """Returns the messages of a conversation, or None if it is none."""
+  """Returns the messages of a conversation, or None if it is not one."""
   if isinstance(value, Mapping):
     value = [value]
   if not isinstance(value, list) or not value:
@@ -93,10 +93,10 @@ def messages(value: Any) -> list[Mapping] | None:
 
 
 def user_text(value: Any) -> str:
-  """Returns a text; of a conversation what its user says first.
+  """Returns a text, or what the user says first in a conversation.
 
   Raises:
-    NotText: it is neither, or what is said has a part that is no text.
+    NotText: it is neither, or has a part that is not text.
   """
   value = unpacked(value)
   found = messages(value)
@@ -130,7 +130,7 @@ def first_reply(conversation: list[Mapping]) -> Said:
 
 
 def read_message(message: Mapping) -> Said:
-  """Returns what a message says, wherever it keeps its thoughts.
+  """Returns what a message says, wherever its thoughts are.
 
   Raises:
     NotText: it calls a tool, or has a part that is no text.
@@ -142,17 +142,17 @@ def read_message(message: Mapping) -> Said:
 
 
 def reasoning(fields: Mapping) -> str:
-  """Returns the thoughts that are in a field of their own, or nothing.
+  """Returns the thoughts in a separate field, or nothing.
 
   Raises:
-    NotText: it holds something else.
+    NotText: the field holds something else.
   """
   found = (read_thoughts(fields.get(name)) for name in REASONING)
   return next(filter(None, found), "")
 
 
 def has_parts(value: Any) -> bool:
-  """Says whether a value is a content in parts, each with a type."""
+  """Whether a value is content in parts, each with a type."""
   known = (*_SPOKEN_PARTS, *_THOUGHT_PARTS)
   return isinstance(value, list) and any(
     isinstance(part, Mapping) and part.get("type") in known for part in value
@@ -160,10 +160,10 @@ def has_parts(value: Any) -> bool:
 
 
 def read_content(content: Any) -> Said:
-  """Returns what a content says: a text, or parts with a type.
+  """Returns what content says: text, or parts with a type.
 
   Raises:
-    NotText: a part is neither of text nor of thoughts.
+    NotText: a part is neither text nor thoughts.
   """
   if isinstance(content, Mapping):
     content = [content]
@@ -190,7 +190,7 @@ def _role(message: Mapping) -> str:
 
 
 def read_thoughts(value: Any) -> str:
-  """Returns the text of a field or part of reasoning."""
+  """Returns the text of a field or part with reasoning."""
   if isinstance(value, list):
     return "\n".join(filter(None, map(read_thoughts, value)))
   if not isinstance(value, Mapping):

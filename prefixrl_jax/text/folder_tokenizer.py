@@ -1,4 +1,4 @@
-"""Tokenizers of Hugging Face folders: what all have, and tokenizer.json."""
+"""Tokenizers of Hugging Face folders: the common part, and tokenizer.json."""
 
 import functools
 import itertools
@@ -14,8 +14,8 @@ from etils import epath
 from prefixrl_jax.text import chat_template, thoughts
 from prefixrl_jax.types import UserError
 
-# Characters that are encoded at a time: enough to occupy all cores, while what
-# the libraries keep of each token (100 bytes and more) stays small.
+# Characters that are encoded at a time: enough to occupy all cores, while the
+# libraries' data per token (100 bytes and more) stay small.
 _PORTION = 1 << 18
 
 
@@ -23,15 +23,15 @@ class FolderTokenizer:
   """What the folder of a chat model adds to its vocabulary.
 
   A control token is one that only the template and the model may write: every
-  added token but those of white space, which are ordinary text, whether or
-  not the folder flags it as special (Qwen3 does not flag <think>).
+    added token except those of white space, which are ordinary text, whether or
+    not the folder flags it as special (Qwen3 does not flag <think>).
   """
 
   # Control tokens that swallow white space on this side of them.
   _bare_left: Collection[str] = ()
   _bare_right: Collection[str] = ()
-  # Whether what is made of a character of ASCII before it is looked up in the
-  # vocabulary does not depend on its neighbours, but for a mark put before it.
+  # Whether an ASCII character is normalized independently of its neighbours
+  # before it is looked up in the vocabulary, except for a mark before it.
   _spells_alike: bool = False
 
   def __init__(
@@ -49,8 +49,8 @@ class FolderTokenizer:
       folder: of the model.
       settings: its tokenizer_config.json.
       controls: ids of the control tokens.
-      text_size: above the ids that text can have.
-      eos: the end of a text, where the vocabulary itself has one.
+      text_size: above every id that text can have.
+      eos: the end-of-text id, if the vocabulary itself has one.
 
     Raises:
       UserError: no stop token is named, or a file cannot be read.
@@ -58,7 +58,7 @@ class FolderTokenizer:
     special = {
       name: token if isinstance(token, str) else token["content"]
       for name, token in settings.items()
-      # Older configs keep a token with its settings.
+      # Older configs store a token with its settings.
       if name.endswith("_token") and isinstance(token, str | dict)
     }
     self._controls = controls
@@ -70,12 +70,12 @@ class FolderTokenizer:
     self._mark_ids = {controls[m]: m for m in self._marks if m in controls}
     named = controls.get(special.get("eos_token", ""), eos)
     self.stop_tokens: tuple[int, ...] = _find_stops(folder, named)
-    # Padding is never looked at, so that any token can stand for it.
+    # Padding is never read, so any token can stand for it.
     self.pad: int = controls.get(
       special.get("pad_token", ""), self.stop_tokens[0]
     )
     # Gemma 3's text models have no embedding for an image token that their
-    # tokenizer has: a control token that nothing writes does not count.
+    # tokenizer has: a control token that is never written does not count.
     texts = [*special.values(), shown]
     written = [i for s, i in controls.items() if any(s in t for t in texts)]
     written += self._mark_ids
@@ -83,17 +83,17 @@ class FolderTokenizer:
     self.vocab_size: int = last + 1
 
   def encode(self, text: str) -> list[int]:
-    """Returns the text's ids; no control token can come from it."""
+    """Returns the text's ids, which include no control token."""
     [ids] = self._encode_turns([[text]])
     return ids
 
   def encode_prompts(self, texts: Iterable[str]) -> Iterator[list[int]]:
     """Yields the chat template's prompts, open at the assistant's turn.
 
-    An assistant's turn that has begun is these ids and its own behind them.
-    Control tokens are looked for in the template's words alone; the user's
-    text is encoded together with the words around it, up to the control tokens
-    on either side, as in training.
+    An assistant's turn that has begun is these ids followed by its own. Control
+    tokens are recognized only in the template's words; the user's text is
+    encoded together with the words around it, up to the control tokens on
+    either side, as in training.
     """
     opening = [] if self._template else self._opening()
     for ids in self._encode_turns(map(self._prompt_parts, texts)):
@@ -111,10 +111,10 @@ class FolderTokenizer:
 
   @functools.cached_property
   def _most_of_ascii(self) -> tuple[float, int]:
-    """The most tokens that a prompt has besides, and for each character.
+    """The maximum number of tokens per prompt and per character.
 
-    On its own a character has as many as anywhere, or more: nothing merges
-    with it.
+    On its own a character has at least as many as anywhere else: nothing merges
+      with it.
     """
     parts = self._prompt_parts("")
     texts = "".join(parts[::2])
@@ -156,9 +156,9 @@ class FolderTokenizer:
   def _encode_turns(
     self, all_parts: Iterable[Sequence[str]]
   ) -> Iterator[list[int]]:
-    """Encodes lists of text and control tokens in turns, a portion at a time.
+    """Encodes lists of text and control tokens in turns, in batches.
 
-    A portion's texts are shared out among the cores by the libraries.
+    The libraries spread a batch's texts over the cores.
     """
     for portion in _portions(all_parts):
       turns = [self._without_swallowed(parts) for parts in portion]
@@ -174,7 +174,7 @@ class FolderTokenizer:
         yield ids
 
   def _without_swallowed(self, parts: Sequence[str]) -> list[str]:
-    """Leaves out the white space that control tokens swallow."""
+    """Removes the white space that control tokens swallow."""
     kept = list(parts)
     for i in range(1, len(kept), 2):
       if kept[i] in self._bare_left:
@@ -218,10 +218,10 @@ class JsonTokenizer(FolderTokenizer):
     self._hidden = {t["id"] for t in added if t["special"]}
     controls = {t["content"]: t for t in added if is_control(t["content"])}
     for token in controls.values():
-      token["special"] = True  # in the library's words: not from text
+      token["special"] = True  # the library's term: not from text
     text = json.dumps(content)
     self._tokenizer = _from_json(path, text)
-    # Some models begin a text, and nothing else, as if a space were there.
+    # Some models put a space before the beginning of a text, and only there.
     scheme = '"prepend_scheme": "%s"'
     inner = text.replace(scheme % "first", scheme % "never")
     self._inner = self._tokenizer if inner == text else _from_json(path, inner)
@@ -241,7 +241,7 @@ class JsonTokenizer(FolderTokenizer):
     )
 
   def decode(self, many: Sequence[Sequence[int]]) -> list[str]:
-    """Returns texts of ids; of special tokens only marks of thoughts."""
+    """Returns texts of ids; of special tokens, only the marks of thoughts."""
     hidden = self._hidden - self._mark_ids.keys()
     return self._tokenizer.decode_batch(
       [
@@ -270,10 +270,10 @@ class JsonTokenizer(FolderTokenizer):
   def _without_forbidden(
     self, text: str, encoded: tokenizers.Encoding, first: bool
   ) -> list[int]:
-    """Encodes a text that the model proper takes for a control token.
+    """Encodes a text that the underlying model takes for a control token.
 
-    It may have one among its words: such a word is cut behind its first
-    character.
+    It may have one among its words: such a word is cut after its first
+      character.
     """
     if len(text) == 1:
       return [i for i in encoded.ids if i not in self._forbidden]
@@ -300,7 +300,7 @@ class JsonTokenizer(FolderTokenizer):
 def _portions(
   all_parts: Iterable[Sequence[str]],
 ) -> Iterator[list[Sequence[str]]]:
-  """Yields lists of together at least so many characters, but for the last."""
+  """Yields lists with at least this many characters each, except the last."""
   portion: list[Sequence[str]] = []
   size = 0
   for parts in all_parts:
@@ -320,12 +320,12 @@ def any_of(words: Collection[str]) -> re.Pattern:
 
 
 def is_control(content: str) -> bool:
-  """White space is text, and so is what cannot be spelled otherwise."""
+  """White space is text, and so is what has no other encoding."""
   return len(content) > 1 and bool(content.replace("\u2581", " ").strip())
 
 
 def _spells_alike(normalizer: Mapping[str, Any] | None) -> bool:
-  """Whether a normalizer of the library takes ASCII character by character."""
+  """Whether a normalizer treats ASCII character by character."""
   if normalizer is None:
     return True
   kind = normalizer["type"]
@@ -354,7 +354,7 @@ def _find_stops(folder: epath.Path, eos: int | None) -> tuple[int, ...]:
 
 
 def read_settings(folder: epath.Path) -> dict[str, Any]:
-  """Older folders keep the names of special tokens in a file of their own."""
+  """Older folders have the names of special tokens in a separate file."""
   special = read_json(folder / "special_tokens_map.json")
   return special | read_json(folder / "tokenizer_config.json")
 
@@ -362,11 +362,11 @@ def read_settings(folder: epath.Path) -> dict[str, Any]:
 def _from_json(path: epath.Path, text: str) -> tokenizers.Tokenizer:
   try:
     tokenizer = tokenizers.Tokenizer.from_str(text)
-  except Exception as e:  # the library has no type of its own for it
+  except Exception as e:  # the library raises no specific type
     raise UserError(f"{path} is not a tokenizer: {e}.") from None
   # User text that looks like a special token is encoded as plain text.
   tokenizer.encode_special_tokens = True
-  # Some files keep what was set when they were saved.
+  # Some files still have the settings they were saved with.
   tokenizer.no_truncation()
   tokenizer.no_padding()
   return tokenizer

@@ -69,7 +69,7 @@ class SentencePieceTokenizer(FolderTokenizer):
     )
 
   def decode(self, many: Sequence[Sequence[int]]) -> list[str]:
-    """Returns texts of ids; of special tokens only marks of thoughts."""
+    """Returns texts of ids; of special tokens, only the marks of thoughts."""
     marks: list[list[str]] = []  # of each text
     parts: list[list[int]] = []  # of all texts; one more than marks of each
     for ids in many:
@@ -87,7 +87,7 @@ class SentencePieceTokenizer(FolderTokenizer):
     ]
 
   def _encode_texts(self, texts: list[str], first: bool) -> list[list[int]]:
-    # A template's space behind a control token is the one that the model puts
+    # A template's space after a control token is the one that the model puts
     # before every text, as in the code that the models were trained with.
     if not first and self._adds_space:
       texts = [text.removeprefix(" ") for text in texts]
@@ -99,7 +99,7 @@ class SentencePieceTokenizer(FolderTokenizer):
 
 
 def _parse_pieces(path: epath.Path, proto) -> Any:
-  """Returns a sentencepiece model; other files have the same name."""
+  """Loads a sentencepiece model; other kinds of files have the same name."""
   content = path.read_bytes()
   try:
     model = proto.FromString(content)
@@ -115,7 +115,7 @@ def _parse_pieces(path: epath.Path, proto) -> Any:
       else "it may be of tiktoken, as Llama 3's is"
     )
     raise UserError(
-      f"{path} is no sentencepiece model ({what}); bring the model's"
+      f"{path} is not a sentencepiece model ({what}); add the model's"
       " tokenizer.json, which is read in its place."
     )
   return model

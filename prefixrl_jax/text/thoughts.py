@@ -1,6 +1,6 @@
 """Where a model's thoughts end and its answer begins: one table for all.
 
-Every verifier leaves thoughts out by it, and imported traces are read by it.
+Every verifier removes thoughts with it, and imported traces are read with it.
 """
 
 import re
@@ -11,7 +11,7 @@ from typing import NamedTuple
 class Delimiters(NamedTuple):
   """How one family of models marks its thoughts; regular expressions.
 
-  `wrapping` is what may stand around the answer behind them.
+  `wrapping` is what may surround the answer after them.
   """
 
   begin: str
@@ -20,7 +20,7 @@ class Delimiters(NamedTuple):
 
   @property
   def literal(self) -> tuple[str, str]:
-    """Begin and end as one writes them, where no choice is in them."""
+    """Their begin and end as written, if each has only one spelling."""
     begin, end = (re.sub(r"\\(.)", r"\1", x) for x in (self.begin, self.end))
     return begin, end
 
@@ -53,24 +53,24 @@ _EITHER = "|".join(
   f"(?P<begin{i}>{d.begin})|(?P<end{i}>{d.end})"
   for i, d in enumerate(DELIMITERS)
 )
-# Looking at one character first makes it ten times as fast.
+# Checking one character first makes it ten times as fast.
 _MARK = re.compile(rf"(?=[<\[◁])(?:{_EITHER})", re.IGNORECASE)
 
 
 class Split(NamedTuple):
-  """A text's thoughts, None where it marks none, and what is said aloud."""
+  """A text's thoughts, None where it marks none, and its spoken part."""
 
   thoughts: str | None
   answer: str
-  is_open: bool = False  # thoughts were begun and never ended
+  is_open: bool = False  # thoughts were begun and never closed
 
 
 def split(text: str) -> Split:
   """Returns a text's thoughts and its answer, without their delimiters.
 
-  All that stands before the last end of thoughts is thoughts: the prompt may
-  have opened them. So is what follows a beginning that is never ended. Takes
-  time in proportion to the text's length.
+  Everything before the last end of thoughts is thoughts: the prompt may have
+    opened them. So is what follows a beginning that is never closed. Takes time
+    proportional to the text's length.
   """
   marks = list(_MARK.finditer(text))
   if not marks:
@@ -94,12 +94,12 @@ def split(text: str) -> Split:
 
 
 def without_thoughts(text: str) -> str:
-  """Returns what a text says aloud: neither thoughts nor drafts in them."""
+  """Returns a text without its thoughts and the drafts in them."""
   return split(text).answer
 
 
 def marks_of_model(controls: Collection[str], template: str) -> tuple[str, str]:
-  """Returns how a model marks its thoughts: what most write if nothing says.
+  """Returns a model's marks of thoughts; the most common ones by default.
 
   Args:
     controls: its control tokens.
@@ -114,15 +114,15 @@ def marks_of_model(controls: Collection[str], template: str) -> tuple[str, str]:
 def respelled(
   text: str, marks: tuple[str, str], *, begun: bool = False
 ) -> list[str]:
-  """Returns a reply with other marks: its text and its marks in turns.
+  """Returns a reply with other marks, as its texts and marks in turn.
 
   White space stays as it is.
 
   Args:
     text: with delimiters of any row of the table.
-    marks: what thoughts are to begin and to end with.
-    begun: the prompt has begun the thoughts: the reply does not do so again,
-      and ends them at once if it has none.
+    marks: those with which thoughts begin and end in the result.
+    begun: whether the prompt has begun the thoughts: the reply then does not
+      begin them again, and ends them at once if it has none.
   """
   parts = [""]
   end = 0  # of the mark before
@@ -133,13 +133,13 @@ def respelled(
     delimiters = DELIMITERS[int(re.sub(r"\D", "", kind))]
     parts[-1] += _unwrapped(text[end : mark.start()], wrapping)
     if kind.startswith("end"):
-      if not is_open and len(parts) == 1:  # a prompt elsewhere has begun them
+      if not is_open and len(parts) == 1:  # another prompt had begun them
         parts = ["", marks[0], "\n" + parts[0].lstrip("\n")]
       parts += [marks[1], ""]
     elif not is_open:
       parts += [marks[0], ""]
     elif len(parts) > 1:
-      parts[-1] += "\n"  # a channel of thoughts behind another one
+      parts[-1] += "\n"  # a channel of thoughts after another one
     is_open = kind.startswith("begin")
     wrapping = "" if delimiters.literal == marks else delimiters.wrapping
     end = mark.end()

@@ -9,7 +9,7 @@ from prefixrl_jax.text.folder_tokenizer import JsonTokenizer, any_of
 from prefixrl_jax.text.sentencepiece_tokenizer import SentencePieceTokenizer
 from prefixrl_jax.types import UserError, one_line
 
-# What a tokenizer's files may cause that have something else in some place.
+# What malformed tokenizer files may raise.
 _UNLIKE = (AttributeError, LookupError, RuntimeError, TypeError, ValueError)
 
 
@@ -17,8 +17,8 @@ class Tokenizer(Protocol):
   """Ids in and out; special tokens never come from user text.
 
   Attributes:
-    vocab_size: above every id that a prompt or a completion can hold.
-    pad: stands where no token is; it may be a stop token too.
+    vocab_size: above every id that a prompt or completion can have.
+    pad: fills places without a token; may also be a stop token.
     stop_tokens: each ends a completion.
   """
 
@@ -27,13 +27,13 @@ class Tokenizer(Protocol):
   stop_tokens: tuple[int, ...]
 
   def encode(self, text: str) -> list[int]:
-    """Returns the text's ids, no special token added."""
+    """Returns the text's ids, without special tokens."""
     ...
 
   def encode_prompts(self, texts: Iterable[str]) -> Iterator[list[int]]:
     """Yields the ids of problems, ready for the assistant's first token.
 
-    Texts are taken, and encoded on all cores, a portion at a time.
+    Texts are read in batches, each encoded on all cores.
     """
     ...
 
@@ -45,29 +45,29 @@ class Tokenizer(Protocol):
     ...
 
   def encode_replies(self, texts: Iterable[str]) -> Iterator[list[int]]:
-    """Yields the ids of assistants' whole turns behind `encode_prompts`'.
+    """Yields the ids of assistants' whole turns, after `encode_prompts`'.
 
     Thoughts are marked as the model itself marks them, and not begun again
-    where the prompt has begun them; nothing else is a control token. Texts are
-    taken as in `encode_prompts`.
+    where the prompt has begun them; nothing else becomes a control token. Texts
+    are read as in `encode_prompts`.
     """
     ...
 
   def decode(self, many: Sequence[Sequence[int]]) -> list[str]:
-    """Returns the texts of lists of ids; unknown ids are left out.
+    """Returns the texts of lists of ids; unknown ids are skipped.
 
-    The text of a completion that ends within a character does not give its
-    ids back: ids are what is kept.
+    The text of a completion that ends inside a character does not encode back
+    to its ids, so ids are what is stored.
     """
     ...
 
   def prompt_text(self, text: str) -> str:
-    """Returns what `encode_prompts` encodes, the chat template's words too."""
+    """Returns what `encode_prompts` encodes, chat template included."""
     ...
 
 
 class SymbolTokenizer:
-  """A fixed list of symbols, for tasks that bring their own alphabet."""
+  """A fixed list of symbols, for tasks with their own alphabet."""
 
   def __init__(self, symbols: Sequence[str], *, pad: str, stop: str):
     """Numbers the symbols in their order.
@@ -84,7 +84,7 @@ class SymbolTokenizer:
     self._pattern = any_of(symbols)
 
   def encode(self, text: str) -> list[int]:
-    """Splits into symbols, longest first; spaces are left out."""
+    """Splits into symbols, longest first; spaces are skipped."""
     unknown = self._pattern.sub("", text).replace(" ", "")
     if unknown:
       raise UserError(f"{text!r} has {unknown!r}, which is no symbol.")
@@ -113,7 +113,7 @@ class SymbolTokenizer:
 
 
 def load_tokenizer(folder: epath.Path) -> Tokenizer:
-  """Returns the tokenizer that a model folder holds.
+  """Returns the tokenizer in a model folder.
 
   Raises:
     UserError: there is none.
@@ -125,7 +125,7 @@ def load_tokenizer(folder: epath.Path) -> Tokenizer:
     if (folder / name).exists():
       try:
         return kind(folder)
-      # Whatever its files have where something else should be.
+      # The files may be malformed in any way.
       except (*_UNLIKE, OSError) as e:
         raise UserError(
           f"{folder / name}, or a file beside it, is not as a tokenizer's files"
@@ -139,7 +139,7 @@ def exceeding(
 ) -> list[bool]:
   """Returns which prompts have more tokens than the limit.
 
-  Only those are tokenised that may have.
+  Only those that may exceed it are tokenised.
   """
   lengths = [tokenizer.most_tokens(text) for text in texts]
   unsure = [i for i, length in enumerate(lengths) if length > limit]
@@ -153,8 +153,8 @@ def check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:
   """Refuses a tokenizer with ids that the model has no embedding for.
 
   Args:
-    tokenizer: any; one with fewer ids is fine, embeddings are often padded.
-    vocab_size: of the model's embedding.
+    tokenizer: may have fewer ids, since embeddings are often padded.
+    vocab_size: the size of the model's embedding.
 
   Raises:
     UserError: there are such ids.

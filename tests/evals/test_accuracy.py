@@ -81,7 +81,7 @@ def test_it_is_a_problem_s_first_trace_that_is_revealed():
     [_trace("p", "first words"), _trace("p", "other words")],
     (0.5,),
     num_samples=1,
-    stamp=0,
+    step=0,
     purpose="evaluation",
     seed=0,
   )

@@ -92,7 +92,7 @@ def test_a_broken_line_costs_no_other_row(tmp_path, broken, caplog):
   rows = metrics.read_jsonl(path)
   assert [row["step"] for row in rows] == [1, 3, 4, 5]
   assert path.read_bytes().split(b"\n")[:3] == [lines[0], broken, lines[2]]
-  assert "metrics.jsonl:2 is no row" in caplog.text
+  assert "metrics.jsonl:2 is not a row" in caplog.text
 
 
 def test_a_last_row_without_its_newline_is_a_row(tmp_path):

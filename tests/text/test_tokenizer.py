@@ -637,12 +637,12 @@ def test_thoughts_of_sentencepiece(pieces, tmp_path):
 @pytest.mark.parametrize(
   ("content", "message"),
   [
-    (b"IQ== 0\nIg== 1\n", r"tokenizer\.model is no sentencepiece model"),
+    (b"IQ== 0\nIg== 1\n", r"tokenizer\.model is not a sentencepiece model"),
     (b"version https://git-lfs.github.com/spec/v1\noid 0\n", "of Git LFS"),
-    (b"", "no sentencepiece model \\(it is empty"),
-    (b"\0" * 64, "no sentencepiece model"),
-    (bytes(range(256)), "no sentencepiece model"),
-    (b"<html>not found</html>", "no sentencepiece model"),
+    (b"", "not a sentencepiece model \\(it is empty"),
+    (b"\0" * 64, "not a sentencepiece model"),
+    (bytes(range(256)), "not a sentencepiece model"),
+    (b"<html>not found</html>", "not a sentencepiece model"),
   ],
 )
 def test_a_sentencepiece_model_that_is_none(tmp_path, content, message):
