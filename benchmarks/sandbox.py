@@ -26,7 +26,8 @@ from absl import flags
 from benchmarks import measuring
 from prefixrl_jax.rewards import isolation
 from prefixrl_jax.rewards.isolation import INSIDE
-from prefixrl_jax.rewards.sandbox import OutOfTime, Run, SandboxPool
+from prefixrl_jax.rewards.sandbox import OutOfTime
+from prefixrl_jax.rewards.sandbox_pool import Run, SandboxPool
 
 _RUNS = flags.DEFINE_integer("runs", 10_000, "Programs to run.", 1)
 _WORKERS = flags.DEFINE_integer("workers", 2, "At a time.", 1)

@@ -280,10 +280,14 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     ("is_real(v)\n      and", "True\n      and"),
   ),
   (
-    "settings/fields.py",
+    "settings/checks.py",
     "settings/test_validation.py",
     ("    if name not in node:\n", "    if False:\n"),
     ("    if not node.rule.allows(value):", "    if False:"),
+  ),
+  (
+    "settings/fields.py",
+    "settings/test_validation.py",
     (
       '"temperature": Field(real(0.01, 100)',
       '"temperature": _how(real(0.01, 100)',

@@ -25,10 +25,10 @@ from prefixrl_jax.rewards.sandbox import (
   Died,
   OutOfTime,
   Sandbox,
-  SandboxPool,
   TooLong,
   unpack,
 )
+from prefixrl_jax.rewards.sandbox_pool import SandboxPool
 from prefixrl_jax.text.thoughts import without_thoughts
 from prefixrl_jax.types import Problem, UserError, Verdict
 

@@ -1,12 +1,11 @@
 """Every field a config can have: what it may be, and what it is for.
 
-One table, by section. `check` refuses a value that no rule allows, a field that
-is missing and one that nothing reads; `is_execution` says which fields change
-only how a result is computed. Checks across fields are in config.py.
+One table, by section. `is_execution` says which fields change only how a result
+is computed. checks.py holds a config against the table, validation.py one field
+against another.
 """
 
 import dataclasses
-import difflib
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -32,7 +31,6 @@ from prefixrl_jax.settings.rules import (
   several,
   whole,
 )
-from prefixrl_jax.types import UserError
 
 
 @dataclasses.dataclass(frozen=True)
@@ -362,7 +360,7 @@ def find(path: str) -> Field | None:
   for task in ("", *tasks.TASKS):
     node: Any = tree_of(task)
     for name in path.split("."):
-      node = _child(node, name)
+      node = child_of(node, name)
     if isinstance(node, Field):
       return node
   return None
@@ -378,81 +376,13 @@ def is_execution(path: str) -> bool:
   return field is not None and field.execution
 
 
-def check(config: Any) -> None:
-  """Refuses values that no rule allows, and missing and unknown fields.
-
-  Args:
-    config: the whole of it, a ConfigDict or a dict.
-
-  Raises:
-    UserError: names the first such field, and what it may be.
-  """
-  problems = config.get("problems")
-  if not hasattr(problems, "items"):
-    raise UserError("config.problems is missing or no section.")
-  task = problems.get("task")
-  is_own = isinstance(task, str) and task in tasks.TASKS
-  if ("size" if is_own else "file") not in problems:
-    raise UserError(
-      f"config.problems.task = {_shown(task)} needs a config of another kind:"
-      f" that of configs/demo.py for {', '.join(tasks.TASKS)}; for all"
-      " others that of configs/math.py:task=NAME."
-    )
-  _check(config, tree_of(task if is_own else ""), "config")
-
-
-def _check(value: Any, node: Any, path: str) -> None:
-  if isinstance(node, Field):
-    if not node.rule.allows(value):
-      raise UserError(
-        f"{path} = {_shown(value)} is not {node.rule.words} ({node.help})."
-      )
-    return
-  if isinstance(node, Choice) and hasattr(value, "items"):
-    name = {k: v for k, v in value.items() if k == "name"}
-    node = node.tree(name.get("name"))
-    # Before the fields that it decides upon.
-    _check(name, {"name": node["name"]}, path)
-  elif isinstance(node, Choice):
-    node = node.whole()
-  if EACH in node and isinstance(value, (list, tuple)) and value:
-    value = {str(i): each for i, each in enumerate(value)}
-  elif EACH in node or not hasattr(value, "items"):
-    what = "a list of sections" if EACH in node else "a section"
-    raise UserError(f"{path} = {_shown(value)} is not {what}.")
-  if ANY in node or EACH in node:
-    node = {name: _child(node, name) for name in value}
-  for name in value:
-    if name not in node:
-      raise UserError(f"there is no field {path}.{name}{_nearest(name, node)}")
-  for name, child in node.items():
-    if name not in value:
-      what = f" ({child.help})" if isinstance(child, Field) else ""
-      raise UserError(
-        f"{path}.{name}{what} is missing; the files in configs/ have all"
-        " fields."
-      )
-    _check(value[name], child, f"{path}.{name}")
-
-
-def _child(node: Any, name: str) -> Any:
+def child_of(node: Any, name: str) -> Any:
+  """Returns a section's field or section of that name; None: there is none."""
   if isinstance(node, Choice):
     node = node.whole()
   if not isinstance(node, Mapping):
     return None
   return node.get(name, node.get(ANY, node.get(EACH)))
-
-
-def _nearest(name: Any, known: Mapping) -> str:
-  near = difflib.get_close_matches(str(name), known, n=1)
-  if near:
-    return f"; did you mean {near[0]}?"
-  return f"; known are {', '.join(known)}." if known else "."
-
-
-def _shown(value: Any) -> str:
-  text = " ".join(repr(value).split())  # a section has several lines
-  return text if len(text) <= 80 else f"{text[:77]}..."
 
 
 def _joined(one: Tree, other: Tree) -> Tree:

@@ -8,7 +8,7 @@ from typing import Any
 import ml_collections
 
 from prefixrl_jax.embedded import tasks
-from prefixrl_jax.settings import fields, rules
+from prefixrl_jax.settings import checks, fields, rules
 from prefixrl_jax.types import UserError
 
 # What configs' arguments are; a config may have others.
@@ -82,7 +82,7 @@ def validate(
     config: the whole of it.
     stages: that will run.
   """
-  fields.check(config)
+  checks.check(config)
   c = config
 
   def check(condition: bool, message: str) -> None:

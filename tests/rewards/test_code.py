@@ -14,7 +14,7 @@ import pytest
 
 from prefixrl_jax.problems.reading import Getter
 from prefixrl_jax.problems.sources import SOURCES
-from prefixrl_jax.rewards import sandbox
+from prefixrl_jax.rewards import sandbox, sandbox_pool
 from prefixrl_jax.rewards.code import CodeVerifier, find_code
 from prefixrl_jax.rewards.inside import checking, plain, serving
 from prefixrl_jax.types import Problem, UserError, Verdict
@@ -545,7 +545,7 @@ def speak(*messages):
   ],
 )
 def test_unearned_rewards(verifier, code, monkeypatch):
-  monkeypatch.setattr(sandbox, "_GRACE_SECONDS", 0.0)  # one falls silent
+  monkeypatch.setattr(sandbox_pool, "_GRACE_SECONDS", 0.0)  # one falls silent
   problems = [_DOUBLE, _SQUARE_CALLS, _SQUARE_ASSERTS]
   for report in verifier.examine(problems, [code] * 3):
     assert report.statuses

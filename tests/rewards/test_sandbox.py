@@ -20,7 +20,7 @@ import time
 
 import pytest
 
-from prefixrl_jax.rewards import isolation, sandbox, seccomp
+from prefixrl_jax.rewards import isolation, sandbox, sandbox_pool, seccomp
 from prefixrl_jax.rewards.inside import running
 from prefixrl_jax.types import UserError
 
@@ -40,7 +40,7 @@ def pool(request):
     if request.param == "user":
       patch.setattr(isolation, "is_root_of_the_machine", lambda: False)
     try:
-      pool = sandbox.SandboxPool(sandbox="bubblewrap", **_SETTINGS)
+      pool = sandbox_pool.SandboxPool(sandbox="bubblewrap", **_SETTINGS)
     except UserError as e:
       pytest.skip(str(e))
   yield pool
@@ -773,9 +773,9 @@ def test_nobody_with_no_rights(pool):
 def test_dies_with_its_host(pool):
   before = _sandboxed()
   code = f"""
-from prefixrl_jax.rewards import isolation, sandbox
+from prefixrl_jax.rewards import isolation, sandbox_pool
 isolation.is_root_of_the_machine = lambda: {pool._how._as_root}
-pool = sandbox.SandboxPool(sandbox="bubblewrap", num_workers=1,
+pool = sandbox_pool.SandboxPool(sandbox="bubblewrap", num_workers=1,
   timeout_seconds=50., total_seconds=50., memory_mb=256)
 print("started", flush=True)
 next(pool.run("while True: pass", [""]))
@@ -805,7 +805,7 @@ def _until(condition):
 @contextlib.contextmanager
 def _small_pool(**settings):
   try:
-    pool = sandbox.SandboxPool(
+    pool = sandbox_pool.SandboxPool(
       **{"sandbox": "bubblewrap"} | _SETTINGS | settings
     )
   except UserError as e:
@@ -828,7 +828,7 @@ def test_pool_starts_the_next_ones_and_leaves_none():
 
 def test_a_failed_start_costs_no_verdict(monkeypatch):
   """Neither of the host's own process, nor of what bwrap does behind it."""
-  monkeypatch.setattr(sandbox, "_PAUSE_SECONDS", 0.01)
+  monkeypatch.setattr(sandbox_pool, "_PAUSE_SECONDS", 0.01)
   with _small_pool() as pool:
     popen, tries = subprocess.Popen, []
 
@@ -845,7 +845,7 @@ def test_a_failed_start_costs_no_verdict(monkeypatch):
     assert pool.map(run, range(4)) == [f"{n}\n" for n in range(4)]
     assert len(tries) >= 10
     # For ever: then it is an error, and not wrong answers.
-    monkeypatch.setattr(sandbox, "_START_SECONDS", 0.2)
+    monkeypatch.setattr(sandbox_pool, "_START_SECONDS", 0.2)
     monkeypatch.setattr(
       subprocess, "Popen", lambda *_, **options: popen("false", **options)
     )
@@ -856,7 +856,7 @@ def test_a_failed_start_costs_no_verdict(monkeypatch):
 
 
 def test_a_thread_that_does_not_start_costs_no_verdict(monkeypatch):
-  monkeypatch.setattr(sandbox, "_PAUSE_SECONDS", 0.01)
+  monkeypatch.setattr(sandbox_pool, "_PAUSE_SECONDS", 0.01)
   with _small_pool() as pool:
     start, tries = threading.Thread.start, []
 
@@ -917,7 +917,7 @@ def test_replies_that_make_no_sense(reply, match, tmp_path, monkeypatch):
 
 def test_without_bubblewrap(monkeypatch, tmp_path):
   start = functools.partial(
-    sandbox.SandboxPool, sandbox="bubblewrap", **_SETTINGS
+    sandbox_pool.SandboxPool, sandbox="bubblewrap", **_SETTINGS
   )
   monkeypatch.setenv("PATH", str(tmp_path))
   with pytest.raises(UserError, match="apt-get install bubblewrap"):
@@ -934,12 +934,12 @@ def test_without_bubblewrap(monkeypatch, tmp_path):
   with pytest.raises(UserError, match="not of vax"):
     start()
   with pytest.raises(UserError, match="none of bubblewrap, unsafe_subprocess"):
-    sandbox.SandboxPool(sandbox="docker", **_SETTINGS)
+    sandbox_pool.SandboxPool(sandbox="docker", **_SETTINGS)
 
 
 def test_unsafe_subprocess_says_so_and_has_its_limits(caplog):
   with caplog.at_level(logging.WARNING):
-    pool = sandbox.SandboxPool(sandbox="unsafe_subprocess", **_SETTINGS)
+    pool = sandbox_pool.SandboxPool(sandbox="unsafe_subprocess", **_SETTINGS)
   assert "can read every file" in caplog.text
   with contextlib.closing(pool):
     run = _run(
