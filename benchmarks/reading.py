@@ -28,7 +28,7 @@ from prefixrl_jax.problems.loading import load_parts
 from prefixrl_jax.problems.streams import problem_text
 from prefixrl_jax.text.tokenizer import Tokenizer, load_tokenizer
 from prefixrl_jax.traces.foreign import GUESSES, read_foreign
-from prefixrl_jax.traces.imports import import_traces
+from prefixrl_jax.traces.imports import ImportSettings, import_traces
 from prefixrl_jax.types import Verdict
 
 _PROBLEMS = flags.DEFINE_integer("problems", 200_000, "Rows.", 1)
@@ -170,13 +170,14 @@ def _read_traces(folder: pathlib.Path) -> dict[str, Any]:
   made = import_traces(
     counted(),
     problems,
-    text_of=lambda problem: problem_text(problem, section.instruction),
-    by_id=False,
-    verifier=_AllWrong(),
-    tokenizer=tokenizer,
-    has_answer=lambda text: True,
-    max_completion_length=1 << 20,
-    traces_per_problem=1,
+    ImportSettings(
+      verifier=_AllWrong(),
+      tokenizer=tokenizer,
+      has_answer=lambda text: True,
+      max_completion_length=1 << 20,
+      traces_per_problem=1,
+      text_of=lambda problem: problem_text(problem, section.instruction),
+    ),
     on_progress=lambda share, counts: None,
   )
   seconds = time.process_time() - started

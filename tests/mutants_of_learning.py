@@ -306,11 +306,11 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
   (
     "traces/rejection.py",
     "traces/test_rejection.py",
-    ("sorted(found[i])[traces_per_problem - 1]", "sorted(found[i])[-1]"),
+    ("return sorted(self.correct)[:count]", "return sorted(self.correct)"),
     ("if verdict.reward == 1:", "if verdict.reward >= 0:"),
     (
-      "min(_BLOCK * sampler.lanes, budget - next_attempt[i])",
-      "_BLOCK * sampler.lanes",
+      "min(_ATTEMPTS_PER_LANE * sampler.lanes, budget - first)",
+      "_ATTEMPTS_PER_LANE * sampler.lanes",
     ),
   ),
   # -- what is counted

@@ -251,9 +251,9 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
   (
     "traces/imports.py",
     "traces/test_imports.py",
-    ("elif identity in seen:", "elif False:"),
-    ("elif not foreign.finished:", "elif False:"),
-    ("      if is_full(m.problem):\n", "      if False:\n"),
+    ("if identity in self._texts:", "if False:"),
+    ("if not foreign.finished:", "if False:"),
+    ("      if self._is_full(m.wanted):\n", "      if False:\n"),
     ("if ids and ids[-1] in stops", "if False"),
     ("if len(m.tokens) > max_length:", "if False:"),
   ),

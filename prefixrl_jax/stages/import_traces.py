@@ -17,7 +17,12 @@ from prefixrl_jax.storage.artifacts import Artifact
 from prefixrl_jax.storage.files import digest, write_json
 from prefixrl_jax.storage.rows import find_files
 from prefixrl_jax.traces.foreign import read_foreign
-from prefixrl_jax.traces.imports import KEPT, Imported, import_traces
+from prefixrl_jax.traces.imports import (
+  KEPT,
+  Imported,
+  ImportSettings,
+  import_traces,
+)
 from prefixrl_jax.traces.rules import RULES, write_by_rule
 from prefixrl_jax.types import UserError
 
@@ -51,20 +56,23 @@ def _import(work: Workspace, artifact: Artifact, seed: int) -> None:
   digests = {str(file): digest(file) for file in files}
   session = work.session  # all that can be refused is, here
   work.begin(artifact)
+  by_id = not files or bool(c.traces.id_field)
+  settings = ImportSettings(
+    verifier=session.verifier,
+    tokenizer=session.tokenizer,
+    has_answer=answer_finder(verifier_name(c)),
+    max_completion_length=c.rollouts.max_completion_length,
+    traces_per_problem=c.collect.traces_per_problem,
+    text_of=None if by_id else lambda p: problem_text(p, instruction),
+    origin="imported:" if files else "rules/",
+  )
   with metrics.Progress(
     f"import, seed {seed}", total=1.0, waits_for="reading …"
   ) as progress:
     imported = import_traces(
       rows,
       problems,
-      text_of=lambda p: problem_text(p, instruction),
-      by_id=not files or bool(c.traces.id_field),
-      verifier=session.verifier,
-      tokenizer=session.tokenizer,
-      has_answer=answer_finder(verifier_name(c)),
-      max_completion_length=c.rollouts.max_completion_length,
-      traces_per_problem=c.collect.traces_per_problem,
-      origin="imported:" if files else "rules/",
+      settings,
       on_progress=lambda share, counts: progress.update(
         share, kept=str(counts[KEPT]), read=str(sum(counts.values()))
       ),

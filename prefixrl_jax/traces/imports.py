@@ -55,32 +55,63 @@ class Imported:
   disagreements: list[dict[str, Any]]
 
 
+@dataclasses.dataclass(frozen=True)
+class ImportSettings:
+  """By what traces are matched and judged, and how many are kept.
+
+  Attributes:
+    verifier, tokenizer: of the task.
+    has_answer: whether a wrong text gives a final answer at all.
+    max_completion_length: tokens of a trace at most, the stop token included.
+    traces_per_problem: kept at most, first come, first served.
+    text_of: a problem as others write it, which their traces are matched by;
+      None: they are matched by the problem's id.
+    origin: what the policy's name begins with, before the writer's.
+  """
+
+  verifier: Verifier
+  tokenizer: Tokenizer
+  has_answer: Callable[[str], bool]
+  max_completion_length: int
+  traces_per_problem: int
+  text_of: Callable[[Problem], str] | None
+  origin: str = "imported:"
+
+
+@dataclasses.dataclass(slots=True)
+class _Wanted:
+  """A problem of ours, and what has come for it."""
+
+  problem: Problem
+  num_seen: int = 0
+  num_kept: int = 0
+  prompt_length: int | None = None  # once a trace is kept
+
+
 @dataclasses.dataclass
 class _Matched:
   """A trace of one of our problems, to be decided on."""
 
   foreign: ForeignTrace
-  problem: Problem
+  wanted: _Wanted
   attempt: int
   reason: str  # to drop it; empty: none yet
   tokens: Sequence[int] = ()
   text: str = ""  # of the tokens
   verdict: Verdict | None = None
 
+  @property
+  def is_right(self) -> bool:
+    """Whether it was judged, and is correct."""
+    return self.verdict is not None and self.verdict.reward == 1
+
 
 def import_traces(
   rows: Iterable[tuple[float, Sequence[ForeignTrace]]],
   problems: Sequence[Problem],
+  settings: ImportSettings,
   *,
-  text_of: Callable[[Problem], str],
-  by_id: bool,
-  verifier: Verifier,
-  tokenizer: Tokenizer,
-  has_answer: Callable[[str], bool],
-  max_completion_length: int,
-  traces_per_problem: int,
   on_progress: Callable[[float, Mapping[str, int]], None],
-  origin: str = "imported:",
   batch_size: int = 256,
 ) -> Imported:
   """Matches, tokenises and judges; keeps the first correct ones of a problem.
@@ -90,103 +121,123 @@ def import_traces(
   Args:
     rows: as from `read_foreign`; read no further ahead than a batch.
     problems: that traces are wanted of.
-    text_of: a problem as others write it.
-    by_id: match problems by id, not by their text.
-    verifier, tokenizer: of the task.
-    has_answer: whether a wrong text gives a final answer at all.
-    max_completion_length: tokens of a trace at most, the stop token included.
-    traces_per_problem: kept at most, first come, first served.
+    settings: see there.
     on_progress: called with (share read, counts) now and then.
-    origin: what the policy's name begins with, before the writer's.
     batch_size: traces tokenised and judged together at most, and rows between
       two calls.
   """
-  # The traces of a problem mostly stand together.
-  normal = functools.lru_cache(maxsize=64)(normalise)
-  known: dict[str, Problem] = {}
-  for p in problems:
-    known.setdefault(p.id if by_id else normal(text_of(p)), p)
-  attempts = {p.id: 0 for p in problems}
-  num_kept = {p.id: 0 for p in problems}
-  prompt_lengths: dict[str, int] = {}
-  seen: set[tuple[str, bytes]] = set()
-  made = Imported(
-    [],
-    Counter(dict.fromkeys((KEPT, *DROPPED), 0)),
-    dict.fromkeys(AGREEMENT, 0),
-    [],
-  )
-  is_full = lambda problem: num_kept[problem.id] >= traces_per_problem
-
-  def match(foreign: ForeignTrace) -> _Matched | None:
-    key = foreign.problem_id if by_id else normal(foreign.problem)
-    problem = known.get(key) if key else None
-    if problem is None:
-      return None
-    attempt = attempts[problem.id]
-    attempts[problem.id] += 1
-    reason = ""
-    identity = (problem.id, hashlib.sha256(foreign.text.encode()).digest())
-    if foreign.flaw:
-      reason = foreign.flaw
-    elif not foreign.text:
-      reason = "empty"
-    elif not foreign.finished:
-      reason = "unfinished"
-    elif identity in seen:
-      reason = "duplicate"
-    elif not is_full(problem):
-      seen.add(identity)
-    return _Matched(foreign, problem, attempt, reason)
-
-  def settle(batch: Sequence[_Matched]) -> None:
-    """Tokenises and judges a batch; then decides in the order of the file."""
-    asked = [m for m in batch if not m.reason and not is_full(m.problem)]
-    _tokenise(asked, tokenizer, max_completion_length)
-    asked = [m for m in asked if not m.reason]
-    _judge(asked, verifier, tokenizer)
-    right = [m.problem for m in asked if m.verdict and m.verdict.reward == 1]
-    prompts = {p.id: p.prompt for p in right if p.id not in prompt_lengths}
-    lengths = map(len, tokenizer.encode_prompts(prompts.values()))
-    prompt_lengths.update(zip(prompts, lengths))
-    for m in batch:
-      # A trace of the same batch may have been the last that was wanted.
-      if is_full(m.problem):
-        made.counts["problem has enough"] += 1
-        continue
-      if m.verdict is not None:
-        _compare(m, m.verdict.reward == 1, made)
-        if m.verdict.reward == 1:
-          num_kept[m.problem.id] += 1
-          length = prompt_lengths[m.problem.id]
-          made.traces.append(_trace(m, length, origin))
-          m.reason = KEPT
-        elif m.verdict.timed_out or m.verdict.died:
-          m.reason = "timed out"
-        else:
-          answered = has_answer(m.foreign.text)
-          m.reason = "wrong" if answered else "no final answer"
-      made.counts[m.reason] += 1
-
+  current = _Import(problems, settings)
+  counts = current.made.counts
   waiting: list[_Matched] = []
   size = 0
   for number, (share, some) in enumerate(rows):
     for foreign in some:
-      matched = match(foreign)
+      matched = current.match(foreign)
       if matched is None:
-        made.counts[foreign.flaw or "no such problem"] += 1
+        counts[foreign.flaw or "no such problem"] += 1
         continue
       waiting.append(matched)
       size += len(foreign.text)
       if len(waiting) == batch_size or size >= _MOST_CHARACTERS:
-        settle(waiting)
+        current.settle(waiting)
         waiting, size = [], 0
     if number % batch_size == 0:
-      on_progress(share, made.counts)
+      on_progress(share, counts)
   if waiting:
-    settle(waiting)
-  on_progress(1.0, made.counts)
-  return made
+    current.settle(waiting)
+  on_progress(1.0, counts)
+  return current.made
+
+
+class _Import:
+  """What an import has made so far, and what it goes on from."""
+
+  def __init__(self, problems: Sequence[Problem], settings: ImportSettings):
+    self._settings = settings
+    # The traces of a problem mostly stand together.
+    self._normalise = functools.lru_cache(maxsize=64)(normalise)
+    self._wanted: dict[str, _Wanted] = {}
+    text_of = settings.text_of
+    for p in problems:
+      key = self._normalise(text_of(p)) if text_of else p.id
+      self._wanted.setdefault(key, _Wanted(p))
+    self._texts: set[tuple[str, bytes]] = set()  # of a problem
+    self.made = Imported(
+      [],
+      Counter(dict.fromkeys((KEPT, *DROPPED), 0)),
+      dict.fromkeys(AGREEMENT, 0),
+      [],
+    )
+
+  def _is_full(self, wanted: _Wanted) -> bool:
+    return wanted.num_kept >= self._settings.traces_per_problem
+
+  def match(self, foreign: ForeignTrace) -> _Matched | None:
+    """Returns the trace with its problem; None if it is none of ours."""
+    by_text = self._settings.text_of is not None
+    key = self._normalise(foreign.problem) if by_text else foreign.problem_id
+    wanted = self._wanted.get(key) if key else None
+    if wanted is None:
+      return None
+    attempt = wanted.num_seen
+    wanted.num_seen += 1
+    return _Matched(foreign, wanted, attempt, self._flaw(foreign, wanted))
+
+  def _flaw(self, foreign: ForeignTrace, wanted: _Wanted) -> str:
+    """Returns why a trace is dropped unread; empty if it is not."""
+    if foreign.flaw:
+      return foreign.flaw
+    if not foreign.text:
+      return "empty"
+    if not foreign.finished:
+      return "unfinished"
+    digest = hashlib.sha256(foreign.text.encode()).digest()
+    identity = (wanted.problem.id, digest)
+    if identity in self._texts:
+      return "duplicate"
+    if not self._is_full(wanted):
+      self._texts.add(identity)
+    return ""
+
+  def settle(self, batch: Sequence[_Matched]) -> None:
+    """Tokenises and judges a batch; then decides in the order of the file."""
+    settings = self._settings
+    asked = [m for m in batch if not m.reason and not self._is_full(m.wanted)]
+    _tokenise(asked, settings.tokenizer, settings.max_completion_length)
+    asked = [m for m in asked if not m.reason]
+    _judge(asked, settings.verifier, settings.tokenizer)
+    _measure_prompts(
+      [m.wanted for m in asked if m.is_right], settings.tokenizer
+    )
+    for m in batch:
+      # A trace of the same batch may have been the last that was wanted.
+      if self._is_full(m.wanted):
+        self.made.counts["problem has enough"] += 1
+        continue
+      if m.verdict is not None:
+        self._decide(m, m.verdict)
+      self.made.counts[m.reason] += 1
+
+  def _decide(self, m: _Matched, verdict: Verdict) -> None:
+    """Keeps a trace that is correct; says why it is dropped otherwise."""
+    _compare(m, self.made)
+    if m.is_right:
+      m.reason = KEPT
+      m.wanted.num_kept += 1
+      self.made.traces.append(_trace(m, self._settings.origin))
+    elif verdict.timed_out or verdict.died:
+      m.reason = "timed out"
+    else:
+      answered = self._settings.has_answer(m.foreign.text)
+      m.reason = "wrong" if answered else "no final answer"
+
+
+def _measure_prompts(wanted: Sequence[_Wanted], tokenizer: Tokenizer) -> None:
+  """Counts the tokens of prompts that were not counted before."""
+  new = {w.problem.id: w for w in wanted if w.prompt_length is None}.values()
+  prompts = tokenizer.encode_prompts(w.problem.prompt for w in new)
+  for w, ids in zip(new, prompts):
+    w.prompt_length = len(ids)
 
 
 def _tokenise(
@@ -220,14 +271,14 @@ def _judge(
 ) -> None:
   """Judges what the tokens say, as with traces of our own."""
   texts = tokenizer.decode([m.tokens for m in batch])
-  verdicts = judge_texts(verifier, [m.problem for m in batch], texts)
+  verdicts = judge_texts(verifier, [m.wanted.problem for m in batch], texts)
   for m, text, verdict in zip(batch, texts, verdicts):
     m.text, m.verdict = text, verdict
 
 
-def _compare(m: _Matched, right: bool, made: Imported) -> None:
+def _compare(m: _Matched, made: Imported) -> None:
   """Counts how our verdict and the file's own go together."""
-  theirs = m.foreign.verdict
+  right, theirs = m.is_right, m.foreign.verdict
   if theirs is None:
     return
   if right == theirs:
@@ -237,8 +288,8 @@ def _compare(m: _Matched, right: bool, made: Imported) -> None:
   made.disagreements.append(
     {
       "place": m.foreign.place,
-      "problem_id": m.problem.id,
-      "answer": m.problem.answer,
+      "problem_id": m.wanted.problem.id,
+      "answer": m.wanted.problem.answer,
       "ours": right,
       "theirs": theirs,
       "end": m.foreign.text[-200:],
@@ -246,14 +297,15 @@ def _compare(m: _Matched, right: bool, made: Imported) -> None:
   )
 
 
-def _trace(m: _Matched, prompt_length: int, origin: str) -> Trace:
+def _trace(m: _Matched, origin: str) -> Trace:
+  assert m.wanted.prompt_length is not None
   return Trace(
-    problem_id=m.problem.id,
+    problem_id=m.wanted.problem.id,
     tokens=np.array(m.tokens, np.int32),
     text=m.text,
     reward=1.0,
     policy=origin + m.foreign.model,
     attempt=m.attempt,
     seed=0,  # nothing of ours was drawn
-    prompt_length=prompt_length,
+    prompt_length=m.wanted.prompt_length,
   )

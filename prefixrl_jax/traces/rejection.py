@@ -1,6 +1,7 @@
 """Rejection sampling: attempts at hard problems until enough are correct."""
 
 import collections
+import dataclasses
 from collections.abc import Callable, Iterator, Sequence
 
 import numpy as np
@@ -12,9 +13,37 @@ from prefixrl_jax.text.tokenizer import Tokenizer
 from prefixrl_jax.types import Completion, Problem, Trace, Verifier
 
 _NO_PREFIX = np.zeros(0, np.int32)
-# Attempts a lane before a row goes on to the next problem: more share a
-# prefill, fewer are under way when one succeeds.
-_BLOCK = 4
+# Each lane makes as many attempts at a problem before its row goes on to the
+# next one. More share the prefill of a prompt; fewer are under way, and paid
+# for in vain, when one of them succeeds.
+_ATTEMPTS_PER_LANE = 4
+
+
+@dataclasses.dataclass(eq=False)
+class _Pending:
+  """A problem and how far its attempts have come.
+
+  Attributes:
+    problem: to be solved.
+    prompt: its tokens.
+    next_attempt: number of the first that has not been asked for.
+    blocks: numbers of the sampler's blocks that are attempts at it.
+    correct: attempt -> its completion.
+  """
+
+  problem: Problem
+  prompt: np.ndarray
+  next_attempt: int = 0
+  blocks: list[int] = dataclasses.field(default_factory=list)
+  correct: dict[int, Completion] = dataclasses.field(default_factory=dict)
+
+  def first_correct(self, count: int) -> list[int]:
+    """Returns the lowest attempts that are correct, at most `count`."""
+    return sorted(self.correct)[:count]
+
+  def is_solved(self, count: int) -> bool:
+    """Whether `count` attempts are correct."""
+    return len(self.correct) >= count
 
 
 def collect(
@@ -42,75 +71,69 @@ def collect(
     budget: attempts per problem at most (paper: 2,500).
     traces_per_problem: enough of them (paper: 1).
     policy: who writes the traces, stored with them.
-    seed: of the sampling.
+    seed: seed for the sampling.
     on_progress: called with (solved, completions judged) after each batch.
 
   Returns:
     The traces, in the order of the problems.
   """
-  prompts = [
-    np.array(ids, np.int32)
-    for ids in tokenizer.encode_prompts(p.prompt for p in problems)
+  prompts = tokenizer.encode_prompts(p.prompt for p in problems)
+  pending = [
+    _Pending(problem, np.array(ids, np.int32))
+    for problem, ids in zip(problems, prompts)
   ]
-  found: list[dict[int, Completion]] = [{} for _ in problems]
-  block_of_problem: list[list[int]] = [[] for _ in problems]
-  problem_of_block: list[int] = []
-  waiting = collections.deque(range(len(problems)))
-  next_attempt = [0] * len(problems)
-
-  def is_solved(i: int) -> bool:
-    return len(found[i]) >= traces_per_problem
+  owners: list[_Pending] = []  # of the sampler's blocks
 
   def blocks() -> Iterator[list[Request]]:
     """A few attempts a lane at a time, going round the unsolved."""
+    waiting = collections.deque(pending)
     while waiting:
-      i = waiting.popleft()
-      if is_solved(i) or next_attempt[i] >= budget:
+      p = waiting.popleft()
+      if p.is_solved(traces_per_problem) or p.next_attempt >= budget:
         continue
-      count = min(_BLOCK * sampler.lanes, budget - next_attempt[i])
-      block_of_problem[i].append(len(problem_of_block))
-      problem_of_block.append(i)
-      first = next_attempt[i]
-      next_attempt[i] += count
-      waiting.append(i)
-      yield [Request(prompts[i], count, 0, problems[i].index, first)]
+      first = p.next_attempt
+      count = min(_ATTEMPTS_PER_LANE * sampler.lanes, budget - first)
+      p.next_attempt += count
+      p.blocks.append(len(owners))
+      owners.append(p)
+      waiting.append(p)
+      yield [Request(p.prompt, count, 0, p.problem.index, first)]
 
   judged = 0
   for finished in sampler.run(blocks(), purpose="collection", seed=seed):
-    owners = [problem_of_block[number] for number, _, _ in finished]
+    attempted = [owners[number] for number, _, _ in finished]
     verdicts = judge(
       verifier,
       tokenizer,
-      [problems[i] for i in owners],
-      [_NO_PREFIX] * len(owners),
+      [p.problem for p in attempted],
+      [_NO_PREFIX] * len(attempted),
       [completion for _, _, completion in finished],
     )
-    for i, (_, attempt, completion), verdict in zip(owners, finished, verdicts):
+    for p, (_, attempt, completion), verdict in zip(
+      attempted, finished, verdicts
+    ):
       if verdict.reward == 1:
-        found[i][attempt] = completion
-    for i in {i for i in owners if is_solved(i)}:
-      last = sorted(found[i])[traces_per_problem - 1]
-      for block in block_of_problem[i]:
-        sampler.cancel(block, above=last)
+        p.correct[attempt] = completion
+    for p in dict.fromkeys(attempted):
+      if p.is_solved(traces_per_problem):
+        last = p.first_correct(traces_per_problem)[-1]
+        for block in p.blocks:
+          sampler.cancel(block, above=last)
     judged += len(finished)
-    on_progress(sum(map(is_solved, range(len(problems)))), judged)
+    on_progress(sum(p.is_solved(traces_per_problem) for p in pending), judged)
 
-  kept = [
-    (i, attempt, found[i][attempt].tokens)
-    for i in range(len(problems))
-    for attempt in sorted(found[i])[:traces_per_problem]
-  ]
-  texts = tokenizer.decode([tokens.tolist() for _, _, tokens in kept])
+  kept = [(p, a) for p in pending for a in p.first_correct(traces_per_problem)]
+  texts = tokenizer.decode([p.correct[a].tokens.tolist() for p, a in kept])
   return [
     Trace(
-      problem_id=problems[i].id,
-      tokens=tokens,
+      problem_id=p.problem.id,
+      tokens=p.correct[attempt].tokens,
       text=text,
       reward=1.0,
       policy=policy,
       attempt=attempt,
       seed=seed,
-      prompt_length=len(prompts[i]),
+      prompt_length=len(p.prompt),
     )
-    for (i, attempt, tokens), text in zip(kept, texts)
+    for (p, attempt), text in zip(kept, texts)
   ]

@@ -19,7 +19,7 @@ from prefixrl_jax.traces.foreign import (
   ForeignTrace,
   read_foreign,
 )
-from prefixrl_jax.traces.imports import import_traces
+from prefixrl_jax.traces.imports import ImportSettings, import_traces
 from prefixrl_jax.types import Problem, UserError, Verdict
 
 _SHARED = pathlib.Path(__file__).parents[3] / "shared" / "data"
@@ -76,18 +76,24 @@ def _read(*files, model="", **fields):
   )
 
 
-def _import(rows, problems=_PROBLEMS, *, verifier=None, **changes):
+def _import(
+  rows, problems=_PROBLEMS, *, verifier=None, batch_size=256, **changes
+):
   settings = dict(
     text_of=lambda p: p.prompt.removesuffix(_ASKED),
-    by_id=False,
     verifier=verifier or _LastWord(),
     tokenizer=_Letters(),
     has_answer=lambda text: text[-1].isdigit(),
     max_completion_length=24,
     traces_per_problem=2,
-    on_progress=lambda *_: None,
   )
-  return import_traces(rows, problems, **settings | changes)
+  return import_traces(
+    rows,
+    problems,
+    ImportSettings(**settings | changes),
+    on_progress=lambda *_: None,
+    batch_size=batch_size,
+  )
 
 
 def _foreign(text, problem="What is 1 + 1?", **changes):
@@ -438,7 +444,7 @@ def test_a_batch_is_tokenised_at_once_and_a_prompt_once():
 def test_problems_match_by_id():
   made = _import(
     [(1.0, [_foreign("4", problem_id="b"), _foreign("2", problem_id="")])],
-    by_id=True,
+    text_of=None,
   )
   assert [t.problem_id for t in made.traces] == ["b"]
   assert made.counts["no such problem"] == 1

@@ -7,7 +7,7 @@ import pytest
 
 from prefixrl_jax.configs import logic
 from prefixrl_jax.problems.loading import load_problems
-from prefixrl_jax.traces.imports import import_traces
+from prefixrl_jax.traces.imports import ImportSettings, import_traces
 from prefixrl_jax.traces.rules import write_by_rule
 from prefixrl_jax.types import UserError, Verdict
 
@@ -49,15 +49,16 @@ def test_every_problem_gets_traces_that_are_kept(task, kept):
   made = import_traces(
     write_by_rule(task, config, problems),
     problems,
-    text_of=lambda p: p.prompt,
-    by_id=True,
-    verifier=_Boxed(),
-    tokenizer=_Letters(),
-    has_answer=bool,
-    max_completion_length=1000,
-    traces_per_problem=kept,
+    ImportSettings(
+      verifier=_Boxed(),
+      tokenizer=_Letters(),
+      has_answer=bool,
+      max_completion_length=1000,
+      traces_per_problem=kept,
+      text_of=None,
+      origin="rules/",
+    ),
     on_progress=lambda *_: None,
-    origin="rules/",
   )
   assert {t.policy for t in made.traces} == {f"rules/{task}"}
   assert {t.problem_id for t in made.traces} == {p.id for p in problems}
