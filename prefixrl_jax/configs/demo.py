@@ -22,10 +22,9 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   c.fresh_data_per_seed = True
   c.wandb_project = ""
 
-  c.mesh = dict(data=-1, fsdp=1, tensor=1, expert=1)
+  c.mesh = sections.mesh(data=-1, fsdp=1)
 
-  c.model = dict(
-    folder="",  # a Hugging Face folder; empty: the shape below
+  c.model = sections.model(
     # The base policy: a safetensors file, or empty to run `pretrain`.
     base="package:demo_base.safetensors",
     num_layers=3,
@@ -40,7 +39,6 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     norm_eps=1e-5,
     tied_head=False,
     dtype="float32",
-    param_dtype="float32",
     remat="none",
     scan_unroll=3,  # all layers: see TransformerConfig
   )
@@ -87,41 +85,22 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   )
 
   # Paper: hard = 0 correct of 512. A guess succeeds once in 3^7 here.
-  c.screen = dict(
-    num_samples=64, max_correct=0, rows=16, lanes=8, problems_per_part=64
-  )
-  c.collect = dict(
-    budget=2048, traces_per_problem=1, rows=16, lanes=8, problems_per_part=64
-  )
+  c.screen = sections.screen(num_samples=64, rows=16, lanes=8)
+  c.collect = sections.collect(budget=2048, rows=16, lanes=8)
   c.traces = sections.traces()
-  c.prefixes = dict(num_cuts=3, low=0.4, high=0.8)
+  c.prefixes = sections.prefixes()
 
-  c.rollouts = dict(
-    max_prompt_length=32,
-    max_completion_length=58,
-    steps_per_dispatch=8,
-    temperature=1.0,  # left open by the paper
-    top_k=0,  # off, as is top_p: both bias the ratio
-    top_p=1.0,
+  c.rollouts = sections.rollouts(
+    max_prompt_length=32, max_completion_length=58, steps_per_dispatch=8
   )
-
-  # Left open by the paper: optimizer, KL, clip, length normalisation.
-  c.learner = dict(
-    optimizer=dict(b1=0.9, b2=0.95, eps=1e-8, weight_decay=0.0, clip_norm=1.0),
+  c.learner = sections.learner(
     # Working a block out is rare at first; Adam's first, large steps would
     # wipe it out (docs/tuning.md).
     warmup_steps=30,
-    decay_steps=0,
-    advantage="group_mean",
-    discount=1.0,
-    kl_coefficient=0.0,  # 0: off
-    kl_estimator="k3",  # GRPO's; k1 and k2: see learner/losses.py
-    skip_nonfinite=False,  # True: leave such updates out, instead of stopping
     rows_per_microbatch=2,
-    logits_chunk_length=512,
     row_length=640,  # tokens of a packed row, unless a tree needs more
   )
-  c.sft = dict(batch_size=16, learning_rate=3e-4)
+  c.sft = sections.sft(batch_size=16, learning_rate=3e-4)
 
   # Each arm's learning rate and SFT's epochs are chosen on held-out problems
   # by the sweep in docs/tuning.md.
@@ -137,28 +116,20 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
       learning_rate=7e-4, prefixed_share=0.5, schedule=adaptive
     ),
   )
-  c.train = dict(
+  c.train = sections.train(
     # Every arm's budget, in the paper's convention: collection (if the arm
     # uses traces) + SFT + sampling + updates.
     flops=2.4e12,
-    max_steps=0,  # no limit but the budget
     prompts_per_step=16,
-    rows=0,  # prompts that are sampled at a time; 0: all of a step's
-    cuts_together=False,  # True: a step has all cuts of a trace, on one trunk
-    completions_per_prompt=8,
     checkpoint_every=50,
     log_every=10,  # steps between two lines on the terminal
-    checkpoints_kept=2,
   )
-  c.evals = dict(
+  c.evals = sections.evals(
     rows=16,
     lanes=16,
     temperature=1.0,
     num_samples=32,  # of the final evaluation, per problem
-    fractions=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
-    fraction_samples=16,
     curve_points=12,
-    curve_samples=8,
   )
 
   c.lora = sections.lora()

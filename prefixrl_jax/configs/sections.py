@@ -1,4 +1,9 @@
-"""Sections that all configs have alike, every field with its default."""
+"""Sections that all configs have alike, each field with its default.
+
+Values are the paper's unless a comment says otherwise. A config gives as
+keywords the fields that have no default, and those whose default it does not
+want.
+"""
 
 from typing import Any
 
@@ -34,6 +39,23 @@ def arm(
   )
 
 
+def mesh(**own: Any) -> dict[str, Any]:
+  """Returns config.mesh: devices by what they share; gives data and fsdp."""
+  return dict(tensor=1, expert=1) | own
+
+
+def model(**own: Any) -> dict[str, Any]:
+  """Returns config.model: which policy is trained; gives dtype and remat."""
+  return (
+    dict(
+      folder="",  # a Hugging Face folder, or ORGANISATION/MODEL[@REVISION]
+      base="",  # of an embedded task: a safetensors file
+      param_dtype="float32",
+    )
+    | own
+  )
+
+
 def rewards() -> dict[str, Any]:
   """Returns config.rewards: what judges, and what that may cost."""
   return dict(
@@ -45,6 +67,92 @@ def rewards() -> dict[str, Any]:
     memory_mb=512,  # of one
     sandbox="bubblewrap",  # or unsafe_subprocess, within a container of yours
     partial=False,  # True: the share of tests passed is the reward
+  )
+
+
+def screen(**own: Any) -> dict[str, Any]:
+  """Returns config.screen; gives num_samples, rows and lanes."""
+  # Hard are problems that no sample solves.
+  return dict(max_correct=0, problems_per_part=64) | own
+
+
+def collect(**own: Any) -> dict[str, Any]:
+  """Returns config.collect: our own traces; gives budget, rows and lanes."""
+  return dict(traces_per_problem=1, problems_per_part=64) | own
+
+
+def prefixes() -> dict[str, Any]:
+  """Returns config.prefixes: where traces are cut."""
+  return dict(num_cuts=3, low=0.4, high=0.8)
+
+
+def rollouts(**own: Any) -> dict[str, Any]:
+  """Returns config.rollouts; gives the three lengths."""
+  return (
+    dict(
+      temperature=1.0,  # left open by the paper
+      top_k=0,  # off, as is top_p: both bias the ratio
+      top_p=1.0,
+    )
+    | own
+  )
+
+
+def learner(**own: Any) -> dict[str, Any]:
+  """Returns config.learner; gives rows_per_microbatch and row_length."""
+  return (
+    dict(
+      # Left open by the paper: optimizer, KL, clip, length normalisation.
+      optimizer=dict(
+        b1=0.9, b2=0.95, eps=1e-8, weight_decay=0.0, clip_norm=1.0
+      ),
+      warmup_steps=0,
+      decay_steps=0,
+      advantage="group_mean",
+      discount=1.0,
+      kl_coefficient=0.0,  # 0: off
+      kl_estimator="k3",  # GRPO's; k1 and k2: see learner/losses.py
+      skip_nonfinite=False,  # True: leave such updates out, instead of stopping
+      logits_chunk_length=512,
+    )
+    | own
+  )
+
+
+def sft(*, batch_size: int, learning_rate: float) -> dict[str, Any]:
+  """Returns config.sft: on the traces, before RL."""
+  return dict(batch_size=batch_size, learning_rate=learning_rate)
+
+
+def train(**own: Any) -> dict[str, Any]:
+  """Returns config.train: every arm's budget, and a step's size.
+
+  Gives flops, prompts_per_step, checkpoint_every and log_every.
+  """
+  return (
+    dict(
+      max_steps=0,  # no limit but the budget
+      rows=0,  # prompts that are sampled at a time; 0: all of a step's
+      cuts_together=False,  # True: a step has all cuts of a trace, on one trunk
+      completions_per_prompt=8,
+      checkpoints_kept=2,
+    )
+    | own
+  )
+
+
+def evals(**own: Any) -> dict[str, Any]:
+  """Returns config.evals.
+
+  Gives rows, lanes, temperature, num_samples and curve_points.
+  """
+  return (
+    dict(
+      fractions=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
+      fraction_samples=16,
+      curve_samples=8,
+    )
+    | own
   )
 
 

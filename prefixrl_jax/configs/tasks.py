@@ -42,12 +42,10 @@ def get_config(
   c.fresh_data_per_seed = False
   c.wandb_project = ""
 
-  c.mesh = dict(data=1, fsdp=-1, tensor=1, expert=1)
-  c.model = dict(
-    folder="",  # or ORGANISATION/MODEL[@REVISION]; set it on the command line
-    base="",
+  c.mesh = sections.mesh(data=1, fsdp=-1)
+  # Its folder is given on the command line, or by a preset.
+  c.model = sections.model(
     dtype="bfloat16",
-    param_dtype="float32",
     remat="auto",  # recompute layers if they do not fit into memory
   )
   c.problems = dict(
@@ -78,37 +76,18 @@ def get_config(
   c.pretrain = dict()
   c.rewards = sections.rewards()
 
-  c.screen = dict(
-    num_samples=512, max_correct=0, rows=32, lanes=16, problems_per_part=64
-  )
-  c.collect = dict(
-    budget=2500, traces_per_problem=1, rows=32, lanes=16, problems_per_part=64
-  )
+  c.screen = sections.screen(num_samples=512, rows=32, lanes=16)
+  c.collect = sections.collect(budget=2500, rows=32, lanes=16)
   c.traces = sections.traces()
-  c.prefixes = dict(num_cuts=3, low=0.4, high=0.8)
-  c.rollouts = dict(
-    max_prompt_length=1024,
-    max_completion_length=16384,
-    steps_per_dispatch=128,
-    temperature=1.0,  # left open by the paper
-    top_k=0,
-    top_p=1.0,
+  c.prefixes = sections.prefixes()
+  c.rollouts = sections.rollouts(
+    max_prompt_length=1024, max_completion_length=16384, steps_per_dispatch=128
   )
-  c.learner = dict(
-    # Left open by the paper.
-    optimizer=dict(b1=0.9, b2=0.95, eps=1e-8, weight_decay=0.0, clip_norm=1.0),
-    warmup_steps=0,
-    decay_steps=0,
-    advantage="group_mean",
-    discount=1.0,
-    kl_coefficient=0.0,  # 0: off
-    kl_estimator="k3",  # GRPO's; k1 and k2: see learner/losses.py
-    skip_nonfinite=False,  # True: leave such updates out, instead of stopping
+  c.learner = sections.learner(
     rows_per_microbatch=0,  # as many as fit into memory
-    logits_chunk_length=512,
     row_length=32768,  # tokens of a packed row, unless a tree needs more
   )
-  c.sft = dict(batch_size=32, learning_rate=1e-5)
+  c.sft = sections.sft(batch_size=32, learning_rate=1e-5)
   arm, clipped, adaptive = sections.arm, sections.CLIPPED, sections.ADAPTIVE
   c.arms = dict(
     rl=arm(learning_rate=1e-6),
@@ -120,26 +99,18 @@ def get_config(
       learning_rate=1e-6, prefixed_share=0.75, schedule=adaptive
     ),
   )
-  c.train = dict(
-    flops=2.4e20,
-    max_steps=0,  # no limit but the budget; the paper's runs take 400 steps
+  c.train = sections.train(
+    flops=2.4e20,  # max_steps is no limit; the paper's runs take 400 steps
     prompts_per_step=128,
-    rows=0,  # prompts that are sampled at a time; 0: all of a step's
-    cuts_together=False,  # True: a step has all cuts of a trace, on one trunk
-    completions_per_prompt=8,
     checkpoint_every=20,
-    checkpoints_kept=2,
     log_every=1,  # steps between two lines on the terminal
   )
-  c.evals = dict(
+  c.evals = sections.evals(
     rows=32,
     lanes=16,
     temperature=0.7,
     num_samples=256,
-    fractions=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
-    fraction_samples=16,
     curve_points=16,
-    curve_samples=8,
   )
 
   c.lora = sections.lora()

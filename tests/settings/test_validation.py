@@ -1,5 +1,6 @@
 """Configs: their argument, and the checks across their fields."""
 
+import ast
 import importlib.util
 import math as numbers
 import pathlib
@@ -8,7 +9,7 @@ import sys
 
 import pytest
 
-from prefixrl_jax.configs import code, countdown, demo, gym, logic, math
+from prefixrl_jax.configs import code, countdown, demo, gym, logic, math, tasks
 from prefixrl_jax.settings import fields
 from prefixrl_jax.settings.validation import parse_arg, validate
 from prefixrl_jax.types import UserError
@@ -45,6 +46,28 @@ def test_the_file_in_configs_is_the_package_s(name):
   own = importlib.import_module(f"prefixrl_jax.configs.{name}")
   for arg in ("", "seeds=2,arms=rl"):
     assert module.get_config(arg).to_dict() == own.get_config(arg).to_dict()
+
+
+def _makers(config):
+  """Section -> what makes it, of `c.SECTION = MAKER(...)`."""
+  body = ast.walk(ast.parse(pathlib.Path(config.__file__).read_text()))
+  return {
+    ast.unparse(node.targets[0]): ast.unparse(node.value.func)
+    for node in body
+    if isinstance(node, ast.Assign) and isinstance(node.value, ast.Call)
+  }
+
+
+def test_a_default_that_all_configs_have_stands_once():
+  """A new field is one edit, in sections.py, and not one in each config."""
+  one, other = _makers(demo), _makers(tasks)
+  alike = {name for name in one.keys() & other.keys() if name.startswith("c.")}
+  assert {"c.learner", "c.rollouts", "c.train", "c.evals"} <= alike
+  # Other fields in each: whose task it is decides.
+  alike -= {"c.problems", "c.pretrain", "c.arms", "c.seeds", "c.run_arms"}
+  for name in alike:
+    maker = f"sections.{name.removeprefix('c.')}"
+    assert one[name] == other[name] == maker, name
 
 
 def test_wandb_is_named_before_anything_if_it_is_missing(monkeypatch):
