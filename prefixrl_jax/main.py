@@ -241,7 +241,7 @@ def _keep(trace: str) -> str:
 
 def _hint() -> str:
   """Warns about flags that would discard this run's work if repeated."""
-  if _run is None or not _run.has_removed:
+  if _run is None or not _run.work.has_removed:
     return ""
   return " (without --fresh and --redo: what they name was removed already)"
 

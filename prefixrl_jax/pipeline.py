@@ -5,6 +5,7 @@ again; one that was cut off goes on where it stopped; one that was made with
 other settings is an error.
 """
 
+import contextlib
 from collections.abc import Collection
 
 import ml_collections
@@ -61,7 +62,7 @@ _RECORDS = (
 )
 
 
-class Pipeline(Workspace):
+class Pipeline:
   """One run: the stages, each from artifacts to artifacts."""
 
   def __init__(
@@ -80,47 +81,42 @@ class Pipeline(Workspace):
       fresh: make all anew that the stages make which are run.
       redo: names of artifacts that are made anew, or what they begin with.
     """
-    super().__init__(config, workdir)
+    self.work = Workspace(config, workdir)
     self._fresh, self._redo = fresh, redo
 
   def run(self, stages: Collection[str]) -> None:
     """Runs the stages named, in their order."""
-    if self._fresh and not self._is_of_a_run():
+    work, workdir = self.work, self.work.workdir
+    if self._fresh and not _is_of_a_run(workdir):
       raise UserError(
-        f"--fresh: {self.workdir} has files, but no {MARKER} and nothing else"
+        f"--fresh: {workdir} has files, but no {MARKER} and nothing else"
         " that a run leaves; nothing is removed there. Leave out --fresh, or"
         " choose another --workdir."
       )
-    with locked(self.workdir, self.console.print):
-      remove_temporaries(self.workdir, self.workdir / "report")
-      self.ask_anew(self._redo, stages, everything=self._fresh)
+    with locked(workdir, work.console.print):
+      remove_temporaries(workdir, workdir / "report")
+      work.ask_anew(self._redo, stages, everything=self._fresh)
       in_order = list(STAGES)
       last = max((in_order.index(s) for s in stages if s in STAGES), default=-1)
       # Refused before anything is computed, or removed.
-      for artifact in self.artifacts(in_order[: last + 1]):
+      for artifact in work.artifacts(in_order[: last + 1]):
         artifact.check()
       if "export" in stages:
-        self.export_artifact.check()
-        export.check(self)
-      check_kind(self.workdir / "report", is_folder=True)
+        work.export_artifact.check()
+        export.check(work)
+      check_kind(workdir / "report", is_folder=True)
       # For people; what an artifact was made from is in its manifest.
-      write_json(self.workdir / MARKER, self.config.to_dict())
-      self._run(stages)
+      write_json(workdir / MARKER, work.config.to_dict())
+      with contextlib.closing(work):
+        for name, stage in _WITH_THOSE_ON_DEMAND.items():
+          if name in stages:
+            stage.run(work)
 
-  def _run(self, stages: Collection[str]) -> None:
-    try:
-      for name, stage in _WITH_THOSE_ON_DEMAND.items():
-        if name in stages:
-          stage.run(self)
-    finally:
-      if "verifier" in vars(self):  # it was needed
-        self.verifier.close()
 
-  def _is_of_a_run(self) -> bool:
-    """Whether there is nothing, or what a run has left."""
-    workdir = self.workdir
-    if not workdir.exists() or not any(workdir.iterdir()):
-      return True
-    return (workdir / MARKER).exists() or any(
-      any(workdir.glob(pattern)) for pattern in _RECORDS
-    )
+def _is_of_a_run(workdir: epath.Path) -> bool:
+  """Whether there is nothing, or what a run has left."""
+  if not workdir.exists() or not any(workdir.iterdir()):
+    return True
+  return (workdir / MARKER).exists() or any(
+    any(workdir.glob(pattern)) for pattern in _RECORDS
+  )

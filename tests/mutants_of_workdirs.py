@@ -166,12 +166,12 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
       (
         "pipeline.py",
         "fresh_leaves_a_folder_that_no_run_has_made",
-        ("if self._fresh and not self._is_of_a_run():", "if False:"),
+        ("if self._fresh and not _is_of_a_run(workdir):", "if False:"),
       ),
       (
         "pipeline.py",
         "two_runs_do_not_work_in_one_workdir",
-        ("with locked(self.workdir, self.console.print):", "if True:"),
+        ("with locked(workdir, work.console.print):", "if True:"),
       ),
       (
         "pipeline.py",
@@ -182,7 +182,7 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
         "pipeline.py",
         "a_killed_process_leaves_no_temporary_files_for_ever",
         (
-          'remove_temporaries(self.workdir, self.workdir / "report")',
+          'remove_temporaries(workdir, workdir / "report")',
           "pass",
         ),
       ),

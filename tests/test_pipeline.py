@@ -23,6 +23,7 @@ from prefixrl_jax.embedded import checksum
 from prefixrl_jax.pipeline import STAGES, Pipeline
 from prefixrl_jax.problems.loading import load_problems
 from prefixrl_jax.run.inputs import Inputs
+from prefixrl_jax.run.workspace import Workspace
 from prefixrl_jax.stages import (
   collect,
   evaluate,
@@ -326,7 +327,7 @@ def test_the_verifier_is_closed_at_the_end(tmp_path, monkeypatch, fails):
 
   monkeypatch.setattr(screen, "run", screening)
   close = lambda: done.append("closed")
-  run.verifier = types.SimpleNamespace(close=close)
+  run.work.verifier = types.SimpleNamespace(close=close)
   with pytest.raises(UserError) if fails else contextlib.nullcontext():
     run.run(("screen",))
   assert done == ["screened", "closed"]
@@ -357,7 +358,7 @@ def test_prompts_that_do_not_fit_are_left_out_if_asked_for(
 
   def load(too_long):
     config.problems.too_long = too_long
-    run = Pipeline(config, epath.Path(tmp_path / "run"))
+    run = Inputs(config)
     encode = lambda prompts: map(str.split, prompts)
     run.tokenizer = types.SimpleNamespace(
       encode_prompts=encode, most_tokens=len
@@ -423,7 +424,7 @@ def test_problems_are_shown_without_weights(tmp_path, capsys):
 def test_missing_model_folder(tmp_path):
   config = _config(**{"model.folder": str(tmp_path / "none")})
   with pytest.raises(UserError, match="there is no folder"):
-    Pipeline(config, epath.Path(tmp_path))
+    Inputs(config)
 
 
 @pytest.mark.parametrize("made", [demo, countdown])
@@ -528,7 +529,7 @@ def test_imported_traces_cost_nothing_and_are_reported(imported):
   assert curve[-1]["step"] == 1
   assert curve[-1]["ledger"]["collection"]["flops_paper"] == 0
   assert curve[-1]["ledger"]["update"]["flops_paper"] > 0
-  note = report.traces_note(Pipeline(config, workdir), 0)
+  note = report.traces_note(Workspace(config, workdir), 0)
   assert " imported traces (imported:lucky " in note
   assert "traces.jsonl, which cost none" in note
 

@@ -57,12 +57,17 @@ class Inputs:
     """The task's verifier; one for code needs a sandbox."""
     return make_verifier(verifier_name(self.config), self.config.rewards)
 
+  def close(self) -> None:
+    """Ends the verifier's processes, if it was needed."""
+    if "verifier" in vars(self):
+      self.verifier.close()
+
   @functools.cached_property
   def tokenizer(self) -> Tokenizer:
     """The base policy's tokenizer, loaded without its weights."""
     return open_tokenizer(self.model_folder, self.config.problems.task)
 
-  @functools.cache  # noqa: B019 - one Pipeline a process
+  @functools.cache  # noqa: B019 - one Workspace a process
   def problems(self, seed: int) -> list[Problem]:
     """Returns all problems of a data seed, whose prompts fit."""
     parts = self.problem_parts(seed)
@@ -77,7 +82,7 @@ class Inputs:
         )
     return problems
 
-  @functools.cache  # noqa: B019 - one Pipeline a process
+  @functools.cache  # noqa: B019 - one Workspace a process
   def problem_parts(self, seed: int) -> list[Part]:
     """Returns a data seed's problems, with what was left out."""
     c = self.config.problems

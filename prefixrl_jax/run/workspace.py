@@ -175,14 +175,14 @@ class Workspace(Inputs):
       return epath.Path(str(data / base.removeprefix("package:")))
     return epath.Path(base) if base else self.pretrained.directory / _BASE
 
-  @functools.cache  # noqa: B019 - one Pipeline a process
+  @functools.cache  # noqa: B019 - one Workspace a process
   def _base_digest(self) -> str | None:
     if self.model_folder:
       return provenance.of_model_folder(self.model_folder, weights=True)
     file = self.base_file()
     return provenance.of_files([file]) if file.exists() else None
 
-  @functools.cache  # noqa: B019 - one Pipeline a process
+  @functools.cache  # noqa: B019 - one Workspace a process
   def _problems_digest(self, seed: int) -> str:
     return provenance.of_problems(self.problems(seed))
 

@@ -22,6 +22,7 @@ from prefixrl_jax.configs import demo
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.models import exporting, folders, importing, transformer
 from prefixrl_jax.pipeline import Pipeline
+from prefixrl_jax.run.workspace import Workspace
 from prefixrl_jax.types import UserError
 
 _HERE = pathlib.Path(__file__).parent
@@ -342,7 +343,7 @@ def test_exports_no_other_step_than_the_training_ended_at(
 ):
   workdir, saved = trained
   config = _config(source, arm="prefixrl", seed=1)
-  train = Pipeline(config, workdir).run_artifact("train", "prefixrl", 1)
+  train = Workspace(config, workdir).run_artifact("train", "prefixrl", 1)
   train._read_sources = dict  # as if nothing came before
   (workdir / "train").rename(tmp_path / "aside")
   train.begin()

@@ -93,7 +93,7 @@ def test_a_run_has_what_is_planned(tmp_path, monkeypatch):
   watch = _Watch(monkeypatch)
   pipeline = Pipeline(config, epath.Path(tmp_path), fresh=False)
   pipeline.run(STAGES)
-  session = pipeline.session
+  session = pipeline.work.session
   by_phase = memory_plan.phases(
     config, session.model, session.mesh, session.rows_per_micro
   )

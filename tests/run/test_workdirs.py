@@ -12,6 +12,7 @@ from etils import epath
 from prefixrl_jax.configs import countdown, demo, math
 from prefixrl_jax.pipeline import MARKER, STAGES, Pipeline
 from prefixrl_jax.run import provenance
+from prefixrl_jax.run.workspace import Workspace
 from prefixrl_jax.storage import files
 from prefixrl_jax.storage.locking import LOCK
 from prefixrl_jax.types import UserError
@@ -37,7 +38,7 @@ def _config(made=demo, arg="tiny=true,arms=rl+sft_rl+prefixrl", **fields):
 
 def _make_up(config, workdir):
   """Leaves all that a run of the config would leave, with made-up contents."""
-  for artifact in Pipeline(config, workdir).artifacts(STAGES):
+  for artifact in Workspace(config, workdir).artifacts(STAGES):
     artifact.begin()
     name = _FILES[artifact.name.partition("/")[0]]
     files.write_text(artifact.directory / name, artifact.name)
@@ -55,7 +56,7 @@ def nothing_is_computed(monkeypatch):
     raise AssertionError("something is made")
 
   monkeypatch.setattr("prefixrl_jax.run.workspace.open_session", refuse)
-  monkeypatch.setattr(Pipeline, "train_data", refuse)
+  monkeypatch.setattr(Workspace, "train_data", refuse)
 
 
 def _run(config, workdir, stages=("train", "evaluate"), **how):
@@ -154,7 +155,7 @@ def test_an_arm_is_refused_for_what_it_uses(workdir, fields, refused):
 def test_other_cuts_leave_arms_without_prefixes(workdir):
   config = _config(arg="tiny=true,arms=rl+prefixrl")
   _make_up(config, workdir)
-  cut = Pipeline(config, workdir).data_artifact("cut", 0)
+  cut = Workspace(config, workdir).data_artifact("cut", 0)
   cut.remove()
   cut.begin()
   files.write_text(cut.directory / "prefixed.parquet", "others")
@@ -187,7 +188,7 @@ def test_whose_problems_a_run_learns_on(workdir):
 def test_a_run_in_progress_keeps_to_its_problems(workdir):
   config = _config(arg="tiny=true,arms=rl,seeds=2")
   _make_up(config, workdir)
-  run = Pipeline(config, workdir).run_artifact("train", "rl", 1)
+  run = Workspace(config, workdir).run_artifact("train", "rl", 1)
   (run.directory / "manifest.json").unlink()
   config.fresh_data_per_seed = False
   with pytest.raises(UserError, match=r"data_seed: 1 in the workdir, 0 in"):
@@ -208,7 +209,7 @@ def test_a_pretrained_base_of_other_settings(workdir, field, value):
 def test_another_pretrained_base_in_the_same_place(workdir):
   config = _config(countdown, "tiny=true", **{"model.base": ""})
   _make_up(config, workdir)
-  base = Pipeline(config, workdir).pretrained
+  base = Workspace(config, workdir).pretrained
   base.begin()
   files.write_text(base.directory / "base.safetensors", "others")
   base.finish({}, ["base.safetensors"])
@@ -369,7 +370,7 @@ def test_a_finished_run_goes_on_to_a_raised_limit(workdir, fields, capsys):
   (checkpoints / "31").mkdir(parents=True)
   with pytest.raises(AssertionError, match="something is made"):
     _run(more, workdir, ("train",))
-  work = Pipeline(more, workdir)  # what is there is of less
+  work = Workspace(more, workdir)  # what is there is of less
   with pytest.raises(UserError, match="train/rl/seed_0 is not complete"):
     work.need(work.run_artifact("train", "rl", 0), "train")
   # Evaluated is what was trained before; this is said.
@@ -454,7 +455,7 @@ def test_fresh_takes_what_the_stages_make_and_nothing_else(workdir):
   for name in ("thesis.tex", "train/rl/seed_0/notes", "data/mine.parquet"):
     (workdir / name).write_text("years")
   before = _all(workdir)
-  work = Pipeline(_config(arg="tiny=true,arms=rl"), workdir)
+  work = Workspace(_config(arg="tiny=true,arms=rl"), workdir)
   work.ask_anew(["train", "evaluate"], ("train", "evaluate"))
   work.begin(work.run_artifact("train", "rl", 0))
   gone = {name for name in before if not epath.Path(name).exists()}
@@ -505,7 +506,7 @@ def test_a_part_is_named_for_redo(workdir):
   config = _config(arg="tiny=true,arms=rl+prefixrl,seeds=2")
 
   def anew(*names):
-    work = Pipeline(config, workdir)
+    work = Workspace(config, workdir)
     work.ask_anew(names, STAGES)
     return work._anew
 
@@ -522,27 +523,27 @@ def test_a_part_is_named_for_redo(workdir):
   assert anew("train/rl/seed_1/") == {"train/rl/seed_1"}
   for wrong in ("train/r", "train/rl/seed_7", "", "data", "Train", "train//rl"):
     with pytest.raises(UserError, match=f"--redo={wrong} names no artifact"):
-      Pipeline(config, workdir).ask_anew([wrong], ("collect", "train"))
+      Workspace(config, workdir).ask_anew([wrong], ("collect", "train"))
 
 
 @pytest.mark.parametrize("name", ["screen/seed_0", "export", "import"])
 def test_what_no_stage_makes_is_not_made_anew(workdir, name):
   stage = name.partition("/")[0]
   with pytest.raises(UserError, match=f"--redo={name} needs {stage} among"):
-    Pipeline(_config(), workdir).ask_anew([name], ("report",))
+    Workspace(_config(), workdir).ask_anew([name], ("report",))
   with pytest.raises(UserError, match="there are none, and"):
-    Pipeline(_config(), workdir).ask_anew(["x"], ("report",))
+    Workspace(_config(), workdir).ask_anew(["x"], ("report",))
 
 
 def test_a_base_that_is_given_is_not_made_anew(workdir):
   with pytest.raises(UserError, match="--redo=pretrain names no artifact"):
-    Pipeline(_config(), workdir).ask_anew(["pretrain"], STAGES)
+    Workspace(_config(), workdir).ask_anew(["pretrain"], STAGES)
 
 
 def test_whether_anything_was_removed_is_known(workdir):
   """What is said about going on depends on it."""
   _make_up(_config(), workdir)
-  work = Pipeline(_config(), workdir)
+  work = Workspace(_config(), workdir)
   work.ask_anew(["cut"], STAGES)
   assert not work.has_removed
   cut = work.data_artifact("cut", 0)
@@ -581,17 +582,17 @@ def test_a_damaged_manifest_offers_its_own_part(workdir):
   assert "--redo=collect/seed_0 re-makes it" in str(e.value)
   assert "--fresh" not in str(e.value)
   # It is hard to say what from, but not that it is to be made.
-  work = Pipeline(config, workdir, redo=["collect/seed_0"])
-  work.hard_train = lambda seed: []
+  run = Pipeline(config, workdir, redo=["collect/seed_0"])
+  run.work.hard_train = lambda seed: []
   with pytest.raises(AssertionError, match="something is made"):
-    work.run(("collect",))
+    run.run(("collect",))
 
 
 def test_what_was_made_from_a_part_that_came_out_different(workdir):
   """Cuts follow; a run that has learnt from others is refused."""
   config = _config(arg="tiny=true,arms=prefixrl")
   _make_up(config, workdir)
-  work = Pipeline(config, workdir)
+  work = Workspace(config, workdir)
   collect = work.data_artifact("collect", 0)
   collect.remove()
   collect.begin()
@@ -618,7 +619,7 @@ def test_a_killed_process_leaves_no_temporary_files_for_ever(workdir):
 def test_what_is_needed_is_of_the_same_settings(workdir):
   """As by export, which asks for nothing else."""
   _make_up(_config(), workdir)
-  work = Pipeline(_config(**{"learner.discount": 0.5}), workdir)
+  work = Workspace(_config(**{"learner.discount": 0.5}), workdir)
   with pytest.raises(UserError, match="train/rl/seed_0 was made with"):
     work.need(work.run_artifact("train", "rl", 0), "train")
 
