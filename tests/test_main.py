@@ -371,7 +371,8 @@ def test_a_second_ctrl_c_ends_it_without_a_stack_trace(number):
 
 @pytest.mark.parametrize("has_removed", [True, False])
 def test_says_what_of_the_command_not_to_repeat(monkeypatch, has_removed):
-  run = types.SimpleNamespace(has_removed=has_removed)
+  work = types.SimpleNamespace(has_removed=has_removed)
+  run = types.SimpleNamespace(work=work)
   monkeypatch.setattr(main, "_run", run)
   assert ("without --fresh and --redo" in main._hint()) == has_removed
 
