@@ -55,7 +55,7 @@ def _ours(model: str) -> Callable[[], object]:
   from prefixrl_jax.distributed.mesh import make_mesh
   from prefixrl_jax.learner.advantages import advantages
   from prefixrl_jax.learner.packing import Lane, Tree, layout_for, pack
-  from prefixrl_jax.models import transformer
+  from prefixrl_jax.models import parameters
   from prefixrl_jax.rollouts.requests import Request
 
   config = shapes.MODELS[model]
@@ -78,7 +78,7 @@ def _ours(model: str) -> Callable[[], object]:
     rows_per_micro=1,
   )
   step, _, init = ours.make_update(config, mesh, b2=0.999)  # as TRL's
-  params = transformer.put_params(config, mesh, shapes.random_params(config))
+  params = parameters.put_params(config, mesh, shapes.random_params(config))
   held = [init(params)]
   prompts = _prompts(config).astype(np.int32)
   steps = iter(range(2**31))

@@ -14,7 +14,7 @@ from benchmarks import measuring
 from prefixrl_jax.configs import math as math_config
 from prefixrl_jax.configs.models import PRESETS
 from prefixrl_jax.distributed.mesh import AXES
-from prefixrl_jax.models import families, transformer
+from prefixrl_jax.models import families, parameters
 from prefixrl_jax.models.decoder_config import TransformerConfig
 from prefixrl_jax.run import memory_plan
 
@@ -149,7 +149,7 @@ def main() -> None:
     table.append(
       {
         "model": name,
-        "parameters, billions": transformer.num_params(model) / 1e9,
+        "parameters, billions": parameters.num_params(model) / 1e9,
         "machine": preset.machine,
         "fsdp x tensor x expert": (
           f"{preset.devices // preset.tensor // preset.expert}"

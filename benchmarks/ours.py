@@ -17,7 +17,7 @@ from prefixrl_jax.learner import update
 from prefixrl_jax.learner.losses import make_loss
 from prefixrl_jax.learner.optimizer import make_optimizer
 from prefixrl_jax.learner.packing import Layout, Tree, layout_for, pack
-from prefixrl_jax.models import transformer
+from prefixrl_jax.models import parameters
 from prefixrl_jax.models.flops import attention_flops, flops_per_token
 from prefixrl_jax.rollouts.requests import Request
 from prefixrl_jax.rollouts.sampler import Sampler
@@ -72,7 +72,7 @@ def make_update(config, mesh, *, b2: float = 0.95):
     clip_norm=1.0,
   )
   state = update.abstract_state(
-    transformer.abstract_params(config, mesh), optimizer
+    parameters.abstract_params(config, mesh), optimizer
   )
   step = update.make_update(
     config,
@@ -240,7 +240,7 @@ def updating(
   layout = layout_of(trees, row_length)
   with jax.set_mesh(mesh):
     step, _, init = make_update(config, mesh)
-    held = [init(transformer.put_params(config, mesh, params))]
+    held = [init(parameters.put_params(config, mesh, params))]
     batch = sharding.put_rows(mesh, pack(trees, layout), axis=1)
 
   def run():

@@ -22,7 +22,7 @@ from absl import flags
 
 from benchmarks import measuring, ours, shapes
 from benchmarks.ours import Unit
-from prefixrl_jax.models import transformer
+from prefixrl_jax.models import parameters
 from prefixrl_jax.models.flops import attention_flops, flops_per_token
 
 _MODEL = flags.DEFINE_enum("model", "smol", list(shapes.MODELS), "Model.")
@@ -92,7 +92,7 @@ def least_seconds(config, unit: Unit, roofline: measuring.Roofline) -> float:
     matmul(head=True) + attention_flops(config, unit.trunk_length + mean)
   )
   per_key = 2 * c.num_layers * c.num_kv_heads * c.head_dim * 4
-  weights = 4 * transformer.num_params(config)
+  weights = 4 * parameters.num_params(config)
   keys = unit.rows * (unit.trunk_length + unit.lanes * mean)
   return seconds + tokens / lanes * roofline.seconds(
     flops, weights + keys * per_key

@@ -22,7 +22,7 @@ from benchmarks import measuring, ours, shapes
 from benchmarks.ours import Unit
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.learner.packing import Lane, Tree
-from prefixrl_jax.models import transformer
+from prefixrl_jax.models import parameters
 
 _FIGURE = flags.DEFINE_string("figure", "", "Stem of the figure, PNG and SVG.")
 _REPEATS = flags.DEFINE_integer("repeats", 3, "Timed calls of each.", 3)
@@ -87,7 +87,7 @@ def decode_bytes(unit: Unit) -> dict[str, float]:
     completion_length=max(unit.lengths),
   )
   sampler = ours.make_sampler(config, mesh, **sizes, steps_per_dispatch=32)
-  lowered = sampler.programs.lower(transformer.abstract_params(config, mesh))[
+  lowered = sampler.programs.lower(parameters.abstract_params(config, mesh))[
     "decode"
   ]
   plan = ours.planned_bytes(config, mesh, **sizes, row_length=1)

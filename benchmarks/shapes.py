@@ -5,7 +5,7 @@ import functools
 import jax
 import numpy as np
 
-from prefixrl_jax.models import importing, transformer
+from prefixrl_jax.models import importing, parameters
 from prefixrl_jax.models.transformer import TransformerConfig
 
 SMOL = TransformerConfig(  # SmolLM2-135M
@@ -36,7 +36,7 @@ def random_params(config: TransformerConfig) -> dict:
   """Returns parameters of a usual size; nothing is compiled to draw them."""
   rng = np.random.default_rng(0)
   shapes = jax.eval_shape(
-    functools.partial(transformer.init, config), jax.random.key(0)
+    functools.partial(parameters.init, config), jax.random.key(0)
   )
 
   def draw(path, x):

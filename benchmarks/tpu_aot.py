@@ -43,7 +43,7 @@ from prefixrl_jax.models import (
   attention,
   attention_kernel,
   block_map,
-  transformer,
+  parameters,
 )
 from prefixrl_jax.models.flops import attention_flops, flops_per_token
 from prefixrl_jax.models.transformer import TransformerConfig
@@ -126,7 +126,7 @@ def lower_programs(
     completion_length=LANE,
     steps_per_dispatch=128,
   )
-  params = transformer.abstract_params(config, mesh)
+  params = parameters.abstract_params(config, mesh)
   lowered = sampler.programs.lower(params) | {
     "update": ours.lower_update(config, mesh, row_length(), num_micros=2)
   }
@@ -167,7 +167,7 @@ def count_by_hand(
   c, size = config, jnp.dtype(config.dtype).itemsize
   shards, tensor = sharding.num_row_shards(mesh), mesh.shape["tensor"]
   matmul = functools.partial(flops_per_token, config)
-  num_params = transformer.num_params(config)
+  num_params = parameters.num_params(config)
   weights = size * num_params / tensor
   a_layer = size * matmul(head=False) / 2 / c.num_layers / tensor
   kv = 2 * size * c.num_kv_heads * c.head_dim / tensor

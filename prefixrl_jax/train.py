@@ -70,7 +70,7 @@ def train(
   """
   config, name = session.config, f"{arm} seed {seed}"
   model, settings = session.model, config.arms[arm]
-  policy = functools.partial(adapters.policy, model, session.base_params)
+  policy = functools.partial(adapters.policy_params, model, session.base_params)
 
   # -- What the arm starts with ------------------------------------------------
   ledger, budget = (
@@ -86,7 +86,7 @@ def train(
   last_step = num_sft_steps + (config.train.max_steps or sys.maxsize)
 
   # -- Everything that is compiled, before the first step ----------------------
-  first_params = adapters.start(model, session.base_params, session.mesh, seed)
+  first_params = adapters.init(model, session.base_params, session.mesh, seed)
   sampler, eval_sampler = setup.samplers(session, data, schedule)
   learner = setup.rl_learner(
     session, settings, schedule, longest_trunk=sampler.trunk_length
@@ -222,7 +222,7 @@ def trained_params(
     step,
     **how,
   )
-  return adapters.policy(session.model, session.base_params, trained)
+  return adapters.policy_params(session.model, session.base_params, trained)
 
 
 # -- From rollouts to trees and metrics ----------------------------------------

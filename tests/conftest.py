@@ -30,7 +30,7 @@ import pytest
 
 from prefixrl_jax.distributed import backends
 from prefixrl_jax.distributed.mesh import make_mesh
-from prefixrl_jax.models import transformer
+from prefixrl_jax.models import parameters, transformer
 
 
 @pytest.fixture(autouse=True)
@@ -60,7 +60,7 @@ def model():
 
 @pytest.fixture(scope="session")
 def params(model):
-  return transformer.init(model, jax.random.key(3))
+  return parameters.init(model, jax.random.key(3))
 
 
 @pytest.fixture(scope="session")

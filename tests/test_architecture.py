@@ -51,6 +51,7 @@ _TEXT_ELSEWHERE = (
   "evals.summary",
   "learner.advantages",
   "models.folders",
+  "models.weights",
   "rollouts.grid",
   "rollouts.requests",
   "run.inputs",

@@ -16,7 +16,7 @@ from etils import epath
 from prefixrl_jax import checkpoints
 from prefixrl_jax.checkpoints import Checkpointer
 from prefixrl_jax.distributed import sharding
-from prefixrl_jax.models import transformer
+from prefixrl_jax.models import parameters
 from prefixrl_jax.storage import signals
 from prefixrl_jax.types import Preempted, UserError
 
@@ -360,7 +360,7 @@ def test_weight_hash_sees_one_changed_value(model, params, eight_devices):
   placed = jax.tree.map(
     lambda x, like: jax.device_put(x, like.sharding),
     params,
-    transformer.abstract_params(model, eight_devices),
+    parameters.abstract_params(model, eight_devices),
   )
   assert checkpoints.weight_hash(placed) == checkpoints.weight_hash(params)
   name = next(iter(params))

@@ -13,7 +13,12 @@ from prefixrl_jax.learner.logprobs import num_scored
 from prefixrl_jax.learner.losses import make_loss
 from prefixrl_jax.learner.packing import Layout, pack
 from prefixrl_jax.ledger import PURPOSES, Ledger
-from prefixrl_jax.models import adapters, transformer, tree_attention
+from prefixrl_jax.models import (
+  adapters,
+  parameters,
+  transformer,
+  tree_attention,
+)
 from prefixrl_jax.models.attention import trunk_places
 from prefixrl_jax.models.decoder_config import Lora
 from prefixrl_jax.models.flops import (
@@ -46,7 +51,7 @@ def _attention(keys):
 
 
 def test_number_of_parameters():
-  assert transformer.num_params(_MODEL) == _PARAMS
+  assert parameters.num_params(_MODEL) == _PARAMS
 
 
 def test_sampling_by_hand():
@@ -174,7 +179,7 @@ def _flops_by_xla(model, mesh, layout, chunk_length, kl):
   abstract = update.abstract_state(
     adapters.abstract_trained(model, mesh), optimizer
   )
-  base = transformer.abstract_params(model, mesh)
+  base = parameters.abstract_params(model, mesh)
   with jax.set_mesh(mesh):
     program = update.make_update(
       model,
@@ -281,7 +286,7 @@ def test_prefill_is_what_xla_counts(one_device):
     top_p=1.0,
     stop_tokens=(1,),
   )
-  params = transformer.abstract_params(_WIDE, one_device)
+  params = parameters.abstract_params(_WIDE, one_device)
   program = sampler.programs.lower(params)["prefill layer"].compile()
   one = dataclasses.replace(_WIDE, num_layers=1)
   ours = 2 * 64 * flops_per_token(one, head=False)

@@ -7,7 +7,7 @@ import numpy as np
 from prefixrl_jax.configs import demo
 from prefixrl_jax.embedded import checksum
 from prefixrl_jax.embedded.checksum import ChecksumVerifier
-from prefixrl_jax.models import adapters, transformer
+from prefixrl_jax.models import adapters, parameters, transformer
 from prefixrl_jax.prefixes.cuts import cut
 from prefixrl_jax.run import memory_plan
 from prefixrl_jax.run.session import Session
@@ -87,8 +87,8 @@ def session(config, mesh) -> Session:
   )
   model = adapters.read_settings(config.lora, model)
   model, rows_per_micro = memory_plan.fit(config, model, mesh, lambda _: None)
-  params = transformer.put_params(
-    model, mesh, transformer.init(model, jax.random.key(1))
+  params = parameters.put_params(
+    model, mesh, parameters.init(model, jax.random.key(1))
   )
   return Session(
     config=config,

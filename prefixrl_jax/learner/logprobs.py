@@ -20,7 +20,7 @@ def action_logprobs(config, params, *, rows, temperature, chunk_length, attend):
 
   Args:
     config: TransformerConfig.
-    params: as from `transformer.init`.
+    params: as from `parameters.init`.
     rows: TrainBatch without its micro-batch axis, fields [B, T].
     temperature: of the policy.
     chunk_length: tokens of a row whose logits are held at once.

@@ -12,7 +12,7 @@ from prefixrl_jax.learner.learner import Learner
 from prefixrl_jax.learner.losses import make_loss
 from prefixrl_jax.learner.optimizer import make_optimizer
 from prefixrl_jax.learner.packing import Layout
-from prefixrl_jax.models import transformer
+from prefixrl_jax.models import parameters, transformer
 from prefixrl_jax.text.tokenizer import Tokenizer
 from prefixrl_jax.types import NonFiniteError
 
@@ -46,9 +46,9 @@ def pretrain(
   encode = lambda text: np.array(tokenizer.encode(text), np.int32)
   with jax.set_mesh(mesh):
     params = jax.jit(
-      lambda key: transformer.init(model, key),
+      lambda key: parameters.init(model, key),
       out_shardings=jax.tree.map(
-        lambda x: x.sharding, transformer.abstract_params(model, mesh)
+        lambda x: x.sharding, parameters.abstract_params(model, mesh)
       ),
     )(jax.random.key(config.seed))
     done = 0

@@ -203,7 +203,7 @@ def _micro_batch_loss(
     chunk_length=chunk_length,
     attend=attend,
   )
-  policy = adapters.policy(config, base_params, trained)
+  policy = adapters.policy_params(config, base_params, trained)
   logprobs, entropy, load = score(policy)
   mask = rows.action_mask
   tokens = losses.Tokens(

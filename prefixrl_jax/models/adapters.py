@@ -16,9 +16,9 @@ import jax
 import jax.numpy as jnp
 
 from prefixrl_jax.distributed import sharding
-from prefixrl_jax.models import transformer
+from prefixrl_jax.models import parameters
 from prefixrl_jax.models.decoder_config import Lora, TransformerConfig
-from prefixrl_jax.models.layers import merged
+from prefixrl_jax.models.linear import with_adapter
 from prefixrl_jax.types import UserError
 
 GROUPS = {
@@ -43,7 +43,7 @@ def read_settings(
   rank, alpha, targets = (settings[x] for x in ("rank", "alpha", "targets"))
   if not rank:
     return config
-  shapes = transformer.boxed_shapes(config)["layers"]
+  shapes = parameters.boxed_shapes(config)["layers"]
   known = [n for n in sum(GROUPS.values(), ()) if n in shapes]
   wanted: list[str] = []
   for name in known if targets == "all" else targets.split("+"):
@@ -58,14 +58,14 @@ def read_settings(
   return lora.of(config)
 
 
-def start(config: TransformerConfig, base: dict, mesh, seed: int) -> dict:
+def init(config: TransformerConfig, base: dict, mesh, seed: int) -> dict:
   """Returns what training starts from: adapters that do nothing, or the base.
 
   Args:
     config: TransformerConfig.
     base: parameters of the base policy.
-    mesh: adapters are sharded as the weights they belong to.
-    seed: of their draw.
+    mesh: adapters are sharded like the weights they belong to.
+    seed: seed for the draw.
   """
   if config.lora is None:
     return base
@@ -81,24 +81,30 @@ def start(config: TransformerConfig, base: dict, mesh, seed: int) -> dict:
       for key, (name, adapter) in zip(keys, sorted(like.items()))
     }
 
-  where = jax.tree.map(lambda x: x.sharding, like)
-  return jax.jit(draw, out_shardings=where)(jax.random.key(seed))
+  shardings = jax.tree.map(lambda x: x.sharding, like)
+  return jax.jit(draw, out_shardings=shardings)(jax.random.key(seed))
 
 
 def _uniform(key, like):
-  most = math.prod(like.shape[1:-1]) ** -0.5
-  return jax.random.uniform(key, like.shape, like.dtype, -most, most)
+  limit = math.prod(like.shape[1:-1]) ** -0.5
+  return jax.random.uniform(key, like.shape, like.dtype, -limit, limit)
 
 
-def policy(config: TransformerConfig, base: dict, trained: dict) -> dict:
-  """Returns a policy's parameters, of the base's and what is trained."""
+def policy_params(config: TransformerConfig, base: dict, trained: dict) -> dict:
+  """Returns a policy's parameters, from the base's and what is trained.
+
+  Args:
+    config: TransformerConfig.
+    base: parameters of the base policy.
+    trained: adapters, as from `init`; without config.lora, all parameters.
+  """
   return trained if config.lora is None else dict(base, adapters=trained)
 
 
 def abstract_trained(config: TransformerConfig, mesh) -> dict:
   """Returns shapes of what is trained, with their shardings on the mesh."""
   if config.lora is None:
-    return transformer.abstract_params(config, mesh)
+    return parameters.abstract_params(config, mesh)
   return abstract(config, mesh)
 
 
@@ -106,10 +112,10 @@ def abstract(config: TransformerConfig, mesh=None) -> dict:
   """Returns the adapters' shapes, with their shardings if there is a mesh."""
   assert config.lora is not None
   rank = config.lora.rank
-  shapes = transformer.boxed_shapes(config)["layers"]
+  shapes = parameters.boxed_shapes(config)["layers"]
 
-  def of(name):
-    n = 1 + transformer.INPUT_AXES[name]
+  def pair(name):
+    n = 1 + parameters.INPUT_AXES[name]
     shape, axes = shapes[name].value.shape, shapes[name].names
     put = lambda shape, axes: jax.ShapeDtypeStruct(
       shape,
@@ -121,7 +127,7 @@ def abstract(config: TransformerConfig, mesh=None) -> dict:
       "b": put((shape[0], rank, *shape[n:]), (axes[0], None, *axes[n:])),
     }
 
-  return {name: of(name) for name in config.lora.targets}
+  return {name: pair(name) for name in config.lora.targets}
 
 
 @functools.cache
@@ -147,5 +153,5 @@ def merge(config: TransformerConfig, base: dict, adapters: dict) -> dict:
 
 @functools.partial(jax.jit, static_argnums=0)
 def _merged_stack(config, weight, adapter):
-  add = jax.vmap(functools.partial(merged, config))
+  add = jax.vmap(functools.partial(with_adapter, config))
   return add(weight, adapter).astype(weight.dtype)

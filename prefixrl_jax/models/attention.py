@@ -16,7 +16,10 @@ NEG_INF = -1e30
 
 
 class Places(NamedTuple):
-  """Where tokens stand in their trees; TrainBatch has the same fields."""
+  """Where tokens stand in their trees; TrainBatch has the same fields.
+
+  All are int32 [B, T], as in `visible`.
+  """
 
   tree: jax.Array
   branch: jax.Array
@@ -25,7 +28,11 @@ class Places(NamedTuple):
 
 
 def places_of(rows) -> Places:
-  """Returns the places of a TrainBatch's tokens."""
+  """Returns the places of tokens.
+
+  Args:
+    rows: TrainBatch or Places, fields [..., T].
+  """
   return Places(*(getattr(rows, name) for name in Places._fields))
 
 
@@ -207,7 +214,7 @@ def decode_attention(
     return x.reshape(*lead, x.shape[-1])
 
   times_lane = functools.partial(jnp.matmul, **_F32)
-  softmax = (  # its greatest score, its sum and its values' sum so far
+  softmax = (  # max score, sum of exponentials and of values so far
     jnp.full((*lead, 1), NEG_INF, jnp.float32),
     jnp.zeros((*lead, 1), jnp.float32),
     jnp.zeros((*lead, head_dim), jnp.float32),
@@ -227,7 +234,7 @@ def decode_attention(
     num_seen=fork - 1,
     num_blocks=reach.trunk,
   )
-  _, total, out = add_keys(
+  _, exp_sum, out = add_keys(
     softmax,
     q,
     cache.lane_key,
@@ -237,7 +244,7 @@ def decode_attention(
     num_seen=length + 1,
     num_blocks=reach.lane,
   )
-  return _ungroup((out / total).astype(q.dtype).swapaxes(1, 2))
+  return _ungroup((out / exp_sum).astype(q.dtype).swapaxes(1, 2))
 
 
 def _add_keys(
@@ -258,7 +265,7 @@ def _add_keys(
   blocks, size = key.shape[-3], key.shape[-1]
 
   def add(i, softmax):
-    most, total, out = softmax
+    max_score, exp_sum, out = softmax
     places = i * size + jnp.arange(size)
     seen = places < num_seen[..., None]
     if first_seen is not None:
@@ -266,12 +273,12 @@ def _add_keys(
     block = lambda x: jax.lax.dynamic_index_in_dim(x, i, -3, keepdims=False)
     scores = _capped(_scale(q, times(q, block(key))), soft_cap)
     scores = jnp.where(seen[:, None, :, None], scores, NEG_INF)
-    new_most = jnp.maximum(most, jnp.max(scores, -1, keepdims=True))
+    new_max = jnp.maximum(max_score, jnp.max(scores, -1, keepdims=True))
     # Where nothing has been seen yet, the next key seen makes this 0.
-    kept, powers = jnp.exp(most - new_most), jnp.exp(scores - new_most)
-    total = kept * total + jnp.sum(powers, -1, keepdims=True)
-    new = times(powers.astype(value.dtype), block(value))
-    return new_most, total, kept * out + new
+    decay, exp_scores = jnp.exp(max_score - new_max), jnp.exp(scores - new_max)
+    exp_sum = decay * exp_sum + jnp.sum(exp_scores, -1, keepdims=True)
+    new = times(exp_scores.astype(value.dtype), block(value))
+    return new_max, exp_sum, decay * out + new
 
   if blocks == 1:
     return add(0, softmax)

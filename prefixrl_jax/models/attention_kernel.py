@@ -9,7 +9,6 @@ the keys and values.
 """
 
 import functools
-from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -17,26 +16,18 @@ from jax.experimental import pallas as pl
 from jax.experimental.pallas import tpu as pltpu
 
 from prefixrl_jax.models import attention, block_map
+from prefixrl_jax.models.attention_blocks import (
+  FLOOR,
+  KernelConfig,
+  run_in_blocks,
+)
 from prefixrl_jax.types import UserError
 
-# Below every real score and above every masked one: their difference has the
-# exponential 0, also for a query that sees nothing.
-_FLOOR = attention.NEG_INF / 2
 # Large groups of heads need more than the default of 16 MB.
 _VMEM_LIMIT = 48 * 2**20
 # Visits of all rows that lie in a core's scalar memory, of 1 MiB, beside what
 # the compiler keeps there: one row of 504 blocks, more rows of fewer.
-_MOST_VISITS = 504**2
-
-
-class _How(NamedTuple):
-  """What is fixed when the kernels are compiled."""
-
-  block_q: int
-  block_kv: int
-  window: int | None
-  soft_cap: float | None
-  interpret: bool
+_MAX_VISITS = 504**2
 
 
 def tree_flash_attention(
@@ -59,56 +50,42 @@ def tree_flash_attention(
   Raises:
     UserError: more or longer rows than a device's scalar memory has room for.
   """
-  how = _How(
-    schedule.block_q, schedule.block_kv, schedule.window, soft_cap, interpret
-  )
+  config = KernelConfig.of(schedule, soft_cap, interpret=interpret)
   rows, num_visits = schedule.by_query.code.shape
-  if rows * num_visits > _MOST_VISITS and not interpret:
+  if rows * num_visits > _MAX_VISITS and not interpret:
     raise UserError(
       f"a device cannot list the blocks of {rows} rows of {q.shape[1]} tokens:"
-      f" {rows * num_visits}, of {_MOST_VISITS} that it has room for. Of packed"
+      f" {rows * num_visits}, of {_MAX_VISITS} that it has room for. Of packed"
       " rows, lower config.learner.rows_per_microbatch or row_length (a tree's"
       " lanes may lie in several rows); of trunks, the sampler's rows."
     )
-  pad = block_map.pad_to_multiple
-  stacked = jnp.stack(places, axis=1)
-  grouped = q.reshape(*q.shape[:2], k.shape[2], -1, q.shape[3])
-  out = _attention(
-    how,
-    schedule,
-    pad(stacked, how.block_q),
-    pad(stacked, how.block_kv),
-    pad(grouped.transpose(0, 2, 3, 4, 1), how.block_q),
-    pad(k.swapaxes(1, 2), how.block_kv, axis=2),
-    pad(v.swapaxes(1, 2), how.block_kv, axis=2),
-  )
-  out = out[..., : q.shape[1]].transpose(0, 4, 1, 2, 3)
-  return out.reshape(q.shape)
+  run = functools.partial(_attention, config, schedule)
+  return run_in_blocks(run, config, places, q, k, v, order=(0, 2, 3, 4, 1))
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0,))
-def _attention(how, schedule, q_places, k_places, q, k, v):
+def _attention(config, schedule, q_places, k_places, q, k, v):
   """places: int [B, 4, T]; q: [B, K, N/K, H, T]; k, v: [B, K, T, H]."""
-  return _forward(how, schedule, q_places, k_places, q, k, v)[0]
+  return _attention_fwd(config, schedule, q_places, k_places, q, k, v)[0]
 
 
-def _forward(how, schedule, *arrays):
+def _attention_fwd(config, schedule, *arrays):
   q = arrays[2]
   *heads, head_dim, length = q.shape
-  row = (heads[-1], 1, how.block_q)
+  row = (heads[-1], 1, config.block_q)
   out, logsumexp = _call(
     _forward_kernel,
-    how,
+    config,
     schedule,
     arrays,
     outer="q",
     outs={"q": _like(q), "row": _like(q, (*heads, 1, length), jnp.float32)},
-    scratch=((heads[-1], head_dim, how.block_q), row, row),
+    scratch=((heads[-1], head_dim, config.block_q), row, row),
   )
   return out, (schedule, arrays, out, logsumexp.squeeze(3))
 
 
-def _backward(how, kept, d_out):
+def _attention_bwd(config, kept, d_out):
   schedule, arrays, out, logsumexp = kept
   _, _, q, k, v = arrays
   product = out.astype(jnp.float32) * d_out.astype(jnp.float32)
@@ -116,26 +93,26 @@ def _backward(how, kept, d_out):
   arrays = (*arrays, d_out, jnp.expand_dims(logsumexp, 3), delta)
   (dq,) = _call(
     _dq_kernel,
-    how,
+    config,
     schedule,
     arrays,
     outer="q",
     outs={"q": _like(q)},
-    scratch=((*q.shape[2:4], how.block_q),),
+    scratch=((*q.shape[2:4], config.block_q),),
   )
   dk, dv = _call(
     _dkv_kernel,
-    how,
+    config,
     schedule,
     arrays,
     outer="k",
     outs={"k": _like(k), "v": _like(v)},
-    scratch=((how.block_kv, k.shape[3]),) * 2,
+    scratch=((config.block_kv, k.shape[3]),) * 2,
   )
   return None, None, None, dq, dk, dv
 
 
-_attention.defvjp(_forward, _backward)
+_attention.defvjp(_attention_fwd, _attention_bwd)
 
 
 def _like(x, shape=None, dtype=None):
@@ -146,12 +123,12 @@ def _like(x, shape=None, dtype=None):
 _INPUTS = ("q_places", "k_places", "q", "k", "v", "q", "row", "row")
 
 
-def _call(kernel, how, schedule, arrays, *, outer, outs, scratch):
+def _call(kernel, config, schedule, arrays, *, outer, outs, scratch):
   """Runs a kernel over rows, kv heads and as many visits as any row has.
 
   Args:
     kernel: makes (start, work, finish) of the tiles that a visit is about.
-    how: _How.
+    config: KernelConfig.
     schedule: block_map.Schedule.
     arrays: as many as the kernel takes of `_INPUTS`.
     outer: "q" or "k", whose blocks are written one after another.
@@ -168,16 +145,16 @@ def _call(kernel, how, schedule, arrays, *, outer, outs, scratch):
   of_query = lambda h, code: (h, 0, 0, q_of(code))
   of_key = lambda h, code: (h, k_of(code), 0)
   tiles = {
-    "q": spec((None, group, head_dim, how.block_q), of_query),
-    "k": spec((None, how.block_kv, head_dim), of_key),
-    "v": spec((None, how.block_kv, head_dim), of_key),
-    "row": spec((None, group, 1, how.block_q), of_query),
-    "q_places": spec((4, how.block_q), lambda h, code: (0, q_of(code))),
-    "k_places": spec((4, how.block_kv), lambda h, code: (0, k_of(code))),
+    "q": spec((None, group, head_dim, config.block_q), of_query),
+    "k": spec((None, config.block_kv, head_dim), of_key),
+    "v": spec((None, config.block_kv, head_dim), of_key),
+    "row": spec((None, group, 1, config.block_q), of_query),
+    "q_places": spec((4, config.block_q), lambda h, code: (0, q_of(code))),
+    "k_places": spec((4, config.block_kv), lambda h, code: (0, k_of(code))),
   }
-  scratch = (*scratch, (how.block_kv, how.block_q))
+  scratch = (*scratch, (config.block_kv, config.block_q))
   return pl.pallas_call(
-    functools.partial(_visit, kernel, how),
+    functools.partial(_visit, kernel, config),
     grid_spec=pltpu.PrefetchScalarGridSpec(
       num_scalar_prefetch=1,
       grid=(*arrays[2].shape[:2], visits.count.max()),
@@ -191,15 +168,15 @@ def _call(kernel, how, schedule, arrays, *, outer, outs, scratch):
       dimension_semantics=("parallel", "parallel", "arbitrary"),
       vmem_limit_bytes=_VMEM_LIMIT,
     ),
-    interpret=how.interpret,
+    interpret=config.interpret,
     name=kernel.__name__.strip("_"),
   )(visits.code, *arrays)
 
 
-def _visit(kernel, how, codes, q_places, k_places, *refs):
+def _visit(kernel, config, codes, q_places, k_places, *refs):
   """Does what the step's visit asks for; the mask outlives it."""
   mask = refs[-1]
-  start, work, finish = kernel(how, mask, *refs[:-1])
+  start, work, finish = kernel(config, mask, *refs[:-1])
   code = codes[pl.program_id(0), pl.program_id(2)]
   pl.when(code & block_map.FIRST != 0)(start)
 
@@ -209,7 +186,7 @@ def _visit(kernel, how, codes, q_places, k_places, *refs):
     seen = attention.sees(
       [q_places[i : i + 1] for i in range(4)],
       [keys[:, i : i + 1] for i in range(4)],
-      how.window,
+      config.window,
     )
     mask[...] = jnp.where(seen, 0.0, attention.NEG_INF)
 
@@ -217,39 +194,41 @@ def _visit(kernel, how, codes, q_places, k_places, *refs):
   pl.when(code & block_map.LAST != 0)(finish)
 
 
-def _forward_kernel(how, mask, q, k, v, out, logsumexp, total, top, mass):
+def _forward_kernel(
+  config, mask, q, k, v, out, logsumexp, out_sum, max_score, exp_sum
+):
   def start():
-    total[...] = jnp.zeros_like(total)
-    top[...] = jnp.full_like(top, _FLOOR)
-    mass[...] = jnp.zeros_like(mass)
+    out_sum[...] = jnp.zeros_like(out_sum)
+    max_score[...] = jnp.full_like(max_score, FLOOR)
+    exp_sum[...] = jnp.zeros_like(exp_sum)
 
   def work():
     values = v[...].T
 
     @_each_head(q)
     def _(m):
-      scores, _ = _scores(how, k[...], q[m], mask[...])
-      new_top = jnp.maximum(top[m], scores.max(0, keepdims=True))
-      weights = jnp.exp(scores - new_top)
-      decay = jnp.exp(top[m] - new_top)
-      mass[m] = mass[m] * decay + weights.sum(0, keepdims=True)
-      total[m] = total[m] * decay + _dot(
-        how, values, weights.astype(values.dtype)
+      scores, _ = _scores(config, k[...], q[m], mask[...])
+      new_max = jnp.maximum(max_score[m], scores.max(0, keepdims=True))
+      weights = jnp.exp(scores - new_max)
+      decay = jnp.exp(max_score[m] - new_max)
+      exp_sum[m] = exp_sum[m] * decay + weights.sum(0, keepdims=True)
+      out_sum[m] = out_sum[m] * decay + _dot(
+        config, values, weights.astype(values.dtype)
       )
-      top[m] = new_top
+      max_score[m] = new_max
 
   def finish():
-    seen = mass[...] > 0
-    divisor = jnp.where(seen, mass[...], 1.0)
-    out[...] = (total[...] / divisor).astype(out.dtype)
-    logsumexp[...] = jnp.where(seen, top[...] + jnp.log(divisor), 0.0)
+    seen = exp_sum[...] > 0
+    divisor = jnp.where(seen, exp_sum[...], 1.0)
+    out[...] = (out_sum[...] / divisor).astype(out.dtype)
+    logsumexp[...] = jnp.where(seen, max_score[...] + jnp.log(divisor), 0.0)
 
   return start, work, finish
 
 
-def _dq_kernel(how, mask, q, k, v, d_out, logsumexp, delta, dq, total):
+def _dq_kernel(config, mask, q, k, v, d_out, logsumexp, delta, dq, dq_sum):
   def start():
-    total[...] = jnp.zeros_like(total)
+    dq_sum[...] = jnp.zeros_like(dq_sum)
 
   def work():
     keys = k[...].T
@@ -257,35 +236,35 @@ def _dq_kernel(how, mask, q, k, v, d_out, logsumexp, delta, dq, total):
     @_each_head(q)
     def _(m):
       rows = q[m], d_out[m], logsumexp[m], delta[m]
-      _, d_scores = _score_gradients(how, k[...], v[...], *rows, mask[...])
-      total[m] += _dot(how, keys, d_scores.astype(keys.dtype))
+      _, d_scores = _score_gradients(config, k[...], v[...], *rows, mask[...])
+      dq_sum[m] += _dot(config, keys, d_scores.astype(keys.dtype))
 
   def finish():
-    dq[...] = (total[...] * _scale(k)).astype(dq.dtype)
+    dq[...] = (dq_sum[...] * _scale(k)).astype(dq.dtype)
 
   return start, work, finish
 
 
 def _dkv_kernel(
-  how, mask, q, k, v, d_out, logsumexp, delta, dk, dv, dk_total, dv_total
+  config, mask, q, k, v, d_out, logsumexp, delta, dk, dv, dk_sum, dv_sum
 ):
   def start():
-    dk_total[...] = jnp.zeros_like(dk_total)
-    dv_total[...] = jnp.zeros_like(dv_total)
+    dk_sum[...] = jnp.zeros_like(dk_sum)
+    dv_sum[...] = jnp.zeros_like(dv_sum)
 
   def work():
     @_each_head(q)
     def _(m):
       rows = q[m], d_out[m], logsumexp[m], delta[m]
       weights, d_scores = _score_gradients(
-        how, k[...], v[...], *rows, mask[...]
+        config, k[...], v[...], *rows, mask[...]
       )
-      dv_total[...] += _dot(how, weights.astype(d_out.dtype), d_out[m], 1)
-      dk_total[...] += _dot(how, d_scores.astype(q.dtype), q[m], 1)
+      dv_sum[...] += _dot(config, weights.astype(d_out.dtype), d_out[m], 1)
+      dk_sum[...] += _dot(config, d_scores.astype(q.dtype), q[m], 1)
 
   def finish():
-    dk[...] = (dk_total[...] * _scale(k)).astype(dk.dtype)
-    dv[...] = dv_total[...].astype(dv.dtype)
+    dk[...] = (dk_sum[...] * _scale(k)).astype(dk.dtype)
+    dv[...] = dv_sum[...].astype(dv.dtype)
 
   return start, work, finish
 
@@ -301,27 +280,27 @@ def _scale(keys):
   return keys.shape[-1] ** -0.5
 
 
-def _scores(how, keys, q, mask):
+def _scores(config, keys, q, mask):
   """Returns scores [block_kv, block_q] and the soft cap's derivative."""
-  scores = _dot(how, keys, q) * _scale(keys)
+  scores = _dot(config, keys, q) * _scale(keys)
   slope = None
-  if how.soft_cap is not None:
-    share = jnp.tanh(scores / how.soft_cap)
-    scores, slope = how.soft_cap * share, 1 - share * share
+  if config.soft_cap is not None:
+    share = jnp.tanh(scores / config.soft_cap)
+    scores, slope = config.soft_cap * share, 1 - share * share
   return scores + mask, slope
 
 
-def _score_gradients(how, keys, values, q, d_out, logsumexp, delta, mask):
+def _score_gradients(config, keys, values, q, d_out, logsumexp, delta, mask):
   """Returns the softmax and the gradient of the scores before their scale."""
-  scores, slope = _scores(how, keys, q, mask)
+  scores, slope = _scores(config, keys, q, mask)
   weights = jnp.exp(scores - logsumexp)
-  d_scores = weights * (_dot(how, values, d_out) - delta)
+  d_scores = weights * (_dot(config, values, d_out) - delta)
   return weights, d_scores if slope is None else d_scores * slope
 
 
-def _dot(how, a, b, b_axis=0):
+def _dot(config, a, b, b_axis=0):
   """Contracts a's columns with an axis of b, in float32."""
-  if how.interpret:  # XLA:CPU has no such product of bfloat16 for all shapes
+  if config.interpret:  # XLA:CPU has no such product of bfloat16 for all shapes
     a, b = a.astype(jnp.float32), b.astype(jnp.float32)
   exact = a.dtype == jnp.float32
   return jax.lax.dot_general(

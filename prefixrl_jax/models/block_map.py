@@ -59,15 +59,23 @@ class Skipped(NamedTuple):
 
 
 def outer_of(code):
+  """Returns the outer block of visits; code: int32 [...], as in `Visits`."""
   return code >> (_FLAG_BITS + _BLOCK_BITS)
 
 
 def inner_of(code):
+  """Returns the inner block of visits; code: int32 [...], as in `Visits`."""
   return (code >> _FLAG_BITS) & (2**_BLOCK_BITS - 1)
 
 
 def pad_to_multiple(x, size: int, axis: int = -1):
-  """Returns x with zeros after it along `axis`, to a multiple of `size`."""
+  """Returns x with zeros after it along `axis`, to a multiple of `size`.
+
+  Args:
+    x: [..., n, ...], n on `axis`.
+    size: n becomes the next multiple of it.
+    axis: which one is padded.
+  """
   widths = [(0, 0)] * x.ndim
   widths[axis] = (0, -x.shape[axis] % size)
   return jnp.pad(x, widths)
@@ -142,14 +150,14 @@ def make_visits(active, full) -> Visits:
   # Without work to do, stay at the block that is already there.
   inner = take(inner, jax.lax.cummax(jnp.where(is_active, step, 0), axis=1))
 
-  turns = outer[:, 1:] != outer[:, :-1]
+  changes = outer[:, 1:] != outer[:, :-1]
   edge = jnp.ones((rows, 1), bool)
   before = jnp.concatenate([~edge, is_full[:, :-1]], axis=1)
   code = (outer << _BLOCK_BITS | inner) << _FLAG_BITS
   for flag, holds in (
     (ACTIVE, is_active),
-    (FIRST, jnp.concatenate([edge, turns], axis=1)),
-    (LAST, jnp.concatenate([turns, ~edge], axis=1) | (step == last_step)),
+    (FIRST, jnp.concatenate([edge, changes], axis=1)),
+    (LAST, jnp.concatenate([changes, ~edge], axis=1) | (step == last_step)),
     # The mask of a full block serves the full blocks right after it.
     (NEW_MASK, is_active & ~(is_full & before)),
   ):

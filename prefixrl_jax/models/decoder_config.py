@@ -1,4 +1,4 @@
-"""The shape of a decoder: what its layers have in common, and what not."""
+"""The shape of a decoder: what its layers have in common, and what differs."""
 
 import dataclasses
 import math
@@ -121,26 +121,26 @@ class TransformerConfig:
     return tuple(dict.fromkeys(kind.rope for kind in self.kinds))
 
 
-class OfLayer(NamedTuple):
-  """What a layer is told besides its parameters; both int []."""
+class LayerFlags(NamedTuple):
+  """In what a layer differs from the others, as data; both int [] or [L]."""
 
   rope: jax.Array | int  # an index of config.ropes
   window: jax.Array | int  # an index of config.windows
 
 
-def of_layer(config: TransformerConfig, i: int) -> OfLayer:
-  """Returns what layer i is told."""
+def layer_flags(config: TransformerConfig, i: int) -> LayerFlags:
+  """Returns the flags of layer i, int [] each."""
   kind = config.kinds[i]
-  return OfLayer(
+  return LayerFlags(
     config.ropes.index(kind.rope), config.windows.index(kind.window)
   )
 
 
-def of_layers(config: TransformerConfig) -> OfLayer | None:
-  """Returns what the layers are told, stacked [L, ...]; None: all the same."""
+def stacked_flags(config: TransformerConfig) -> LayerFlags | None:
+  """Returns the flags of all layers, int [L] each; None: all the same."""
   if len(set(config.kinds)) == 1:
     return None
-  layers = [of_layer(config, i) for i in range(config.num_layers)]
+  layers = [layer_flags(config, i) for i in range(config.num_layers)]
   return jax.tree.map(lambda *x: jnp.stack([*map(jnp.asarray, x)]), *layers)
 
 
@@ -159,7 +159,7 @@ def _frequency(base: float | None, scaling: RopeScaling | None, half: int):
   if scaling.kind == "linear":
     return frequency / scaling.factor
   assert scaling.kind == "llama3", scaling
-  turns = frequency * scaling.original_length / (2 * math.pi)
+  rotations = frequency * scaling.original_length / (2 * math.pi)
   low, high = scaling.low_freq_factor, scaling.high_freq_factor
-  kept = jnp.clip((turns - low) / (high - low), 0, 1)
+  kept = jnp.clip((rotations - low) / (high - low), 0, 1)
   return frequency * (kept + (1 - kept) / scaling.factor)

@@ -23,14 +23,14 @@ class Routes(NamedTuple):
   weight: jax.Array  # float32 [..., k], what their outputs count
 
 
-def route(config, scores) -> Routes:
-  """Sends each token to the experts that score highest.
+def route(config, logits) -> Routes:
+  """Sends each token to the experts with the largest logits.
 
   Args:
     config: TransformerConfig.
-    scores: [..., E].
+    logits: [..., E], of the router.
   """
-  probs = jax.nn.softmax(scores.astype(jnp.float32), axis=-1)
+  probs = jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
   # One after another: XLA is slow to compile a sort for TPU, and these few
   # passes take no time beside the experts.
   left, chosen = probs, []
@@ -68,6 +68,9 @@ def balance(load):
 
   Args:
     load: float32 [..., 2, E], from the function of that name.
+
+  Returns:
+    float32 [...].
   """
   share = load / jnp.sum(load, axis=-1, keepdims=True)
   return load.shape[-1] * jnp.sum(jnp.prod(share, axis=-2), axis=-1)
@@ -81,9 +84,9 @@ def run(activate: Callable, y, routes: Routes, up, down):
   that its experts may be asked for.
 
   Args:
-    activate: (*up products) -> what `down` takes.
+    activate: (*products with `up`) -> what `down` takes; all [tokens, F].
     y: [B, ..., D].
-    routes: of y's tokens.
+    routes: of y's tokens, fields [B, ..., k].
     up: weights [E, D, F], one or two.
     down: [E, F, D].
   """
@@ -128,7 +131,7 @@ def _run(activate, y, expert, weight, up, down):
   num_sent = math.prod(expert.shape)
   expert = expert.reshape(-1, per_token)
   sizes, place, order = _by_expert(expert, num_experts)
-  # Behind the last group lies what is for other devices.
+  # After the last group comes what is for other devices.
   is_here = (jnp.arange(num_sent) < jnp.sum(sizes))[:, None]
   sent = _ordered(y.reshape(-1, y.shape[-1]), order, place)
   sent = jnp.where(is_here, sent, 0)
@@ -187,10 +190,10 @@ def _ordered_fwd(x, order, place):
   return _ordered(x, order, place), (place, x.shape)
 
 
-def _ordered_bwd(kept, of_out):
+def _ordered_bwd(kept, d_out):
   place, shape = kept
-  of_x = of_out[place].reshape(shape[0], -1, shape[1])
-  return jnp.sum(of_x, axis=1), None, None
+  d_x = d_out[place].reshape(shape[0], -1, shape[1])
+  return jnp.sum(d_x, axis=1), None, None
 
 
 _ordered.defvjp(_ordered_fwd, _ordered_bwd)

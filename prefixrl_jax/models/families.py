@@ -1,4 +1,4 @@
-"""The model families: a row of settings and a table of weight names each.
+"""The model families: how config.json is read, and which weights there are.
 
 How to add one: docs/adding_a_family.md.
 """
@@ -8,23 +8,10 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from prefixrl_jax.models import weights
 from prefixrl_jax.models.decoder_config import LayerKind, RopeScaling
+from prefixrl_jax.models.weights import Weight
 from prefixrl_jax.types import UserError
-
-
-@dataclasses.dataclass(frozen=True)
-class Weight:
-  """Where a parameter of ours comes from.
-
-  Attributes:
-    name: theirs; `{}` is the layer, a second one the expert.
-    inputs: how many of our axes are inputs. Theirs is [outputs, inputs], heads
-      folded; ours is [inputs, outputs], heads apart. 0: a vector, heads
-      folded; None: as it is.
-  """
-
-  name: str
-  inputs: int | None = 1
 
 
 @dataclasses.dataclass(frozen=True)
@@ -326,82 +313,6 @@ def _gemma3(theirs):
   return _gemma(theirs) | layers | dict(qk_norm="head")
 
 
-# -- weights -------------------------------------------------------------------
-
-
-def _per_layer(names: dict[str, str], inputs: int | None = 1):
-  return {
-    f"layers.{ours}": Weight(f"model.layers.{{}}.{theirs}", inputs)
-    for ours, theirs in names.items()
-  }
-
-
-_ENDS = {
-  "embedding": Weight("model.embed_tokens.weight", None),
-  "head": Weight("lm_head.weight"),
-  "final_norm.scale": Weight("model.norm.weight", None),
-}
-_ATTENTION = _per_layer(
-  {
-    "query": "self_attn.q_proj.weight",
-    "key": "self_attn.k_proj.weight",
-    "value": "self_attn.v_proj.weight",
-  }
-) | _per_layer({"output": "self_attn.o_proj.weight"}, 2)
-_MLP = _per_layer(
-  {
-    "gate": "mlp.gate_proj.weight",
-    "up": "mlp.up_proj.weight",
-    "down": "mlp.down_proj.weight",
-  }
-)
-_EXPERTS = _per_layer({"router": "mlp.gate.weight"}) | _per_layer(
-  {
-    "expert_gate": "mlp.experts.{}.gate_proj.weight",
-    "expert_up": "mlp.experts.{}.up_proj.weight",
-    "expert_down": "mlp.experts.{}.down_proj.weight",
-  }
-)
-_BIASES = _per_layer(
-  {
-    "query_bias": "self_attn.q_proj.bias",
-    "key_bias": "self_attn.k_proj.bias",
-    "value_bias": "self_attn.v_proj.bias",
-  },
-  0,
-)
-_QK_NORMS = _per_layer(
-  {
-    "query_norm.scale": "self_attn.q_norm.weight",
-    "key_norm.scale": "self_attn.k_norm.weight",
-  },
-  0,
-)
-_PRE_NORMS = _per_layer(
-  {
-    "attention_norm.scale": "input_layernorm.weight",
-    "mlp_norm.scale": "post_attention_layernorm.weight",
-  },
-  0,
-)
-_POST_NORMS = _per_layer(
-  {
-    "attention_post_norm.scale": "post_attention_layernorm.weight",
-    "mlp_post_norm.scale": "post_feedforward_layernorm.weight",
-  },
-  0,
-)
-_BOTH_NORMS = _POST_NORMS | _per_layer(
-  {
-    "attention_norm.scale": "input_layernorm.weight",
-    "mlp_norm.scale": "pre_feedforward_layernorm.weight",
-  },
-  0,
-)
-
-_PLAIN = _ENDS | _ATTENTION | _MLP
-_LLAMA = _PLAIN | _PRE_NORMS
-
 # -- the table -----------------------------------------------------------------
 
 _WINDOWS = ("sliding_window", "use_sliding_window")
@@ -419,25 +330,33 @@ _GEMMA: dict[str, Any] = dict(
 
 # By config.json's model_type.
 FAMILIES: dict[str, Family] = {
-  "llama": Family(_llama, _LLAMA),
-  "mistral": Family(_mistral, _LLAMA, ("sliding_window",)),
-  "smollm3": Family(_smollm3, _LLAMA, (*_WINDOWS, "no_rope_layers")),
+  "llama": Family(_llama, weights.LLAMA),
+  "mistral": Family(_mistral, weights.LLAMA, ("sliding_window",)),
+  "smollm3": Family(_smollm3, weights.LLAMA, (*_WINDOWS, "no_rope_layers")),
   # Qwen2 has its biases whatever attention_bias says.
-  "qwen2": Family(_qwen2, _LLAMA | _BIASES, (*_WINDOWS, "attention_bias")),
-  "qwen3": Family(_qwen3, _LLAMA | _QK_NORMS, _WINDOWS),
+  "qwen2": Family(
+    _qwen2, weights.LLAMA | weights.BIASES, (*_WINDOWS, "attention_bias")
+  ),
+  "qwen3": Family(_qwen3, weights.LLAMA | weights.QK_NORMS, _WINDOWS),
   "qwen3_moe": Family(
     _qwen3_moe,
-    _ENDS | _ATTENTION | _QK_NORMS | _PRE_NORMS | _EXPERTS,
+    weights.ENDS
+    | weights.ATTENTION
+    | weights.QK_NORMS
+    | weights.PRE_NORMS
+    | weights.EXPERTS,
     (*_WINDOWS, "num_experts", "num_local_experts"),
     {"decoder_sparse_step": (1, None), "mlp_only_layers": ([], None)},
   ),
-  "gemma2": Family(_gemma2, _PLAIN | _BOTH_NORMS, **_GEMMA),
+  "gemma2": Family(_gemma2, weights.PLAIN | weights.BOTH_NORMS, **_GEMMA),
   "gemma3_text": Family(
     _gemma3,
-    _PLAIN | _BOTH_NORMS | _QK_NORMS,
+    weights.PLAIN | weights.BOTH_NORMS | weights.QK_NORMS,
     _GEMMA["reads"],
     _GEMMA["fixed"]
     | {"attn_logit_softcapping": (None,), "final_logit_softcapping": (None,)},
   ),
-  "olmo2": Family(_olmo2, _PLAIN | _POST_NORMS | _QK_NORMS),
+  "olmo2": Family(
+    _olmo2, weights.PLAIN | weights.POST_NORMS | weights.QK_NORMS
+  ),
 }

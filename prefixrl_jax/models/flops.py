@@ -1,7 +1,8 @@
 """What a model's matrix products and attention take, in FLOPs."""
 
 from prefixrl_jax.models import adapters
-from prefixrl_jax.models.transformer import TransformerConfig, num_active_params
+from prefixrl_jax.models.decoder_config import TransformerConfig
+from prefixrl_jax.models.parameters import num_active_params
 from prefixrl_jax.types import SamplingUsage, UpdateUsage
 
 __all__ = [
@@ -101,7 +102,7 @@ def _recomputed(config: TransformerConfig) -> float:
   """Returns the FLOPs of what a layer runs again in the backward pass.
 
   What `down` makes is added to the residual, and needed again only by a norm
-  behind it or by the weights of experts.
+  after it or by the weights of experts.
   """
   products = _products(config)
   if config.norms == "pre" and not config.num_experts:

@@ -12,7 +12,7 @@ import math
 import re
 import time
 import weakref
-from collections.abc import Collection, Iterator, Mapping
+from collections.abc import Callable, Collection, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -20,9 +20,11 @@ import numpy as np
 import safetensors
 from etils import epath
 
-from prefixrl_jax.models import families, transformer
-from prefixrl_jax.models.families import FAMILIES, Weight
+from prefixrl_jax.models import families, parameters
+from prefixrl_jax.models.decoder_config import TransformerConfig
+from prefixrl_jax.models.families import FAMILIES
 from prefixrl_jax.models.folders import INDEX
+from prefixrl_jax.models.weights import Weight
 from prefixrl_jax.types import UserError
 
 # Bytes of one read, so that a shard and what it is made from are never both
@@ -54,7 +56,7 @@ class Tensor(NamedTuple):
 
 def read_config(
   folder: epath.Path, *, dtype: str, param_dtype: str, remat: str
-) -> transformer.TransformerConfig:
+) -> TransformerConfig:
   """Reads config.json.
 
   Args:
@@ -65,7 +67,7 @@ def read_config(
     UserError: no folder, no config.json, or see `families.read_settings`.
   """
   theirs = _read_json(folder, "config.json")
-  return transformer.TransformerConfig(
+  return TransformerConfig(
     **families.read_settings(theirs, f"{folder}/config.json"),
     dtype=dtype,
     param_dtype=param_dtype,
@@ -73,9 +75,7 @@ def read_config(
   )
 
 
-def load_params(
-  folder: epath.Path, config: transformer.TransformerConfig, mesh
-) -> dict:
+def load_params(folder: epath.Path, config: TransformerConfig, mesh) -> dict:
   """Loads the weights onto the mesh, each process its own slices.
 
   The host holds one device's shard of one parameter at a time.
@@ -83,7 +83,7 @@ def load_params(
   Args:
     folder: of a Hugging Face model, safetensors in one file or several.
     config: from `read_config`.
-    mesh: where the rules table puts them.
+    mesh: parameters are sharded on it as the rules table says.
 
   Raises:
     UserError: names every tensor that is missing, unexpected, there twice,
@@ -91,14 +91,48 @@ def load_params(
   """
   family = read_family(folder)
   weights = FAMILIES[family].weights
-  abstract = transformer.abstract_params(config, mesh)
+  abstract = parameters.abstract_params(config, mesh)
   files, problems = _open_files(folder)
   stored = stored_names(weights, config.tied_head, files)
-  wanted: dict[str, str] = {}
-  for name, ours, _, shape in tensors(abstract, family):
-    if name in wanted:
-      problems.append(f"{name} is used twice, for {wanted[name]} and {ours}")
-    wanted[name] = ours
+  ignored = {weights["head"].name} if config.tied_head else set()
+  wanted = list(tensors(abstract, family))
+  problems += _find_problems(wanted, files, stored, ignored)
+  if problems:
+    raise UserError(
+      f"{folder} does not hold the weights of a {family} model of its"
+      " config.json:\n  " + "\n  ".join(problems)
+    )
+
+  def tensor_of(name):
+    name = stored.get(name, name)
+    return files[name].get_slice(name)
+
+  return jax.tree_util.tree_map_with_path(
+    lambda path, leaf: _load(tensor_of, weights[_name(path)], leaf),
+    abstract,
+  )
+
+
+def _find_problems(
+  wanted: list[Tensor],
+  files: Mapping[str, Any],
+  stored: Mapping[str, str],
+  ignored: Collection[str],
+) -> list[str]:
+  """Returns what is wrong with the tensors that the files have.
+
+  Args:
+    wanted: what the model needs.
+    files: tensor name -> open file.
+    stored: from `stored_names`.
+    ignored: tensors that may be there and are not read.
+  """
+  problems = []
+  users: dict[str, str] = {}
+  for name, ours, _, shape in wanted:
+    if name in users:
+      problems.append(f"{name} is used twice, for {users[name]} and {ours}")
+    users[name] = ours
     source = stored.get(name, name)
     if source not in files:
       problems.append(f"{name} is missing")
@@ -112,55 +146,53 @@ def load_params(
         f"{name} is of type {tensor.get_dtype()}, which is none of"
         f" {', '.join(_DTYPES)}"
       )
-  ignored = {weights["head"].name} if config.tied_head else set()
-  problems += [
+  return problems + [
     f"{name} is unexpected"
-    for name in sorted(files.keys() - wanted.keys() - ignored)
+    for name in sorted(files.keys() - users.keys() - ignored)
     if not _COMPUTED.search(name)
   ]
-  if problems:
-    raise UserError(
-      f"{folder} does not hold the weights of a {family} model of its"
-      " config.json:\n  " + "\n  ".join(problems)
-    )
 
-  def load(path, leaf):
-    weight = weights[_name(path)]
-    stacked, shape = _stacked(weight, leaf.shape)
 
-    def read(bounds):
-      value = np.empty([len(b) for b in bounds], leaf.dtype)
-      places, inner = bounds[: len(stacked)], bounds[len(stacked) :]
-      for place in itertools.product(*places):
-        name = weight.name.format(*place)
-        name = stored.get(name, name)
-        at = tuple(i - b.start for i, b in zip(place, places))
-        _read(files[name].get_slice(name), inner, shape, weight, value[at])
-      return value
+def _load(tensor_of: Callable[[str], Any], weight: Weight, like) -> jax.Array:
+  """Loads a parameter, one device's shard after another.
 
-    def put(bounds, devices):
-      value = read(bounds)
-      copies = [jax.device_put(value, device) for device in devices]
-      jax.block_until_ready(copies)
-      if value.nbytes > READ_BYTES:
-        alive = weakref.ref(value)
-        del value
-        _wait_for_end(alive)
-      return copies
+  Args:
+    tensor_of: their name -> an open tensor that can be sliced.
+    weight: where the parameter comes from.
+    like: its shape, dtype and sharding.
+  """
+  stacked, shape = _stacked(weight, like.shape)
 
-    # Devices that hold copies of one slice get it from one reading.
-    slices = collections.defaultdict(list)
-    where = leaf.sharding.addressable_devices_indices_map(leaf.shape)
-    for device, index in where.items():
-      bounds = tuple(range(n)[i] for n, i in zip(leaf.shape, index))
-      slices[bounds].append(device)
-    return jax.make_array_from_single_device_arrays(
-      leaf.shape,
-      leaf.sharding,
-      [shard for item in slices.items() for shard in put(*item)],
-    )
+  def read(bounds):
+    value = np.empty([len(b) for b in bounds], like.dtype)
+    places, inner = bounds[: len(stacked)], bounds[len(stacked) :]
+    for place in itertools.product(*places):
+      tensor = tensor_of(weight.name.format(*place))
+      at = tuple(i - b.start for i, b in zip(place, places))
+      _read(tensor, inner, shape, weight, value[at])
+    return value
 
-  return jax.tree_util.tree_map_with_path(load, abstract)
+  def put(bounds, devices):
+    value = read(bounds)
+    copies = [jax.device_put(value, device) for device in devices]
+    jax.block_until_ready(copies)
+    if value.nbytes > READ_BYTES:
+      alive = weakref.ref(value)
+      del value
+      _wait_for_end(alive)
+    return copies
+
+  # Devices that hold copies of one slice get it from one reading.
+  slices = collections.defaultdict(list)
+  indices = like.sharding.addressable_devices_indices_map(like.shape)
+  for device, index in indices.items():
+    bounds = tuple(range(n)[i] for n, i in zip(like.shape, index))
+    slices[bounds].append(device)
+  return jax.make_array_from_single_device_arrays(
+    like.shape,
+    like.sharding,
+    [shard for item in slices.items() for shard in put(*item)],
+  )
 
 
 def stored_names(
@@ -215,7 +247,15 @@ def tensors(params: dict, family: str) -> Iterator[Tensor]:
 
 
 def folded(value, weight: Weight):
-  """Returns one layer's or expert's part of ours as their tensor."""
+  """Returns one layer's or expert's part of ours as their tensor.
+
+  Args:
+    value: [*inputs, *outputs], or a vector with its axes.
+    weight: of the parameter.
+
+  Returns:
+    [outputs, inputs], or [outputs].
+  """
   value = value.reshape(
     [math.prod(axes) for axes in _groups(value.shape, weight)]
   )
@@ -287,7 +327,11 @@ def _wait_for_end(alive: weakref.ref) -> None:
 
 
 def tensor_files(folder: epath.Path) -> dict[str, str]:
-  """Returns tensor name -> file, as the index says if there is one."""
+  """Returns tensor name -> file, as the index says if there is one.
+
+  Raises:
+    UserError: no weights, or files that are missing or not whole.
+  """
   single = folder / "model.safetensors"
   if (folder / INDEX).exists():
     index = _read_json(folder, INDEX)["weight_map"]
@@ -338,7 +382,11 @@ def _open(file: epath.Path):
 
 
 def read_family(folder: epath.Path) -> str:
-  """Returns config.json's model_type."""
+  """Returns config.json's model_type.
+
+  Raises:
+    UserError: no folder, or no config.json that can be read.
+  """
   return _read_json(folder, "config.json")["model_type"]
 
 

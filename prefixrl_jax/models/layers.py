@@ -1,6 +1,5 @@
 """The layers of the decoder: norm, rotary embedding, attention and MLP."""
 
-import functools
 import math
 from collections.abc import Callable
 from typing import Any
@@ -12,17 +11,18 @@ import jax.numpy as jnp
 from prefixrl_jax.distributed import sharding
 from prefixrl_jax.models import experts
 from prefixrl_jax.models.decoder_config import (
-  OfLayer,
+  LayerFlags,
   TransformerConfig,
   frequencies,
 )
-
-# Up to here, turning a product costs less than what it gains.
-_FEW_TOKENS = 128
+from prefixrl_jax.models.linear import Linear
 
 
 class RMSNorm(nn.Module):
-  """Root-mean-square norm over the last axes, computed in float32."""
+  """Root-mean-square norm over the last axes, computed in float32.
+
+  [..., *axes] -> the same shape and dtype.
+  """
 
   config: TransformerConfig
   axes: tuple[str, ...] = ("features",)
@@ -30,10 +30,10 @@ class RMSNorm(nn.Module):
   @nn.compact
   def __call__(self, x):
     plus_one = self.config.norm_plus_one
-    start = nn.initializers.zeros if plus_one else nn.initializers.ones
+    initializer = nn.initializers.zeros if plus_one else nn.initializers.ones
     scale: Any = self.param(
       "scale",
-      nn.with_logical_partitioning(start, self.axes),
+      nn.with_logical_partitioning(initializer, self.axes),
       x.shape[-len(self.axes) :],
       jnp.dtype(self.config.param_dtype),
     )
@@ -47,32 +47,38 @@ class RMSNorm(nn.Module):
     return (x32 * scale).astype(x.dtype)
 
 
-def rotations(config: TransformerConfig, position):
-  """Returns cosines and sines of tokens' angles, [ropes, ..., H/2] each.
+def rotary_cos_sin(config: TransformerConfig, position):
+  """Returns cosines and sines of tokens' angles.
 
-  To be handed over the border of a loop or a program to the layers: inside,
-  XLA:CPU would fuse them with what uses them, and compute them, number by
-  number, for every head.
+  They are to be computed outside the loop or program that has the layers:
+  inside, XLA:CPU would fuse them with what uses them, and compute them, number
+  by number, for every head.
 
   Args:
     config: TransformerConfig.
-    position: [...].
+    position: int [...].
+
+  Returns:
+    cos, sin: float32 [ropes, ..., H/2].
   """
-  of_ropes = frequencies(config)
-  of_ropes = of_ropes.reshape(len(of_ropes), *[1] * position.ndim, -1)
-  angle = position[..., None].astype(jnp.float32) * of_ropes
+  by_rope = frequencies(config)
+  by_rope = by_rope.reshape(len(by_rope), *[1] * position.ndim, -1)
+  angle = position[..., None].astype(jnp.float32) * by_rope
   return jnp.cos(angle), jnp.sin(angle)
 
 
-def rotate(x, rotation, scale: float = 1.0):
-  """Rotary embedding, halves layout.
+def rotate(x, cos_sin, scale: float = 1.0):
+  """Applies the rotary embedding, halves layout.
 
   Args:
     x: [..., N, H].
-    rotation: cosines and sines of one of `rotations`, [..., H/2].
+    cos_sin: of one of the ropes, [..., H/2] each.
     scale: what the result is multiplied by.
+
+  Returns:
+    [..., N, H], in x's dtype.
   """
-  cos, sin = (x[..., None, :] for x in rotation)
+  cos, sin = (x[..., None, :] for x in cos_sin)
   x1, x2 = jnp.split(x.astype(jnp.float32), 2, axis=-1)
   rotated = jnp.concatenate([x1 * cos - x2 * sin, x2 * cos + x1 * sin], -1)
   if scale != 1.0:
@@ -80,150 +86,77 @@ def rotate(x, rotation, scale: float = 1.0):
   return rotated.astype(x.dtype)
 
 
-def merged(config, weight, adapter):
-  """Returns one layer's weight with its adapter added in, in float32."""
-  product = jnp.tensordot(adapter["a"], adapter["b"], axes=1)
-  return weight.astype(jnp.float32) + config.lora.scale * product
-
-
 class Block(nn.Module):
-  """Attention and MLP, each behind a norm and added to the residual.
+  """Attention and MLP, each with its norms and added to the residual.
 
-  `attend(q, k, v, window) -> (out, kept)` decides what is seen and what is
-  kept of the keys and values (nothing, all of them, or an updated cache);
-  window is an index of config.windows. `turns` are `rotations` of the tokens;
-  of those that are `valid`, experts say what they were sent (the collection
-  "load"). `axes` are those of the residual. With `outputs_first`, weights are
-  `unstack`'s matrices; with `tokens_last` too, the MLP is [features, tokens]
-  inside. (Prefill's is not: how XLA:CPU sums `down` would depend on the tokens'
-  number, and a trunk's keys on the trunks beside it.)
+  Attributes:
+    config: TransformerConfig.
+    attend: (q, k, v, window) -> (out, kept) decides what is seen, and what is
+      kept of the keys and values (nothing, all of them, or an updated cache);
+      q, out: [..., N, H]; k, v: [..., K, H]; window: an index of
+      config.windows.
+    axes: logical axes of the residual.
+    linear: the memory layout of the weights.
   """
 
   config: TransformerConfig
   attend: Callable
   axes: tuple[str, ...] = ("rows", "residual", "features")
-  outputs_first: bool = False
-  tokens_last: bool = False
-
-  def _weight(self, name, inputs, outputs):
-    """Returns [*inputs, *outputs], or a matrix if outputs are first.
-
-    Both are {logical axis: size}.
-    """
-    c = self.config
-    fan_in = math.prod(inputs.values())
-    shape, axes = (*inputs.values(), *outputs.values()), (*inputs, *outputs)
-    if self.outputs_first:
-      shape, axes = (math.prod(outputs.values()), fan_in), (None, None)
-    weight: Any = self.param(
-      name,
-      nn.with_logical_partitioning(nn.initializers.normal(fan_in**-0.5), axes),
-      shape,
-      jnp.dtype(c.param_dtype),
-    )
-    return weight.astype(c.dtype)
-
-  def _project(self, name, y, inputs, outputs):
-    """y [..., *inputs] -> [..., *outputs]; see `_weight`."""
-    c = self.config
-    weight = self._weight(name, inputs, outputs)
-    if not self.outputs_first:
-      out = jnp.tensordot(y, weight, axes=len(inputs))
-      if self.has_variable("adapters", name):
-        adapter: Any = self.get_variable("adapters", name)
-        thin = jnp.tensordot(y, adapter["a"].astype(c.dtype), axes=len(inputs))
-        wide = jnp.tensordot(thin, adapter["b"].astype(c.dtype), axes=1)
-        assert c.lora is not None
-        out += c.lora.scale * wide
-    else:
-      lead = y.shape[: y.ndim - len(inputs)]
-      out = outputs_first_product(weight, y).T
-      out = out.reshape(*lead, *outputs.values())
-    if "embed" in outputs:
-      return sharding.constrain(out, *self.axes)
-    return sharding.constrain(out, self.axes[0], None, *outputs)
-
-  def _biased(self, name, y, axes):
-    """Adds a bias of each head."""
-    bias: Any = self.param(
-      name,
-      nn.with_logical_partitioning(nn.initializers.zeros, axes),
-      y.shape[-2:],
-      jnp.dtype(self.config.param_dtype),
-    )
-    return y + bias.astype(y.dtype)
-
-  def _norm(self, name, axes=("features",)):
-    """What is cheap is computed again in the backward pass, not kept for it."""
-    return nn.remat(RMSNorm, prevent_cse=False)(self.config, axes, name=name)
-
-  def _incoming(self, name, x):
-    if self.config.norms != "post":
-      x = self._norm(name)(x)
-    # Gathered once for all heads, where the residual's tokens are shared out.
-    return sharding.constrain(x, self.axes[0], None, "features")
-
-  def _outgoing(self, name, y):
-    return y if self.config.norms == "pre" else self._norm(name)(y)
+  linear: type[Linear] = Linear
 
   @nn.compact
-  def __call__(self, x, turns, own: OfLayer, valid=None):
-    y = self._incoming("attention_norm", x)
-    turn = jax.tree.map(lambda x: x[own.rope], turns)
-    q, k, v = self._queries_keys_values(y, turn)
-    out, kept = self.attend(q, k, v, own.window)
-    c = self.config
-    heads = {"heads": c.num_heads, "head_dim": c.head_dim}
-    y = self._project("output", out, heads, {"embed": c.width})
-    x = x + self._outgoing("attention_post_norm", y)
-    y = self._mlp(self._incoming("mlp_norm", x), valid)
-    return x + self._outgoing("mlp_post_norm", y), kept
+  def __call__(self, x, cos_sin, flags: LayerFlags, valid=None):
+    """Runs the layer.
 
-  def _queries_keys_values(self, y, turn):
-    c = self.config
-    made = []
-    for name, axis, size in (
-      ("query", "heads", c.num_heads),
-      ("key", "kv_heads", c.num_kv_heads),
-      ("value", "kv_heads", c.num_kv_heads),
-    ):
-      heads = {axis: size, "head_dim": c.head_dim}
-      one = self._project(name, y, {"embed": c.width}, heads)
-      if c.qkv_bias:
-        one = self._biased(f"{name}_bias", one, tuple(heads))
-      if c.qk_norm != "none" and name != "value":
-        axes = tuple(heads) if c.qk_norm == "width" else ("head_dim",)
-        one = self._norm(f"{name}_norm", axes)(one)
-      made.append(one)
-    q, k, v = made
+    Args:
+      x: [..., D], the residual before the layer.
+      cos_sin: from `rotary_cos_sin`, of the tokens' positions.
+      flags: of the layer.
+      valid: bool [...], tokens that count as the experts' load, which is left
+        in the collection "load"; None: none do.
+
+    Returns:
+      The residual after the layer, [..., D], and what `attend` kept.
+    """
+    y = self._norm_in("attention_norm", x)
+    y, kept = self._attention(y, cos_sin, flags)
+    x = x + self._norm_out("attention_post_norm", y)
+    y = self._norm_in("mlp_norm", x)
+    y = self._experts(y, valid) if self.config.num_experts else self._mlp(y)
+    return x + self._norm_out("mlp_post_norm", y), kept
+
+  def _attention(self, y, cos_sin, flags):
+    c, linear = self.config, self._linear
+    cos_sin = jax.tree.map(lambda x: x[flags.rope], cos_sin)
+    embed = {"embed": c.width}
+    heads = {"heads": c.num_heads, "head_dim": c.head_dim}
+    kv_heads = {"kv_heads": c.num_kv_heads, "head_dim": c.head_dim}
+    q = linear("query", y, embed, heads, bias=c.qkv_bias)
+    q = self._qk_norm("query_norm", q, heads)
+    k = linear("key", y, embed, kv_heads, bias=c.qkv_bias)
+    k = self._qk_norm("key_norm", k, kv_heads)
+    v = linear("value", y, embed, kv_heads, bias=c.qkv_bias)
     # Attention scales by the head's size; the rest is the queries' own.
     scale = 1.0
     if c.query_scale is not None:
       scale = c.query_scale * math.sqrt(c.head_dim)
-    return rotate(q, turn, scale), rotate(k, turn), v
+    q, k = rotate(q, cos_sin, scale), rotate(k, cos_sin)
+    out, kept = self.attend(q, k, v, flags.window)
+    return linear("output", out, heads, embed), kept
 
-  def _mlp(self, y, valid):
-    c = self.config
-    if c.num_experts:
-      return self._experts(y, valid)
-    width, hidden = {"embed": c.width}, {"mlp": c.mlp_width}
+  def _mlp(self, y):
+    c, linear = self.config, self._linear
+    embed, hidden = {"embed": c.width}, {"mlp": c.mlp_width}
     names = ("up", "gate") if c.mlp.startswith("gated") else ("up",)
     activate = jax.checkpoint(activation(c.mlp), prevent_cse=False)
-    if self.tokens_last:
-      # Turned when it is done: XLA:CPU does not vectorize what it also turns.
-      weights = [self._weight(name, width, hidden) for name in names]
-      inner = activate(*(outputs_first_product(w, y) for w in weights)).T
-      inner = inner.reshape(*y.shape[:-1], c.mlp_width)
-      inner = sharding.constrain(inner, self.axes[0], None, *hidden)
-    else:
-      inner = activate(*(self._project(n, y, width, hidden) for n in names))
-    return self._project("down", inner, hidden, width)
+    inner = linear.activated(activate, names, y, embed, hidden)
+    return linear("down", inner, hidden, embed)
 
   def _experts(self, y, valid):
     c = self.config
     count = {"routes": c.num_experts}
-    scores = self._project("router", y, {"embed": c.width}, count)
-    routes = experts.route(c, scores)
+    logits = self._linear("router", y, {"embed": c.width}, count)
+    routes = experts.route(c, logits)
     if valid is not None:
       self.sow("load", "experts", experts.load(routes, valid))
     width, hidden = ("embed", c.width), ("mlp", c.mlp_width)
@@ -239,39 +172,42 @@ class Block(nn.Module):
     c = self.config
     names = ("experts", inputs[0], outputs[0])
     sizes = (c.num_experts, inputs[1], outputs[1])
-    start = nn.initializers.normal(inputs[1] ** -0.5)
+    initializer = nn.initializers.normal(inputs[1] ** -0.5)
     weight: Any = self.param(
       name,
-      nn.with_logical_partitioning(start, names),
+      nn.with_logical_partitioning(initializer, names),
       sizes,
       jnp.dtype(c.param_dtype),
     )
     return weight.astype(c.dtype)
 
+  @property
+  def _linear(self) -> Linear:
+    return self.linear(self, self.axes)
+
+  def _norm_in(self, name, x):
+    if self.config.norms != "post":
+      x = self._norm(name)(x)
+    # Gathered once for all heads, where the residual's tokens are shared out.
+    return sharding.constrain(x, self.axes[0], None, "features")
+
+  def _norm_out(self, name, y):
+    return y if self.config.norms == "pre" else self._norm(name)(y)
+
+  def _qk_norm(self, name, x, heads):
+    if self.config.qk_norm == "none":
+      return x
+    is_wide = self.config.qk_norm == "width"
+    return self._norm(name, tuple(heads) if is_wide else ("head_dim",))(x)
+
+  def _norm(self, name, axes=("features",)):
+    """What is cheap is computed again in the backward pass, not kept for it."""
+    return nn.remat(RMSNorm, prevent_cse=False)(self.config, axes, name=name)
+
 
 def activation(mlp: str) -> Callable:
-  """Returns (up, gate) or (up,) -> what `down` takes."""
+  """Returns (up, gate) or (up,) -> what `down` takes; all [..., F]."""
   if mlp == "gelu":
     return jax.nn.gelu
   gelu_or_silu: Callable = jax.nn.silu if mlp == "gated_silu" else jax.nn.gelu
   return lambda up, gate: gelu_or_silu(gate) * up
-
-
-def outputs_first_product(weight, y, dtype=None):
-  """weight [outputs, inputs], y [..., inputs] -> [outputs, tokens], y's dtype.
-
-  XLA:CPU multiplies a few tokens by a large matrix half as fast again with the
-  weight first, and for TPU it need not move the weights before the decode
-  loop. The barrier keeps the compiler from turning it back.
-  """
-  contract_last = (((1,), (1,)), ((), ()))
-  product = functools.partial(
-    jax.lax.dot_general,
-    dimension_numbers=contract_last,
-    preferred_element_type=jnp.float32,
-  )
-  dtype = dtype or y.dtype
-  y = y.reshape(-1, weight.shape[1])
-  if len(y) > _FEW_TOKENS:
-    return product(y, weight).astype(dtype).T
-  return jax.lax.optimization_barrier(product(weight, y)).astype(dtype)

@@ -1,18 +1,16 @@
 """One configurable decoder, as pure functions of a plain dict of parameters.
 
-`init`, `forward`, `prefill_layer`, `decode_step`. Layers are stacked [L, ...]
-and scanned for learning; the sampler takes them one by one (`unstack`), so that
-its caches are updated in place.
+`forward` for learning, where layers are stacked [L, ...] and scanned;
+`prefill_layer` and `decode_step` for the sampler, which takes layers one by one
+so that its caches are updated in place. Both kinds of parameters are made in
+parameters.py.
 """
 
-import dataclasses
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
 import flax.linen as nn
-import jax
 import jax.numpy as jnp
 
 from prefixrl_jax.batches import KVCache
@@ -20,30 +18,15 @@ from prefixrl_jax.distributed import sharding
 from prefixrl_jax.models import attention, tree_attention
 from prefixrl_jax.models.decoder_config import (
   TransformerConfig,
-  of_layer,
-  of_layers,
+  layer_flags,
+  stacked_flags,
 )
-from prefixrl_jax.models.layers import (
-  Block,
-  RMSNorm,
-  merged,
+from prefixrl_jax.models.layers import Block, RMSNorm, rotary_cos_sin
+from prefixrl_jax.models.linear import (
+  OutputsFirst,
+  TokensLast,
   outputs_first_product,
-  rotations,
 )
-
-# How many of a weight's axes are its inputs'; what is not here is no matrix
-# (and an embedding is looked up).
-INPUT_AXES = {
-  "query": 1,
-  "key": 1,
-  "value": 1,
-  "output": 2,
-  "up": 1,
-  "gate": 1,
-  "down": 1,
-  "head": 1,
-  "router": 1,
-}
 
 
 class Transformer(nn.Module):
@@ -54,6 +37,7 @@ class Transformer(nn.Module):
 
   @nn.compact
   def __call__(self, tokens, position, valid=None):
+    """tokens, position, valid: [B, T] -> hidden [B, T, D], what blocks kept."""
     c = self.config
     table: Any = self.param(
       "embedding",
@@ -84,24 +68,26 @@ class Transformer(nn.Module):
       # over several layers is border enough.
       is_straight = c.scan_unroll > 1 or c.num_layers == 1
       block = nn.remat(Block, prevent_cse=is_straight)
-    own_axis: Any = 0
-    own = of_layers(c)
-    if own is None:
-      own, own_axis = of_layer(c, 0), nn.broadcast
+    flags_axis: Any = 0
+    flags = stacked_flags(c)
+    if flags is None:
+      flags, flags_axis = layer_flags(c, 0), nn.broadcast
     x, kept = nn.scan(
       block,
       variable_axes={"params": 0, "adapters": 0, "load": 0},
       split_rngs={"params": True},
-      in_axes=(nn.broadcast, own_axis, nn.broadcast),
+      in_axes=(nn.broadcast, flags_axis, nn.broadcast),
       length=c.num_layers,
       unroll=c.scan_unroll,
       metadata_params={nn.PARTITION_NAME: "layers"},
-    )(c, self.attend, name="layers")(x, rotations(c, position), own, valid)
+    )(
+      c, self.attend, name="layers"
+    )(x, rotary_cos_sin(c, position), flags, valid)
     return RMSNorm(c, name="final_norm")(x), kept
 
 
 def embed(config, params, tokens):
-  """Returns the tokens' embeddings, [..., D]."""
+  """Returns the tokens' embeddings, [..., D]; tokens: int [...]."""
   x = params["embedding"][tokens].astype(config.dtype)
   if config.embed_scale != 1.0:
     x *= jnp.asarray(config.embed_scale, config.dtype)
@@ -119,7 +105,7 @@ def logits_of(config: TransformerConfig, head, hidden):
 
   Args:
     config: TransformerConfig.
-    head: from `head`, or a part of its vocabulary.
+    head: from `head`, [V, D] or [D, V], or a part of its vocabulary.
     hidden: [..., D].
   """
   equation = "...d,vd->...v" if config.tied_head else "...d,dv->...v"
@@ -133,7 +119,13 @@ def _soft_cap(config, raw):
 
 
 def logits(config: TransformerConfig, params: dict, hidden):
-  """Returns float32 logits [..., V] of final hidden states [..., D]."""
+  """Returns float32 logits [..., V] of final hidden states [..., D].
+
+  Args:
+    config: TransformerConfig.
+    params: as from `parameters.init`.
+    hidden: [..., D].
+  """
   return logits_of(config, head(config, params), hidden)
 
 
@@ -156,69 +148,17 @@ def logits_vjp(config: TransformerConfig, head, hidden, logits, d_logits):
   return f32("...d,...v->dv", hidden, d_logits), f32(equation, d_logits, head)
 
 
-def init(config: TransformerConfig, key) -> dict:
-  """Returns freshly drawn parameters."""
-  return sharding.unbox(_init_boxed(config, key))
-
-
-def _init_boxed(config, key):
-  attend = lambda q, k, v, window: (q, None)
-  tokens = jnp.zeros((1, 1), jnp.int32)
-  return Transformer(config, attend).init(key, tokens, tokens)["params"]
-
-
-def boxed_shapes(config: TransformerConfig) -> dict:
-  """Returns the parameters' shapes with the names of their axes."""
-  # The key is made inside: no device of the mesh in force need be here.
-  return jax.eval_shape(lambda: _init_boxed(config, jax.random.key(0)))
-
-
-def abstract_params(config: TransformerConfig, mesh) -> dict:
-  """Returns the parameters' shapes with their shardings on the mesh."""
-  boxed = boxed_shapes(config)
-  return jax.tree.map(
-    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
-    sharding.unbox(boxed),
-    sharding.tree_shardings(mesh, boxed),
-  )
-
-
-def put_params(config: TransformerConfig, mesh, params: dict) -> dict:
-  """Returns the parameters on the mesh, sharded as the rules table says."""
-  return jax.tree.map(
-    lambda x, like: jax.device_put(x, like.sharding),
-    params,
-    abstract_params(config, mesh),
-  )
-
-
-@functools.cache
-def num_params(config: TransformerConfig) -> int:
-  """Returns how many parameters the decoder has, embeddings included."""
-  shapes = jax.eval_shape(functools.partial(init, config), jax.random.key(0))
-  return sum(x.size for x in jax.tree.leaves(shapes))
-
-
-def num_active_params(config: TransformerConfig) -> int:
-  """Returns how many of them a token meets: not those of other experts."""
-  if not config.num_experts:
-    return num_params(config)
-  less = dataclasses.replace(config, num_experts=config.experts_per_token)
-  others = config.num_experts - config.experts_per_token
-  router = config.num_layers * config.width * others  # is met whole
-  return num_params(less) + router
-
-
 def forward(config, params, tokens, position, attend, valid=None):
   """Returns final hidden states [B, T, D] of packed rows, and experts' load.
 
   Args:
     config: TransformerConfig.
-    params: as from `init`, or with adapters (`adapters.policy`).
+    params: as from `parameters.init`, or with adapters
+      (`adapters.policy_params`).
     tokens: int [B, T].
     position: int [B, T].
-    attend: (q, k, v, window) -> out, what sees what; see
-      `tree_attention.for_layers`.
+    attend: (q [B, T, N, H], k [B, T, K, H], v [B, T, K, H], window int [])
+      -> out [B, T, N, H]; see `tree_attention.for_layers`.
     valid: bool [B, T], tokens that count as load; None: none do.
 
   Returns:
@@ -236,137 +176,45 @@ def forward(config, params, tokens, position, attend, valid=None):
 
 def _variables(params):
   """Returns parameters, and adapters if there are any, as flax takes them."""
-  adapters, base = _adapters_apart(params)
+  adapters, base = split_adapters(params)
   return {"params": base, "adapters": {"layers": adapters}}
 
 
-def _adapters_apart(params):
+def split_adapters(params: dict) -> tuple[dict, dict]:
+  """Returns the adapters, {} if there are none, and all other parameters."""
   base = {name: leaf for name, leaf in params.items() if name != "adapters"}
   return params.get("adapters", {}), base
 
 
-def unstack(config: TransformerConfig, params: dict) -> dict:
-  """Returns the parameters as `decode_step` takes them, in config.dtype.
-
-  `layers` is a tuple, one entry a layer, so that caches are updated in place;
-  every weight is a matrix [outputs, inputs].
-
-  Args:
-    config: TransformerConfig.
-    params: as from `init`, or with adapters, which are added in.
-  """
-  return _unstack(
-    config,
-    functools.partial(_layer_matrices, config),
-    functools.partial(_matrices, config),
-    params,
-  )
-
-
-def make_unstack(config: TransformerConfig, mesh) -> Callable[[dict], dict]:
-  """Returns `unstack` for a mesh; one compiled layer serves all of them."""
-  where = unstacked_shardings(config, mesh)
-  rest = {name: leaf for name, leaf in where.items() if name != "layers"}
-  return functools.partial(
-    _unstack,
-    config,
-    jax.jit(
-      functools.partial(_layer_matrices, config),
-      out_shardings=where["layers"][0],
-    ),
-    jax.jit(functools.partial(_matrices, config), out_shardings=rest),
-  )
-
-
-def _unstack(config, of_layer, of_rest, params):
-  adapters, base = _adapters_apart(params)
-  rest = {name: leaf for name, leaf in base.items() if name != "layers"}
-  layers = tuple(
-    of_layer(base["layers"], adapters, i) for i in range(config.num_layers)
-  )
-  return dict(of_rest(rest), layers=layers)
-
-
-def _layer_matrices(config, layers, adapters, i):
-  layer, adapters = jax.tree.map(lambda x: x[i], (layers, adapters))
-  for name, adapter in adapters.items():
-    layer[name] = merged(config, layer[name], adapter)
-  return _matrices(config, layer)
-
-
-def _matrices(config, tree):
-  def matrix(name, weight):
-    if name in INPUT_AXES:
-      num_inputs = math.prod(weight.shape[: INPUT_AXES[name]])
-      weight = weight.reshape(num_inputs, -1).T
-    return weight.astype(config.dtype)
-
-  return {
-    name: jax.tree.map(functools.partial(matrix, name), leaf)
-    for name, leaf in tree.items()
-  }
-
-
-def unstacked_shardings(config: TransformerConfig, mesh) -> dict:
-  """Returns where `unstack`'s parameters lie: whole, but for `tensor`.
-
-  A decode step reads all of them; gathered from fsdp's shards in every step
-  they would take longer to arrive than to multiply.
-
-  Args:
-    config: TransformerConfig.
-    mesh: of the sampler.
-  """
-  boxed = boxed_shapes(config)
-
-  def place(name, shape, axes):
-    axes = [None if axis == "embed" else axis for axis in axes]
-    if name in INPUT_AXES:
-      n = INPUT_AXES[name]
-      shape = (math.prod(shape[n:]), math.prod(shape[:n]))
-      axes = (axes[n], axes[0])  # heads lie together, whatever their size
-    return sharding.sharding(mesh, shape, *axes)
-
-  def each(tree, skip):
-    return {
-      name: jax.tree.map(
-        lambda x, name=name: place(name, x.value.shape[skip:], x.names[skip:]),
-        leaf,
-        is_leaf=sharding.is_boxed,
-      )
-      for name, leaf in tree.items()
-    }
-
-  layer = each(boxed.pop("layers"), 1)
-  return dict(each(boxed, 0), layers=(layer,) * config.num_layers)
-
-
 def embed_trunks(config, params, trunks):
-  """Returns what `prefill_layer` begins with: residual [r, P, D], and turns.
+  """Returns what `prefill_layer` begins with.
 
   Args:
     config: TransformerConfig.
     params: unstacked parameters; of them, the embedding.
     trunks: int [r, P], from position 0, padded at the end.
+
+  Returns:
+    The residual [r, P, D], and cos_sin, float32 [ropes, P, H/2] each.
   """
   x = sharding.constrain(embed(config, params, trunks), *Block.axes)
-  return x, rotations(config, jnp.arange(trunks.shape[1]))
+  return x, rotary_cos_sin(config, jnp.arange(trunks.shape[1]))
 
 
-def prefill_layer(config, params, x, turns, cache, row_ids, own):
+def prefill_layer(config, params, x, cos_sin, cache, row_ids, flags):
   """Runs a layer over trunks; their keys and values go into rows of its cache.
 
   Args:
     config: TransformerConfig.
     params: one of the layers of unstacked parameters.
     x: [r, P, D], the residual before the layer.
-    turns: of positions 0 to P.
+    cos_sin: from `embed_trunks`.
     cache: KVCache of the layer.
     row_ids: int [r], rows to fill; a number beyond the rows is ignored.
-    own: from `of_layer`.
+    flags: from `layer_flags`.
 
   Returns:
-    The residual behind the layer, and the updated cache.
+    The residual after the layer, [r, P, D], and the updated cache.
   """
   places = attention.trunk_places(*x.shape[:2])
   see, _ = tree_attention.for_layers(config, places)
@@ -375,23 +223,31 @@ def prefill_layer(config, params, x, turns, cache, row_ids, own):
     out = see(q, k, v, window)
     return out, attention.write_trunks(cache, row_ids, k, v)
 
-  block = Block(config, attend, outputs_first=True)
-  return block.apply({"params": params}, x, turns, own)
+  block = Block(config, attend, linear=OutputsFirst)
+  return block.apply({"params": params}, x, cos_sin, flags)
 
 
-def decode_turns(config, *, fork, length):
-  """Returns the turns of one token a lane, at position fork - 1 + length."""
-  return rotations(config, fork - 1 + length)
+def decode_cos_sin(config, *, fork, length):
+  """Returns cos_sin of one token a lane, at position fork - 1 + length.
+
+  Args:
+    config: TransformerConfig.
+    fork, length: int [R, G], as in `decode_step`.
+
+  Returns:
+    cos, sin: float32 [ropes, R, G, H/2].
+  """
+  return rotary_cos_sin(config, fork - 1 + length)
 
 
-def decode_step(config, params, token, turns, caches, reach, *, fork, length):
+def decode_step(config, params, token, cos_sin, caches, reach, *, fork, length):
   """Decodes one token a lane.
 
   Args:
     config: TransformerConfig.
     params: unstacked parameters.
     token: int [R, G].
-    turns: from `decode_turns`.
+    cos_sin: from `decode_cos_sin`.
     caches: a KVCache per layer.
     reach: from `attention.decode_reach`.
     fork: int [R, G].
@@ -418,9 +274,9 @@ def decode_step(config, params, token, turns, caches, reach, *, fork, length):
       return out, cache
 
     axes = ("rows", "lanes", "features")
-    block = Block(config, attend, axes, outputs_first=True, tokens_last=True)
-    own = of_layer(config, i)
-    x, cache = block.apply({"params": layer}, x, turns, own)
+    block = Block(config, attend, axes, linear=TokensLast)
+    flags = layer_flags(config, i)
+    x, cache = block.apply({"params": layer}, x, cos_sin, flags)
     updated.append(cache)
   x = RMSNorm(config).apply({"params": params["final_norm"]}, x)
   logits = outputs_first_product(head(config, params), x, jnp.float32)
@@ -429,7 +285,12 @@ def decode_step(config, params, token, turns, caches, reach, *, fork, length):
 
 
 def init_caches(config, *, rows, lanes, trunk_length, completion_length):
-  """Returns empty caches, one per layer."""
+  """Returns empty caches, one KVCache per layer.
+
+  Args:
+    config: TransformerConfig.
+    rows: R. lanes: G. trunk_length: P. completion_length: C.
+  """
   dtype = jnp.dtype(config.dtype)
   trunk_blocks, trunk_size = attention.key_blocks(trunk_length)
   lane_blocks, lane_size = attention.key_blocks(completion_length)

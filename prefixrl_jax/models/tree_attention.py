@@ -81,8 +81,8 @@ def for_layers(config, rows):
     rows: as in `make_schedule`.
 
   Returns:
-    attend(q, k, v, window) -> out, where window is an index of config.windows,
-    int []; and the pairs of tokens that its blocks hold in a layer, float [],
+    attend(q, k, v, window) -> out, with shapes as in `attend` and window an
+    index of config.windows, int []; and the pairs of tokens that its blocks hold in a layer, float [],
     the mean of all layers.
   """
   schedules = [make_schedule(rows, window=w) for w in config.windows]
@@ -158,6 +158,10 @@ def _one_block(places: attention.Places, schedule, q, k, v, *, soft_cap):
 
 
 def num_pairs(schedule):
-  """Returns how many pairs of tokens the blocks hold, all rows: float []."""
+  """Returns how many pairs of tokens the blocks hold, all rows: float32 [].
+
+  Args:
+    schedule: from `make_schedule`.
+  """
   visits = jnp.sum(schedule.by_query.count).astype(jnp.float32)
   return visits * schedule.block_q * schedule.block_kv

@@ -9,8 +9,8 @@ from jax.experimental.layout import Format, Layout
 
 from prefixrl_jax.batches import KVCache, SamplerState
 from prefixrl_jax.distributed import backends, sharding
-from prefixrl_jax.models import attention, transformer
-from prefixrl_jax.models.decoder_config import of_layer
+from prefixrl_jax.models import attention, parameters, transformer
+from prefixrl_jax.models.decoder_config import layer_flags
 
 
 def init_state(
@@ -110,16 +110,16 @@ def make_admit(config, shardings: SamplerState):
   inner = jit_prefill_layer(config, shardings)
   last = jit_prefill_layer(config, shardings, is_last=True)
   run = [inner] * (config.num_layers - 1) + [last]
-  own = [of_layer(config, i) for i in range(config.num_layers)]
+  flags = [layer_flags(config, i) for i in range(config.num_layers)]
 
   def admit(params, state, row_ids, trunks):
-    trunk_tokens, (x, turns) = begin(
+    trunk_tokens, (x, cos_sin) = begin(
       state.trunk_tokens, params["embedding"], row_ids, trunks
     )
     caches = []
-    layers = zip(run, params["layers"], state.caches, own)
-    for go_through, layer, cache, told in layers:
-      x, cache = go_through(layer, x, turns, cache, row_ids, told)
+    layers = zip(run, params["layers"], state.caches, flags)
+    for run_layer, layer, cache, its_flags in layers:
+      x, cache = run_layer(layer, x, cos_sin, cache, row_ids, its_flags)
       caches.append(cache)
     return dataclasses.replace(
       state, caches=tuple(caches), trunk_tokens=trunk_tokens
@@ -131,13 +131,13 @@ def make_admit(config, shardings: SamplerState):
 def jit_prefill_layer(config, shardings: SamplerState, *, is_last=False):
   """Returns `transformer.prefill_layer`, compiled; its cache is used up.
 
-  Behind the last layer nothing is wanted but its cache: with `is_last` there is
+  After the last layer nothing is wanted but its cache: with `is_last` there is
   no residual, and XLA leaves out what would make one.
   """
 
-  def run(params, x, turns, cache, row_ids, own):
+  def run(params, x, cos_sin, cache, row_ids, flags):
     x, cache = transformer.prefill_layer(
-      config, params, x, turns, cache, row_ids, own
+      config, params, x, cos_sin, cache, row_ids, flags
     )
     return None if is_last else x, cache
 
@@ -147,7 +147,7 @@ def jit_prefill_layer(config, shardings: SamplerState, *, is_last=False):
     out_shardings=(None, shardings.caches[0]),
     compiler_options=backends.of_mesh(
       shardings.trunk_tokens.mesh
-    ).sampler_options(transformer.num_params(config)),
+    ).sampler_options(parameters.num_params(config)),
   )
 
 
@@ -217,12 +217,12 @@ def decode(
   # A lane's own write, so that no device asks another for it.
   write = jax.vmap(jax.vmap(lambda old, new, i: old.at[i].set(new)))
   stops = jnp.asarray(stop_tokens, jnp.int32)
-  turns_of = lambda state: transformer.decode_turns(
+  cos_sin_of = lambda state: transformer.decode_cos_sin(
     config, fork=state.fork, length=state.length
   )
 
   def body(carry):
-    step, waited, keys, turns, state = carry
+    step, waited, keys, cos_sin, state = carry
     reach = attention.decode_reach(
       state.caches[0], fork=state.fork, length=state.length, active=state.active
     )
@@ -230,7 +230,7 @@ def decode(
       config,
       params,
       state.token,
-      turns,
+      cos_sin,
       state.caches,
       reach,
       fork=state.fork,
@@ -259,7 +259,7 @@ def decode(
     )
     waited += busy - jnp.sum(state.active)
     keys += attention.num_keys(state.caches[0], reach).astype(jnp.float32)
-    return step + 1, waited, keys, turns_of(state), state
+    return step + 1, waited, keys, cos_sin_of(state), state
 
   def goes_on(carry):
     step, waited, *_, state = carry
@@ -268,7 +268,7 @@ def decode(
   busy = jnp.sum(state.active)
   zero = jnp.int32(0)
   step, _, keys, _, state = jax.lax.while_loop(
-    goes_on, body, (zero, zero, jnp.float32(0), turns_of(state), state)
+    goes_on, body, (zero, zero, jnp.float32(0), cos_sin_of(state), state)
   )
   return state, (step, keys, state.active, state.length)
 

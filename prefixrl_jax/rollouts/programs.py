@@ -7,8 +7,8 @@ import jax
 import numpy as np
 
 from prefixrl_jax.distributed import backends, sharding
-from prefixrl_jax.models import transformer, tree_attention
-from prefixrl_jax.models.decoder_config import of_layer
+from prefixrl_jax.models import parameters, transformer, tree_attention
+from prefixrl_jax.models.decoder_config import layer_flags
 from prefixrl_jax.models.layers import Block
 from prefixrl_jax.rollouts import decoding
 
@@ -62,11 +62,11 @@ class Programs:
       jax.jit,
       donate_argnames="state",
       compiler_options=backends.of_mesh(mesh).sampler_options(
-        transformer.num_params(config)
+        parameters.num_params(config)
       ),
     )
     self.init = jax.jit(init, out_shardings=shardings)
-    self.unstack = transformer.make_unstack(config, mesh)
+    self.unstack = parameters.make_unstack(config, mesh)
     self.admit = decoding.make_admit(config, shardings)
     self.start = donate(decoding.start, out_shardings=shardings)
     self.decode = donate(
@@ -140,10 +140,10 @@ class Programs:
       params = jax.tree.map(
         place,
         jax.eval_shape(self.unstack, params),
-        transformer.unstacked_shardings(config, mesh),
+        parameters.unstacked_shardings(config, mesh),
       )
       trunks = jax.ShapeDtypeStruct((width, self.trunk_length), np.int32)
-      residual, turns = jax.eval_shape(
+      residual, cos_sin = jax.eval_shape(
         functools.partial(transformer.embed_trunks, config), params, trunks
       )
       where = sharding.sharding(mesh, residual.shape, *Block.axes)
@@ -151,10 +151,10 @@ class Programs:
         "prefill layer": decoding.jit_prefill_layer(config, shardings).lower(
           params["layers"][0],
           place(residual, where),
-          turns,
+          cos_sin,
           state.caches[0],
           np.zeros(width, np.int32),
-          of_layer(config, 0),
+          layer_flags(config, 0),
         ),
         "decode": self.decode.lower(params, state=state, patience=np.int32(0)),
       }

@@ -21,11 +21,12 @@ from prefixrl_jax.distributed import sharding
 from prefixrl_jax.models import (
   adapters,
   attention,
+  parameters,
   transformer,
   tree_attention,
 )
-from prefixrl_jax.models.decoder_config import of_layer
-from prefixrl_jax.models.layers import Block, rotations
+from prefixrl_jax.models.decoder_config import layer_flags
+from prefixrl_jax.models.layers import Block, rotary_cos_sin
 from prefixrl_jax.rollouts import decoding
 from prefixrl_jax.settings import arms
 from prefixrl_jax.types import UserError
@@ -120,13 +121,13 @@ def phases(
       fsdp.
     rows_per_micro: B.
   """
-  params = transformer.abstract_params(model, mesh)
+  params = parameters.abstract_params(model, mesh)
   trained = adapters.abstract_trained(model, mesh)
   count = sum(_sizes(trained))
   sampled = jax.tree.map(
     lambda x, where: jax.ShapeDtypeStruct(x.shape, model.dtype, sharding=where),
-    jax.eval_shape(functools.partial(transformer.unstack, model), params),
-    transformer.unstacked_shardings(model, mesh),
+    jax.eval_shape(functools.partial(parameters.unstack, model), params),
+    parameters.unstacked_shardings(model, mesh),
   )
   weights = {
     "base policy": _bytes(params),
@@ -237,7 +238,7 @@ def bytes_kept(model: transformer.TransformerConfig) -> float:
   Asks JAX, of two short rows; what does not depend on their length is weights.
   """
   params = jax.eval_shape(
-    functools.partial(transformer.init, model), jax.random.key(0)
+    functools.partial(parameters.init, model), jax.random.key(0)
   )
   of_one = lambda tree: jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), tree
@@ -250,8 +251,8 @@ def bytes_kept(model: transformer.TransformerConfig) -> float:
     attend, _ = tree_attention.for_layers(model, places)
     block = Block(model, lambda *args: (attend(*args), None))
     variables = {"params": layer, "adapters": beside or {}}
-    turns = rotations(model, places.position)
-    return block.apply(variables, x, turns, of_layer(model, 0))[0]
+    cos_sin = rotary_cos_sin(model, places.position)
+    return block.apply(variables, x, cos_sin, layer_flags(model, 0))[0]
 
   def kept(length):
     x = jax.ShapeDtypeStruct((1, length, model.width), model.dtype)

@@ -11,7 +11,7 @@ from etils import epath
 from prefixrl_jax import checkpoints
 from prefixrl_jax.distributed import sharding
 from prefixrl_jax.distributed.mesh import make_mesh
-from prefixrl_jax.models import adapters, importing, transformer
+from prefixrl_jax.models import adapters, importing, parameters, transformer
 from prefixrl_jax.rollouts.sampler import Arena, Sampler
 from prefixrl_jax.run import memory_plan
 from prefixrl_jax.run.inputs import open_tokenizer
@@ -149,7 +149,7 @@ def _load_base(base: epath.Path, model, mesh) -> dict:
     params = checkpoints.load_params(base)
   except safetensors.SafetensorError as e:
     raise UserError(f"{base} is no safetensors file ({e}).") from e
-  wanted = transformer.abstract_params(model, mesh)
+  wanted = parameters.abstract_params(model, mesh)
   there, here = (
     {jax.tree_util.keystr(k): x.shape for k, x in flat}
     for flat in map(jax.tree_util.tree_leaves_with_path, (params, wanted))
@@ -160,7 +160,7 @@ def _load_base(base: epath.Path, model, mesh) -> dict:
         f"{base} is of another shape than config.model: its {name} has shape"
         f" {there.get(name)}, config.model asks for {here.get(name)}."
       )
-  return transformer.put_params(model, mesh, params)
+  return parameters.put_params(model, mesh, params)
 
 
 def demo_model(

@@ -1,6 +1,6 @@
 """Correct traces of the hard problems, by rejection sampling."""
 
-from prefixrl_jax.models import transformer
+from prefixrl_jax.models import parameters
 from prefixrl_jax.run.parts import in_parts
 from prefixrl_jax.run.workspace import Workspace
 from prefixrl_jax.storage import metrics, trace_store
@@ -49,7 +49,7 @@ def _collect(work: Workspace, artifact: Artifact, seed: int) -> None:
       def on_progress(solved, judged):
         usage = sampler.usage
         tokens = usage.input_tokens + usage.output_tokens
-        flops = 2.0 * transformer.num_params(work.session.model) * tokens
+        flops = 2.0 * parameters.num_params(work.session.model) * tokens
         show(solved, judged, tokens, flops)
 
       traces = collect(

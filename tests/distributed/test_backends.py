@@ -10,8 +10,8 @@ import pytest
 
 from benchmarks import ours
 from prefixrl_jax.distributed import backends, processor
-from prefixrl_jax.models import transformer
-from prefixrl_jax.models.layers import outputs_first_product
+from prefixrl_jax.models import parameters
+from prefixrl_jax.models.linear import outputs_first_product
 from prefixrl_jax.rollouts.requests import Request
 
 _INTEL = {"avx2", "avx512f", "amx_tile"}
@@ -135,7 +135,7 @@ def test_a_sampler_s_products_are_onednn_s_and_right(
       completion_length=3,
       steps_per_dispatch=3,
     )
-    shapes = transformer.abstract_params(model, one_device)
+    shapes = parameters.abstract_params(model, one_device)
     decode = sampler.programs.lower(shapes)["decode"].compile()
     assert ("__onednn_fusion" in decode.as_text()) == has_onednn
     sampler.warm_up(params)

@@ -15,7 +15,7 @@ from prefixrl_jax.learner import update
 from prefixrl_jax.learner.losses import make_loss
 from prefixrl_jax.learner.optimizer import make_optimizer
 from prefixrl_jax.learner.packing import Layout, pack
-from prefixrl_jax.models import transformer
+from prefixrl_jax.models import parameters, transformer
 from prefixrl_jax.run import memory_plan
 from prefixrl_jax.types import UserError
 
@@ -50,7 +50,7 @@ def test_rows_are_put_where_the_table_says(eight_devices):
 
 
 def test_every_parameter_is_sharded_by_the_table(model, eight_devices):
-  params = transformer.abstract_params(model, eight_devices)
+  params = parameters.abstract_params(model, eight_devices)
   split = [
     x.sharding.shard_shape(x.shape) != x.shape for x in jax.tree.leaves(params)
   ]
@@ -74,7 +74,7 @@ def _plan(mesh, **fields):
 
 def test_plan_by_hand(one_device):
   plan, model = _plan(one_device)
-  params = 4 * transformer.num_params(model)
+  params = 4 * parameters.num_params(model)
   assert plan["parameters"] == params
   assert plan["optimizer"] == 2 * params
   # 3 layers x (key, value) x 4 heads x 16 x 4 bytes, for every cached token:
@@ -100,7 +100,7 @@ def test_what_is_alive_in_each_phase(one_device):
     "curve": sampling | state,
     "evaluate": sampling | {"parameters"},
   }
-  params = 4 * transformer.num_params(model)
+  params = 4 * parameters.num_params(model)
   assert by_phase["train"]["base policy"] == params
   # Of a micro-batch, their sum, and that of prefixed trees.
   assert by_phase["train"]["gradients"] == 3 * params
@@ -210,7 +210,7 @@ def test_plan_of_the_update_is_what_the_compiler_says(
     **config.learner.optimizer,
   )
   state = update.abstract_state(
-    transformer.abstract_params(model, one_device), optimizer
+    parameters.abstract_params(model, one_device), optimizer
   )
   step = update.make_update(
     model,

@@ -19,7 +19,7 @@ def test_fits_its_machine(name):
   assert rows > 0
   assert sum(plan.values()) <= PRESETS[name].device_gigabytes * 1e9
   # The name says how many parameters there are, of experts too.
-  billions = memory_plans.transformer.num_params(model) / 1e9
+  billions = memory_plans.parameters.num_params(model) / 1e9
   digits = name.split("_", 1)[1].removesuffix("_a3b")
   said = float(digits.rstrip("bm").replace("_", "."))
   said /= 1000 if digits.endswith("m") else 1

@@ -16,7 +16,7 @@ from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.learner import update
 from prefixrl_jax.learner.losses import make_loss
 from prefixrl_jax.learner.packing import Lane, Tree, layout_for, pack
-from prefixrl_jax.models import transformer
+from prefixrl_jax.models import parameters, transformer
 from prefixrl_jax.rollouts.requests import Request
 from prefixrl_jax.rollouts.sampler import Sampler
 
@@ -52,10 +52,10 @@ def main(address, process, num_processes, file):
     jax.distributed.initialize(address, int(num_processes), int(process))
   mesh = make_mesh(data=2, fsdp=2, tensor=1)
   where = jax.tree.map(
-    lambda x: x.sharding, transformer.abstract_params(MODEL, mesh)
+    lambda x: x.sharding, parameters.abstract_params(MODEL, mesh)
   )
   params = jax.jit(
-    functools.partial(transformer.init, MODEL), out_shardings=where
+    functools.partial(parameters.init, MODEL), out_shardings=where
   )(jax.random.key(3))
   sampler = Sampler(
     MODEL,

@@ -13,7 +13,12 @@ from prefixrl_jax.learner import losses, update
 from prefixrl_jax.learner.logprobs import action_logprobs
 from prefixrl_jax.learner.losses import make_loss
 from prefixrl_jax.learner.packing import Lane, Layout, Tree, merge, pack
-from prefixrl_jax.models import attention, transformer, tree_attention
+from prefixrl_jax.models import (
+  attention,
+  parameters,
+  transformer,
+  tree_attention,
+)
 
 
 def _trees(rng, model):
@@ -170,7 +175,7 @@ def _run(model, params, trees, mesh, layout, kl=0.0, steps=2):
     params = jax.tree.map(
       lambda x, like: jax.device_put(np.asarray(x), like.sharding),
       params,
-      transformer.abstract_params(model, mesh),
+      parameters.abstract_params(model, mesh),
     )
     abstract = update.abstract_state(params, optimizer)
     step = update.make_update(
@@ -277,7 +282,7 @@ def test_an_update_that_is_not_finite_leaves_the_state_if_asked_to(
   with jax.set_mesh(one_device):
     put = lambda x, like: jax.device_put(np.asarray(x), like.sharding)
     params = jax.tree.map(
-      put, params, transformer.abstract_params(model, one_device)
+      put, params, parameters.abstract_params(model, one_device)
     )
     abstract = update.abstract_state(params, optimizer)
     step = update.make_update(

@@ -121,7 +121,7 @@ def write_model(name: str, folder: pathlib.Path) -> dict[str, np.ndarray]:
   from etils import epath
   from safetensors.numpy import save_file
 
-  from prefixrl_jax.models import importing, transformer
+  from prefixrl_jax.models import importing, parameters
 
   settings = MODELS[name]
   (folder / "config.json").write_text(json.dumps(settings))
@@ -130,7 +130,7 @@ def write_model(name: str, folder: pathlib.Path) -> dict[str, np.ndarray]:
   )
   zeros = jax.tree.map(
     lambda x: np.zeros(x.shape, x.dtype),
-    jax.eval_shape(lambda: transformer.init(config, jax.random.key(0))),
+    jax.eval_shape(lambda: parameters.init(config, jax.random.key(0))),
   )
   tensors = importing.to_hugging_face(zeros, settings["model_type"])
   is_gemma = settings["model_type"].startswith("gemma")

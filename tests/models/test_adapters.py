@@ -23,6 +23,7 @@ from prefixrl_jax.models import (
   attention,
   exporting,
   importing,
+  parameters,
   transformer,
 )
 from prefixrl_jax.run import memory_plan
@@ -67,7 +68,7 @@ def test_beside_the_weights_is_added_in(
 ):
   lora = _with_lora(model, targets=targets)
   trained = _random(lora, one_device)
-  policy = adapters.policy(lora, params, trained)
+  policy = adapters.policy_params(lora, params, trained)
   whole = adapters.merge(lora, params, trained)
   tokens = _tokens(rng, model)
   beside = _logits(lora, policy, tokens)
@@ -76,8 +77,8 @@ def test_beside_the_weights_is_added_in(
   # The sampler's weights, too; the base is as it was.
   jax.tree.map(
     lambda a, b: np.testing.assert_allclose(a, b, atol=1e-6),
-    transformer.unstack(lora, policy),
-    transformer.unstack(model, whole),
+    parameters.unstack(lora, policy),
+    parameters.unstack(model, whole),
   )
   assert whole["layers"]["down"] is not params["layers"]["down"] or (
     targets == "attention"
@@ -93,7 +94,9 @@ def test_gradients_are_those_of_the_weights_by_hand(
   tokens = _tokens(rng, model)
   score = lambda logits: jnp.mean(jax.nn.log_softmax(logits)[..., 0])
   of_trained = jax.grad(
-    lambda x: score(_logits(lora, adapters.policy(lora, params, x), tokens))
+    lambda x: score(
+      _logits(lora, adapters.policy_params(lora, params, x), tokens)
+    )
   )(trained)
   of_weights = jax.grad(lambda x: score(_logits(model, x, tokens)))(
     adapters.merge(lora, params, trained)
@@ -142,7 +145,7 @@ def test_sharded_equals_unsharded(model, params, one_device, eight_devices):
   lora = _with_lora(model)
   states = {}
   for mesh in (one_device, eight_devices):
-    base = transformer.put_params(model, mesh, params)
+    base = parameters.put_params(model, mesh, params)
     states[mesh.size], metrics = _step(lora, mesh, base, _random(lora, mesh))
     assert metrics["kl"] > 0
   jax.tree.map(
@@ -153,7 +156,7 @@ def test_sharded_equals_unsharded(model, params, one_device, eight_devices):
 
 def test_only_adapters_move(model, params, one_device):
   lora = _with_lora(model)
-  start = adapters.start(lora, params, one_device, seed=0)
+  start = adapters.init(lora, params, one_device, seed=0)
   assert all(not np.any(x["b"]) for x in start.values())
   kept = jax.device_get(params)
   state, metrics = _step(lora, one_device, params, start)
@@ -171,7 +174,7 @@ def test_only_adapters_move(model, params, one_device):
 )
 def test_share_of_the_optimizer_state(rank, targets, per_cent):
   lora = _with_lora(SMOL, rank, targets=targets)
-  share = adapters.num_params(lora) / transformer.num_params(SMOL)
+  share = adapters.num_params(lora) / parameters.num_params(SMOL)
   assert 100 * share == pytest.approx(per_cent, abs=0.005)
 
 
@@ -226,7 +229,7 @@ def _exported(tmp_path, name, mesh):
   exporting.export_adapters(
     epath.Path(tmp_path) / "peft", source, trained, lora.lora, base=str(source)
   )
-  return lora, adapters.policy(lora, base, trained)
+  return lora, adapters.policy_params(lora, base, trained)
 
 
 def test_peft_folder_by_hand(tmp_path, eight_devices):

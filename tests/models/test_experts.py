@@ -12,7 +12,13 @@ from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.learner import update
 from prefixrl_jax.learner.losses import make_loss
 from prefixrl_jax.learner.packing import Lane, Layout, Tree, pack
-from prefixrl_jax.models import attention, experts, layers, transformer
+from prefixrl_jax.models import (
+  attention,
+  experts,
+  layers,
+  parameters,
+  transformer,
+)
 from prefixrl_jax.models.flops import flops_per_token
 
 _ACTIVATE = layers.activation("gated_silu")
@@ -99,11 +105,11 @@ def test_a_model_on_a_mesh_with_experts(moe, rng):
     attend = lambda q, k, v, _: attention.dense_attention(q, k, v, mask)
     return transformer.forward(moe, params, tokens, position, attend)[0]
 
-  init = jax.jit(lambda key: transformer.init(moe, key))
+  init = jax.jit(lambda key: parameters.init(moe, key))
   params = jax.device_get(init(jax.random.key(0)))
   hidden = run(params)
   mesh = make_mesh(data=1, fsdp=2, tensor=2, expert=2)
-  placed = transformer.put_params(moe, mesh, params)
+  placed = parameters.put_params(moe, mesh, params)
   up = placed["layers"]["expert_up"]
   assert up.sharding.shard_shape(up.shape) == (2, 2, 12, 5)
   with jax.set_mesh(mesh):
@@ -131,7 +137,7 @@ def test_load_balance_by_hand():
 def test_load_balance_of_a_model(moe, rng):
   """A router that knows no difference sends all to the first three of four."""
   tokens = rng.integers(0, moe.vocab_size, (2, 5)).astype(np.int32)
-  init = jax.jit(lambda key: transformer.init(moe, key))
+  init = jax.jit(lambda key: parameters.init(moe, key))
   params = init(jax.random.key(0))
   params["layers"]["router"] *= 0
 
@@ -153,9 +159,9 @@ def test_an_update_says_how_even_the_load_is(moe, rng):
   token = lambda n: rng.integers(0, moe.vocab_size, n).astype(np.int32)
   lane = Lane(3, token(4), -np.ones(4, np.float32), np.ones(4))
   trees = [Tree(token(3), [lane], False), Tree(token(5), [lane], False)]
-  params = jax.jit(lambda key: transformer.init(moe, key))(jax.random.key(0))
+  params = jax.jit(lambda key: parameters.init(moe, key))(jax.random.key(0))
   mesh = make_mesh(1, 1, 1, devices=jax.devices()[:1])
-  params = transformer.put_params(moe, mesh, params)
+  params = parameters.put_params(moe, mesh, params)
   optimizer = optax.sgd(0.0)
   state = update.abstract_state(params, optimizer)
   step = update.make_update(
@@ -204,5 +210,5 @@ def test_what_a_token_costs_by_hand(moe):
   layer = attention + 3 * expert + 24 * 4
   assert flops_per_token(moe, head=False) == 2 * 2 * layer
   norms, ends = 2 * 24, 24 + 2 * 24 * 17
-  assert transformer.num_active_params(moe) == 2 * (layer + norms) + ends
-  assert transformer.num_params(moe) == 2 * (layer + expert + norms) + ends
+  assert parameters.num_active_params(moe) == 2 * (layer + norms) + ends
+  assert parameters.num_params(moe) == 2 * (layer + expert + norms) + ends

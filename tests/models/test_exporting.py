@@ -20,7 +20,7 @@ from prefixrl_jax import checkpoints
 from prefixrl_jax.batches import TrainState
 from prefixrl_jax.configs import demo
 from prefixrl_jax.distributed.mesh import make_mesh
-from prefixrl_jax.models import exporting, folders, importing, transformer
+from prefixrl_jax.models import exporting, folders, importing, parameters
 from prefixrl_jax.pipeline import Pipeline
 from prefixrl_jax.run.workspace import Workspace
 from prefixrl_jax.types import UserError
@@ -201,7 +201,7 @@ def test_the_host_holds_one_tensor(tmp_path, eight_devices):
   )
   params = jax.tree.map(
     lambda x: jax.device_put(np.zeros(x.shape, x.dtype), x.sharding),
-    transformer.abstract_params(config, eight_devices),
+    parameters.abstract_params(config, eight_devices),
   )
   # No weights are read from the source, only where they lie.
   names = {

@@ -15,7 +15,13 @@ import pytest
 from etils import epath
 from safetensors.numpy import save_file
 
-from prefixrl_jax.models import attention, folders, importing, transformer
+from prefixrl_jax.models import (
+  attention,
+  folders,
+  importing,
+  parameters,
+  transformer,
+)
 from prefixrl_jax.models.families import FAMILIES, Family
 from prefixrl_jax.types import UserError
 
@@ -415,7 +421,7 @@ def test_reads_every_byte_once_and_holds_one_shard(
   )
   (tmp_path / "config.json").write_text(json.dumps(_SETTINGS | settings))
   config = importing.read_config(epath.Path(tmp_path), **_READ)
-  abstract = transformer.abstract_params(config, eight_devices)
+  abstract = parameters.abstract_params(config, eight_devices)
   zeros = jax.tree.map(lambda x: np.zeros(x.shape, stored), abstract)
   tensors = importing.to_hugging_face(zeros)
   tensors = {name: np.ascontiguousarray(x) for name, x in tensors.items()}

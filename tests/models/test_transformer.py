@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from prefixrl_jax.models import attention, transformer
-from prefixrl_jax.models.decoder_config import of_layer
+from prefixrl_jax.models import attention, parameters, transformer
+from prefixrl_jax.models.decoder_config import layer_flags
 
 
 def _norm(x, scale, eps):
@@ -64,7 +64,7 @@ def _reference_logits(config, params, tokens):
 @pytest.mark.parametrize("remat", ["none", "full"])
 def test_logits_equal_a_float64_reference(model, rng, tied, mlp, remat):
   config = dataclasses.replace(model, tied_head=tied, mlp=mlp, remat=remat)
-  params = transformer.init(config, jax.random.key(1))
+  params = parameters.init(config, jax.random.key(1))
   tokens = rng.integers(0, config.vocab_size, 11)
   mask = jnp.tri(11, dtype=bool)[None]
   hidden, _ = transformer.forward(
@@ -142,8 +142,8 @@ def test_decoding_equals_the_forward_pass(
   trunk = rng.integers(0, model.vocab_size, (1, 8))
   forks, steps = np.array([[8, 3, 1]]), 4
   lanes = rng.integers(0, model.vocab_size, (1, 3, steps))
-  unstacked = transformer.unstack(model, params)
-  x, turns = transformer.embed_trunks(model, unstacked, trunk)
+  unstacked = parameters.unstack(model, params)
+  x, cos_sin = transformer.embed_trunks(model, unstacked, trunk)
   empty = transformer.init_caches(
     model, rows=1, lanes=3, trunk_length=8, completion_length=steps
   )
@@ -153,10 +153,10 @@ def test_decoding_equals_the_forward_pass(
       model,
       unstacked["layers"][i],
       x,
-      turns,
+      cos_sin,
       cache,
       np.array([0]),
-      of_layer(model, i),
+      layer_flags(model, i),
     )
     caches += (cache,)
   token = np.take_along_axis(trunk, forks - 1, 1)
@@ -167,9 +167,9 @@ def test_decoding_equals_the_forward_pass(
     )
     # Of 7 keys of the trunk, and two a block of the lanes' four.
     assert reach == ((3, 1 + step // 2) if block == 3 else (1, 1))
-    turns = transformer.decode_turns(model, fork=forks, length=length)
+    cos_sin = transformer.decode_cos_sin(model, fork=forks, length=length)
     logits, caches = transformer.decode_step(
-      model, unstacked, token, turns, caches, reach, fork=forks, length=length
+      model, unstacked, token, cos_sin, caches, reach, fork=forks, length=length
     )
     for lane, fork in enumerate(forks[0]):
       sequence = np.concatenate([trunk[0, :fork], lanes[0, lane, :step]])

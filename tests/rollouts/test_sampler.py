@@ -11,7 +11,7 @@ import pytest
 
 from prefixrl_jax.distributed.compilation import CompilationCounter
 from prefixrl_jax.distributed.mesh import make_mesh
-from prefixrl_jax.models import attention, transformer
+from prefixrl_jax.models import attention, parameters, transformer
 from prefixrl_jax.rollouts import decoding
 from prefixrl_jax.rollouts.requests import Request
 from prefixrl_jax.rollouts.sampler import Arena, Sampler
@@ -168,7 +168,7 @@ def test_experts_on_a_mesh_sample_what_they_sample_on_one_device(
   moe = dataclasses.replace(
     model, num_experts=4, experts_per_token=3, mlp_width=10
   )
-  params = jax.device_get(transformer.init(moe, jax.random.key(0)))
+  params = jax.device_get(parameters.init(moe, jax.random.key(0)))
   mesh = make_mesh(data=1, fsdp=2, tensor=2, expert=2)
   _assert_eight_sample_as_one(moe, params, one_device, mesh, rng)
 
@@ -465,7 +465,7 @@ def test_a_pod_s_decode_step_gathers_nothing(model, eight_devices):
   """Lowered from shapes; of collectives, sums over `tensor` alone remain."""
   sampler = Sampler(model, eight_devices, **{**_DEFAULTS, "rows": 4})
   programs = sampler.programs.lower(
-    transformer.abstract_params(model, eight_devices)
+    parameters.abstract_params(model, eight_devices)
   )
   collectives = [
     line

@@ -10,7 +10,7 @@ import pytest
 from etils import epath
 
 from prefixrl_jax.checkpoints import Checkpointer
-from prefixrl_jax.models import transformer
+from prefixrl_jax.models import parameters
 from prefixrl_jax.stages import evaluate
 from prefixrl_jax.types import UserError
 
@@ -18,7 +18,7 @@ from prefixrl_jax.types import UserError
 @pytest.fixture
 def trained(tmp_path, model, params, one_device):
   """A complete training of 2 steps; its parameters count the steps."""
-  places = transformer.abstract_params(model, one_device)
+  places = parameters.abstract_params(model, one_device)
   put = lambda x, like: jax.device_put(np.asarray(x), like.sharding)
   params = jax.tree.map(put, params, places)
   folder = epath.Path(tmp_path) / "train"

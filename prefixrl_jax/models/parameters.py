@@ -1,0 +1,196 @@
+"""A decoder's parameters: drawn, sharded, counted, and as the sampler has them.
+
+A plain dict of arrays. Layers are stacked [L, ...] for learning; the sampler
+takes them one by one (`unstack`).
+"""
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+
+from prefixrl_jax.distributed import sharding
+from prefixrl_jax.models.decoder_config import TransformerConfig
+from prefixrl_jax.models.linear import with_adapter
+from prefixrl_jax.models.transformer import Transformer, split_adapters
+
+# How many of a weight's axes are its inputs'; what is not here is no matrix
+# (and an embedding is looked up).
+INPUT_AXES = {
+  "query": 1,
+  "key": 1,
+  "value": 1,
+  "output": 2,
+  "up": 1,
+  "gate": 1,
+  "down": 1,
+  "head": 1,
+  "router": 1,
+}
+
+
+def init(config: TransformerConfig, key) -> dict:
+  """Returns freshly drawn parameters, layers stacked [L, *inputs, *outputs].
+
+  Args:
+    config: TransformerConfig.
+    key: jax.random key for the draw, [].
+  """
+  return sharding.unbox(_init_boxed(config, key))
+
+
+def _init_boxed(config, key):
+  attend = lambda q, k, v, window: (q, None)
+  tokens = jnp.zeros((1, 1), jnp.int32)
+  return Transformer(config, attend).init(key, tokens, tokens)["params"]
+
+
+def boxed_shapes(config: TransformerConfig) -> dict:
+  """Returns the parameters' shapes with the names of their axes."""
+  # The key is made inside: no device of the mesh in force need be here.
+  return jax.eval_shape(lambda: _init_boxed(config, jax.random.key(0)))
+
+
+def abstract_params(config: TransformerConfig, mesh) -> dict:
+  """Returns the parameters' shapes with their shardings on the mesh."""
+  boxed = boxed_shapes(config)
+  return jax.tree.map(
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+    sharding.unbox(boxed),
+    sharding.tree_shardings(mesh, boxed),
+  )
+
+
+def put_params(config: TransformerConfig, mesh, params: dict) -> dict:
+  """Returns the parameters on the mesh, sharded as the rules table says."""
+  return jax.tree.map(
+    lambda x, like: jax.device_put(x, like.sharding),
+    params,
+    abstract_params(config, mesh),
+  )
+
+
+@functools.cache
+def num_params(config: TransformerConfig) -> int:
+  """Returns how many parameters the decoder has, embeddings included."""
+  shapes = jax.eval_shape(functools.partial(init, config), jax.random.key(0))
+  return sum(x.size for x in jax.tree.leaves(shapes))
+
+
+def num_active_params(config: TransformerConfig) -> int:
+  """Returns how many parameters a token meets: not those of other experts."""
+  if not config.num_experts:
+    return num_params(config)
+  met = dataclasses.replace(config, num_experts=config.experts_per_token)
+  others = config.num_experts - config.experts_per_token
+  router = config.num_layers * config.width * others  # is met whole
+  return num_params(met) + router
+
+
+def unstack(config: TransformerConfig, params: dict) -> dict:
+  """Returns the parameters as `decode_step` takes them, in config.dtype.
+
+  `layers` is a tuple, one entry a layer, so that caches are updated in place;
+  every weight is a matrix [outputs, inputs].
+
+  Args:
+    config: TransformerConfig.
+    params: as from `init`, or with adapters, which are added in.
+
+  Returns:
+    {"layers": ({weight: [outputs, inputs]}, ...), "embedding": [V, D],
+    "head": [V, D], "final_norm"}.
+  """
+  return _unstack(
+    config,
+    functools.partial(_layer_matrices, config),
+    functools.partial(_matrices, config),
+    params,
+  )
+
+
+def make_unstack(config: TransformerConfig, mesh) -> Callable[[dict], dict]:
+  """Returns `unstack` for a mesh; one compiled program serves all layers.
+
+  Args:
+    config: TransformerConfig.
+    mesh: of the sampler.
+  """
+  where = unstacked_shardings(config, mesh)
+  rest = {name: leaf for name, leaf in where.items() if name != "layers"}
+  return functools.partial(
+    _unstack,
+    config,
+    jax.jit(
+      functools.partial(_layer_matrices, config),
+      out_shardings=where["layers"][0],
+    ),
+    jax.jit(functools.partial(_matrices, config), out_shardings=rest),
+  )
+
+
+def _unstack(config, layer_matrices, other_matrices, params):
+  adapters, base = split_adapters(params)
+  rest = {name: leaf for name, leaf in base.items() if name != "layers"}
+  layers = tuple(
+    layer_matrices(base["layers"], adapters, i)
+    for i in range(config.num_layers)
+  )
+  return dict(other_matrices(rest), layers=layers)
+
+
+def _layer_matrices(config, layers, adapters, i):
+  layer, adapters = jax.tree.map(lambda x: x[i], (layers, adapters))
+  for name, adapter in adapters.items():
+    layer[name] = with_adapter(config, layer[name], adapter)
+  return _matrices(config, layer)
+
+
+def _matrices(config, tree):
+  def matrix(name, weight):
+    if name in INPUT_AXES:
+      num_inputs = math.prod(weight.shape[: INPUT_AXES[name]])
+      weight = weight.reshape(num_inputs, -1).T
+    return weight.astype(config.dtype)
+
+  return {
+    name: jax.tree.map(functools.partial(matrix, name), leaf)
+    for name, leaf in tree.items()
+  }
+
+
+def unstacked_shardings(config: TransformerConfig, mesh) -> dict:
+  """Returns how `unstack`'s parameters are sharded: over `tensor` alone.
+
+  A decode step reads all of them; gathered from fsdp's shards in every step
+  they would take longer to arrive than to multiply.
+
+  Args:
+    config: TransformerConfig.
+    mesh: of the sampler.
+  """
+  boxed = boxed_shapes(config)
+
+  def place(name, shape, axes):
+    axes = [None if axis == "embed" else axis for axis in axes]
+    if name in INPUT_AXES:
+      n = INPUT_AXES[name]
+      shape = (math.prod(shape[n:]), math.prod(shape[:n]))
+      axes = (axes[n], axes[0])  # heads lie together, whatever their size
+    return sharding.sharding(mesh, shape, *axes)
+
+  def each(tree, skip):
+    return {
+      name: jax.tree.map(
+        lambda x, name=name: place(name, x.value.shape[skip:], x.names[skip:]),
+        leaf,
+        is_leaf=sharding.is_boxed,
+      )
+      for name, leaf in tree.items()
+    }
+
+  layer = each(boxed.pop("layers"), 1)
+  return dict(each(boxed, 0), layers=(layer,) * config.num_layers)
