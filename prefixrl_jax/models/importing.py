@@ -117,7 +117,7 @@ def _find_problems(
   wanted: list[Tensor],
   files: Mapping[str, Any],
   stored: Mapping[str, str],
-  ignored: Collection[str],
+  ignored: set[str],
 ) -> list[str]:
   """Returns what is wrong with the tensors that the files have.
 

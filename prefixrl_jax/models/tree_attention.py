@@ -82,8 +82,8 @@ def for_layers(config, rows):
 
   Returns:
     attend(q, k, v, window) -> out, with shapes as in `attend` and window an
-    index of config.windows, int []; and the pairs of tokens that its blocks hold in a layer, float [],
-    the mean of all layers.
+    index of config.windows, int []; and the pairs of tokens that its blocks
+    hold in a layer, float32 [], the mean of all layers.
   """
   schedules = [make_schedule(rows, window=w) for w in config.windows]
   branches = [
