@@ -146,7 +146,15 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     "train.py",
     "test_train.py::test_resumed_equals_uninterrupted",
     ('ledger.set_entries(host["ledger"])', "pass"),
+  ),
+  (
+    "train.py",
+    "test_train.py::test_every_step_has_problems_of_its_own",
     ("schedule.draw(step - num_sft_steps)", "schedule.draw(0)"),
+  ),
+  (
+    "train.py",
+    "test_train.py::test_rl_starts_with_an_optimizer_of_its_own",
     ("state = learner.init(state.params)", "pass"),
   ),
   (

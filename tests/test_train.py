@@ -432,3 +432,33 @@ def test_same_run_on_eight_devices(run, tmp_path, eight_devices):
 def test_a_budget_that_collection_has_spent(run, tmp_path):
   with pytest.raises(UserError, match=r"config\.train\.flops = -1"):
     run(tmp_path, "rl", **{"train.flops": -1.0})
+
+
+def test_every_step_has_problems_of_its_own(run, tmp_path, monkeypatch):
+  """Two of four a step: two steps go through them all."""
+  trunks = []
+
+  def recorded(trees, layout):
+    trunks.append({tuple(tree.trunk.tolist()) for tree in trees})
+    return pack(trees, layout)
+
+  monkeypatch.setattr(learner_lib, "pack", recorded)
+  run(tmp_path, "rl", **{"train.max_steps": 2, "train.prompts_per_step": 2})
+  first, second = [t for t in trunks if t]
+  assert len(first | second) == 4
+
+
+def test_rl_starts_with_an_optimizer_of_its_own(run, tmp_path, monkeypatch):
+  """Groups without signal move nothing, whatever SFT was moving before."""
+  right = lambda *args: [Verdict(reward=1.0) for _ in args[-1]]
+  monkeypatch.setattr(rollout, "judge", right)
+  fields = {
+    "train.max_steps": 2,
+    "train.checkpoint_every": 1,
+    "train.checkpoints_kept": 9,
+  }
+  trained, _ = run(tmp_path, "sft_rl", **fields)
+  of = lambda step: checkpoints.weight_hash(
+    trained_params(trained.session, trained.directory, step)
+  )
+  assert of(1) != of(2) == of(3) == of(4)
