@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import re
 import subprocess
 import sys
 
@@ -78,6 +79,9 @@ def _modules():
         source = ".".join((*package, *filter(None, [node.module])))
         imported.add(source)
         imported.update(f"{source}.{alias.name}" for alias in node.names)
+      elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+        # Imported by its name, when it is needed: see rewards/verifiers.py.
+        imported.update(re.findall(r"^(prefixrl_jax[.\w]+):\w+$", node.value))
     modules[name] = imported
   return modules
 

@@ -1,5 +1,9 @@
-"""Which verifier a task has."""
+"""Which verifier a task has: a row each."""
 
+import dataclasses
+import importlib
+import inspect
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,49 +12,78 @@ import ml_collections
 from prefixrl_jax.text.thoughts import without_thoughts
 from prefixrl_jax.types import Problem
 
-VERIFIERS = (
-  "math",
-  "code",
-  "logic",
-  "countdown",
-  "gym",
-  "checksum",
-  "countdown_steps",
-)
+
+def _says_something(text: str) -> bool:
+  return bool(text.strip())
 
 
-def make_verifier(name: str, config: ml_collections.ConfigDict) -> Any:
-  """Returns a `Verifier`.
-
-  Args:
-    name: one of VERIFIERS.
-    config: section `rewards`.
-  """
-  return {
-    "math": _math,
-    "code": _code,
-    "logic": _logic,
-    "countdown": _countdown,
-    "gym": _gym,
-    "checksum": _checksum,
-    "countdown_steps": _countdown_steps,
-  }[name](config)
+def _has_code(text: str) -> bool:
+  return "```" in without_thoughts(text)
 
 
-def answer_finder(name: str) -> Callable[[str], bool]:
-  """Returns what says whether a wrong text gives a final answer at all."""
-  if name == "code":
-    return lambda text: "```" in without_thoughts(text)
-  # What is an answer is the task's to say.
-  if name in ("checksum", "countdown_steps", "gym"):
-    return lambda text: bool(text.strip())
-  if name == "math":
-    from prefixrl_jax.rewards.math import has_answer
-
-    return has_answer
+def _has_given(text: str) -> bool:
   from prefixrl_jax.rewards import answers
 
-  return lambda text: bool(answers.given(text))
+  return bool(answers.given(text))
+
+
+def _has_math(text: str) -> bool:
+  from prefixrl_jax.rewards.math import has_answer
+
+  return has_answer(text)
+
+
+@dataclasses.dataclass(frozen=True)
+class Row:
+  """A verifier.
+
+  Attributes:
+    place: "module:class", imported when it is made: a run has one, and some are
+      slow to import. What its constructor takes are fields of config.rewards.
+    has_answer: whether a wrong text gives a final answer at all.
+    form: how an answer is written, so that it can be tried on itself; empty:
+      it is not tried.
+  """
+
+  place: str
+  # What is an answer is the task's to say.
+  has_answer: Callable[[str], bool] = _says_something
+  form: str = ""
+
+  def make(self, config: ml_collections.ConfigDict) -> Any:
+    """Returns the `Verifier`.
+
+    Args:
+      config: section `rewards`; num_workers = 0 is a process for each core that
+        this process may run on.
+    """
+    module, _, name = self.place.partition(":")
+    verifier = getattr(importlib.import_module(module), name)
+    settings = dict(config)
+    settings["num_workers"] = config.num_workers or len(os.sched_getaffinity(0))
+    taken = inspect.signature(verifier).parameters
+    return verifier(**{k: v for k, v in settings.items() if k in taken})
+
+
+VERIFIERS = {
+  "math": Row(
+    "prefixrl_jax.rewards.math:MathVerifier", _has_math, "\\boxed{{{}}}"
+  ),
+  "code": Row("prefixrl_jax.rewards.code:CodeVerifier", _has_code),
+  "logic": Row(
+    "prefixrl_jax.rewards.logic:LogicVerifier", _has_given, "Answer: {}"
+  ),
+  "countdown": Row(
+    "prefixrl_jax.rewards.countdown:CountdownVerifier",
+    _has_given,
+    "\\boxed{{{}}}",
+  ),
+  "gym": Row(
+    "prefixrl_jax.rewards.gym:GymVerifier", form="<answer>{}</answer>"
+  ),
+  "checksum": Row("prefixrl_jax.embedded.checksum:ChecksumVerifier"),
+  "countdown_steps": Row("prefixrl_jax.embedded.countdown_steps:StepsVerifier"),
+}
 
 
 def unreadable(
@@ -61,21 +94,17 @@ def unreadable(
   Answers that are empty are not looked at: there are many, or tests judge.
 
   Args:
-    name, config: see `make_verifier`.
+    name: one of VERIFIERS.
+    config: section `rewards`.
     problems: any of the task.
   """
-  forms = {
-    "math": "\\boxed{{{}}}",
-    "logic": "Answer: {}",
-    "countdown": "\\boxed{{{}}}",
-    "gym": "<answer>{}</answer>",
-  }
-  if name not in forms:
+  row = VERIFIERS[name]
+  if not row.form:
     return []
   asked = [p for p in problems if p.answer]
-  verifier = make_verifier(name, config)
+  verifier = row.make(config)
   try:
-    texts = [forms[name].format(p.answer) for p in asked]
+    texts = [row.form.format(p.answer) for p in asked]
     verdicts = verifier.judge(asked, texts)
     bad = {i for i, verdict in enumerate(verdicts) if verdict.reward != 1}
     if name == "math":  # equal as text is not yet read
@@ -83,59 +112,3 @@ def unreadable(
   finally:
     verifier.close()
   return [asked[i] for i in sorted(bad)]
-
-
-# Imported where they are used: a run has one, and some are slow to import.
-
-
-def _math(config):
-  from prefixrl_jax.rewards.math import MathVerifier
-
-  return MathVerifier(
-    num_workers=config.num_workers, timeout_seconds=config.timeout_seconds
-  )
-
-
-def _code(config):
-  from prefixrl_jax.rewards.code import CodeVerifier
-
-  return CodeVerifier(
-    num_workers=config.num_workers,
-    timeout_seconds=config.timeout_seconds,
-    total_seconds=config.total_seconds,
-    memory_mb=config.memory_mb,
-    sandbox=config.sandbox,
-    partial=config.partial,
-  )
-
-
-def _logic(config):
-  from prefixrl_jax.rewards.logic import LogicVerifier
-
-  return LogicVerifier()
-
-
-def _countdown(config):
-  from prefixrl_jax.rewards.countdown import CountdownVerifier
-
-  return CountdownVerifier()
-
-
-def _gym(config):
-  from prefixrl_jax.rewards.gym import GymVerifier
-
-  return GymVerifier(
-    num_workers=config.num_workers, timeout_seconds=config.timeout_seconds
-  )
-
-
-def _checksum(config):
-  from prefixrl_jax.embedded.checksum import ChecksumVerifier
-
-  return ChecksumVerifier()
-
-
-def _countdown_steps(config):
-  from prefixrl_jax.embedded.countdown_steps import StepsVerifier
-
-  return StepsVerifier()

@@ -12,7 +12,7 @@ from prefixrl_jax.embedded import tasks
 from prefixrl_jax.models.folders import find_folder
 from prefixrl_jax.problems import loading
 from prefixrl_jax.problems.streams import Limit, Part
-from prefixrl_jax.rewards.verifiers import make_verifier
+from prefixrl_jax.rewards.verifiers import VERIFIERS
 from prefixrl_jax.storage.metrics import Progress
 from prefixrl_jax.text.tokenizer import (
   SymbolTokenizer,
@@ -55,7 +55,7 @@ class Inputs:
   @functools.cached_property
   def verifier(self) -> Verifier:
     """The task's verifier; one for code needs a sandbox."""
-    return make_verifier(verifier_name(self.config), self.config.rewards)
+    return VERIFIERS[verifier_name(self.config)].make(self.config.rewards)
 
   def close(self) -> None:
     """Ends the verifier's processes, if it was needed."""

@@ -132,7 +132,7 @@ _COMMON: Tree = {
   },
   "rewards": {
     "verifier": Field(one_of("", *VERIFIERS), "empty: the task's own"),
-    "num_workers": _how(whole(1, 4096), "processes that judge"),
+    "num_workers": _how(whole(0, 4096), "processes that judge; 0: one a core"),
     "timeout_seconds": _how(SECONDS, "of a comparison or a program's test"),
     "total_seconds": _how(SECONDS, "of all tests of a program"),
     "memory_mb": Field(whole(64), "of a program; Python itself needs 20"),

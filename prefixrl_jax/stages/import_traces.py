@@ -9,7 +9,7 @@ from rich.table import Table
 from prefixrl_jax.embedded import tasks
 from prefixrl_jax.ledger import Ledger
 from prefixrl_jax.problems.streams import problem_text
-from prefixrl_jax.rewards.verifiers import answer_finder
+from prefixrl_jax.rewards.verifiers import VERIFIERS
 from prefixrl_jax.run.inputs import verifier_name
 from prefixrl_jax.run.workspace import Workspace
 from prefixrl_jax.storage import metrics, trace_store
@@ -60,7 +60,7 @@ def _import(work: Workspace, artifact: Artifact, seed: int) -> None:
   settings = ImportSettings(
     verifier=session.verifier,
     tokenizer=session.tokenizer,
-    has_answer=answer_finder(verifier_name(c)),
+    has_answer=VERIFIERS[verifier_name(c)].has_answer,
     max_completion_length=c.rollouts.max_completion_length,
     traces_per_problem=c.collect.traces_per_problem,
     text_of=None if by_id else lambda p: problem_text(p, instruction),

@@ -134,7 +134,7 @@ def test_what_to_do_with_long_prompts_is_one_of_two():
     ("problems.num_train", -1, "num_train = -1 is not"),
     ("problems.num_easy", 2**31 - 1, "from 0 to 10000000"),
     ("rewards.memory_mb", 1, "memory_mb = 1 is not .* at least 64"),
-    ("rewards.num_workers", 10**6, "from 1 to 4096"),
+    ("rewards.num_workers", 10**6, "from 0 to 4096"),
     ("problems.size", 11, "problems of checksum have 1 to 10 blocks"),
     ("rewards.verifier", "oracle", "'oracle' is not one of '', 'math'"),
     ("rewards.sandbox", "none", "'none' is not one of 'bubblewrap', 'unsafe"),
