@@ -9,7 +9,7 @@ import re
 import typing
 from typing import Any
 
-from prefixrl_jax.problems.reading import Getter, Parts, Skip
+from prefixrl_jax.problems.reading import Getter, Reading, Skip
 
 _STDIN = (
   "Write a Python program that reads from standard input and writes to"
@@ -31,7 +31,7 @@ _AROUND = {"assert", "not", "set", "sorted", "list", "tuple", "abs", "round"}
 _AROUND |= {"len", "str", "int", "float", "math", "isclose", "dict", "type"}
 
 
-def read_apps(get: Getter) -> Parts:
+def read_apps(get: Getter) -> Reading:
   """APPS: its tests are a JSON text of inputs, outputs and maybe fn_name."""
   tests = get.parsed("tests")
   if not tests or not tests.get("inputs"):
@@ -48,7 +48,7 @@ def read_apps(get: Getter) -> Parts:
     pairs = [pair | {"or_output": pair["output"][0]} for pair in pairs]
   starter = get.maybe("starter_code") or ""
   begin = f"\n\nIt begins with:\n```python\n{starter.strip()}\n```"
-  return Parts(
+  return Reading(
     f"{question}{begin if starter.strip() else ''}\n\n"
     + _FUNCTION.format(name=name),
     "",
@@ -59,7 +59,7 @@ def read_apps(get: Getter) -> Parts:
   )
 
 
-def read_contest(get: Getter) -> Parts:
+def read_contest(get: Getter) -> Reading:
   """Problems with tests as {"inputs": [...], "outputs": [...]}, or several."""
   inputs: list[str] = []
   outputs: list[str] = []
@@ -73,10 +73,10 @@ def read_contest(get: Getter) -> Parts:
   return _stdin(get.text("problem"), inputs, outputs)
 
 
-def read_humaneval(get: Getter) -> Parts:
+def read_humaneval(get: Getter) -> Reading:
   """HumanEval: a function's head and docstring, and a script that checks it."""
   code, name = str(get("problem")), get.text("entry_point")
-  return Parts(
+  return Reading(
     f"Complete this Python function.\n\n```python\n{code.strip()}\n```\n\n"
     + _FUNCTION.format(name=name),
     "",
@@ -90,16 +90,16 @@ def read_humaneval(get: Getter) -> Parts:
   )
 
 
-def read_humaneval_completion(get: Getter) -> Parts:
+def read_humaneval_completion(get: Getter) -> Reading:
   """HumanEval for models without a chat: what follows goes on with the code."""
-  parts = read_humaneval(get)
-  code = parts.metadata["prompt_code"]
-  return parts._replace(
-    prompt=code, metadata=parts.metadata | {"whole_completion": True}
+  reading = read_humaneval(get)
+  code = reading.metadata["prompt_code"]
+  return reading._replace(
+    prompt=code, metadata=reading.metadata | {"whole_completion": True}
   )
 
 
-def read_mbpp(get: Getter) -> Parts:
+def read_mbpp(get: Getter) -> Reading:
   """MBPP: a sentence and assertions; the first one shows the name."""
   task, tests = get.text("problem"), list(get("tests"))
   setup = get.maybe("setup") or ""
@@ -108,7 +108,7 @@ def read_mbpp(get: Getter) -> Parts:
   names = [n for n in _NAME.findall(tests[0]) if n not in _AROUND]
   if not names:
     raise Skip("tests call no function")
-  return Parts(
+  return Reading(
     f"{task}\n\nIt must pass this test:\n```python\n{tests[0].strip()}\n```\n\n"
     + _FUNCTION.format(name=names[0]),
     "",
@@ -123,9 +123,9 @@ def _annotations(starter: str) -> str:
   return f"from typing import {', '.join(names)}\n" if names else ""
 
 
-def _stdin(question: str, inputs, outputs) -> Parts:
+def _stdin(question: str, inputs, outputs) -> Reading:
   close = _TOLERANCE.search(question)
-  return Parts(
+  return Reading(
     f"{question}\n\n{_STDIN}",
     "",
     _metadata(

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from prefixrl_jax.problems.reading import Draw, Getter, Parts, Skip
+from prefixrl_jax.problems.reading import Draw, Getter, Reading, Skip
 from prefixrl_jax.types import Problem, UserError
 
 
@@ -31,7 +31,7 @@ class Step(NamedTuple):
   left: tuple[Fraction, ...]  # all numbers that are there then
 
 
-def read(get: Getter) -> Parts:
+def read(get: Getter) -> Reading:
   """Numbers and a target; a solution of ours is the answer.
 
   The numbers are put in order, so that a puzzle is found to be a copy of
@@ -43,7 +43,7 @@ def read(get: Getter) -> Parts:
   if found is None:
     raise Skip("no solution")
   listed = ", ".join(map(str, numbers))
-  return Parts(
+  return Reading(
     f"Use each of the numbers {listed} exactly once, with +, -, *, / and"
     f" brackets, to make {target}. Give the expression in \\boxed{{}}.",
     found[0],

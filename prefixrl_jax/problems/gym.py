@@ -7,7 +7,7 @@ import itertools
 from collections.abc import Iterator
 from typing import Any
 
-from prefixrl_jax.problems.reading import Draw, Getter, Parts
+from prefixrl_jax.problems.reading import Draw, Getter, Reading
 from prefixrl_jax.types import UserError
 
 _NAMED = ("easy", "medium", "hard")
@@ -16,11 +16,11 @@ _PATIENCE = 20
 _PROBED = 5  # problems that constants are tried on as answers
 
 
-def read(get: Getter) -> Parts:
+def read(get: Getter) -> Reading:
   """Takes an entry as it is: the task's own scorer judges."""
   entry = {"question": get("question"), "metadata": get("metadata")}
   entry["answer"] = get.maybe("answer")
-  return Parts(
+  return Reading(
     get.text("question"),
     "" if entry["answer"] is None else str(entry["answer"]),
     {"dataset": get("dataset"), "entry": entry},

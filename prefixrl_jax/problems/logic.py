@@ -2,7 +2,7 @@
 
 import re
 
-from prefixrl_jax.problems.reading import Getter, Parts, Skip
+from prefixrl_jax.problems.reading import Getter, Reading, Skip
 
 THREE = ("True", "False", "Unknown")
 TWO = ("True", "False")
@@ -15,22 +15,22 @@ _QUERY = re.compile(
 )
 
 
-def read_folio(get: Getter) -> Parts:
+def read_folio(get: Getter) -> Reading:
   """Premises (a list, or a text with one a line) and a conclusion."""
   premises = get("premises")
   if isinstance(premises, str):
     premises = premises.splitlines()
   lines = [p.strip() for p in premises if p.strip()]
-  return _parts("\n".join(lines), get.text("conclusion"), get, THREE)
+  return _reading("\n".join(lines), get.text("conclusion"), get, THREE)
 
 
-def read_prontoqa(get: Getter) -> Parts:
+def read_prontoqa(get: Getter) -> Reading:
   """A text of facts and rules, and a statement that is true or false."""
   statement = _QUERY.sub("", get.text("conclusion"))
-  return _parts(get.text("premises"), statement, get, TWO)
+  return _reading(get.text("premises"), statement, get, TWO)
 
 
-def _parts(premises, conclusion, get, labels) -> Parts:
+def _reading(premises, conclusion, get, labels) -> Reading:
   said = get.scalar("answer")
   answer = _NAMES.get(said.casefold(), "")
   if answer not in labels:
@@ -38,7 +38,7 @@ def _parts(premises, conclusion, get, labels) -> Parts:
   text = f"Premises:\n{premises}\n\nConclusion: {conclusion}"
   choices = f"{', '.join(labels[:-1])} or {labels[-1]}"
   follows = " Unknown means that neither follows." if labels is THREE else ""
-  return Parts(
+  return Reading(
     f"{text}\n\nGiven the premises and nothing else, is the conclusion"
     f" {choices}?{follows} End with a line"
     f' "Answer:" and one of these words.',

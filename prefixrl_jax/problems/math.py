@@ -2,7 +2,7 @@
 
 import re
 
-from prefixrl_jax.problems.reading import Getter, Parts, Skip
+from prefixrl_jax.problems.reading import Getter, Reading, Skip
 
 # DAPO's rows come with these words around the problem.
 _WRAPPED = re.compile(
@@ -14,7 +14,7 @@ _WRAPPED = re.compile(
 _BARE = re.compile(r"\\(?:boxed|fbox)\s+([^\s${}]+)")
 
 
-def read(get: Getter) -> Parts:
+def read(get: Getter) -> Reading:
   """Takes the answer from its field, else from the solution's box."""
   problem = get.text("problem")
   if wrapped := _WRAPPED.match(problem):
@@ -26,7 +26,7 @@ def read(get: Getter) -> Parts:
     answer = get.scalar("answer").rpartition("####")[2].strip()
   if not answer:
     raise Skip("no answer")
-  return Parts(problem, answer, {})
+  return Reading(problem, answer, {})
 
 
 def _boxed(solution: str) -> str:

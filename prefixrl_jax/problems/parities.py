@@ -9,17 +9,17 @@ from typing import Any
 
 import numpy as np
 
-from prefixrl_jax.problems.reading import Draw, Getter, Parts
+from prefixrl_jax.problems.reading import Draw, Getter, Reading
 from prefixrl_jax.types import Problem, UserError
 
 _WIDTH = 4  # bits of a block
 
 
-def read(get: Getter) -> Parts:
+def read(get: Getter) -> Reading:
   """Blocks of bits; the answer is a tuple of running parities."""
   blocks = list(get("blocks"))
   parities = np.cumsum([b.count("1") for b in blocks]) % 2
-  return Parts(
+  return Reading(
     f"Blocks: {' '.join(blocks)}\n\nThe parity of a block is the number of ones"
     " in it and in all blocks before it, modulo 2. Give the parities of all"
     " blocks, in order, as a tuple in \\boxed{}.",

@@ -15,7 +15,7 @@ class Skip(Exception):
   """A row that is no problem; its text says why, and is counted."""
 
 
-class Parts(NamedTuple):
+class Reading(NamedTuple):
   """What a reader makes of a row.
 
   Attributes:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 from prefixrl_jax.problems import code, countdown, gym, logic, math, parities
-from prefixrl_jax.problems.reading import Draw, Getter, Parts
+from prefixrl_jax.problems.reading import Draw, Getter, Reading
 from prefixrl_jax.types import Problem
 
 
@@ -35,7 +35,7 @@ class Source:
     eval_only: never trained on.
   """
 
-  read: Callable[[Getter], Parts]
+  read: Callable[[Getter], Reading]
   verifier: str
   columns: Mapping[str, str]
   optional: tuple[str, ...] = ()

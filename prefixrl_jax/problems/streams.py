@@ -12,7 +12,7 @@ import ml_collections
 
 from prefixrl_jax.embedded import tasks
 from prefixrl_jax.problems import origins
-from prefixrl_jax.problems.reading import Draw, Getter, Parts, Skip
+from prefixrl_jax.problems.reading import Draw, Getter, Reading, Skip
 from prefixrl_jax.problems.shown import num_shown
 from prefixrl_jax.problems.sources import SOURCES, Source
 from prefixrl_jax.problems.texts import fingerprint
@@ -152,7 +152,7 @@ def _compiled(pattern: str) -> re.Pattern | None:
   return compiled
 
 
-def _read_named(pattern: re.Pattern | None, get: Getter) -> Parts:
+def _read_named(pattern: re.Pattern | None, get: Getter) -> Reading:
   answer = get.scalar("answer")
   if pattern:
     found = pattern.search(answer)
@@ -161,7 +161,7 @@ def _read_named(pattern: re.Pattern | None, get: Getter) -> Parts:
     answer = found[1].strip()
     if not answer:
       raise Skip("no answer")
-  return Parts(get.text("problem"), answer, {})
+  return Reading(get.text("problem"), answer, {})
 
 
 class Stream:
@@ -335,7 +335,7 @@ class Stream:
 
   def _make(self, row: Row, get: Getter, split: str, index: int) -> Problem:
     try:
-      parts = self._source.read(get)
+      reading = self._source.read(get)
     except _NO_SUCH_ROW as e:
       raise Skip(f"not as the task's rows are ({type(e).__name__})") from None
     named = "id" in self._source.columns and self._source.columns["id"]
@@ -345,13 +345,15 @@ class Stream:
         f"{row.place}: id {identifier!r} was already used by"
         f" {self._ids[identifier]}."
       )
-    metadata = parts.metadata | ({"text": parts.text} if parts.text else {})
+    metadata = reading.metadata | (
+      {"text": reading.text} if reading.text else {}
+    )
     # What only goes on with a text is not told anything.
     goes_on = "whole_completion" in metadata and metadata["whole_completion"]
     return Problem(
       id=identifier,
-      prompt=parts.prompt + ("" if goes_on else self._instruction),
-      answer=parts.answer,
+      prompt=reading.prompt + ("" if goes_on else self._instruction),
+      answer=reading.answer,
       source=self._origin.name,
       split=split,
       index=index + row.number,
