@@ -55,11 +55,11 @@ def export(
     dtype: of what is written.
     max_bytes: of a weight file; a tensor that is larger has one to itself.
   """
-  family = importing.read_family(source)
+  family = folders.read_family(source)
   tensors = list(importing.tensors(params, family))
   itemsize = jnp.dtype(dtype).itemsize
   sizes = {t.name: itemsize * math.prod(t.shape) for t in tensors}
-  before = importing.tensor_files(source)
+  before = folders.tensor_files(source)
   weights = FAMILIES[family].weights
   tied = all(t.ours != "head" for t in tensors)
   for name, other in importing.stored_names(weights, tied, before).items():
@@ -119,7 +119,7 @@ def export_adapters(
     lora: their settings.
     base: where whoever opens them finds the base model.
   """
-  family = FAMILIES[importing.read_family(source)]
+  family = FAMILIES[folders.read_family(source)]
   everywhere = sharding.replicated(jax.tree.leaves(adapters)[0].sharding.mesh)
   whole = jax.jit(lambda x: x, out_shardings=everywhere)(adapters)
   if jax.process_index():

@@ -7,7 +7,6 @@ find is an error.
 import collections
 import gc
 import itertools
-import json
 import math
 import re
 import time
@@ -17,13 +16,11 @@ from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-import safetensors
 from etils import epath
 
-from prefixrl_jax.models import families, parameters
+from prefixrl_jax.models import families, folders, parameters
 from prefixrl_jax.models.decoder_config import TransformerConfig
 from prefixrl_jax.models.families import FAMILIES
-from prefixrl_jax.models.folders import INDEX
 from prefixrl_jax.models.weights import Weight
 from prefixrl_jax.types import UserError
 
@@ -66,7 +63,7 @@ def read_config(
   Raises:
     UserError: no folder, no config.json, or see `families.read_settings`.
   """
-  theirs = _read_json(folder, "config.json")
+  theirs = folders.read_json(folder, "config.json")
   return TransformerConfig(
     **families.read_settings(theirs, f"{folder}/config.json"),
     dtype=dtype,
@@ -89,10 +86,10 @@ def load_params(folder: epath.Path, config: TransformerConfig, mesh) -> dict:
     UserError: names every tensor that is missing, unexpected, there twice,
       wanted twice, misshapen or of a type that is not read.
   """
-  family = read_family(folder)
+  family = folders.read_family(folder)
   weights = FAMILIES[family].weights
   abstract = parameters.abstract_params(config, mesh)
-  files, problems = _open_files(folder)
+  files, problems = folders.open_files(folder)
   stored = stored_names(weights, config.tied_head, files)
   ignored = {weights["head"].name} if config.tied_head else set()
   wanted = list(tensors(abstract, family))
@@ -324,86 +321,3 @@ def _wait_for_end(alive: weakref.ref) -> None:
     if alive() is None:
       return
     time.sleep(1e-3)
-
-
-def tensor_files(folder: epath.Path) -> dict[str, str]:
-  """Returns tensor name -> file, as the index says if there is one.
-
-  Raises:
-    UserError: no weights, or files that are missing or not whole.
-  """
-  single = folder / "model.safetensors"
-  if (folder / INDEX).exists():
-    index = _read_json(folder, INDEX)["weight_map"]
-    absent = sorted({f for f in index.values() if not (folder / f).exists()})
-    if absent:
-      raise UserError(
-        f"{folder / INDEX} names files that are not there: {', '.join(absent)}."
-      )
-    return index
-  if single.exists():
-    return dict.fromkeys(_open(single).keys(), single.name)
-  hint = ""
-  if list(folder.glob("*.bin")):
-    hint = (
-      " The .bin files there are pickles and are not read: save the model"
-      " again with safe_serialization=True."
-    )
-  raise UserError(f"{folder} has no model.safetensors.{hint}")
-
-
-def _open_files(folder: epath.Path) -> tuple[dict[str, Any], list[str]]:
-  """Returns tensor name -> open file, and where files and index disagree."""
-  index = tensor_files(folder)
-  opened = {file: _open(folder / file) for file in sorted({*index.values()})}
-  found = collections.defaultdict(list)
-  for file, tensors_there in opened.items():
-    for name in tensors_there.keys():  # noqa: SIM118 - it is no dict
-      found[name].append(file)
-  problems = [
-    f"{name} is there twice, in {' and '.join(files)}"
-    for name, files in found.items()
-    if len(files) > 1
-  ]
-  problems += [
-    f"{name} is not in {file}, where {INDEX} has it"
-    for name, file in index.items()
-    if file not in found[name]
-  ]
-  files = {name: opened[f[0]] for name, f in found.items() if f}
-  return files, problems
-
-
-def _open(file: epath.Path):
-  try:
-    return safetensors.safe_open(str(file), framework="numpy")
-  except safetensors.SafetensorError as e:
-    raise UserError(f"{file} is not a whole safetensors file: {e}.") from None
-
-
-def read_family(folder: epath.Path) -> str:
-  """Returns config.json's model_type.
-
-  Raises:
-    UserError: no folder, or no config.json that can be read.
-  """
-  return _read_json(folder, "config.json")["model_type"]
-
-
-def _read_json(folder: epath.Path, name: str) -> dict[str, Any]:
-  if not folder.exists():
-    raise UserError(
-      f"there is no model folder {folder}; set config.model.folder to a"
-      " Hugging Face folder (config.json, model.safetensors, tokenizer.json)."
-    )
-  path = folder / name
-  if not path.exists():
-    raise UserError(f"{path} is missing.")
-  try:
-    content = json.loads(path.read_text())
-  except (OSError, ValueError, RecursionError) as e:
-    said = " ".join(str(e).split())
-    raise UserError(f"{path} cannot be read as JSON: {said}.") from None
-  if not isinstance(content, dict):
-    raise UserError(f"{path} is no JSON object.")
-  return content

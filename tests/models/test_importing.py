@@ -433,9 +433,9 @@ def test_reads_every_byte_once_and_holds_one_shard(
   assert shard > 4e6
 
   reads: list[int] = []
-  plain = importing._open
+  plain = folders._open
   monkeypatch.setattr(
-    importing, "_open", lambda file: _Recorder(plain(file), reads)
+    folders, "_open", lambda file: _Recorder(plain(file), reads)
   )
   monkeypatch.setattr(importing, "READ_BYTES", int(shard) // 8)
   monkeypatch.setattr(np, "empty", _unaligned)
