@@ -1,6 +1,6 @@
 """The attention rule of trunks and lanes: a reference, and the fast paths.
 
-A key is seen by a query of the same tree if it comes no later and lies either
+A key is seen by a query of the same tree if it comes no later and is either
 on the query's own branch, or on the trunk before the query's fork.
 """
 

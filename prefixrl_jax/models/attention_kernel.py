@@ -1,10 +1,10 @@
 """Attention of trunks and lanes for TPU: tiles, and only those that matter.
 
-Flash attention whose grid walks the visits of `block_map`. Scores lie with
+Flash attention whose grid walks the visits of `block_map`. Scores are laid out with
 keys along sublanes and queries along lanes, [block_kv, block_q], so that what
 belongs to a query (its maximum, its sum, its logsumexp) is a row; queries,
 outputs and their gradients come transposed, [H, block_q]. The query heads of
-one key/value head are taken one after another, behind one mask and one copy of
+one key/value head are taken one after another, with one mask and one copy of
 the keys and values.
 """
 
@@ -25,7 +25,7 @@ from prefixrl_jax.types import UserError
 
 # Large groups of heads need more than the default of 16 MB.
 _VMEM_LIMIT = 48 * 2**20
-# Visits of all rows that lie in a core's scalar memory, of 1 MiB, beside what
+# Visits of all rows that fit in a core's scalar memory, of 1 MiB, beside what
 # the compiler keeps there: one row of 504 blocks, more rows of fewer.
 _MAX_VISITS = 504**2
 

@@ -171,7 +171,7 @@ def _backward_row(
 def _seen(config, code, q_places, k_places, before):
   """Returns the visit's mask, bool [block_q, block_kv].
 
-  Made anew only where it differs from the one before, and behind a branch:
+  Made anew only where it differs from the one before, and inside a branch:
   fused into the scores it would be made again for every head.
   """
   at_q = block_map.outer_of(code) * config.block_q

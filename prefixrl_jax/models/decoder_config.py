@@ -34,7 +34,7 @@ class LayerKind:
 
   @property
   def rope(self) -> tuple[float | None, RopeScaling | None]:
-    """How the layer turns queries and keys."""
+    """How the layer rotates queries and keys."""
     return self.rope_base, self.rope_scaling
 
 
@@ -73,10 +73,10 @@ class TransformerConfig:
   # The weights of a token's experts sum to 1, not to their share of all.
   norm_expert_weights: bool = False
   rope_base: float = 10_000.0
-  # One a layer; none: all see everything and turn by rope_base.
+  # One a layer; none: all see everything and rotate by rope_base.
   layer_kinds: tuple[LayerKind, ...] = ()
   qkv_bias: bool = False
-  # Norm of queries and keys before they turn: "none", of each "head", or over
+  # Norm of queries and keys before they are rotated: "none", of each "head", or over
   # the "width" of all heads.
   qk_norm: str = "none"
   query_scale: float | None = None  # of scores; None: head_dim ** -0.5

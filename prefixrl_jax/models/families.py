@@ -263,14 +263,16 @@ def _qwen3_moe(theirs):
 def _smollm3(theirs):
   window, num_layers = _qwen_window(theirs), theirs["num_hidden_layers"]
   interval = theirs.get("no_rope_layer_interval", 4)
-  turns = theirs.get("no_rope_layers") or [
+  has_rope = theirs.get("no_rope_layers") or [
     (i + 1) % interval for i in range(num_layers)
   ]
-  types = _types(theirs, lambda i: window is not None and not turns[i])
+  types = _types(theirs, lambda i: window is not None and not has_rope[i])
   rope, none = _rope(theirs, base=2_000_000.0), dict(rope_base=None)
   kinds = [
-    LayerKind(window if kind == _SLIDING else None, **(rope if turn else none))
-    for kind, turn in zip(types, turns)
+    LayerKind(
+      window if kind == _SLIDING else None, **(rope if rotates else none)
+    )
+    for kind, rotates in zip(types, has_rope)
   ]
   return _common(theirs, tied=True) | _layers(kinds)
 

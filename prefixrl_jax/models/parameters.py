@@ -179,7 +179,7 @@ def unstacked_shardings(config: TransformerConfig, mesh) -> dict:
     if name in INPUT_AXES:
       n = INPUT_AXES[name]
       shape = (math.prod(shape[n:]), math.prod(shape[:n]))
-      axes = (axes[n], axes[0])  # heads lie together, whatever their size
+      axes = (axes[n], axes[0])  # heads stay together, whatever their size
     return sharding.sharding(mesh, shape, *axes)
 
   def each(tree, skip):
