@@ -1,6 +1,6 @@
 """Attention of trunks and lanes for TPU: tiles, and only those that matter.
 
-Flash attention whose grid walks the visits of `block_map`. Scores are laid out with
+Flash attention whose grid walks the visits of `block_map`. Scores have their
 keys along sublanes and queries along lanes, [block_kv, block_q], so that what
 belongs to a query (its maximum, its sum, its logsumexp) is a row; queries,
 outputs and their gradients come transposed, [H, block_q]. The query heads of

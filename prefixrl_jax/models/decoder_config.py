@@ -76,8 +76,8 @@ class TransformerConfig:
   # One a layer; none: all see everything and rotate by rope_base.
   layer_kinds: tuple[LayerKind, ...] = ()
   qkv_bias: bool = False
-  # Norm of queries and keys before they are rotated: "none", of each "head", or over
-  # the "width" of all heads.
+  # Norm of queries and keys before they are rotated: "none", of each "head", or
+  # over the "width" of all heads.
   qk_norm: str = "none"
   query_scale: float | None = None  # of scores; None: head_dim ** -0.5
   attention_soft_cap: float | None = None  # scores become cap * tanh(s / cap)

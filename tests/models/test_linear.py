@@ -1,4 +1,4 @@
-"""Products in three memory layouts, by hand; short files that say what raises."""
+"""Products in three memory layouts, by hand; how files are kept short."""
 
 import ast
 import pathlib
