@@ -265,7 +265,9 @@ def test_no_stack_trace_is_printed_but_kept(tmp_path, monkeypatch, capsys):
   # As Orbax says it, behind long names.
   full = f"RESOURCE_EXHAUSTED: {'x' * 900}: No space left on device [28]"
   code, err = run(ValueError(full))
-  assert err.startswith("error: the disk is full; make room and run the same")
+  assert err.startswith(
+    "error: the disk is full; make room and re-run the same"
+  )
   assert "out of memory" not in err
 
   def is_full(trace):

@@ -1,10 +1,10 @@
 r"""Where a completion's final answer stands: tags, boxes, an answer line.
 
-Thoughts are not looked at (see `thoughts`). Where there are <answer> tags or
-boxes (\boxed or \fbox), they alone count; else the last answer line does: what
+Thoughts are ignored (see `thoughts`). If there are <answer> tags or boxes
+(\boxed or \fbox), only they count; otherwise the last answer line does: what
 follows "answer is", "Answer:", "A:" or "####", up to the end of the sentence,
-or the last "is" in that. Where there is neither, `last_sentence` is left.
-All of it takes time in proportion to the text's length.
+or the last "is" in that. If there is neither, `last_sentence` remains.
+Everything here takes time proportional to the text's length.
 """
 
 import re
@@ -45,8 +45,8 @@ _JOINT = re.compile(r"\b(?:and|or)\b|[,;&]")
 def given(text: str) -> list[str]:
   """Returns the different final answers a completion gives, first to last.
 
-  None: it has no answer. Several: it has not made up its mind. Boxes of a
-  list, close together and joined by a comma, "and" or "or", are one answer.
+  None: it has no answer. Several: it is undecided. Boxes of a list, close
+    together and joined by a comma, "and" or "or", are one answer.
   """
   text = without_thoughts(text)
   if tags := list(_TAG.finditer(text)):
@@ -80,15 +80,15 @@ def tagged(text: str) -> list[str | None]:
 
 
 def is_marked(text: str) -> bool:
-  """Says whether a text has tags, a box or an answer line, be it empty."""
+  """Whether a text has tags, a box or an answer line, even an empty one."""
   text = without_thoughts(text)
   return any(mark.search(text) for mark in (_TAG, _BOX, _MARK))
 
 
 def last_sentence(text: str) -> str:
-  """Returns the last sentence of the last line; displayed math is in a line.
+  """Returns the last sentence of the last line, displayed math included.
 
-  One that is too long to be looked at from its beginning is none.
+  A sentence too long to be examined from its beginning is no answer.
   """
   text = without_thoughts(text)
   window = text[-_LONGEST_SENTENCE:].rstrip()
@@ -115,10 +115,10 @@ def after_is(sentence: str) -> str:
 
 
 def _boxed(text: str) -> list[str]:
-  """Returns what the boxes say; those of a list are put together."""
+  """Returns the boxes' contents; those of a list are joined."""
   answers: list[list[str]] = []
   known: set[str] = set()
-  end = None  # of the box before, while it may be of the same list
+  end = None  # end of the previous box, while it may be in the same list
   boxes = _boxes(text)
   if boxes and (
     surroundings.is_taken_back(text, *boxes[-1][:2])
@@ -137,7 +137,7 @@ def _boxed(text: str) -> list[str]:
 
 
 def _boxes(text: str) -> list[tuple[int, int, str]]:
-  """Returns start, end and content of the outermost boxes that say something.
+  """Returns start, end and content of the outermost non-empty boxes.
 
   If the last box is never closed there is no answer at all.
   """

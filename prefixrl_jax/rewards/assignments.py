@@ -1,4 +1,4 @@
-r"""Values that are given to names: x = 7, y = 6; (x, y) = (7, 6).
+r"""Values assigned to names: x = 7, y = 6; (x, y) = (7, 6).
 
 They are compared with a pair by their names: of the pair (x, y), y = 6 and
 x = 7 are (7, 6), and y = 7 and x = 6 are not.
@@ -20,11 +20,10 @@ def in_order(gold: str, answer: str, statement: str) -> tuple[str, str] | None:
 
   Args:
     gold, answer: cleaned (see `spelling.clean`).
-    statement: of the problem; a pair in it says the order of its names.
+    statement: the problem's; a pair in it gives the order of its names.
 
-  Returns:
-    Both as tuples, or as they are where there are no names to go by; None: the
-    names are others, or their order is not known.
+  Returns: Both as tuples, or unchanged if there are no names; None: the names
+    differ, or their order is unknown.
   """
   ours, theirs = _named(gold), _named(answer)
   if theirs == {} and (ours or _is_tuple(gold)):
@@ -46,9 +45,9 @@ def in_order(gold: str, answer: str, statement: str) -> tuple[str, str] | None:
 
 
 def _named(text: str) -> dict[str, str] | None:
-  """Returns the values of several names; None: the text is not just that.
+  """Returns the values of several names; None: the text has anything else.
 
-  It is empty where a name has no value or several.
+  It is empty if a name has no value or several.
   """
   if head := _TUPLE.match(text):
     names = re.split(r"\s*,\s*", head[1])
@@ -97,7 +96,7 @@ def _is_tuple(text: str) -> bool:
 
 
 def _parts(text: str) -> list[str]:
-  """Returns what stands between the commas that are in no brackets."""
+  """Splits at the commas outside brackets."""
   parts, depth, start = [], 0, 0
   for i, character in enumerate(text):
     depth += _BRACKETS.get(character, 0)

@@ -1,13 +1,13 @@
 """The code verifier: the last fenced block against a problem's tests.
 
-What a program prints and what a function returns are compared out here: the
-sandbox is told inputs and never outputs. Tests that are Python themselves
-(asserts) run in a second sandbox, in which no model-written code ever is; they
+What a program prints or a function returns is compared outside: the sandbox
+receives inputs and never expected outputs. Tests that are Python themselves
+(asserts) run in a second sandbox, which never holds model-written code; they
 call the solution in the first one with plain data and get plain data back.
 
 A program that takes too long, too much memory or prints too much is wrong.
-`timed_out` says something else: total_seconds were over before any test had
-failed; `died`: the sandbox broke down twice.
+`timed_out` means something else: total_seconds ran out before any test had
+failed; `died`: the sandbox crashed twice.
 """
 
 import ast
@@ -40,11 +40,11 @@ _BROKEN = "sandbox broke down"
 
 
 class Report(NamedTuple):
-  """What came of a completion, test by test.
+  """The results of a completion, test by test.
 
   statuses: "passed", "wrong", or why there was no answer: "error", "crash",
     "... limit", "no code", "not python", "out of time", "sandbox broke down".
-    Shorter than the tests are many if it was given up at the first failure.
+    Shorter than the list of tests if judging stopped at the first failure.
   """
 
   statuses: list[str]
@@ -57,12 +57,12 @@ class CodeVerifier:
   A problem's metadata:
     format: "stdin", "call" or "asserts".
     tests: {"input": str, "output": str}; {"input": [arguments], "output":
-      value, and maybe "or_output": a value that is as right}; or strings of
+      value, and maybe "or_output": an equally right value}; or strings of
       Python that fail by an exception.
     entry_point: the function, maybe a method of `Solution`; "" if none.
     setup: Python put before each of the asserts.
     prompt_code: put before a completion that does not define entry_point.
-    whole_completion: the completion is code, there is no fence.
+    whole_completion: whether the completion is code without a fence.
     tolerance: of numbers, relative above 1 and absolute below; None: exact.
   """
 
@@ -81,11 +81,11 @@ class CodeVerifier:
     Args:
       num_workers, timeout_seconds, total_seconds, memory_mb, sandbox: see
         `SandboxPool`.
-      partial: the reward is the share of tests passed; else 1 for all of them
-        and 0 otherwise.
+      partial: whether the reward is the share of tests passed; otherwise 1 if
+        all pass, else 0.
 
     Raises:
-      UserError: there is no sandbox to be had; says what to do.
+      UserError: no sandbox is available; says what to do.
     """
     self._partial = partial
     self._pool = SandboxPool(
@@ -105,7 +105,7 @@ class CodeVerifier:
   def examine(
     self, problems: Sequence[Problem], texts: Sequence[str]
   ) -> list[Report]:
-    """Returns what came of each text, test by test."""
+    """Returns the results of each text, test by test."""
     return self._pool.map(self._report, problems, texts)
 
   def close(self) -> None:
@@ -146,7 +146,7 @@ class CodeVerifier:
       except OutOfTime:
         statuses.append("out of time")
         break
-      except Died:  # not by the program's doing; once more
+      except Died:  # not the program's fault; once more
         statuses.append(_BROKEN)
     return Report(statuses, num_tests)
 
@@ -211,7 +211,7 @@ class _Solution:
     return None if "value" in reply else _why(reply)
 
   def check(self, checker: Sandbox, source: str) -> str:
-    """Has a test run in `checker`, and answers its calls from here."""
+    """Runs a test in `checker`, and answers its calls from here."""
     self._until = self._pool.patience(self._deadline)
     message: Any = {"source": source}
     try:
@@ -219,13 +219,13 @@ class _Solution:
         reply = checker.ask(message, self._until)
         if "status" in reply:
           return str(reply["status"])
-        if "ended" in reply:  # what it was answered was too much for it
+        if "ended" in reply:  # the answer was too large for it
           self.is_gone = True
           return _ending(reply)
         message = self._forward(reply)
     except _Gone as e:
       return str(e)
-    except OutOfTime:  # by the checker: the answers took it too long
+    except OutOfTime:  # the checker's: processing the answers took too long
       self._out_of_time()
       self.is_gone = True
       return "time limit"
@@ -238,7 +238,7 @@ class _Solution:
       message = unpack(reply)
       if "ended" not in message:
         return reply
-      why = _ending(message)  # the solution may say so too
+      why = _ending(message)  # the solution may claim it too
     except OutOfTime:
       self._out_of_time()
       why = "time limit"
@@ -255,7 +255,7 @@ class _Solution:
 
 
 def _returned(text, test, tolerance):
-  """The status of a test, by what its function's process has to say of it."""
+  """The status of a test, from the report of its function's process."""
   try:
     reply = json.loads(text)
     if "value" not in reply:
@@ -267,23 +267,23 @@ def _returned(text, test, tolerance):
       if name in test
     )
     return "passed" if same else "wrong"
-  # Not plain data, or nothing that our own code has written.
+  # Not plain data, or not written by our own code.
   except (ValueError, TypeError, AttributeError, RecursionError):
     return "error"
 
 
 class _Gone(Exception):
-  """The solution's process has ended; says how."""
+  """The solution's process has ended; the message says how."""
 
 
 def find_code(text: str, whole: bool) -> tuple[str | None, str]:
-  """Returns a completion's code, or None and why there is none.
+  """Returns a completion's code, or None and the reason.
 
-  Drafts within thoughts are not looked at.
+  Drafts within thoughts are ignored.
 
   Args:
     text: the completion.
-    whole: all of it is code, unless it has a fence.
+    whole: whether all of it is code unless it has a fence.
   """
   block, fence, language = None, "", ""
   lines: list[str] = []
@@ -315,15 +315,15 @@ def _complete(code, prompt_code, entry_point):
     return code
   name = re.escape(entry_point)
   if re.search(rf"^(?:async\s+def|def|class)\s+{name}\b", code, re.MULTILINE):
-    # Often without the imports and functions that the prompt has given.
+    # Often without the imports and functions given in the prompt.
     prompt_code = f"{_stand_alone(prompt_code)}\n"
-  # These are the first statements of a file, or they are none.
+  # They must be the first statements of a file.
   future = "".join(_FUTURE.findall(code))
   return future + prompt_code + _FUTURE.sub("", code)
 
 
 def _stand_alone(prompt_code):
-  """What a prompt defines, its imports alone if it stops in mid-function."""
+  """A prompt's definitions; its imports alone if it stops in mid-function."""
   try:
     ast.parse(prompt_code)
   except (SyntaxError, ValueError):  # null bytes, a lone surrogate
@@ -333,8 +333,8 @@ def _stand_alone(prompt_code):
 
 
 def _ending(message):
-  """The status of a test in the middle of which a process ended."""
-  # If that was the process's own wish, it is no way to end a test.
+  """The status of a test during which a process ended."""
+  # Even if the process exited on its own, that does not pass a test.
   return message["ended"] if message["ended"] in _ENDINGS else "error"
 
 

@@ -1,7 +1,7 @@
 r"""One answer against the gold one: the rules of docs/verifiers.md.
 
-`at_a_glance` decides what needs no algebra (text, names, options, clock times,
-numbers), quickly; `equivalent` decides the rest, and may take for ever.
+`at_a_glance` quickly decides what needs no algebra (text, names, options, clock
+times, numbers); `equivalent` decides the rest, and may take forever.
 """
 
 import re
@@ -24,7 +24,7 @@ _IMPROPER = re.compile(
   r"[-+]?[\d ]*\d\s*(?:\s\d+/\d+|\\[dtc]?frac\s*\{\d+\}\s*\{\d+\})"
 )
 _DECIMAL_COMMA = re.compile(r"([-+]?\d+),(\d{1,2}|\d{4,})(?!\d)([^\d,]*)")
-# What an answer may give its value to: x, f(3), \angle A, "the area".
+# What an answer may assign its value to: x, f(3), \angle A, "the area".
 _LEFT_SIDE = re.compile(
   r"(?:[A-Za-z' ]|\\(?!frac|sqrt|cdot|times|sum|int)[a-zA-Z]+|_\{?\w+\}?"
   r"|\{[A-Za-z' ]*\}|\([A-Za-z0-9, ]*\))*"
@@ -39,8 +39,8 @@ _LABEL = re.compile(
 )
 _SEVERAL = re.compile(r"[,;<>|]|\\[lg]eq?(?![a-zA-Z])|\b(?:and|or)\b")
 
-# Where the gold answer is a number, the answer must have been worked out, so
-# that the question's own expression is no answer.
+# If the gold answer is a number, the answer must be worked out, so that the
+# question's own expression is no answer.
 _POWER_OF_TEN = re.compile(
   r"(?:(?:\\times|\\cdot|\*|×)\s*)?(?<!\d)10\s*\^\s*(?:\{\s*-?\d+\s*\}|\d)"
   r"(?!\s*[\d.])"
@@ -56,11 +56,11 @@ _VALUES = frozenset(
 
 
 def at_a_glance(gold: str, answer: str, statement: str = "") -> bool | None:
-  """Says whether an answer is right; None: `equivalent` must be asked.
+  """Whether an answer is right; None: only `equivalent` can decide.
 
   Args:
     gold, answer: as extracted; LaTeX or plain, with or without $.
-    statement: of the problem; what only repeats it is no answer.
+    statement: the problem's; what only repeats it is no answer.
   """
   if len(answer) > 4 * max(_LONGEST, len(gold)):
     return False
@@ -112,7 +112,7 @@ def at_a_glance(gold: str, answer: str, statement: str = "") -> bool | None:
 
 
 def equivalent(gold: str, answer: str, statement: str = "") -> bool:
-  """Says whether an answer is right, with no limit of time.
+  """Whether an answer is right, with no time limit.
 
   Args:
     gold, answer, statement: see `at_a_glance`.
@@ -132,7 +132,7 @@ def equivalent(gold: str, answer: str, statement: str = "") -> bool:
   if ours is None or theirs is None or not equality.equal(ours, theirs):
     return False
   if equality.is_unsolved(theirs) and not equality.is_unsolved(ours):
-    # Nor is the relation that was to be solved right, in any form.
+    # The relation that was to be solved is not right either, in any form.
     shown = map(_reader(), statements.formulas_of(statement))
     if any(
       equality.is_relation(x) and equality.equal(x, theirs) for x in shown
@@ -142,7 +142,7 @@ def equivalent(gold: str, answer: str, statement: str = "") -> bool:
 
 
 def is_readable(gold: str) -> bool:
-  """Says whether a gold answer can be compared as more than text."""
+  """Whether a gold answer can be compared as more than text."""
   from prefixrl_jax.rewards import formulas
 
   gold = clean(gold)
@@ -166,7 +166,7 @@ def _without_brackets(text: str) -> str:
 
 
 def _is_variable(unit: str, statement: str) -> bool:
-  """Says whether 3m is three times the m of the statement, and no length."""
+  """Whether 3m is three times the statement's m rather than a length."""
   letter = re.match(r"[a-zA-Z](?![a-zA-Z])", unit)
   if not letter:
     return False
@@ -177,7 +177,7 @@ def _is_variable(unit: str, statement: str) -> bool:
 def _repeats_number(
   statement: str, gold: quantities.Number, answer: quantities.Number
 ) -> bool:
-  """Says that a number is as the statement writes it, and the gold not so."""
+  """Whether a number is written as in the statement, unlike the gold one."""
   if answer.form == gold.form or not statement:
     return False
   shown = (
@@ -188,14 +188,14 @@ def _repeats_number(
 
 
 def _with_colons(gold: str, answer: str) -> tuple[str, str]:
-  """Reads "3 to 4" as a ratio where the other side is one."""
+  """Reads "3 to 4" as a ratio if the other side is one."""
   if ":" not in gold + answer:
     return gold, answer
   return _TO.sub(":", gold), _TO.sub(":", answer)
 
 
 def _with_point(text: str, other: str) -> str:
-  """Reads a comma as a decimal one where the other side has a point."""
+  """Reads a comma as a decimal one if the other side has a point."""
   match = _DECIMAL_COMMA.fullmatch(text)
   return f"{match[1]}.{match[2]}{match[3]}" if match and "." in other else text
 
@@ -213,7 +213,7 @@ def _is_worked_out(answer: str) -> bool:
 
 
 def _with_argument_of(gold: str, answer: str) -> str:
-  """Renames the argument of what both define: f(x) = x is f(t) = t."""
+  """Renames the argument of a function both define: f(x) = x is f(t) = t."""
   theirs, ours = _DEFINED.search(gold), _DEFINED.search(answer)
   if not (theirs and ours) or theirs[1] != ours[1] or theirs[2] in answer:
     return answer

@@ -1,10 +1,10 @@
 r"""The verifier of countdown and the game of 24: exact rational arithmetic.
 
-The answer stands where `answers.given` says, else it is the last sentence. It
+The answer is where `answers.given` finds it, else it is the last sentence. It
 is an expression of whole numbers, + - * / and parentheses, in which a minus may
-also be a sign; × ÷ − · and LaTeX's \times \cdot \div \frac are read too.
-"= 24" may follow and must then be true. Nothing is evaluated but sums,
-differences, products and quotients of Fractions.
+also be a sign; × ÷ − · and LaTeX's \times \cdot \div \frac are read too. "= 24"
+may follow and must then be true. Only sums, differences, products and quotients
+of Fractions are evaluated.
 """
 
 import ast
@@ -40,7 +40,7 @@ class CountdownVerifier:
 
   A problem's metadata has `numbers` (list of int), `target` (int) and
   `use_all`: whether each number must be used (game of 24) or may be
-  (countdown); in both, no more often than it is given.
+  (countdown); in both, at most as often as it is given.
   """
 
   def judge(
@@ -59,13 +59,13 @@ class CountdownVerifier:
 def is_solution(
   answer: str, *, numbers: Sequence[int], target: int, use_all: bool
 ) -> bool:
-  """Says whether an expression makes the target of the numbers.
+  """Whether an expression makes the target from the numbers.
 
   Args:
-    answer: expression; a side "= number" may follow.
-    numbers: that may be used, each as often as it is here.
+    answer: expression; "= number" may follow.
+    numbers: the numbers to use, each as often as it is listed.
     target: the value to make.
-    use_all: every number must be used.
+    use_all: whether every number must be used.
   """
   expression, *claims = _plain(answer).split("=")
   if len(expression) > _LONGEST or not _EXPRESSION.fullmatch(expression):
@@ -90,13 +90,13 @@ def _is_right(text: str, **puzzle) -> bool:
   if answers.is_marked(text):
     given = answers.given(text)
   else:
-    # A blank, however long, pushes no beginning of a sentence out of sight.
+    # White space, however long, must not hide the beginning of a sentence.
     given = [answers.last_sentence(_BLANK.sub(" ", text))]
   return len(given) == 1 and is_solution(given[0], **puzzle)
 
 
 def _plain(answer: str) -> str:
-  """Returns an answer with the signs of Python, whole and in linear time."""
+  """Returns the whole answer with Python's operators, in linear time."""
   for sign, plain in _SIGNS:
     answer = sign.sub(plain, answer)
   return _without_braces(" ".join(answer.split())).rstrip(". ")
@@ -105,7 +105,7 @@ def _plain(answer: str) -> str:
 def _without_braces(answer: str) -> str:
   r"""Returns \frac{a}{b} as ((a)/(b)), and any other brace as a bracket."""
   said: list[str] = []
-  closed: list[str] = []  # what the open braces are to be closed with
+  closed: list[str] = []  # what the open braces must be closed with
   for part in _BRACE.split(answer):
     if part.startswith("\\"):
       said.append("((")
@@ -128,7 +128,7 @@ def _value(node: ast.AST, used: Counter[int]) -> Fraction:
   """Returns a tree's value and counts its numbers.
 
   Raises:
-    ValueError: something is neither a whole number nor one of + - * /.
+    ValueError: a part is neither a whole number nor one of + - * /.
     ZeroDivisionError: a divisor is 0.
   """
   if isinstance(node, ast.Constant) and type(node.value) is int:

@@ -1,8 +1,9 @@
 """Whether two mathematical objects are equal: exactly, with no tolerance.
 
-Expressions are compared by value (see `evaluation`); all else is taken apart
-until expressions are left. Nothing is solved on an answer's behalf: a relation
-is a set of numbers only where it is solved. Runs in a worker; may never end.
+Expressions are compared by value (see `evaluation`); everything else is taken
+apart until expressions are left. Nothing is solved on an answer's behalf: a
+relation is a set of numbers only if it is solved. Runs in a worker; may never
+end.
 """
 
 import itertools
@@ -22,7 +23,7 @@ _GREATER = (sympy.StrictGreaterThan, sympy.GreaterThan)
 
 
 def equal(gold: Any, answer: Any) -> bool:
-  """Says whether an answer is the gold one.
+  """Whether an answer equals the gold one.
 
   Args:
     gold, answer: sympy objects as `formulas.read` returns them.
@@ -48,26 +49,26 @@ def equal(gold: Any, answer: Any) -> bool:
 
 
 def is_relation(x) -> bool:
-  """Says whether x is a relation, or a chain of them."""
+  """Whether x is a relation, or a chain of them."""
   return isinstance(x, (Relational, sympy.And)) and all(
     isinstance(part, Relational) for part in _parts(x)
   )
 
 
 def is_solved(x: Any) -> bool:
-  """Says whether x is a relation with a symbol alone on one side."""
+  """Whether x is a relation with a symbol alone on one side."""
   return is_relation(x) and all(_solved(r) is not None for r in _parts(x))
 
 
 def is_unsolved(x: Any) -> bool:
-  """Says whether x is a relation without a symbol alone on one side."""
+  """Whether x is a relation without a symbol alone on one side."""
   return is_relation(x) and not is_solved(x)
 
 
 def _sides_to_compare(gold, answer):
-  """Takes the last side of an equation where the other is none.
+  """Takes the last side of an equation if the other answer is not one.
 
-  x = 18 is 18, and of a chain of equations first and last side count.
+  x = 18 is 18; of a chain of equations the first and last side count.
   """
   if _is_assignment(gold):
     gold = _ends(gold)
@@ -81,7 +82,7 @@ def _sides_to_compare(gold, answer):
 
 
 def _last_side(equation):
-  """Returns the last side; nan where another one is another number."""
+  """Returns the last side; nan if another side is a different number."""
   *others, last = [*(p.lhs for p in _parts(equation)), _parts(equation)[-1].rhs]
   for side in others:
     is_constant = isinstance(side, sympy.Expr) and not side.free_symbols
@@ -139,7 +140,7 @@ def _solved(relation):
 
 
 def _as_less(relation) -> tuple[type, Any, Any]:
-  """Returns the kind of a relation and its sides, the lesser one first."""
+  """Returns the kind of a relation and its sides, the smaller one first."""
   if isinstance(relation, _GREATER):
     kind = _LESS[_GREATER.index(type(relation))]
     return kind, relation.rhs, relation.lhs
@@ -175,7 +176,7 @@ def _same_relation(gold, answer) -> bool:
 
 
 def _same_solutions(gold, answer) -> bool:
-  """Of equations of several symbols, which may be written in many ways."""
+  """For equations of several symbols, which may be written in many ways."""
   symbols = sorted(gold.free_symbols, key=str)
   if len(symbols) < 2 or gold.free_symbols != answer.free_symbols:
     return False
@@ -207,7 +208,7 @@ def _same_set(gold, answer) -> bool:
   if gold == answer:
     return True
   if isinstance(gold, kinds) and isinstance(answer, kinds):
-    # Pieces that touch, or a point beside an interval.
+    # Adjacent pieces, or an interval and a point at its end.
     return bool(gold.symmetric_difference(answer).is_empty)
   try:
     return bool(gold.symmetric_difference(answer).is_empty)
@@ -216,7 +217,7 @@ def _same_set(gold, answer) -> bool:
 
 
 def _as_set(x):
-  """Returns a set; a solved inequality is one, and so is a single value."""
+  """Returns a set; a solved inequality or a single value counts as one."""
   if isinstance(x, sympy.FiniteSet) and x.args:
     if all(is_relation(arg) and not _is_equation(arg) for arg in x.args):
       return _joined([_as_set(arg) for arg in x.args])
@@ -250,7 +251,7 @@ def _interval(relation):
 def _joined(sets):
   """Returns "x < 1 or x > 2", or "x > 1 and x < 2", which read the same.
 
-  Where both would say something it is not known which was meant.
+  If both readings make sense it is not known which was meant.
   """
   if None in sets:
     return None
@@ -271,7 +272,7 @@ def _as_pair(gold, answer) -> bool | None:
   is_tuple = [isinstance(x, sympy.Tuple) for x in tuples]
   is_list = [isinstance(x, sympy.FiniteSet) for x in tuples]
   if is_tuple[0] and is_list[1]:
-    # In the order in which the answer says them.
+    # In the answer's order.
     return _in_order(
       tuples[0].args, getattr(answer, "_unsorted_args", answer.args)
     )

@@ -1,7 +1,7 @@
-"""Whether two expressions have one value: exactly, with no tolerance.
+"""Whether two expressions have the same value: exactly, with no tolerance.
 
-They do if they have the same value to some fifty digits, relatively, wherever
-both are tried. Runs in a worker; may take for ever.
+They do if they agree to some fifty digits, relatively, at every point tried.
+Runs in a worker; may take forever.
 """
 
 from collections.abc import Sequence
@@ -12,7 +12,7 @@ from sympy.core.function import AppliedUndef
 _DIGITS = 50
 _MOST_DIGITS = 2500  # of a constant; an answer has at most 1,000
 _MOST_DIGITS_OF_FORMULA = 150
-# Where formulas are tried: values of the first symbol, and steps to the next.
+# Points to try: values of the first symbol, and steps to the next.
 _POINTS = (
   (sympy.Rational(37, 101), sympy.Rational(11, 103)),
   (sympy.Rational(-131, 97), sympy.Rational(-17, 89)),
@@ -22,7 +22,7 @@ _HARD = (sympy.Integral, sympy.Sum, sympy.Product, sympy.Limit)
 
 
 def same_value(gold: sympy.Expr, answer: sympy.Expr) -> bool:
-  """Says whether two expressions have one value; see the module's docstring.
+  """Whether two expressions have the same value; see the module's docstring.
 
   Args:
     gold, answer: as `formulas.read` returns them.
@@ -45,7 +45,7 @@ def same_value(gold: sympy.Expr, answer: sympy.Expr) -> bool:
     if ours is None or theirs is None:
       continue
     if not is_complex and not (ours.is_real and theirs.is_real):
-      continue  # of the roots of negative numbers some take the real one
+      continue  # for roots of negative numbers some mean the real one
     if not _close(ours, theirs) or not _vanishes(gold - answer, point):
       return False
     tried = True
@@ -53,7 +53,7 @@ def same_value(gold: sympy.Expr, answer: sympy.Expr) -> bool:
 
 
 def ratio(a: sympy.Expr, b: sympy.Expr) -> sympy.Rational | None:
-  """Returns a / b where that is one rational constant, else None.
+  """Returns a / b if that is a rational constant, else None.
 
   Args:
     a, b: as `formulas.read` returns them.
@@ -74,7 +74,7 @@ def ratio(a: sympy.Expr, b: sympy.Expr) -> sympy.Rational | None:
 
 
 def _percent(x):
-  """Returns what a percent sign follows, else None."""
+  """Returns what precedes a percent sign, else None."""
   hundredth = sympy.UnevaluatedExpr(sympy.Rational(1, 100))
   if isinstance(x, sympy.Mul) and len(x.args) == 2 and hundredth in x.args:
     return x.args[0] if x.args[1] == hundredth else x.args[1]
@@ -82,9 +82,9 @@ def _percent(x):
 
 
 def _values(*expressions) -> list:
-  """Returns expressions with exact decimals and symbols that only have names.
+  """Returns expressions with exact decimals and plain symbols.
 
-  A function of something is a symbol of its own, i and e are the numbers.
+  A function of something becomes a symbol, i and e become the numbers.
   """
   values = []
   for x in expressions:
@@ -106,7 +106,7 @@ def _values(*expressions) -> list:
 
 
 def exact(number: sympy.Float) -> sympy.Rational:
-  """Returns the decimal that was written; a Float is read with its digits."""
+  """Returns a Float as the exact decimal that was written."""
   return sympy.Rational(str(number))
 
 
@@ -144,10 +144,10 @@ def _at(x, point):
 
 
 def _vanishes(difference, point) -> bool:
-  """Says whether no digit of a difference can be found, be it ever so small.
+  """Whether no digit of a difference can be found, however small it is.
 
-  It may lie far behind the digits of what it is the difference of, as between
-  1 + 1/52! and 1 + 1/51!, or a root and its first hundred decimals.
+  It may be many digits beyond those of the operands, as between 1 + 1/52! and 1
+  + 1/51!, or a root and its first hundred decimals.
   """
   most = _MOST_DIGITS_OF_FORMULA if point else _MOST_DIGITS
   value = difference.evalf(15, subs=point, maxn=most)

@@ -13,12 +13,12 @@ _MARKED_ANGLE = re.compile(
   r"(?:\\(?:measured|spherical)?angle|∠)\s*\{?\s*([A-Z])\s*([A-Z])\s*([A-Z])"
   r"(?![A-Za-z])\s*\}?"
 )
-# Degrees are the numbers themselves, but not within a function of angles.
+# Degrees are plain numbers, except within a function of angles.
 _OF_ANGLES = re.compile(r"\\(?:sin|cos|tan|cot|sec|csc)(?![a-zA-Z])")
 _DEGREES = re.compile(
   r"(\d+(?:\.\d+)?)\s*\^\s*(?:\\circ(?![a-zA-Z])|\{\s*\\circ\s*\})"
 )
-# The parser reads them as their small ones; \Delta and \Omega it does not.
+# The parser reads these as lower case, unlike \Delta and \Omega.
 _CAPITAL = re.compile(r"\\(Gamma|Lambda|Theta|Xi|Phi|Psi|Upsilon)(?![a-zA-Z])")
 # One spelling of subscripts: x_{\max}, x_{max} and x_{\mathrm{max}}.
 _SUBSCRIPT = re.compile(
@@ -26,7 +26,7 @@ _SUBSCRIPT = re.compile(
   r"|\\?(max|min|sup|inf|odot|oplus)|([A-Za-z]{2,}))\s*\}"
 )
 _BARE_SUBSCRIPT = re.compile(r"_\s*(\\[A-Za-z]+)(?![A-Za-z]|\s*\{)")
-# The parser takes it for the root of -1, whatever its index.
+# The parser takes it for the imaginary unit, whatever its index.
 _CURRENT = re.compile(r"(?<![a-z\\])I(?![a-z])")
 _EULER = re.compile(r"\\(?:mathrm|text|operatorname)\s*\{\s*e\s*\}")
 # Text with a number in it; words, which would be read as products of letters.
@@ -44,9 +44,9 @@ _COMPLEX = re.compile(
 )
 
 
-@functools.lru_cache(maxsize=4096)  # a gold answer is compared with many
+@functools.lru_cache(maxsize=4096)  # each gold answer is compared with many
 def read(text: str) -> Any:
-  """Returns the sympy object that the whole text is; None: it is none.
+  """Returns the whole text as a sympy object; None: it is not one.
 
   Args:
     text: LaTeX or plain, cleaned (see `math.clean`).

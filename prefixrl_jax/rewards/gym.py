@@ -1,11 +1,11 @@
 """The verifier of reasoning-gym's tasks (the extra `gym`): its own scorers.
 
-Right is a score of 1.0 and nothing less, since many scorers give nonsense a
-part of the mark, and for this problem alone: what a scorer calls right for
-others with other answers too is none. Scorers run in processes that can be
-killed. Those that execute what they are given never see model text: such a task
-is judged by a check of our own or refused, and tests look into the installed
-package for more.
+Only a score of 1.0 is right, since many scorers give nonsense partial credit,
+and only if it is specific: an answer that the scorer also accepts for other
+problems with other answers is wrong. Scorers run in processes that can be
+killed. Those that execute their input never see model text: such a task is
+judged by a check of our own or refused, and tests search the installed package
+for more of them.
 """
 
 import cmath
@@ -39,15 +39,15 @@ _MEMORY_BYTES = 4 * 2**30
 # A scorer that accepts this accepts anything, and its 1.0 says nothing.
 _ROUNDING = 1e-6
 _NONSENSE = "\N{REPLACEMENT CHARACTER}"
-# Comparisons with what is no number, or beyond all, may come out either way.
+# Comparisons with NaN or infinity may come out either way.
 _NOT_FINITE = re.compile(
   r"(?<![^\W\d_])(?:s?nan|inf(?:inity)?)j?(?![^\W\d_])|∞", re.IGNORECASE
 )
-# A task's name, its problem, an answer, other problems to try that on.
+# A task's name, its problem, an answer, other problems to try it on.
 _Job = tuple[str, Mapping[str, Any], str, Sequence[Mapping[str, Any]]]
-_REFERENCES = 6  # problems of a task that an answer is tried on
-_TOO_MANY = 3  # problems with other answers that a constant is right for
-# What a policy hits upon that need not read the problem.
+_REFERENCES = 6  # problems of a task on which an answer is tried
+_TOO_MANY = 3  # problems with different answers for which a constant is right
+# Constants that a policy finds without reading the problem.
 CONSTANTS = (
   *("0", "1", "-1", "2", "10", "0.0", "1e-9", "1e9", "0j", "i", "0/1", "1/1"),
   *("True", "False", "true", "false", "yes", "no", "None", "null", "unknown"),
@@ -74,16 +74,16 @@ class GymVerifier:
   """Scores the final answer with the scorer of the problem's task.
 
   A problem's metadata has `dataset` (the task's name) and `entry` (what the
-  task generated). The answer stands in <answer> tags, else where
-  `answers.given` says; without any, the whole completion is the answer.
+  task generated). The answer is in <answer> tags, else where `answers.given`
+  finds it; failing that, the whole completion is the answer.
   """
 
   def __init__(self, *, num_workers: int, timeout_seconds: float):
-    """Starts no process before one is needed.
+    """Starts no process until one is needed.
 
     Args:
-      num_workers: processes.
-      timeout_seconds: limit of one score.
+      num_workers: number of processes.
+      timeout_seconds: time limit of one score.
     """
     self._pool = WorkerPool(
       _score,
@@ -99,7 +99,7 @@ class GymVerifier:
     """See `Verifier`.
 
     Raises:
-      UserError: a problem is of a task that is refused.
+      UserError: a problem's task is refused.
     """
     verdicts = [Verdict(0.0)] * len(texts)
     jobs: list[_Job] = []
@@ -120,7 +120,7 @@ class GymVerifier:
         jobs.append((name, entry, answer, ()))
         owners.append(i)
     results = self._pool.map(jobs)
-    # What is not the gold answer's text must not be right for all problems.
+    # Anything but the gold text must not be right for all problems.
     doubtful = [
       j
       for j, (_, entry, answer, _) in enumerate(jobs)
@@ -141,7 +141,7 @@ class GymVerifier:
 
 
 def extract_answer(text: str) -> str | None:
-  """Returns the one final answer of a completion, None where there is none."""
+  """Returns the one final answer of a completion, None if there is none."""
   text = without_thoughts(text)
   given = list(dict.fromkeys(filter(None, answers.tagged(text))))
   if not given:
@@ -152,7 +152,7 @@ def extract_answer(text: str) -> str | None:
 
 
 def _may_be_scored(answer: str, entry: Mapping[str, Any]) -> bool:
-  """Says whether all numbers of an answer are finite, however written."""
+  """Whether all numbers of an answer are finite, however written."""
   plain = unicodedata.normalize("NFKC", answer)
   return _is_gold(answer, entry) or not (
     _NOT_FINITE.search(plain)
@@ -170,15 +170,14 @@ def _is_beyond(word: str) -> bool:
 def find_constant(
   name: str, entries: Sequence[Mapping[str, Any]]
 ) -> str | None:
-  """Returns a constant that is right for several problems of other answers.
+  """Returns a constant that is right for problems with different answers.
 
   Args:
     name: of a task.
     entries: some of its problems.
 
-  Returns:
-    What shows that the task's scorer cannot be trusted; None: nothing that is
-    tried does.
+  Returns: A constant that shows the task's scorer cannot be trusted; None: none
+    does.
   """
   with _quiet():
     for constant in (*CONSTANTS, None):
@@ -187,7 +186,7 @@ def find_constant(
         for i, e in enumerate(entries)
         if _is_right(name, e, constant or e["question"])
       ]
-      # Of those without an answer each has one of its own.
+      # Problems without an answer each count as different.
       golds = {i if gold is None else str(gold).strip() for gold, i in right}
       if len(golds) >= _TOO_MANY:
         return constant or "the question"
@@ -204,14 +203,14 @@ def _quiet() -> Iterator[None]:
 
 @functools.cache
 def references(name: str) -> list[Mapping[str, Any]]:
-  """Returns problems of a task that answers to other ones are tried on."""
+  """Returns problems of a task on which other problems' answers are tried."""
   from reasoning_gym.factory import create_dataset
 
   entries = []
   with _quiet():
     data = create_dataset(name, seed=1, size=_REFERENCES)
     for i in range(_REFERENCES):
-      # Some entries of some tasks cannot be made.
+      # Some entries of some tasks cannot be generated.
       with contextlib.suppress(AssertionError, IndexError, ValueError):
         entries.append(data[i])
   return entries
@@ -245,8 +244,8 @@ def _number(answer: str, entry: Mapping[str, Any]) -> bool:
   return abs(number.value - gold.value) <= _ROUNDING
 
 
-# Most of their scorers pass the answer to eval or parse_expr; coin_flip's calls
-# "0" right where 0.25 is, gsm_symbolic's looks at the first number alone.
+# Most of their scorers pass the answer to eval or parse_expr; coin_flip's
+# accepts "0" for 0.25, gsm_symbolic's reads only the first number.
 CHECKED_HERE: dict[str, Callable[[str, Mapping[str, Any]], bool]] = {
   "countdown": _countdown,
   "puzzle24": _countdown,
@@ -259,7 +258,7 @@ CHECKED_HERE: dict[str, Callable[[str, Mapping[str, Any]], bool]] = {
 }
 
 
-# Their scorers compare with tuples, which JSON has made lists of.
+# Their scorers compare with tuples, which JSON turned into lists.
 _BOARDS = ("arc_agi", "rearc")
 
 
@@ -288,10 +287,10 @@ def _score(job: _Job) -> bool:
 
 
 def _is_for_all(name: str, entry, answer: str, others: Sequence) -> bool:
-  """Says whether most problems that have another answer accept this one.
+  """Whether most problems with another answer accept this one too.
 
-  Not all of them do for an answer to be unearned: those of a task may be of
-  more than one form. Some colourings are right for several graphs.
+  Most suffices, not all: a task's problems may have more than one form. And a
+    few may accept it legitimately: some colourings fit several graphs.
   """
   gold = entry["answer"]
   if _is_gold(answer, entry):
@@ -317,7 +316,7 @@ def _is_right(name: str, entry: Mapping[str, Any], answer: str) -> bool:
 def _accepts_quietly(name: str, entry: Mapping[str, Any], answer: str) -> bool:
   try:
     return _accepts(name, entry, answer)
-  except Exception:  # what a scorer makes of nonsense is its own affair
+  except Exception:  # a scorer may raise anything on nonsense
     return False
 
 

@@ -17,12 +17,12 @@ from prefixrl_jax.types import UserError
 
 TMP_MB = 64
 INSIDE = pathlib.Path(__file__).with_name("inside")
-_HOME = "/python"  # of the interpreter, in the sandbox
-# Compiled modules that need libraries of their own. hashlib and ssl's
-# libraries are left out; hashlib has built-in implementations.
+_HOME = "/python"  # the interpreter's place in the sandbox
+# Compiled modules that need other libraries. Those of hashlib and ssl are left
+# out; hashlib has built-in implementations.
 _MODULES = ("math", "zlib", "bz2", "lzma", "_ctypes", "pyexpat", "_decimal")
 OPTIONS = ("-S", "-s", "-P", "-X", "utf8", "-c")
-# Behind the standard library: beside it here there is a `math` of our own.
+# After the standard library: this package has a `math` of its own.
 _START = (
   "import sys; sys.path.append({!r}); import inside.running as r; r.main()"
 )
@@ -30,7 +30,7 @@ _ENVIRONMENT = {
   "PYTHONHASHSEED": "0",
   "HOME": "/tmp",
   "TMPDIR": "/tmp",
-  # Else each thread takes 64 MB of the address space, which has a limit.
+  # Otherwise each thread takes 64 MB of the limited address space.
   "MALLOC_ARENA_MAX": "1",
 }
 _INSTALL = (
@@ -53,8 +53,8 @@ class Bubblewrap:
     """Looks up what the interpreter needs.
 
     Args:
-      as_root: no user namespace; the interpreter gives up root itself, and
-        each sandbox gets a user id of its own. Else a user namespace.
+      as_root: whether to do without a user namespace: the interpreter then
+        gives up root itself, and each sandbox gets its own user id.
     """
     program = shutil.which("bwrap")
     if program is None:
@@ -72,8 +72,8 @@ class Bubblewrap:
     compileall.compile_dir(INSIDE, quiet=2)  # it is read-only in there
     self.never, self.filters = never, [inner.hex()]
     self._as_root = as_root
-    # From 5.14 on processes are counted by user namespace, before that by
-    # user: what else runs for this user would count.
+    # Since 5.14 processes are counted per user namespace, before that per user:
+    # this user's other processes would count.
     release = tuple(map(int, re.findall(r"\d+", platform.release())[:2]))
     self.counts_processes = as_root or release >= (5, 14)
     self._command = [
@@ -87,12 +87,12 @@ class Bubblewrap:
     """Returns the command of one sandbox.
 
     Args:
-      info, filter_from: file descriptors that bwrap writes its child's pid
-        to and reads the filter from.
+      info, filter_from: file descriptors to which bwrap writes its child's pid
+        and from which it reads the filter.
     """
     user = 0
     if self._as_root:
-      # Nobody else's: process limits count by user. 2**22 is the most pids.
+      # A user id of its own: process limits count per user. Pids end at 2**22.
       number = os.getpid() % 2**22 * 256 + next(_users) % 256
       user = 2**30 + number
     return [
@@ -103,13 +103,13 @@ class Bubblewrap:
 
 
 class Subprocess:
-  """Makes the command of an ordinary process, for those who said so."""
+  """Makes the command of an ordinary process, for those who chose that."""
 
   private_tmp = False
   counts_processes = False
 
   def __init__(self):
-    """Has the system calls filtered where the machine is known."""
+    """Filters system calls if the machine type is known."""
     programs = [seccomp.filter_program(for_solutions=s) for s in (False, True)]
     self.filters = [p.hex() for p in programs if p is not None]
     python = sys._base_executable  # type: ignore[attr-defined]
@@ -172,7 +172,7 @@ def _root():
     shown[path] = f"{_HOME}/lib/{os.path.basename(path)}"
     links |= {name: os.path.basename(path) for name in names}
   options = []
-  # bwrap makes those that are missing for its own user alone.
+  # bwrap creates missing ones for its own user only.
   targets = [*shown.values(), "/dev/null"]
   for folder in sorted({str(p) for t in targets for p in _parents(t)}):
     options += ["--perms", "0755", "--dir", folder]
@@ -186,7 +186,7 @@ def _root():
       options += ["--remount-ro", f"{place}/{folder}"]
   options += ["--dev-bind", "/dev/null", "/dev/null"]
   options += ["--perms", "1777", "--size", str(TMP_MB * 2**20)]
-  # No /proc: nothing of it is needed, and it is what could be read of others.
+  # No /proc: it is not needed, and shows what others do.
   return [*options, "--tmpfs", "/tmp", "--remount-ro", "/", "--chdir", "/tmp"]
 
 
@@ -195,7 +195,7 @@ def _parents(path):
 
 
 def _shared_libraries(python):
-  """Returns {path: other names of it}: they are looked for by one of these."""
+  """Returns {path: its other names}: libraries may be looked up by these."""
   show = (
     f"import {', '.join(_MODULES)}\n"
     "for line in open('/proc/self/maps'): print(line.split()[-1])"
@@ -206,7 +206,7 @@ def _shared_libraries(python):
   libraries = {}
   for path in sorted({x for x in done.stdout.split() if ".so" in x}):
     folder = os.path.dirname(path)
-    # The standard library's own come with it; the loader has its own place.
+    # The standard library's own come with it; the loader has its own path.
     if "lib-dynload" in folder or os.path.basename(path).startswith("ld-"):
       continue
     libraries[path] = [

@@ -18,8 +18,8 @@ def judge(
 ) -> list[Verdict]:
   """Judges prefix + completion as an answer to the original problem.
 
-  A completion that ran into the length limit has not given its final answer
-  and is wrong, whatever it says on the way.
+  A completion that reached the length limit has not given its final answer and
+  is wrong, whatever it says before.
 
   Args:
     verifier: of the task.
@@ -65,7 +65,7 @@ def hold_answer(
   problems: Sequence[Problem],
   prefixes: Sequence[np.ndarray],
 ) -> list[bool]:
-  """Says which prefixes are paid for already: who stops there is right.
+  """Whether each prefix is already right, as it stands.
 
   Args:
     verifier: of the task.

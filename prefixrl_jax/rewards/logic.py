@@ -1,10 +1,10 @@
 r"""The verifier of labels: True, False, Unknown; or the letters of a choice.
 
-The answer stands where `answers.given` says, else in the last sentence. It is
-one label as a word of its own, with nothing around it but words that leave it
-as it is ("the conclusion is True", \text{True}): whatever else stands there may
-turn it round, be it a sign (¬True), a command (\lnot) or a word (hardly True).
-Where the answer is marked, the sentence around it must not deny it either.
+The answer is where `answers.given` finds it, else in the last sentence. It is
+one label as a separate word, surrounded only by words that do not change it
+("the conclusion is True", \text{True}): anything else might reverse it, be it a
+sign (¬True), a command (\lnot) or a word (hardly True). If the answer is
+marked, the sentence around it must not deny it either.
 """
 
 import re
@@ -14,17 +14,17 @@ from prefixrl_jax.rewards import answers, surroundings
 from prefixrl_jax.text.thoughts import without_thoughts
 from prefixrl_jax.types import Problem, UserError, Verdict
 
-_SAME = {"uncertain": "unknown"}  # FOLIO's word and everybody's
-_LONGEST = 500  # characters; who needs more does not say a label
-_LONGEST_SENTENCE = 2000  # whether a longer one denies is not looked into
-# How an answer may be set, and no more: bold, in quotes, in brackets.
+_SAME = {"uncertain": "unknown"}  # FOLIO's word and the usual one
+_LONGEST = 500  # characters; a longer text is not a label
+_LONGEST_SENTENCE = 2000  # longer ones are not checked for denials
+# The only ways to set an answer: bold, in quotes, in brackets.
 _COMMAND = re.compile(
   r"\\(?:text(?:bf|it|rm|sf|tt|normal|up)?|math(?:bf|it|rm|sf|tt|normal)|mbox"
   r"|boxed|fbox|operatorname|bf|rm|it|left|right|q?quad"
   r"|[lL]arge|LARGE|[hH]uge|checkmark)(?![a-zA-Z])"
   r"|\\[\[\](), ;:!$]"
 )
-# Of these, what takes no room, and what does.
+# Of these, those that take no space, and those that do.
 _GLUE = re.compile(
   r"\\(?:text[a-z]*|math[a-z]+|mbox|boxed|fbox|operatorname)\s*(?=\{)|[*_`{}$]"
 )
@@ -33,7 +33,7 @@ _BRACKET = re.compile(r"[✓✔✅☑$*_`{}()\[\]\"“”«»]|(?<=[^\W_])['’]
 _QUOTES = re.compile(r"(?<![^\W_])['‘]([^'‘’]*)['’](?![^\W_])")
 _QUOTED = re.compile(r"\"[^\"\n]*\s[^\"\n]*\"|“[^”\n]*\s[^”\n]*”")
 _WORD = r"[^\W_]+"
-# All that is looked at of an answer: words, and signs but those of a sentence.
+# What counts in an answer: words, and signs except punctuation.
 _PART = re.compile(rf"{_WORD}|[^\s.,;:/!-]|[-!](?=\w)")
 _NEUTRAL = frozenset(
   re.findall(
@@ -59,15 +59,15 @@ _HEDGE = re.compile(
   r"|could|would)\b|[?]",
   re.IGNORECASE,
 )
-# "Since no cat barks, it is …", "No cat barks, so it is …": it is a reason that
-# is denied there.
+# "Since no cat barks, it is …", "No cat barks, so it is …": the denial is in
+# the reason.
 _REASON = re.compile(
   r"\b(?:since|because|as|given that|although|though|while)\b[^,;]*[,;]"
   r"|\A.*[,;:.—–]\s*(?:so|thus|hence|therefore|then|which means)\b(?!\s*,)",
   re.IGNORECASE | re.DOTALL,
 )
 _REASON_BEHIND = re.compile(r"\b(?:since|because|as|given)\b", re.IGNORECASE)
-# A line ends a sentence, unless what is displayed on the next one completes it.
+# A line ends a sentence, unless displayed math on the next completes it.
 _SENTENCE_END = re.compile(r"[.!?]\s|\n(?!\s*(?:\\\[|\$|\\boxed|\\fbox))")
 _ASKED = re.compile(r"[^\w\s.]*\?")
 
@@ -75,8 +75,8 @@ _ASKED = re.compile(r"[^\w\s.]*\?")
 class LogicVerifier:
   """Compares the one label that a completion ends with to the gold one.
 
-  A problem's metadata has `labels`, all that may be answered (list of str).
-  Words count in upper and lower case, single letters as they are written.
+  A problem's metadata has `labels`, the possible answers (list of str). Words
+  match in upper and lower case, single letters only as written.
   """
 
   def judge(
@@ -93,11 +93,11 @@ class LogicVerifier:
 
 
 def extract_label(text: str, labels: Sequence[str]) -> str | None:
-  """Returns the label that a completion answers with, None where none is.
+  """Returns the label that a completion answers with, None if there is none.
 
   Args:
     text: completion.
-    labels: all that may be answered.
+    labels: the possible answers.
   """
   found = answers.given(text)
   if not answers.is_marked(text):
@@ -116,7 +116,7 @@ def _is_right(problem: Problem, text: str) -> bool:
   if gold is None:
     raise UserError(
       f"Problem {problem.id} has the answer {problem.answer!r}, which is none"
-      f" of its labels: {', '.join(labels)}. Mend its answer or its labels."
+      f" of its labels: {', '.join(labels)}. Fix its answer or its labels."
     )
   return extract_label(text, labels) == gold
 
@@ -138,7 +138,7 @@ def _label_in(answer: str, labels: Sequence[str]) -> str | None:
   if len(named) != 1:
     return None
   (label,) = named
-  # Behind a letter stands what it is for, behind a comma or dash a remark.
+  # After a letter comes its option's text, after a comma or dash a remark.
   around, remark = plain, ""
   behind = plain[said[-1].end() :]
   if re.match(r"\s*[,;:.—–]|\s+(?:-\s|because\b|since\b)", behind) or (
@@ -153,13 +153,13 @@ def _label_in(answer: str, labels: Sequence[str]) -> str | None:
 
 
 def _stands_alone(answer: str, spoken: Collection[str]) -> bool:
-  r"""Says whether a label is a word when set: in\text{}True is not True."""
+  r"""Whether a label is a word when typeset: in\text{}True is not True."""
   shown = _GLUE.sub("", _SPACING.sub(" ", answer))
   return any(_key(word) in spoken for word in re.findall(_WORD, shown))
 
 
 def _is_denied(text: str, label: str) -> bool:
-  """Says whether the sentence that a text last says a label in denies it."""
+  """Whether the sentence with a text's last label denies it."""
   names = [label, *(w for w, same in _SAME.items() if same == label.lower())]
   either = "|".join(map(re.escape, names))
   flags = re.IGNORECASE if len(label) > 1 else re.NOFLAG

@@ -1,9 +1,9 @@
 r"""The math verifier: a final answer against the gold one.
 
-docs/verifiers.md has the rules. In short: the answer stands in tags or boxes,
-else on an answer line, else it is what the last line ends with. Two different
-answers are wrong. What needs no algebra is compared here; the rest in a process
-that can be killed. Running out of time is wrong, and is counted.
+docs/verifiers.md has the rules. In short: the answer is in tags or boxes, else
+on an answer line, else at the end of the last line. Two different answers are
+wrong. What needs no algebra is compared here; the rest in a process that can be
+killed. Running out of time is wrong, and is counted.
 """
 
 import re
@@ -15,9 +15,9 @@ from prefixrl_jax.rewards.workers import DIED, TIMED_OUT, WorkerPool
 from prefixrl_jax.text.thoughts import without_thoughts
 from prefixrl_jax.types import Problem, Verdict
 
-# More answers are wrong whatever they are.
+# More answers are always wrong.
 _MOST_ANSWERS = 4
-# What a worker may allocate, so that 10^{10^{10}} does not take the machine.
+# A worker's memory limit, so that 10^{10^{10}} does not take the machine.
 _MEMORY_BYTES = 4 * 2**30
 
 _FORMULA = re.compile(
@@ -35,11 +35,11 @@ class MathVerifier:
   """Judges completions of problems whose answer is a number or formula."""
 
   def __init__(self, *, num_workers: int, timeout_seconds: float):
-    """Starts no process before one is needed.
+    """Starts no process until one is needed.
 
     Args:
-      num_workers: processes.
-      timeout_seconds: limit of one comparison.
+      num_workers: number of processes.
+      timeout_seconds: time limit of one comparison.
     """
     self._pool = WorkerPool(
       _work,
@@ -60,7 +60,7 @@ class MathVerifier:
       ]
       for problem, text in zip(problems, texts)
     ]
-    # Completions of one problem often agree: each answer is judged once.
+    # Completions of one problem often agree: each answer is judged only once.
     known: dict[tuple[str, str, str], Any] = {}
     for given in found:
       if len(given) <= _MOST_ANSWERS:
@@ -72,7 +72,7 @@ class MathVerifier:
     return [_verdict([known.get(key) for key in given]) for given in found]
 
   def unparseable(self, golds: Sequence[str]) -> list[int]:
-    """Returns which gold answers can be compared as text alone."""
+    """Returns the gold answers that can only be compared as text."""
     results = self._pool.map([(gold, None, "") for gold in golds])
     return [i for i, result in enumerate(results) if result is not True]
 
@@ -86,7 +86,7 @@ def final_answers(text: str) -> list[str]:
 
   Without box and answer line it is what follows the last "is" of the last
   sentence, if that is one formula, or else the sentence's only number. Bare
-  numbers line by line are a list and no answer, and what is denied is none.
+  numbers line by line are a list and no answer, and neither is what is denied.
   """
   text = without_thoughts(text)
   if answers.is_marked(text):
@@ -102,7 +102,7 @@ def final_answers(text: str) -> list[str]:
 
 
 def has_answer(text: str) -> bool:
-  """Says whether a completion gives a final answer, or several."""
+  """Whether a completion gives a final answer, or several."""
   return bool(final_answers(text))
 
 
@@ -165,13 +165,13 @@ def _prepare() -> None:
 
 
 def _work(job: tuple[str, str | None, str]) -> bool:
-  """Runs in a worker; without an answer: can the gold one be read at all?"""
+  """Runs in a worker; without an answer: whether the gold one can be read."""
   gold, answer, statement = job
   try:
     if answer is None:
       return comparison.is_readable(gold)
     return comparison.equivalent(gold, answer, statement)
   except MemoryError:
-    raise  # by its limit: this is not known to be wrong
+    raise  # by its limit: the answer is not known to be wrong
   except Exception:  # what cannot be compared is not equal
     return False

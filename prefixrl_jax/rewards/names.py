@@ -1,7 +1,7 @@
 r"""Answers that are no formulas: options, clock times, names, bases.
 
 Each rule compares a gold answer and another, both as `spelling.clean` returns
-them, and says None where it does not apply.
+them, and returns None if it does not apply.
 """
 
 import re
@@ -43,7 +43,7 @@ _SHORT_WORDS = frozenset({"no", "yes", "true", "false", "none"})
 
 
 def same_option(gold: str, answer: str) -> bool | None:
-  """Of options the letter counts; what stands behind it does not."""
+  """An option's letter counts; what follows it does not."""
   wanted = plain(gold)
   if not re.fullmatch(r"[A-Z]", wanted):
     is_labelled = _LABELLED.match(gold) or (
@@ -71,7 +71,7 @@ def _option(text: str) -> str:
 
 
 def same_time(gold: str, answer: str) -> bool | None:
-  """2:30 is 2:30 p.m., since nothing else is said, but not 2:30 a.m."""
+  """2:30 is 2:30 p.m. unless stated otherwise, but not 2:30 a.m."""
   ours, theirs = (_CLOCK.fullmatch(plain(text)) for text in (gold, answer))
   if not ours:
     return None
@@ -84,7 +84,7 @@ def same_time(gold: str, answer: str) -> bool | None:
 
 
 def same_name(gold: str, answer: str) -> bool | None:
-  """Names are letters in their order, and no products of them."""
+  """Names are letters in order, not products of them."""
   shapes = [_GEOMETRY.fullmatch(text) for text in (gold, answer)]
   if shapes[0]:
     kind, points = shapes[0]["kind"], _letters(shapes[0]["points"])

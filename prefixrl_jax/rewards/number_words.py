@@ -1,4 +1,4 @@
-r"""Numbers in words, in figures: "twenty-one apples" is 21 apples."""
+r"""Numbers in words to numbers in digits: "twenty-one apples" is 21 apples."""
 
 import re
 
@@ -43,7 +43,7 @@ _SIGN = re.compile(
 
 
 def in_figures(text: str) -> str:
-  r"""Returns a text with the number in words that it begins with in figures.
+  r"""Returns a text with its initial number in digits instead of words.
 
   Args:
     text: an answer: "seven", \text{two thirds}, "minus one hundred and five".

@@ -33,7 +33,7 @@ _NUMBER = re.compile(
 _PERCENT = re.compile(
   r"(?:\\text[a-z]*\{\s*)?(?:\\?%|percent(?:age)?|pct)\s*\}?"
 )
-# Single letters are variables, but for these and what stands in \text.
+# Single letters are variables, except these and those in \text.
 _BARE_UNIT = re.compile(r"(?:[ckm]?m|[km]?g)(?![a-zA-Z])")
 _BARE_LETTER = re.compile(r"(?<![a-zA-Z\\{])[a-zA-Z](?![a-zA-Z.])")
 _BARE_RATE = re.compile(
@@ -56,7 +56,7 @@ _FIND = re.compile(
 _OPENING = " $€£¥₹([*_`\"'=:≈"
 _OPERATOR = "+-*/^×÷·<>≤≥≠±∓~|\\{}_="
 _ATTACHED = re.compile(r"\s*\\?[%°$€£]|[a-zA-Zµ]+[²³]?")
-# Words with which the number behind them is another one, or none.
+# Words that change the number after them, or leave none.
 _CHANGES_NEXT = re.compile(
   r"\b(?:minus|negative|negation|opposite|inverse|reciprocal|complement|all but"
   r"|half|twice|thrice|double|triple|root|square|cube|log|ln"
@@ -72,7 +72,7 @@ _NUMBERED = re.compile(
   r"|corollary|figure|fig\.?|table|part|section|chapter|claim|note)\s*\Z",
   re.IGNORECASE,
 )
-# Fifth places, 5th or 5^{\text{th}}, are counted to five.
+# Ordinals: 5th or 5^{\text{th}} counts as five.
 _ORDINAL = re.compile(
   r"\^?\s*\{?\s*(?:\\(?:text|mathrm)[a-z]*\s*\{)?\s*(?:st|nd|rd|th)[\s}]*"
 )
@@ -83,7 +83,7 @@ DASHES = str.maketrans(dict.fromkeys("−‐‑‒–—―﹣－⁻˗➖∸⁃"
 class Number(NamedTuple):
   """A number, what follows it, and how it is written.
 
-  `form` is the same for numbers that differ in zeros, commas and units alone.
+  `form` is the same for numbers that differ only in zeros, commas and units.
   """
 
   value: Fraction
@@ -105,11 +105,11 @@ class Number(NamedTuple):
 def read(
   text: str, words: Collection[str] | None = frozenset()
 ) -> Number | None:
-  """Returns the number that the whole text is; percent and units may follow.
+  """Returns the whole text as a number; percent and units may follow.
 
   Args:
     text: LaTeX or plain.
-    words: that the problem may count by, besides units; None: any.
+    words: words that the problem may count by, besides units; None: any.
   """
   if len(text) > _LONGEST:
     return None
@@ -122,7 +122,7 @@ def read(
     return None
   try:
     value, form = _value(match)
-  except (ZeroDivisionError, ValueError):  # nor more digits than int takes
+  except (ZeroDivisionError, ValueError):  # nor more digits than int accepts
     return None
   if (match["sign"] == "-") != (match["sign2"] == "-"):
     value = -value
@@ -134,8 +134,8 @@ def read(
 def in_prose(text: str) -> str | None:
   """Returns the number in a text that has one, and no other digit.
 
-  It must be a word of its own: neither part of a formula, as in n+7, nor
-  changed by the words about it, as in "5 factorial" or "less than 5".
+  It must be a separate word: neither part of a formula, as in n+7, nor changed
+    by the words around it, as in "5 factorial" or "less than 5".
   """
   text = text.translate(DASHES)
   found = list(_FIND.finditer(text))
@@ -160,10 +160,10 @@ def in_prose(text: str) -> str | None:
 
 
 def stands_alone(left: str, right: str) -> bool:
-  """Says whether what stands between two texts is said as it is.
+  """Whether the number between two texts is unchanged by them.
 
-  No sign makes it part of a formula ("n+7", "f(7)", -$7$), no word another
-  number ("7 factorial", "less than $7$") or the number of a thing ("step 7").
+  No sign may make it part of a formula ("n+7", "f(7)", -$7$), no word may
+  change it ("7 factorial", "less than $7$") or make it a label ("step 7").
   """
   before = left.translate(DASHES).rstrip(_OPENING)
   if (left and left[-1] not in _OPENING) or before.endswith(tuple(_OPERATOR)):
@@ -218,7 +218,7 @@ def _is_unit(text: str, match: re.Match, words) -> bool:
     return True
   if rest.startswith("^") and "\\circ" not in rest:  # of the number
     return False
-  # What is glued to a number must be a unit; a word may be counted by.
+  # What is attached to a number must be a unit; a separate word may be counted.
   is_glued = rest[:1].isalpha() and text[match.start("rest") - 1] not in " \t\n"
   bare = _TEMPERATURE.sub("", re.sub(r"\\[a-z]+\s*\{[^{}]*\}", "", rest))
   if any(not _BARE_UNIT.match(m.group()) for m in _BARE_LETTER.finditer(bare)):

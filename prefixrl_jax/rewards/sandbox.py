@@ -22,25 +22,25 @@ _MAX_MESSAGE = 8 * OUTPUT_BYTES  # JSON writes some characters as six
 
 
 class Died(Exception):
-  """The sandbox is gone, or says what makes no sense."""
+  """The sandbox is gone, or sent nonsense."""
 
 
 class TooLong(Died):
-  """A message is longer than it may be."""
+  """A message is longer than the limit."""
 
 
 class OutOfTime(Exception):
-  """The time given to a sandbox is over."""
+  """A sandbox has run out of time."""
 
   def __str__(self) -> str:
-    """Says so."""
+    """Sets the message."""
     return "it did not answer in time"
 
 
 class Sandbox:
   """One isolated process; send a job, then messages, then close."""
 
-  _process: Any  # a Popen whose pipes are there
+  _process: Any  # a Popen whose pipes exist
 
   def __init__(self, how: isolation.Bubblewrap | isolation.Subprocess):
     """Starts the process, which then waits."""
@@ -91,7 +91,7 @@ class Sandbox:
     return self._process.poll() is None
 
   def wait_until_ready(self, deadline: float) -> None:
-    """Waits until the process is there to take a job.
+    """Waits until the process is ready for a job.
 
     Raises:
       Died, OutOfTime: see there.
@@ -99,11 +99,11 @@ class Sandbox:
     unpack(self.receive(deadline, max_bytes=100))
 
   def send(self, message: Any, deadline: float) -> None:
-    """Sends a message, waiting for the process to take it.
+    """Sends a message, waiting until the process reads it.
 
     Args:
-      message: what JSON can carry, or bytes: a message as it was received.
-      deadline: time.monotonic() at the latest.
+      message: JSON values, or bytes: a message as it was received.
+      deadline: the latest time.monotonic().
 
     Raises:
       Died, OutOfTime: see there.
@@ -155,12 +155,12 @@ class Sandbox:
       raise OutOfTime
 
   def stderr(self) -> str:
-    """Kills the process; returns what it, or bwrap, had to say."""
+    """Kills the process; returns its own or bwrap's last output."""
     self._kill()
     return self._process.stderr.read(2000).decode(errors="replace")
 
   def _kill(self):
-    """Kills all that is in the sandbox, and waits until it is gone."""
+    """Kills everything in the sandbox, and waits until it is gone."""
     if self._process.poll() is not None:
       return
     if isinstance(self._how, isolation.Bubblewrap):
@@ -190,7 +190,7 @@ class Sandbox:
       self._remove_folder()
 
   def _remove_folder(self):
-    # Ours, unless the solution has put something else in its place.
+    # Ours, unless the solution has replaced it.
     with contextlib.suppress(OSError):
       folder = os.open(self._tmp, os.O_RDONLY | os.O_NOFOLLOW)
       try:
@@ -207,10 +207,10 @@ class Sandbox:
 
 
 def unpack(message: bytes) -> dict[str, Any]:
-  """Returns the JSON object that a message is.
+  """Returns a message's JSON object.
 
   Raises:
-    Died: it is none.
+    Died: it is not one.
   """
   try:
     value = json.loads(message[4:])
@@ -222,7 +222,7 @@ def unpack(message: bytes) -> dict[str, Any]:
 
 
 def _child_pid(info) -> int:
-  """Returns the sandbox's first process as bwrap tells it; 0 if it did not."""
+  """Returns the sandbox's first process as reported by bwrap; else 0."""
   text = b""
   while part := os.read(info, 4096):
     text += part

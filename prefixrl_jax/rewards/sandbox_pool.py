@@ -1,4 +1,4 @@
-"""Model-written code in interpreters of its own, each for one run.
+"""Model-written code in separate interpreters, each for one run.
 
 A sandbox serves one job and is destroyed; the pool starts the next ones
 meanwhile, so that nobody waits for a start.
@@ -20,13 +20,13 @@ _MAX_PROCESSES = 64  # threads count; a solution starts no process
 _PATIENCE = 5  # wall-clock limit of a test, in its CPU limits
 _START_SECONDS = 60.0
 _PAUSE_SECONDS = 0.5  # between two attempts to start
-_GRACE_SECONDS = 5.0  # for what is not the program's: starting, sending
+_GRACE_SECONDS = 5.0  # for what is not the program's doing: starting, sending
 
 
 class Run(NamedTuple):
-  """What came of running a program once."""
+  """The result of running a program once."""
 
-  status: str  # "ok", "error", "crash", or what "... limit" it ran into
+  status: str  # "ok", "error", "crash", or the "... limit" it ran into
   stdout: str
   stderr: str  # its tail
   seconds: float
@@ -34,7 +34,7 @@ class Run(NamedTuple):
 
 
 class SandboxPool:
-  """Sandboxes to take, started before they are needed, and threads."""
+  """Sandboxes started before they are needed, and threads to use them."""
 
   def __init__(
     self,
@@ -48,7 +48,7 @@ class SandboxPool:
     """Tries out one sandbox.
 
     Args:
-      num_workers: jobs at a time.
+      num_workers: number of concurrent jobs.
       timeout_seconds: CPU seconds of one test; its wall-clock limit is five
         times as long.
       total_seconds: wall clock of a job.
@@ -87,7 +87,7 @@ class SandboxPool:
   def map(self, function: Callable, *arguments: Sequence) -> list[Any]:
     """Returns function(...) of the arguments, `num_workers` at a time."""
     if self._threads is None:
-      # Kept: a sandbox dies with the thread that started it.
+      # Kept alive: a sandbox dies with the thread that started it.
       self._threads = concurrent.futures.ThreadPoolExecutor(self._num_workers)
     futures = [self._submit(function, *a) for a in zip(*arguments)]
     try:
@@ -95,7 +95,7 @@ class SandboxPool:
     finally:
       for future in futures:
         future.cancel()
-      concurrent.futures.wait(futures)  # none runs on when one has failed
+      concurrent.futures.wait(futures)  # none continues once one has failed
 
   def _submit(self, function, *arguments) -> concurrent.futures.Future:
     deadline = time.monotonic() + _START_SECONDS
@@ -110,10 +110,10 @@ class SandboxPool:
 
   @contextlib.contextmanager
   def take(self) -> Iterator[Sandbox]:
-    """Yields a sandbox that waits for its job; destroys it at the end.
+    """Yields a sandbox that waits for its job; destroys it afterwards.
 
-    How it starts is not the job's fault: that is tried for a minute, and then
-    an error of the run.
+    A failed start is not the job's fault: it is retried for a minute, and then
+    is an error of the run.
 
     Raises:
       UserError: none can be started; says why.
@@ -141,7 +141,7 @@ class SandboxPool:
       except BaseException as e:
         if sandbox is not None:
           sandbox.close()
-        # Too many processes or files, too little memory: that may pass.
+        # Too many processes or files, too little memory: may be temporary.
         if not isinstance(e, (OSError, Died, OutOfTime)):
           raise
         if time.monotonic() + _PAUSE_SECONDS > deadline:
@@ -149,13 +149,13 @@ class SandboxPool:
       time.sleep(_PAUSE_SECONDS)
 
   def _start_spare(self):
-    # Not by a thread that may end before: the sandbox would die with it.
+    # Not by a thread that may end first: the sandbox would die with it.
     if self._threads is not None and len(self._spare) < self._num_workers:
-      with contextlib.suppress(OSError):  # whoever needs it will try again
+      with contextlib.suppress(OSError):  # the next job will try again
         self._spare.append(Sandbox(self._how))
 
   def job(self, kind: str, **fields: Any) -> dict[str, Any]:
-    """Returns the message that begins a job, with the limits in it."""
+    """Returns the message that begins a job, including the limits."""
     return {
       "kind": kind,
       "timeout_seconds": self._timeout,
@@ -172,11 +172,11 @@ class SandboxPool:
     }
 
   def deadline(self) -> float:
-    """Returns when a job that begins now has to be done."""
+    """Returns the deadline of a job that begins now."""
     return time.monotonic() + self._total
 
   def patience(self, deadline: float) -> float:
-    """Returns when a test that begins now has to be done."""
+    """Returns the deadline of a test that begins now."""
     wall = _PATIENCE * self._timeout + _GRACE_SECONDS
     return min(deadline, time.monotonic() + wall)
 
@@ -187,7 +187,7 @@ class SandboxPool:
 
     Args:
       code: Python.
-      stdins: what it finds on its standard input.
+      stdins: its standard input, once per run.
       entry_point: a function of the code, or a method of its `Solution`: it is
         called, with arguments that are `plain.encode`d as JSON in `stdins`,
         and `stdout` is the reply (see inside/serving.py), as JSON.
@@ -196,8 +196,8 @@ class SandboxPool:
       A Run per input.
 
     Raises:
-      OutOfTime: total_seconds are over.
-      Died: the sandbox broke down, which programs should not be able to do.
+      OutOfTime: total_seconds ran out.
+      Died: the sandbox crashed, which programs should not be able to cause.
     """
     with self.take() as sandbox:
       deadline = self.deadline()
@@ -208,8 +208,8 @@ class SandboxPool:
         yield Run(**reply)
 
   def close(self) -> None:
-    """Ends the sandboxes that wait, and the threads."""
-    # In this order: a thread takes its sandboxes along, but out of sight.
+    """Ends the waiting sandboxes and the threads."""
+    # In this order: sandboxes die with their thread, but unobserved.
     while self._spare:
       self._spare.pop().close()
     if self._threads is not None:

@@ -1,15 +1,15 @@
 """The system calls that code in the sandbox may and may not make.
 
-Two BPF programs (seccomp(2)). One holds for everything in the sandbox: no
+Two BPF programs (seccomp(2)). One applies to everything in the sandbox: no
 mounts, namespaces, sockets, tracing, keys, modules, clocks, io_uring, and
-nothing that came after the kernel this table was made for. The second is laid
-over model-written code and lists what is allowed, which is what Python's
-standard library needs to compute, to have threads and to use files. So there
-is no new process, no other program, no signal to anyone, no other process
-slowed down, and no file's owner, rights, times or locks: the files that are
-seen in there are other sandboxes' too, and /dev/null is the machine's own.
-Nor is there a way to have the kernel hold memory that no limit counts: what is
-allowed lies in memory that is counted, in /tmp, or in 64 file descriptors.
+nothing newer than the kernel this table was made for. The second applies to
+model-written code and lists what is allowed: what Python's standard library
+needs to compute, to have threads and to use files. So there is no new process,
+no other program, no signal to anyone, no slowing of other processes, and no
+change of a file's owner, rights, times or locks: the visible files are shared
+with other sandboxes, and /dev/null is the machine's own. Nor can the kernel be
+made to hold memory that no limit counts: what is allowed uses memory that is
+counted, /tmp, or 64 file descriptors.
 
 Numbers are those of the kernel's headers, asm/unistd_64.h and
 asm-generic/unistd.h.
@@ -102,13 +102,13 @@ _NEVER = {
   "sendmmsg": (307, 269),
   "recvmmsg": (299, 243),
   "setsockopt": (54, 208),
-  # These are felt outside.
+  # These have effects outside.
   "sync": (162, 81),
   "syncfs": (306, 267),
   "inotify_init": (253, None),
   "inotify_init1": (294, 26),
 }
-# All that solutions may, beside calls whose arguments are looked at below.
+# All that solutions may call, besides those whose arguments are checked below.
 _SOLUTIONS_MAY = {
   # Memory.
   "brk": (12, 214),
@@ -140,7 +140,7 @@ _SOLUTIONS_MAY = {
   "arch_prctl": (158, None),
   "wait4": (61, 260),
   "waitid": (247, 95),
-  # Signals of its own.
+  # Its own signals.
   "rt_sigaction": (13, 134),
   "rt_sigprocmask": (14, 135),
   "rt_sigreturn": (15, 139),
@@ -160,7 +160,7 @@ _SOLUTIONS_MAY = {
   "clock_nanosleep": (230, 115),
   "nanosleep": (35, 101),
   "times": (100, 153),
-  # Who and where it is.
+  # Its identity and location.
   "getpid": (39, 172),
   "getppid": (110, 173),
   "gettid": (186, 178),
@@ -243,7 +243,7 @@ _SOLUTIONS_MAY = {
   "listxattr": (194, 11),
   "llistxattr": (195, 12),
   "flistxattr": (196, 13),
-  # File descriptors: 64 of them, and what lies in them is small.
+  # File descriptors: 64 of them, each with little in it.
   "dup": (32, 23),
   "dup2": (33, None),
   "dup3": (292, 24),
@@ -280,7 +280,7 @@ _NAMESPACES = 0x7E020000  # clone's CLONE_NEW*
 # CLONE_VM, _FS, _FILES, _SIGHAND, _THREAD: what a thread shares. With file
 # descriptors of its own, each could have 64 of them.
 _THREAD = 0x00010F00
-_UNSHARE = 2  # CLOSE_RANGE_UNSHARE would give it such
+_UNSHARE = 2  # CLOSE_RANGE_UNSHARE would give it its own
 _TERMINAL_INPUT = (0x5412, 0x541C)  # TIOCSTI, TIOCLINUX
 # TCGETS (is it a terminal?), TIOCGWINSZ, FIONREAD, FIONBIO, FIONCLEX, FIOCLEX
 _REQUESTS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
@@ -289,7 +289,7 @@ _REQUESTS = (0x5401, 0x5413, 0x541B, 0x5421, 0x5450, 0x5451)
 _FILE_COMMANDS = (0, 1, 2, 3, 4, 1030, 1032, 1034)
 _NAMES = (15, 16)  # PR_SET_NAME and PR_GET_NAME, of threads
 
-# machine: column of the tables, AUDIT_ARCH_*.
+# machine: (column of the tables, AUDIT_ARCH_*).
 _MACHINES = {"x86_64": (0, 0xC000003E), "aarch64": (1, 0xC00000B7)}
 
 _LOAD, _RETURN, _AND = 0x20, 0x06, 0x54
@@ -301,10 +301,10 @@ _EPERM, _ENOSYS = 1, 38
 def filter_program(
   *, for_solutions: bool, machine: str | None = None
 ) -> bytes | None:
-  """Returns a BPF program, or None: no table for this kind of machine.
+  """Returns a BPF program, or None: there is no table for this machine.
 
   Args:
-    for_solutions: the second program; else the first (see the module).
+    for_solutions: whether it is the second program (see the module).
     machine: as platform.machine() names it; default: this one.
   """
   machine = machine or platform.machine()
@@ -317,10 +317,10 @@ def filter_program(
     (_RETURN, 0, 0, _KILL),
     (_LOAD, 0, 0, 0),  # seccomp_data.nr
   ]
-  if machine == "x86_64":  # the x32 numbers would pass by the table
+  if machine == "x86_64":  # x32 numbers would bypass the table
     code += [(_AT_LEAST, 0, 1, 0x40000000), (_RETURN, 0, 0, _KILL)]
   code += _refuse_if(_ABOVE, _NEWEST, _ENOSYS)
-  # What clone3 wants cannot be seen from here; libc then falls back on clone.
+  # A filter cannot read clone3's arguments; libc falls back to clone.
   code += _refuse_if(_EQUAL, _CLONE3[column], _ENOSYS)
   # asyncio has a pair of AF_UNIX streams; datagrams could be sent to a path.
   unix = [*_only_if((1,)), (_LOAD, 0, 0, 16 + 8), (_AND, 0, 0, 15)]
@@ -353,7 +353,7 @@ def filter_program(
 
 
 def mapping_calls() -> list[int] | None:
-  """Returns mmap's and mremap's numbers; None: not known of this machine."""
+  """Returns mmap's and mremap's numbers; None: unknown for this machine."""
   if platform.machine() not in _MACHINES:
     return None
   column, _ = _MACHINES[platform.machine()]
@@ -377,12 +377,12 @@ def _refuse_any(values):
 
 
 def _only_if(values):
-  """Refuses what is none of these."""
+  """Refuses everything else."""
   ways = [(_EQUAL, len(values) - i, 0, v) for i, v in enumerate(values)]
   return [*ways, _refuse(_EPERM)]
 
 
 def _look_at(number, argument, steps):
-  """Runs steps on the low half of a call's argument, and then allows it."""
+  """Runs steps on the low half of a call's argument, then allows the call."""
   body = [(_LOAD, 0, 0, 16 + 8 * argument), *steps, (_RETURN, 0, 0, _ALLOW)]
   return [(_EQUAL, 0, len(body), number), *body]

@@ -1,4 +1,4 @@
-"""Answers in one spelling: signs, spaces, how they are set, their units."""
+"""Answers in one spelling: signs, spaces, typesetting, units."""
 
 import re
 import unicodedata
@@ -24,7 +24,7 @@ _PERIOD = re.compile(
 )
 _TIMES_TEN = re.compile(r"(?<=\d)\s*(?:[xX]|\\text\{\s*x\s*\})\s*(?=10\s*\^)")
 _NEGATED = re.compile(r"\\not\s*(?==)|(?<==)\\?/(?==)|\\not\s*(?=\\equal)")
-# How an answer is set, and marks beside it.
+# How an answer is typeset, and marks beside it.
 _STYLE = re.compile(
   r"\\(?:(?:tiny|small|normalsize|large|Large|LARGE|huge|Huge|bf|rm|it|sf|tt"
   r"|textstyle|scriptstyle|checkmark)(?![a-zA-Z])"
@@ -36,7 +36,7 @@ _LOWERED = str.maketrans("⁻⁰¹²³⁴⁵⁶⁷⁸⁹", "-0123456789")
 _DELIMITER = re.compile(
   r"(?<!\\)\$|(?<!\\)\\[()\[\]]|\\displaystyle(?![a-zA-Z])"
 )
-_DOLLAR = re.compile(  # a $ that is none of a pair
+_DOLLAR = re.compile(  # a $ that is not one of a pair
   r"(?P<left>[^$]*)(?<!\\)\$(?P<right>\s*[\d.][^$]*|(?<=[\d ]\$)[^$]*)"
 )
 _SPELLINGS = (
@@ -90,7 +90,7 @@ def clean(answer: str) -> str:
 
 
 def read(answer: str) -> str:
-  """Returns an answer in one spelling, its unit with it; a $ is money."""
+  """Returns an answer in one spelling, with its unit; a $ is money."""
   if "\\boxed" in answer or "\\fbox" in answer:
     given = answers.given(answer)
     answer = given[-1] if given else _OPEN_BOX.sub("", answer)
@@ -128,7 +128,7 @@ def _lowered(match: re.Match) -> str:
 
 
 def plain(answer: str) -> str:
-  """Returns what must be equal for two cleaned answers to be equal as text."""
+  """Returns the text by which two cleaned answers are equal as text."""
   answer = re.sub(r"\\[dtc]frac", r"\\frac", answer)
   for _ in range(2):  # \textbf{\text{(A)}}
     answer = WRAPPED.sub(r"\1", answer)

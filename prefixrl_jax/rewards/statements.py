@@ -1,9 +1,9 @@
 r"""Whether an answer only repeats a formula of the problem's statement.
 
 "Factor x^2 - 9" is not answered by x^2 - 9, though it is equal to the gold
-answer. Repeated is a formula of the statement or a part of one, be it written
-with other spaces and signs of the same meaning, in another order, or with
-factors of 1 and summands of 0.
+answer. A formula of the statement, or a part of one, also counts as repeated
+with other spaces, with other signs of the same meaning, in another order, or
+with factors of 1 and summands of 0.
 """
 
 import functools
@@ -19,7 +19,7 @@ _FORMULA = re.compile(
   re.DOTALL,
 )
 _DRAWING = re.compile(r"\[asy\].*?\[/asy\]", re.DOTALL)
-# Where a statement has no delimiters its formulas are what are no words.
+# If a statement has no delimiters, its formulas are whatever is not words.
 _WORD = re.compile(r"(?<![\\A-Za-z])[A-Za-z]{2,}(?![A-Za-z(])|[?!.](?=\s|$)")
 _PARTS = re.compile(r"\\\\|&|,\s|;|\\q?quad|\\text\s*\{[^{}]*\}")
 _SIDES = re.compile(r"(?<![<>!:\\])=")
@@ -35,7 +35,7 @@ _NUMBER = re.compile(
   r"|\d(?:[\d.,/^{}%eE]|\\overline)*(?:\\?%|\s*percent)?"
 )
 _LONGEST_STATEMENT = 20_000
-_LONGEST = 300  # characters of a formula that is taken apart
+_LONGEST = 300  # maximum characters of a formula that is taken apart
 _MOST = 40  # formulas of a statement
 
 
@@ -65,7 +65,7 @@ def formulas_of(statement: str) -> tuple[str, ...]:
 
 @functools.lru_cache(maxsize=1024)
 def numbers_of(statement: str) -> tuple[str, ...]:
-  """Returns the numbers of a statement, as they are written there."""
+  """Returns the numbers of a statement, as written there."""
   statement = statement[:_LONGEST_STATEMENT]
   found = (m.group().rstrip(".,") for m in _NUMBER.finditer(statement))
   return tuple(dict.fromkeys(found))
@@ -74,12 +74,12 @@ def numbers_of(statement: str) -> tuple[str, ...]:
 def repeats(
   statement: str, gold: str, answer: str, read: Callable[[str], Any]
 ) -> bool:
-  """Says whether an answer repeats the statement, and not the gold answer.
+  """Whether an answer repeats the statement, and not the gold answer.
 
   Args:
-    statement: of the problem.
+    statement: the problem's.
     gold, answer: equal in value; cleaned.
-    read: of a text, its sympy object or None.
+    read: text -> its sympy object or None.
   """
   own, golds = _squeezed(answer), _squeezed(gold)
   if own == golds:
@@ -118,7 +118,7 @@ def _squeezed(text: str) -> str:
 
 @functools.lru_cache(maxsize=4096)
 def _whole(formula: str) -> frozenset[str]:
-  """Returns a formula's text and those of what stands in its brackets."""
+  """Returns a formula's text and the texts inside its brackets."""
   text = _squeezed(formula)
   found, opened = {text}, []
   for i, character in enumerate(text):
@@ -158,7 +158,7 @@ def _is_atom(shape) -> bool:
 
 
 def _holds(shown, own) -> bool:
-  """Says whether a shape is another, or some of its summands or factors."""
+  """Whether a shape equals another, or some of its summands or factors."""
   shown, own = _without_number(shown), _without_number(own)
   if shown == own:
     return True
@@ -168,7 +168,7 @@ def _holds(shown, own) -> bool:
 
 
 def _without_number(shape):
-  """Leaves a number before a sum out: the values are known to be equal."""
+  """Drops a number before a sum: the values are known to be equal."""
   if shape[0] == "product":
     rest = [(k, v) for k, v in shape[1] if k[0] != "number"]
     if len(rest) == 1 and rest[0][1] == 1 and rest[0][0][0] == "sum":
@@ -176,8 +176,8 @@ def _without_number(shape):
   return shape
 
 
-# Shapes: what two ways of writing have in common that differ in order, in
-# neutral elements and (collected) in numbers and like terms put together.
+# Shapes: the same for two ways of writing that differ only in order, in neutral
+# elements and, if collected, in combined numbers and like terms.
 
 
 def _shape(x, *, is_collected: bool) -> tuple:
@@ -297,12 +297,12 @@ def _factors(x, exponent, is_collected) -> tuple[Any, Counter]:
 
 
 def _primitive(summands: Counter, is_collected) -> tuple[tuple, Any]:
-  """Returns a sum without its sign (collected: its content), and that."""
+  """Returns a sum without its sign (collected: its content), and the latter."""
   import sympy
 
   if not is_collected:
     summands = Counter({k: v for k, v in summands.items() if v})
-    # By what is summed, since the sign itself must not decide.
+    # Ordered by the summands, since the sign itself must not decide.
     first = min(summands, key=lambda k: str(k[0]), default=None)
     if first is None or first[1] > 0:
       return _sum(summands), sympy.Integer(1)

@@ -1,12 +1,12 @@
-r"""What stands beside an answer and takes it away.
+r"""What text beside an answer takes it back.
 
-A sentence may deny its answer or only guess at it, the next one may take it
-back, and a box may be a part of a longer formula: -\boxed{7} is not 7.
+A sentence may deny its answer or only guess it, the next one may take it back,
+and a box may be part of a longer formula: -\boxed{7} is not 7.
 """
 
 import re
 
-_NEAR = 200  # characters beside an answer that are looked at
+_NEAR = 200  # characters beside an answer that are checked
 # Words that deny what a sentence says.
 _DENIAL = re.compile(
   r"\b(?:not|no|nor|neither|never|none|nobody|nothing|cannot|can't|without|unlike|except"
@@ -38,7 +38,7 @@ _DENIED_BEHIND = re.compile(
   r"|(?:isn|wasn)['’]t\b|can(?:not|['’]t) be\b"
   r"|\((?:wrong|incorrect|false|not)\b)"
 )
-# What is only guessed, or what others would say.
+# Guesses, or what others would say.
 _GUESS = re.compile(
   r"\b(?:maybe|perhaps|possibly|probably|presumably|apparently|supposedly"
   r"|allegedly|seem(?:s|ed|ingly)?|appear(?:s|ed)? to|looks? like|looked like"
@@ -64,8 +64,8 @@ RETRACTION = re.compile(
   re.IGNORECASE,
 )
 _NEXT_SENTENCE = re.compile(r"(?<=[.!?])[\s$*_)}\]\\]+(?=\S)|\n\s*")
-# The rest of a formula before and behind a box. Signs with spaces about them
-# belong to it where it is set as a formula; in prose they are dashes.
+# The rest of a formula before and after a box. Signs with spaces around them
+# belong to it if it is set as a formula; in prose they are dashes.
 _GLUED_BEFORE = re.compile(
   r"(?:\d|(?:\A|[^\w*)–−-]|\b[A-Za-z]|[\d)}])[-−–]|\b[a-zA-Z]\(|[_^]\{)[$({\[]*\Z"
   r"|\\(?:cdot|times|div|pm|mp|sqrt(?:\[[^\[\]]*\])?|neq?|not|neg|lnot|bar|overline"
@@ -86,10 +86,9 @@ _DISPLAY = re.compile(r"\\([\[(])|\\[\])]")
 
 
 def is_denied(sentence: str, answer: str) -> bool:
-  """Says whether a sentence denies the answer that it has, or only guesses it.
+  """Whether a sentence denies its answer, or only guesses it.
 
-  Another number between a denial and the answer is what is denied: "not 10
-  but 12".
+  If another number stands between, that is what is denied: "not 10 but 12".
   """
   left, _, right = sentence.rpartition(answer)
   denials = list(_DENIAL.finditer(left))
@@ -99,7 +98,7 @@ def is_denied(sentence: str, answer: str) -> bool:
 
 
 def is_guess(left: str, right: str) -> bool:
-  """Says whether a sentence, about its answer, is a guess or another's view."""
+  """Whether a sentence presents its answer as a guess or another's view."""
   left = _BUT.split(left)[-1]
   return any(
     pattern.search(part)
@@ -109,11 +108,11 @@ def is_guess(left: str, right: str) -> bool:
 
 
 def is_taken_back(text: str, start: int, end: int) -> bool:
-  """Says whether what stands beside an answer takes it away.
+  """Whether the text beside an answer takes it back.
 
   Args:
-    text: of a completion.
-    start, end: of the answer, with its box or tags.
+    text: a completion's.
+    start, end: bounds of the answer, with its box or tags.
   """
   before = text[max(0, start - _NEAR) : start]
   behind = text[end : end + _NEAR]
@@ -130,10 +129,10 @@ def is_taken_back(text: str, start: int, end: int) -> bool:
 
 
 def takes_back(before: str, behind: str) -> bool:
-  """Says whether an answer line is denied before it, or in the next sentence.
+  """Whether an answer line is denied before it, or in the next sentence.
 
   Args:
-    before, behind: the text up to the answer, and from its sentence's end on.
+    before, behind: the text up to the answer, and after its sentence.
   """
   sentence = _NEXT_SENTENCE.split(before[-_NEAR:])[-1]
   return bool(
@@ -144,12 +143,12 @@ def takes_back(before: str, behind: str) -> bool:
 
 
 def denies_clause(before: str) -> bool:
-  """Says whether a text ends with what denies the clause behind it."""
+  """Whether a text ends with what denies the clause after it."""
   return bool(_DENIED_CLAUSE.search(before[-_NEAR:]))
 
 
 def is_part_of_formula(text: str, start: int, end: int) -> bool:
-  """Says whether a box is a part of a longer formula.
+  """Whether a box is part of a longer formula.
 
   Args:
     text, start, end: see `is_taken_back`.

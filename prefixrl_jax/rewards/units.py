@@ -1,12 +1,12 @@
-r"""Units that may stand behind a number, and words that change it instead."""
+r"""Units that may follow a number, and words that change it instead."""
 
 import re
 from collections import Counter
 from collections.abc import Collection
 from fractions import Fraction
 
-# Synonyms a row, with their size; rows of one kind together, since 5 cents are
-# not 5 dollars but 500 are. Without a size a row is equal to itself alone.
+# Rows of synonyms, with their size, grouped by kind, since 5 cents are not 5
+# dollars but 500 are. A row without a size equals only itself.
 _KINDS: tuple[tuple[tuple[str, str], ...], ...] = (
   (
     ("1/1000", "mm millimeter millimetre"),
@@ -70,7 +70,7 @@ _KINDS: tuple[tuple[tuple[str, str], ...], ...] = (
   (("", "am"), ("", "pm")),
 )
 _OF_DAY = len(_KINDS) - 1
-# Units of which nothing else is known, and words that go with units.
+# Units without a known size, and words that accompany units.
 _OTHERS = (
   "w v a n j c f k hz khz mhz pa kpa watt kw volt amp ampere ohm newton joule"
   " kj cal calorie kcal hertz pascal kelvin celsius fahrenheit mol mole bit"
@@ -84,7 +84,7 @@ _GLUE = (
   " old exactly about only unit units"
 )
 _SYMBOL = r"[$€£¥₹₩¢°]"
-# Words with which a number is another number, or none.
+# Words that change a number, or leave none.
 _CHANGES = re.compile(
   r"\b(?:or|not|no|nor|to|pi|inf|infinity|sqrt|root|sin|cos|tan|log|ln|mod|modulo"
   r"|plus|minus|negative|times|(?<!left )over|divided|multiplied"
@@ -146,16 +146,16 @@ _PREFIXES = {"sq": 2, "square": 2, "cu": 3, "cubic": 3}
 
 
 def words_of(text: str) -> frozenset[str]:
-  """Returns the words of a problem, any of which it may count by."""
+  """Returns the words of a problem: it may count by any of them."""
   return frozenset(_stem(w) for w in re.findall(r"[a-z]{2,}", text.lower()))
 
 
 def are_units(text: str, more: Collection[str] = frozenset()) -> bool:
-  """Says whether a text is units alone, which leave a number as it is.
+  """Whether a text is only units, which leave a number unchanged.
 
   Args:
     text: what follows a number, LaTeX or plain.
-    more: further words that are counted by (see `words_of`).
+    more: further words to count by (see `words_of`).
   """
   if changes(text):
     return False
@@ -168,20 +168,20 @@ def are_units(text: str, more: Collection[str] = frozenset()) -> bool:
 
 
 def of_day(text: str) -> bool:
-  """Says whether a text is a.m. or p.m., which 5 o'clock cannot do without."""
+  """Whether a text is a.m. or p.m., which are part of a time."""
   return bool({"am", "pm"} & set(_words(_without_commands(text))))
 
 
 def changes(text: str) -> bool:
-  """Says whether a text has a word that makes another number of one."""
+  """Whether a text has a word that changes a number."""
   return bool(_CHANGES.search(_without_commands(text)))
 
 
 def ratio(one: str, other: str) -> Fraction | None:
   """Returns how many of another unit one is; None: they cannot be compared.
 
-  1 where either text has no unit of the table, where the kinds differ (a pound
-  may be money), and where one only leaves the end of a rate out.
+  It is 1 if either text has no unit of the table, if the kinds differ (a pound
+  may be money), or if one only omits the end of a rate.
   """
   ours, theirs = _measure(one), _measure(other)
   if not ours or not theirs or ours[0][0][0] != theirs[0][0][0]:
@@ -195,9 +195,9 @@ def ratio(one: str, other: str) -> Fraction | None:
 def asked_for(unit: str, statement: str) -> str | None:
   """Returns the unit that a statement asks for, if it is not the given one.
 
-  A statement that speaks of dollars and not of cents is answered in dollars. It
-  is "" where the statement has the unit, or none of its kind; None where it has
-  several others.
+  A statement that mentions dollars and not cents is answered in dollars. The
+  result is "" if the statement has the unit, or none of its kind; None if it
+  has several others.
   """
   measure = _measure(unit)
   if not measure or measure[0][0][0] == _OF_DAY:
@@ -216,7 +216,7 @@ def asked_for(unit: str, statement: str) -> str | None:
 
 
 def _measure(text: str) -> list[tuple[tuple[int, int], int]]:
-  """Returns the (kind, row) of each unit of a text, and its power."""
+  """Returns the (kind, row) of each unit in a text, and its power."""
   text = _without_commands(text)
   for speed, rate in _SPEED:
     text = speed.sub(rate, text)

@@ -1,4 +1,4 @@
-"""What a program printed, or a function returned, against what it should be."""
+"""A program's output, or a function's result, against the expected one."""
 
 import math
 from typing import Any
@@ -7,7 +7,7 @@ _UNLIKE_JSON = object()  # a set, say
 
 
 def same_text(text: str, expected: str, tolerance: float | None) -> bool:
-  """Whether texts are the same, token by token."""
+  """Whether texts are equal, token by token."""
   tokens, wanted = text.split(), expected.split()
   return len(tokens) == len(wanted) and all(
     a == b or (tolerance is not None and _near(a, b, tolerance))
@@ -29,12 +29,12 @@ def _close(value, expected, tolerance):
 
 
 def as_json(value: Any) -> Any:
-  """Returns what `plain.encode` has made as JSON would have it.
+  """Returns what `plain.encode` made, in JSON's form.
 
-  Nothing but text is hashed: values that collide would take for ever out here.
+  Only text is hashed: colliding values would take forever.
 
   Raises:
-    ValueError, TypeError, RecursionError: `encode` does not make that.
+    ValueError, TypeError, RecursionError: `encode` cannot have made it.
   """
   if isinstance(value, list):
     return [as_json(v) for v in value]
@@ -53,7 +53,7 @@ def as_json(value: Any) -> Any:
 
 
 def same_value(value: Any, expected: Any, tolerance: float | None) -> bool:
-  """Whether values are the same as JSON: tuples are lists, keys are text."""
+  """Whether values are equal as JSON: tuples are lists, keys are text."""
   if isinstance(value, list):
     return (
       isinstance(expected, (list, tuple))

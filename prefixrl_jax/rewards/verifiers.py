@@ -46,7 +46,7 @@ class Row:
   """
 
   place: str
-  # What is an answer is the task's to say.
+  # What counts as an answer depends on the task.
   has_answer: Callable[[str], bool] = _says_something
   form: str = ""
 
@@ -89,14 +89,14 @@ VERIFIERS = {
 def unreadable(
   name: str, config: ml_collections.ConfigDict, problems: Sequence[Problem]
 ) -> list[Problem]:
-  """Returns the problems whose own answer their verifier does not take.
+  """Returns the problems whose own answer their verifier rejects.
 
-  Answers that are empty are not looked at: there are many, or tests judge.
+  Empty answers are skipped: there are many right ones, or tests judge.
 
   Args:
     name: one of VERIFIERS.
     config: section `rewards`.
-    problems: any of the task.
+    problems: any of the task's.
   """
   row = VERIFIERS[name]
   if not row.form:
@@ -107,7 +107,7 @@ def unreadable(
     texts = [row.form.format(p.answer) for p in asked]
     verdicts = verifier.judge(asked, texts)
     bad = {i for i, verdict in enumerate(verdicts) if verdict.reward != 1}
-    if name == "math":  # equal as text is not yet read
+    if name == "math":  # equality as text does not show that it can be read
       bad |= set(verifier.unparseable([p.answer for p in asked]))
   finally:
     verifier.close()

@@ -1,9 +1,9 @@
 """Worker processes that can be killed: one bad input costs its own limit.
 
-Workers are forked by a process of their own, the nursery, which has imported
-what they need: that takes seconds, a fork some milliseconds. A job is given to
-a worker that has said that it is there. So no job is judged by how processes
-start: that succeeds, or is an error of the run.
+Workers are forked by a separate process, the nursery, which has imported what
+they need: that takes seconds, a fork only milliseconds. A job is given only to
+a worker that has reported ready. So starting processes affects no verdict: it
+succeeds, or is an error of the run.
 """
 
 import contextlib
@@ -27,13 +27,13 @@ from prefixrl_jax.types import UserError
 TIMED_OUT = object()  # the job ran into its time limit
 DIED = object()  # the worker did not survive the job
 
-_START_SECONDS = 120.0  # for imports, beside other work
-_START_ATTEMPTS = 5  # in a row, while no worker is there
+_START_SECONDS = 120.0  # for imports, on a busy machine
+_START_ATTEMPTS = 5  # consecutive, while no worker is ready
 _PAUSE_SECONDS = 0.5  # between two attempts
 
 
 class WorkerPool:
-  """Runs jobs in processes of its own, and kills what takes too long.
+  """Runs jobs in separate processes, and kills those that take too long.
 
   The function must be importable (the nursery is spawned) and must not import
   jax: a process that does may seize the accelerator.
@@ -51,11 +51,11 @@ class WorkerPool:
     """Starts nothing yet.
 
     Args:
-      function: of one picklable argument.
-      num_workers: jobs at a time.
-      timeout_seconds: a job's limit, from when a worker takes it up.
-      prepare: called in the nursery first; no job's time limit runs then.
-      memory_bytes: address space of a worker; None: all there is.
+      function: takes one picklable argument.
+      num_workers: number of concurrent jobs.
+      timeout_seconds: a job's limit, from when a worker begins it.
+      prepare: called first in the nursery; not part of any job's time.
+      memory_bytes: address space of a worker; None: unlimited.
     """
     self._num_workers, self._timeout = num_workers, timeout_seconds
     self._setup = memory_bytes, pickle.dumps((prepare, function))
@@ -93,7 +93,7 @@ class WorkerPool:
     return [w for w in self._workers if w.job is not None]
 
   def _start(self, num_pending: int) -> None:
-    """Starts as many workers as can have work, if the system lets us."""
+    """Starts as many workers as there is work for, if the system allows it."""
     wanted = min(len(self._busy()) + num_pending, self._num_workers)
     try:
       while len(self._workers) < wanted and time.monotonic() > self._next_start:
@@ -108,7 +108,7 @@ class WorkerPool:
       self._failed_to_start(str(e))
 
   def _failed_to_start(self, why: str) -> None:
-    """Has it tried again later; an error if there is nobody to wait for."""
+    """Schedules another attempt; an error if there is no worker to wait for."""
     self._failures += 1
     self._next_start = time.monotonic() + _PAUSE_SECONDS
     if self._failures >= _START_ATTEMPTS and not self._workers:
@@ -133,7 +133,7 @@ class WorkerPool:
       worker.job, worker.started = pending.pop(), time.monotonic()
 
   def _collect(self, results: list[Any]) -> None:
-    """Waits for an answer or the next time limit."""
+    """Waits for a reply or the next time limit."""
     now = time.monotonic()
     limits = [w.started + self._timeout for w in self._busy()]
     pipes = [w.pipe for w in self._workers]
@@ -160,7 +160,7 @@ class WorkerPool:
           self._drop(worker)
 
   def _look_after_nursery(self) -> None:
-    """Sees whether it is ready, or never will be."""
+    """Checks whether a worker is ready, or never will be."""
     nursery = self._nursery
     if nursery is None or nursery.is_ready:
       return
@@ -193,7 +193,7 @@ class WorkerPool:
       self._failures = 0
 
   def _drop(self, *workers: "_Worker") -> None:
-    """Kills workers; others take their places when there is work."""
+    """Kills workers; others replace them when there is work."""
     for worker in workers:
       self._workers.remove(worker)
       worker.kill()
@@ -220,14 +220,14 @@ class _Nursery:
       raise
     finally:
       theirs.close()
-    # At its own end multiprocessing would send SIGTERM, and wait.
+    # At exit multiprocessing would send SIGTERM, and wait.
     multiprocessing.util.Finalize(self, self._process.kill, exitpriority=0)
     self.is_ready = False
     self.why = ""  # it cannot get ready
     self.started = time.monotonic()
 
   def hear(self) -> None:
-    """Takes its message: it is ready, or why not."""
+    """Receives its message: that it is ready, or why not."""
     self.why = self.pipe.recv_bytes().decode()
     self.is_ready = not self.why
 
@@ -237,10 +237,10 @@ class _Nursery:
     return f"it ended with exit code {self._process.exitcode}"
 
   def new_worker(self, context) -> "_Worker":
-    """Has a worker forked, which says so when it is there.
+    """Requests a forked worker, which reports when it is ready.
 
     Raises:
-      OSError: there is no pipe to be had, or the nursery is gone.
+      OSError: no pipe is available, or the nursery is gone.
     """
     ours, theirs = context.Pipe()
     try:
@@ -264,7 +264,7 @@ class _Worker:
 
   def __init__(self, pipe: multiprocessing.connection.Connection):
     self.pipe = pipe
-    self.process = -1  # its file descriptor, once it is there
+    self.process = -1  # its file descriptor, once it is ready
     self.why = ""  # it is not
     self.job: int | None = None
     self.started = 0.0  # the job
@@ -284,11 +284,11 @@ class _Worker:
 
 def _nurse(pipe, memory: int | None, job: bytes) -> None:
   """Prepares, and forks a worker for each pipe that comes in."""
-  # Ctrl-C and SIGTERM, which may come to all processes of a job, are the
-  # parent's to handle: it ends its step, and kills what it no longer needs.
+  # Ctrl-C and SIGTERM, which may be sent to all processes of a job, are for the
+  # parent to handle: it ends its step, and kills what it no longer needs.
   signal.signal(signal.SIGINT, signal.SIG_IGN)
   signal.signal(signal.SIGTERM, signal.SIG_IGN)
-  # Threads of numpy's would not survive the fork.
+  # numpy's threads would not survive the fork.
   os.environ |= {"OMP_NUM_THREADS": "1", "OPENBLAS_NUM_THREADS": "1"}
   try:
     if memory is not None:
@@ -327,7 +327,7 @@ def _nurse(pipe, memory: int | None, job: bytes) -> None:
 
 
 def _work(pipe, function) -> None:
-  """Does one job after another, until there will be none."""
+  """Does one job after another, until the pipe is closed."""
   pipe.send_bytes(pickle.dumps(os.getpid()))
   while True:
     try:
@@ -336,13 +336,13 @@ def _work(pipe, function) -> None:
       return
     try:
       result = pickle.dumps(function(argument))
-    except Exception as e:  # it is the caller's to judge
+    except Exception as e:  # the caller decides what it means
       result = _pickle_exception(e)
     pipe.send_bytes(result)
 
 
 def _pickle_exception(error: Exception) -> bytes:
-  """Pickles an exception, or its text if it would not come back."""
+  """Pickles an exception, or its text if it cannot be unpickled."""
   with contextlib.suppress(Exception):
     data = pickle.dumps(error)
     if isinstance(pickle.loads(data), Exception):
@@ -356,5 +356,5 @@ def _pickle_exception(error: Exception) -> bytes:
 def _unpickle(data: bytes) -> Any:
   try:
     return pickle.loads(data)
-  except Exception as e:  # as much the caller's to judge
+  except Exception as e:  # also for the caller to decide
     return RuntimeError(f"a result that does not unpickle: {e}")

@@ -1,4 +1,4 @@
-"""What runs inside the sandbox. It imports the standard library alone.
+"""What runs inside the sandbox. It imports only the standard library.
 
 The host starts `running.main`, which takes one job and is one of three:
 

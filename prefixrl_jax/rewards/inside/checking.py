@@ -1,4 +1,4 @@
-"""Tests that are Python, run apart from the solution that they test.
+"""Tests that are Python, run separately from the solution that they test.
 
 Names that the tests do not define stand for what lives in the solution's
 sandbox: a call goes out as plain data, and plain data comes back.
@@ -20,21 +20,21 @@ if TYPE_CHECKING:
 
 
 class SolutionError(Exception):
-  """What a solution raised, where it is no built-in exception."""
+  """What a solution raised, if it is not a built-in exception."""
 
 
 class Remote:
   """Something in the solution's sandbox that is not plain data.
 
-  It cannot be compared, nor taken for true or false: whoever returned it
-  would have the say.
+  It cannot be compared or tested for truth: the solution would decide the
+    result.
   """
 
   __slots__ = ("__ask__", "__number__")
   __hash__ = None  # type: ignore[assignment]
 
   def __init__(self, number: int, ask: Callable[..., Any]):
-    """Stands for the object of that number, which `ask` reaches."""
+    """Stands for the object of that number, reached through `ask`."""
     object.__setattr__(self, "__number__", int(number))
     object.__setattr__(self, "__ask__", ask)
 
@@ -80,13 +80,12 @@ def run_test(
 
   Args:
     source, setup: Python; the test fails if one of them raises.
-    prompt_code: defines what else the tests may use; its entry_point is not
-      used.
-    entry_point: the function under test, whatever else has that name.
+    prompt_code: defines what else the tests may use, except its entry_point.
+    entry_point: the function under test, even if something else has its name.
     receive, send: messages from and to `serving.serve`.
 
   Returns:
-    "passed", "wrong" or "error"; and what was raised.
+    "passed", "wrong" or "error"; and the exception raised.
   """
   ask = lambda what, *parameters: _ask(what, parameters, receive, send)
   try:
@@ -108,7 +107,7 @@ def run_test(
     execute(source)
   except AssertionError as e:
     return "wrong", str(e)
-  except BaseException as e:  # SystemExit too: the test did not get to its end
+  except BaseException as e:  # SystemExit too: the test did not reach its end
     return "error", f"{type(e).__name__}: {e}"
   return "passed", ""
 
@@ -121,13 +120,13 @@ def _ask(what, parameters, receive, send):
   send({"do": what, "with": encode(list(parameters), _number_of)})
   reply = receive()
   if "value" not in reply:
-    # The nearest built-in kind, so that `except ValueError` works.
+    # The nearest built-in type, so that `except ValueError` works.
     for name in map(str, reply["names"]):
       kind = getattr(builtins, name, None)
       if not isinstance(kind, type) or not issubclass(kind, Exception):
         continue
       if kind is StopIteration and what != "next":
-        break  # `all(map(f, cases))` would take it for the end of its cases
+        break  # `all(map(f, cases))` would take it as the end of its cases
       raise kind(str(reply["text"]))
     raise SolutionError(f"{reply['raised']}: {reply['text']}")
   if what == "call" and "arguments" in reply:
@@ -142,7 +141,7 @@ def _number_of(value):
 
 
 def _change(arguments, after):
-  """Has arguments changed in place, as the solution changed its copies."""
+  """Changes arguments in place, as the solution changed its copies."""
   for old, new in zip(arguments, after):
     if type(old) is not type(new):
       continue
@@ -154,7 +153,7 @@ def _change(arguments, after):
 
 
 def _globals_of(source):
-  """Returns the names that a text reads and those that it defines, globally."""
+  """Returns the global names that a text reads and those that it defines."""
   table = symtable.symtable(source, "test.py", "exec")
   symbols = table.get_symbols()
   defined = {s.get_name() for s in symbols if s.is_assigned()}

@@ -5,9 +5,9 @@ import stat
 
 
 def empty(folder: int) -> None:
-  """Removes all that is in a folder, whatever its rights, names and depth.
+  """Removes everything in a folder, whatever its rights, names and depth.
 
-  Nothing may be writing there any more.
+  No process may still be writing there.
 
   Args:
     folder: its file descriptor.
@@ -22,7 +22,8 @@ def empty(folder: int) -> None:
         os.unlink(name, dir_fd=folder)
         continue
       os.chmod(name, 0o700, dir_fd=folder)
-      # What is in there comes up here: no path gets too long, no stack deep.
+      # Its contents are moved up here: no path gets too long, no stack too
+      # deep.
       inner = os.open(name, os.O_RDONLY | os.O_NOFOLLOW, dir_fd=folder)
       try:
         for child in os.listdir(inner):
@@ -34,7 +35,7 @@ def empty(folder: int) -> None:
       finally:
         os.close(inner)
       os.rmdir(name, dir_fd=folder)
-  os.utime(folder)  # it told when something was written last
+  os.utime(folder)  # its time showed when something was last written
 
 
 def _is_there(name, folder):

@@ -1,4 +1,4 @@
-"""Code as a module of its own: it means what it means in a file."""
+"""Code as a separate module, with the meaning it would have in a file."""
 
 import os
 import sys
@@ -7,7 +7,7 @@ _FILE = "solution.py"
 
 
 class _Loader:
-  """Tells whoever asks (tracebacks, `inspect`) what the source is."""
+  """Provides the source to tracebacks and `inspect`."""
 
   def __init__(self, code):
     self._code = code
@@ -20,14 +20,14 @@ class _Loader:
 def make_module(name: str, code: str):
   """Returns a new module and a function that runs the code in it.
 
-  The module is found by its name, as classes want that are pickled or made
-  into dataclasses. It is `__main__` too, whatever its own name. What `site`
-  adds to the builtins is there: exit, quit and the like.
+  The module can be found by its name, as pickled classes and dataclasses
+  require. It is `__main__` too, whatever its own name. What `site` adds to the
+  builtins is there: exit, quit and the like.
 
   Args:
-    name: of the module.
-    code: Python. Nothing is inherited from the code that runs it, such as
-      what that imports from __future__.
+    name: the module's.
+    code: Python. It inherits nothing from the code that runs it, such as
+      imports from __future__.
   """
   import site  # with -S it does nothing by itself
 

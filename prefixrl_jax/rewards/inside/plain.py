@@ -27,7 +27,7 @@ _TYPES: dict[str, type] = {
 
 
 def encode(value, refer=None):
-  """Turns plain data into what JSON can carry.
+  """Turns plain data into JSON values.
 
   Args:
     value: None, bool, int, float, complex, str, bytes, and lists, tuples,
@@ -35,7 +35,7 @@ def encode(value, refer=None):
     refer: makes a reference number of anything else; None: refused.
 
   Raises:
-    TypeError: something else than plain data.
+    TypeError: a value is not plain data.
   """
   inner = lambda v: encode(v, refer)
   if value is None or value is True or value is False:
@@ -48,7 +48,7 @@ def encode(value, refer=None):
   if isinstance(value, str):
     return str.__str__(value)
   if isinstance(value, list):
-    flat = set(map(type, value)) <= _FLAT  # many are long, and are fast so
+    flat = set(map(type, value)) <= _FLAT  # many are long, and fast this way
     return list(value) if flat else [inner(v) for v in value]
   if isinstance(value, dict):
     return {"dict": [[inner(k), inner(v)] for k, v in value.items()]}
@@ -67,7 +67,7 @@ def encode(value, refer=None):
 
 
 def decode(value, resolve=None):
-  """Inverts `encode`; `resolve` makes an object of a reference number."""
+  """Inverts `encode`; `resolve` maps a reference number to an object."""
   inner = lambda v: decode(v, resolve)
   if isinstance(value, list):
     return [inner(v) for v in value]
@@ -105,7 +105,7 @@ def send(fd: int, message) -> None:
 
 
 def receive(fd: int):
-  """Returns a message; ends the process when there will be none."""
+  """Returns a message; ends the process if there will be no more."""
 
   def read(count):
     parts = []

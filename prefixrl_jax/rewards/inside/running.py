@@ -1,7 +1,8 @@
 """The process in the sandbox: limits, and one job under them.
 
-What supervises and what it supervises have the same user. The second filter of
-system calls keeps them apart: a solution can signal, trace or start nobody.
+The supervisor and what it supervises have the same user. The second filter of
+system calls keeps them apart: a solution cannot signal, trace or start a
+process.
 """
 
 import atexit
@@ -41,7 +42,7 @@ def _drop_capabilities():
 
 
 def _lower_limits(job):
-  """Takes the limits of a job on this process."""
+  """Applies a job's limits to this process."""
   megabytes = 2**20
   for name, value in (
     ("RLIMIT_AS", job["memory_mb"] * megabytes),
@@ -64,23 +65,23 @@ def _lower_limits(job):
 
 
 def _limit_cpu(seconds, hard):
-  """Allows this process so many more CPU seconds; `hard` in all its life."""
+  """Allows this process this many more CPU seconds; `hard` in its lifetime."""
   used = resource.getrusage(resource.RUSAGE_SELF)
   soft = int(used.ru_utime + used.ru_stime + seconds + 0.999)
   resource.setrlimit(resource.RLIMIT_CPU, (min(soft, hard), hard))
 
 
 def _stay_near(mmap, mremap, memory_mb):
-  """Returns a BPF program: memory lies near what is mapped, or below 4 GB.
+  """Returns a BPF program: maps memory only near existing maps or below 4 GB.
 
   A page far from all others takes two or three pages of tables, in the kernel's
   memory: 256 MB of address space held more than another 256.
 
   Args:
-    mmap, mremap: their numbers.
-    memory_mb: megabytes of address space that the process may have.
+    mmap, mremap: numbers of the calls.
+    memory_mb: the process's limit of address space, in megabytes.
   """
-  span = memory_mb // 4096 + 2  # in 4 GB; the kernel goes on downwards
+  span = memory_mb // 4096 + 2  # in 4 GB; the kernel continues downwards
   here = (ctypes.cast(_libc.mmap, ctypes.c_void_p).value or 0) >> 32
   load, both, less, equal, above, give = 0x20, 0x54, 0x14, 0x15, 0x25, 0x06
   steps = (
@@ -101,7 +102,7 @@ def _stay_near(mmap, mremap, memory_mb):
 
 
 def _lock(program):
-  """Lays a BPF program over this process, and has it die with its parent."""
+  """Applies a BPF program to this process, which will die with its parent."""
 
   class Program(ctypes.Structure):
     _fields_ = (("length", ctypes.c_ushort), ("steps", ctypes.c_char_p))
@@ -128,12 +129,12 @@ def _become_solution(job, cpu_seconds):
 
 
 def _supervise(pid, job, *, until, pipes):
-  """Waits for a child and reads what it prints; kills what goes too far.
+  """Waits for a child and reads its output; kills it if it exceeds a limit.
 
   Args:
-    pid: of the child.
-    job: whose limits hold.
-    until: time.monotonic() of its end at the latest, or None.
+    pid: the child's.
+    job: the job, for its limits.
+    until: the latest time.monotonic() of its end, or None.
     pipes: {file descriptor: bytearray}; the second one keeps its tail only.
 
   Returns:
@@ -144,11 +145,11 @@ def _supervise(pid, job, *, until, pipes):
   process = os.pidfd_open(pid)
   for fd in (process, *pipes):
     watched.register(fd, select.POLLIN)
-  watched.register(0, 0)  # tells when the host is gone, who holds its end
+  watched.register(0, 0)  # tells when the host is gone
   status, ended, limit = None, False, job["output_bytes"]
   stdout = next(iter(pipes), None)
   while not ended:
-    # A moment at a time: the number of files is to be looked at.
+    # In short waits: the number of files must be checked.
     for fd, _ in watched.poll(50):
       if fd == process:
         ended = True
@@ -176,7 +177,7 @@ def _supervise(pid, job, *, until, pipes):
       break
   _, code, used = os.wait4(pid, 0)
   os.close(process)
-  for fd in pipes:  # what was printed last; nobody writes any more
+  for fd in pipes:  # the last output; nobody writes any more
     os.set_blocking(fd, False)
     try:
       while len(pipes[fd]) <= limit and (part := os.read(fd, 1 << 16)):
@@ -194,7 +195,7 @@ def _supervise(pid, job, *, until, pipes):
 
 
 def _name(code, cpu, job, printed):
-  """Says in a word how a process ended."""
+  """Returns in a word how a process ended."""
   if os.WIFSIGNALED(code):
     number = os.WTERMSIG(code)
     at_limit = cpu > job["timeout_seconds"] and number == signal.SIGKILL
@@ -214,8 +215,8 @@ def _programs(job):
 
   Returns in each child, with its code.
 
-  No run finds what the one before has left: its memory goes with its process,
-  and the only folder that it can write to is emptied.
+  No run finds anything from the one before: memory goes with the process, and
+    the only writable folder is emptied.
   """
   folder = os.open(".", os.O_RDONLY)
   while True:
@@ -223,7 +224,7 @@ def _programs(job):
     stdin = os.memfd_create("stdin", os.MFD_ALLOW_SEALING)
     with open(stdin, "wb", closefd=False) as f:
       f.write(data)
-    # What is written there would be memory that no limit counts.
+    # What is written there would use memory that no limit counts.
     fcntl.fcntl(stdin, fcntl.F_ADD_SEALS, _SEALS)
     os.lseek(stdin, 0, os.SEEK_SET)
     out, out_end = os.pipe()
@@ -251,7 +252,7 @@ def _programs(job):
 
 
 def _fork():
-  """Forks; a machine that has no room for a process gets some time."""
+  """Forks; if the machine has no room for a process, waits and retries."""
   for pause in (0.05, 0.2, 1.0, 3.0):
     try:
       return os.fork()
@@ -261,7 +262,7 @@ def _fork():
 
 
 def _serve(job):
-  """Loads the code in a child, and does there what comes in."""
+  """Loads the code in a child, which carries out incoming requests."""
   from .serving import serve  # not needed by programs
 
   if host := _apart(job):
@@ -269,7 +270,7 @@ def _serve(job):
 
 
 def _check(job):
-  """Runs the tests that come in; their prints go nowhere."""
+  """Runs the incoming tests; what they print is discarded."""
   from .checking import run_test
 
   if host := _apart(job):
@@ -284,11 +285,10 @@ def _check(job):
 
 
 def _apart(job):
-  """Has a child go on under the limits; the parent says how it ended.
+  """Lets a child continue under the limits; the parent reports how it ended.
 
-  Returns:
-    In the child, how it receives messages from the host and how it sends them,
-    each message with CPU time of its own; None in the parent.
+  Returns: In the child, functions that receive messages from the host and send
+    them, each message with its own CPU time; None in the parent.
   """
   channel_in, channel_out = os.dup(0), os.dup(1)
   pid = _fork()
@@ -308,7 +308,7 @@ def _apart(job):
 
 
 def _silence(last):
-  """Closes what is above file descriptor `last`; 0 to 2 lead nowhere."""
+  """Closes file descriptors above `last`; 0 to 2 lead to /dev/null."""
   os.closerange(last + 1, 256)
   null = os.open(os.devnull, os.O_RDWR)
   for fd in (0, 1, 2):
@@ -317,15 +317,15 @@ def _silence(last):
 
 
 def _hello(job):
-  """Says that the sandbox works, which is all of this job."""
+  """Reports that the sandbox works; the job does nothing else."""
   _become_solution(job, int(job["total_seconds"]) + 2)
   send(1, {})
 
 
 def main() -> None:
-  """Becomes nobody, says that it is ready, takes a job and does it.
+  """Becomes nobody, reports ready, takes a job and does it.
 
-  sys.argv[1]: whom to become.
+  sys.argv[1]: which user to become.
   """
   user = int(sys.argv[1])
   if user:
@@ -341,7 +341,7 @@ def main() -> None:
   job = receive(0)
   code = kinds[job["kind"]](job)
   if code is None:
-    # The host kills it all; bwrap alone would not wait for what is left.
+    # The host kills everything; bwrap alone would not wait for what is left.
     while os.read(0, 1 << 16):
       pass
     return
@@ -355,8 +355,8 @@ def main() -> None:
 def _run_program(code):
   """Runs code as a program; the process ends as it does for any program.
 
-  That is, threads are waited for and `atexit` is heeded. But nothing is taken
-  down piece by piece, which takes twice the time of all the rest.
+  That is, threads are waited for and `atexit` handlers run. But the interpreter
+  is not shut down, which would take twice the time of everything else.
   """
   status = 1
 
@@ -366,7 +366,7 @@ def _run_program(code):
         stream.flush()
     os._exit(status)
 
-  atexit.register(leave)  # first, and so the last to be called
+  atexit.register(leave)  # registered first, so called last
   _, run = make_module("__main__", code)
   try:
     run()
@@ -378,7 +378,7 @@ def _run_program(code):
 
 
 def _run_function(code, name):
-  """Calls a function of the code with what stdin has; prints the reply."""
+  """Calls a function of the code on what stdin has; prints the reply."""
   from .serving import call_once  # not needed by programs
 
   with open(0, "rb", closefd=False) as f:

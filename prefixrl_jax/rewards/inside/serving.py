@@ -1,7 +1,7 @@
-"""A solution's functions, called by what comes in.
+"""A solution's functions, called by incoming requests.
 
-The code runs in this very process. So whatever it wants to reply, it can; all
-that is ever taken from here is plain data.
+The code runs in this same process, so it can forge any reply; only plain data
+is ever taken from here.
 """
 
 from __future__ import annotations  # typing is slow to import
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def finder(namespace: dict[str, Any]) -> Callable[[str], Any]:
-  """Returns what finds a function, or a method of a new `Solution`."""
+  """Returns a look-up of a function, or of a method of a new `Solution`."""
 
   def find(name):
     if name in namespace or "Solution" not in namespace:
@@ -27,7 +27,7 @@ def finder(namespace: dict[str, Any]) -> Callable[[str], Any]:
 
 
 def raised(error: BaseException) -> dict[str, Any]:
-  """Returns the reply that says what was raised (see `serve`)."""
+  """Returns the reply with what was raised (see `serve`)."""
   if isinstance(error, MemoryError):
     return {"raised": "MemoryError", "text": "", "names": ["MemoryError"]}
   names = [kind.__name__ for kind in type(error).__mro__]
@@ -40,14 +40,14 @@ def call_once(code: str, name: str, arguments: list[Any]) -> dict[str, Any]:
   try:
     load()
     return {"value": encode(finder(module.__dict__)(name)(*arguments))}
-  except BaseException as e:  # SystemExit is no way out either
+  except BaseException as e:  # not even SystemExit gets out
     return raised(e)
 
 
 def serve(
   code: str, receive: Callable[[], Any], send: Callable[[Any], None]
 ) -> None:
-  """Loads code, says how that went, and does what comes in, for ever.
+  """Loads code, reports how that went, and serves requests forever.
 
   Args:
     code: Python; `__name__` is "solution" in it.
