@@ -75,7 +75,7 @@ def _ours(model: str) -> Callable[[], object]:
     num_lanes=GROUP,
     num_trees=(0, NUM_PROMPTS),
     row_length=1152,  # two trees
-    rows_per_micro=1,
+    rows_per_microbatch=1,
   )
   step, _, init = ours.make_update(config, mesh, b2=0.999)  # as TRL's
   params = parameters.put_params(config, mesh, shapes.random_params(config))

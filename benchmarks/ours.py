@@ -85,14 +85,14 @@ def make_update(config, mesh, *, b2: float = 0.95):
   return step, state, update.make_init(optimizer, state)
 
 
-def lower_update(config, mesh, row_length: int, num_micros: int):
+def lower_update(config, mesh, row_length: int, num_microbatches: int):
   """Lowers an update of packed rows, one a shard; devices may be absent.
 
   Args:
     config: TransformerConfig.
     mesh: of the update.
     row_length: tokens of a row.
-    num_micros: micro-batches.
+    num_microbatches: micro-batches.
   """
   step, state, _ = make_update(config, mesh)
   shards = sharding.num_row_shards(mesh)
@@ -102,7 +102,7 @@ def lower_update(config, mesh, row_length: int, num_micros: int):
       x.dtype,
       sharding=sharding.rows_sharding(mesh, x.shape, axis=1),
     ),
-    pack([], Layout(row_length, shards, num_micros)),
+    pack([], Layout(row_length, shards, num_microbatches)),
   )
   with jax.set_mesh(mesh):
     return step.lower(state, batch, None)
@@ -142,7 +142,7 @@ def planned_bytes(
   whole.collect.update(rows=rows, lanes=lanes)
   whole.learner.update(row_length=row_length, logits_chunk_length=CHUNK_LENGTH)
   whole.arms = {"rl": whole.arms.rl}  # one kind of trees: one sum of gradients
-  phases = memory_plan.phases(whole, config, mesh, rows_per_micro=shards)
+  phases = memory_plan.phases(whole, config, mesh, rows_per_microbatch=shards)
   return phases["train"] | phases["collect"]
 
 
@@ -201,7 +201,7 @@ def layout_of(trees: Sequence[Tree], row_length: int = 0) -> Layout:
     num_lanes=max(len(t.lanes) for t in trees),
     num_trees=(0, len(trees)),
     row_length=row_length or max(longest, 768),
-    rows_per_micro=1,
+    rows_per_microbatch=1,
   )
 
 

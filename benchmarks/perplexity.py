@@ -56,7 +56,7 @@ def main() -> None:
     num_lanes=1,
     num_trees=(0, _ROWS.value),
     row_length=_WINDOW.value,
-    rows_per_micro=_ROWS.value,
+    rows_per_microbatch=_ROWS.value,
   )
 
   @jax.jit

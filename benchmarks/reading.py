@@ -26,6 +26,7 @@ from benchmarks import measuring
 from prefixrl_jax.configs import math
 from prefixrl_jax.problems.loading import load_parts
 from prefixrl_jax.problems.streams import problem_text
+from prefixrl_jax.rounding import ceil_div
 from prefixrl_jax.text.tokenizer import Tokenizer, load_tokenizer
 from prefixrl_jax.traces.foreign import GUESSES, read_foreign
 from prefixrl_jax.traces.imports import ImportSettings, import_traces
@@ -150,7 +151,7 @@ def _read_traces(folder: pathlib.Path) -> dict[str, Any]:
   count = _TRACES.value
   rows = itertools.islice(_traces(random.Random(1)), count)
   file = _write(folder / "traces.jsonl", rows)
-  section = _section(str(folder / "problems.jsonl"), -(-count // _EACH))
+  section = _section(str(folder / "problems.jsonl"), ceil_div(count, _EACH))
   problems = load_parts(section, seed=0)[0].problems
   tokenizer: Tokenizer = _NoTokenizer()
   if _FOLDER.value:

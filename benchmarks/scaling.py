@@ -97,7 +97,7 @@ def decode_bytes(unit: Unit) -> dict[str, float]:
 def update_bytes(tokens: int) -> dict[str, float]:
   """Returns what an update of one row takes, and by the plan."""
   config, mesh = shapes.MODELS[_MODEL], make_mesh(data=-1, fsdp=1, tensor=1)
-  lowered = ours.lower_update(config, mesh, tokens, num_micros=1)
+  lowered = ours.lower_update(config, mesh, tokens, num_microbatches=1)
   one = dict(rows=1, lanes=1, trunk_length=1, completion_length=1)
   plan = ours.planned_bytes(config, mesh, **one, row_length=tokens)
   return _beside_plan(lowered, plan, "update")

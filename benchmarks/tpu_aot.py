@@ -128,7 +128,7 @@ def lower_programs(
   )
   params = parameters.abstract_params(config, mesh)
   lowered = sampler.programs.lower(params) | {
-    "update": ours.lower_update(config, mesh, row_length(), num_micros=2)
+    "update": ours.lower_update(config, mesh, row_length(), num_microbatches=2)
   }
   return {name: lowered[name] for name in _PROGRAMS.value}
 

@@ -1,8 +1,9 @@
-"""Device types and the axis alphabet.
+"""Device types, and the axis alphabet that all shapes are written in.
 
-Axes: R rows (one trunk each), P trunk length, G lanes per row, C completion
-length, B packed rows, T packed length, L layers, D width, N query heads, K
-key/value heads, H head dimension, F MLP width, V vocabulary, M micro-batches.
+Axes: R sampler rows (one trunk each), P trunk length, G lanes per sampler row,
+C completion length, M micro-batches, B packed rows of a micro-batch, T packed
+length, L layers, D width, N query heads, K key/value heads, H head dimension,
+F MLP width, V vocabulary.
 
 A trunk is a prompt followed by a trace; a fork is how many trunk tokens a
 completion sees; a lane is one completion in flight. A token of the trunk sees
@@ -42,9 +43,15 @@ class TrainBatch:
 
 @flax.struct.dataclass
 class TrainState:
-  """What an update reads and replaces."""
+  """What an update reads and replaces.
 
-  step: Array  # int32 []
+  Attributes:
+    step: int32 [], updates so far.
+    params: what is trained, float: the policy's parameters, or its adapters.
+    opt_state: the optimizer's; moments are shaped and sharded as params.
+  """
+
+  step: Array
   params: dict
   opt_state: tuple
 
@@ -55,8 +62,8 @@ class KVCache:
 
   Slot 0 of a lane holds the last trunk token before its fork: a lane starts
   by decoding that token again, so that it needs no prefill of its own. P and C
-  lie in blocks, (P) is a block's size (`attention.key_blocks`); the axes are in
-  the order in which XLA:CPU multiplies without copying.
+  are divided into blocks, (P) is a block's size (`attention.key_blocks`); the
+  axes are in the order in which XLA:CPU multiplies without copying.
   """
 
   trunk_key: Array  # [R, K, P / (P), H, (P)]
@@ -67,15 +74,37 @@ class KVCache:
 
 @flax.struct.dataclass
 class SamplerState:
-  """Everything the decode loop carries."""
+  """Everything the decode loop carries.
 
-  caches: tuple[KVCache, ...]  # one per layer
-  trunk_tokens: Array  # int32 [R, P]
-  fork: Array  # int32 [R, G]
-  token: Array  # int32 [R, G], the token to be decoded next
-  length: Array  # int32 [R, G], tokens sampled so far
-  limit: Array  # int32 [R, G], tokens to sample at most
-  active: Array  # bool [R, G]
-  key: Array  # key [R, G], of the completion, not of the step
-  tokens: Array  # int32 [R, G, C]
-  logprobs: Array  # float32 [R, G, C]
+  Between two decode steps `token` is the last of what a lane sees: the trunk
+  token before the fork if length is 0, else tokens[length - 1]. Its keys and
+  values are not in the cache yet. What an inactive lane draws is not kept.
+
+  Attributes:
+    caches: one for each layer; the slots of a lane below its length are valid.
+    trunk_tokens: int32 [R, P], the trunk in each row's cache, padded with 0.
+    fork: int32 [R, G], how many tokens of its row's trunk a lane sees; at
+      least 1.
+    token: int32 [R, G], the token that is decoded next.
+    length: int32 [R, G], how many tokens a lane has sampled, at most its limit.
+    limit: int32 [R, G], how many tokens a lane may sample, at most C.
+    active: bool [R, G], the lane goes on: it has drawn no stop token, is below
+      its limit, and its logits were finite.
+    key: PRNG key [R, G], of a lane's completion; the one of a token is this
+      folded with the token's place.
+    tokens: int32 [R, G, C], what was sampled; entries from length on are left
+      over from earlier completions.
+    logprobs: float32 [R, G, C], of `tokens`, by the policy at the temperature
+      of sampling, before top_k and top_p.
+  """
+
+  caches: tuple[KVCache, ...]
+  trunk_tokens: Array
+  fork: Array
+  token: Array
+  length: Array
+  limit: Array
+  active: Array
+  key: Array
+  tokens: Array
+  logprobs: Array

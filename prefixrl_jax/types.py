@@ -159,7 +159,7 @@ class UpdateUsage:
   Attributes:
     tokens: input + output tokens of every sequence (the paper's D).
     work: what the device did, fields of `learner.update.WORK`.
-    tokens_per_micro: rows times their length, padding included.
+    tokens_per_microbatch: rows times their length, padding included.
     has_reference: whether the base policy ran forward too.
     keeps_logits: whether a chunk is a whole row, so that XLA keeps the logits
       for the backward pass; otherwise it recomputes them.
@@ -168,7 +168,7 @@ class UpdateUsage:
 
   tokens: int
   work: dict[str, float]
-  tokens_per_micro: int
+  tokens_per_microbatch: int
   has_reference: bool
   keeps_logits: bool
   seconds: float

@@ -31,15 +31,13 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
   (
     "learner/losses.py",
     "learner/test_losses.py",
-    ("return -jnp.sum", "return jnp.sum"),
+    ("return -masked_sum(weighted", "return masked_sum(weighted"),
+    ("jnp.where(action_mask, x, 0.0)", "x"),
     ("on & later_on, ", "on, "),
     ("jnp.expm1(log_ratio) - log_ratio", "-log_ratio"),
     ("reference_logprobs - logprobs, 0.0", "logprobs - reference_logprobs, 0."),
     ("jnp.square(gap)) / 2", "jnp.square(gap))"),
-    (
-      "return -policy_loss(logprobs, to_come",
-      "return policy_loss(logprobs, to_come",
-    ),
+    ("return masked_sum(to_come", "return -masked_sum(to_come"),
     ("stop_gradient(_sum_to_end(gap, goes_on))", "stop_gradient(gap)"),
     (
       "jax.lax.stop_gradient(_sum_to_end(gap, goes_on))",
@@ -61,13 +59,19 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     " learner/test_update.py"
     "::test_an_update_that_is_not_finite_leaves_the_state_if_asked_to"
     " learner/test_update.py::test_micro_batches_change_nothing",
-    ('count = jnp.maximum(sums["tokens"], 1)', 'count = sums["micros"]'),
+    (
+      'count = jnp.maximum(sums["tokens"], 1)',
+      'count = sums["num_microbatches"]',
+    ),
     (
       "jnp.isfinite(mean_loss) & jnp.isfinite(grad_norm)",
       "jnp.isfinite(mean_loss)",
     ),
     ("& (branch[:, 1:] == branch[:, :-1])", ""),
-    ("fori_loop(0, num_micros, add", "fori_loop(0, len(batch.tokens), add"),
+    (
+      "fori_loop(0, num_microbatches, add",
+      "fori_loop(0, len(batch.tokens), add",
+    ),
     (
       "plus(prefixed, rows.is_prefixed.astype(jnp.float32))",
       "plus(prefixed, 1.0)",
@@ -78,7 +82,7 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     "learner/test_optimizer.py",
     ("learning_rate / max(warmup_steps, 1)", "learning_rate"),
     ("learning_rate / max(warmup_steps, 1)", "0.0"),
-    ("0.1 * learning_rate", "0.0"),
+    ("_FINAL_SHARE * learning_rate", "0.0"),
     ("max(warmup_steps - 1, 0)", "warmup_steps"),
     ("weight_decay=weight_decay", "weight_decay=0.0"),
     ("if not clip_norm:", "if True:"),
@@ -88,7 +92,7 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     "learner/test_sft.py",
     ("default_rng([seed, epoch])", "default_rng([seed, 0])"),
     ("default_rng([seed, epoch])", "default_rng([0, epoch])"),
-    ("epochs * -(-num_examples", "-(-num_examples"),
+    ("epochs * ceil_div(num_examples", "ceil_div(num_examples"),
   ),
   (
     "learner/packing.py",
@@ -224,7 +228,7 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
   (
     "rollouts/decoding.py",
     "rollouts/test_sampler.py"
-    "::test_lanes_wait_for_work_no_longer_than_a_look_is_worth",
+    "::test_lanes_wait_for_work_no_longer_than_a_synchronisation_is_worth",
     ("busy - jnp.sum(state.active)", "0"),
   ),
   (
@@ -289,7 +293,7 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     "rollouts/decoding.py",
     "rollouts/test_sampler.py"
     "::test_a_policy_that_is_no_number_is_an_error_at_once",
-    ("      & jnp.isfinite(logprob),", ","),
+    ("    & jnp.isfinite(logprob),", ","),
   ),
   (
     "rollouts/requests.py",

@@ -13,7 +13,7 @@ _DEVICE_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax")
 # The house: a room is a folder, or a module that stands alone. A module may
 # import what is on the floors below and in its own room, and nothing else.
 _FLOORS = (
-  ("types",),
+  ("rounding", "types"),
   ("batches", "distributed", "prefixes", "text"),
   ("embedded", "storage"),
   ("checkpoints", "models", "rewards"),
@@ -35,6 +35,7 @@ _TEXT_ROOMS = (
   "prefixes",
   "problems",
   "rewards",
+  "rounding",
   "settings",
   "startup",
   "storage",

@@ -9,7 +9,7 @@ from optimizers import plain_adamw
 
 from prefixrl_jax.distributed import sharding
 from prefixrl_jax.learner import update
-from prefixrl_jax.learner.logprobs import num_scored
+from prefixrl_jax.learner.logprobs import num_logit_tokens
 from prefixrl_jax.learner.losses import make_loss
 from prefixrl_jax.learner.packing import Layout, pack
 from prefixrl_jax.ledger import PURPOSES, Ledger
@@ -88,7 +88,7 @@ def _executed(model, work, *, has_reference=False, keeps_logits=False):
     UpdateUsage(
       tokens=17,
       work=work,
-      tokens_per_micro=18,
+      tokens_per_microbatch=18,
       has_reference=has_reference,
       keeps_logits=keeps_logits,
       seconds=1.0,
@@ -99,7 +99,12 @@ def _executed(model, work, *, has_reference=False, keeps_logits=False):
   return entry["flops_executed"]
 
 
-_WORK = {"micros": 2, "pairs": 100, "pairs_back": 250, "scored": 24}
+_WORK = {
+  "num_microbatches": 2,
+  "pairs": 100,
+  "pairs_back": 250,
+  "logit_tokens": 24,
+}
 
 
 def test_update_by_hand():
@@ -216,12 +221,12 @@ def test_executed_flops_are_xla_s(one_device, changes, chunk_length, kl):
       tokens=0,
       seconds=0.0,
       work={
-        "micros": 1,
+        "num_microbatches": 1,
         "pairs": 4 * 64 * 64,
         "pairs_back": 2 * 4 * 64 * 64,
-        "scored": 4 * chunk_length,  # of one chunk
+        "logit_tokens": 4 * chunk_length,  # of one chunk
       },
-      tokens_per_micro=4 * 64,
+      tokens_per_microbatch=4 * 64,
       has_reference=kl > 0,
       keeps_logits=chunk_length >= 64,
     ),
@@ -239,12 +244,12 @@ def test_executed_flops_of_loops_are_xla_s(one_device):
       tokens=0,
       seconds=0.0,
       work={
-        "micros": 1,
+        "num_microbatches": 1,
         "pairs": 64 * 64,
         "pairs_back": 2.5 * 64 * 64,
-        "scored": 4 * 128,
+        "logit_tokens": 4 * 128,
       },
-      tokens_per_micro=4 * 128,
+      tokens_per_microbatch=4 * 128,
       has_reference=True,
       keeps_logits=True,
     ),
@@ -266,7 +271,7 @@ def test_a_device_s_rows_share_their_chunks(eight_devices):
   mask = np.zeros((8, 30), bool)
   for row, count in enumerate((1, 30, 0, 0, 7, 12, 8, 9)):
     mask[row, :count] = True
-  scored = lambda: float(num_scored(mask, 8))
+  scored = lambda: float(num_logit_tokens(mask, 8))
   assert scored() == 8 * 4 * 8  # on one device, four chunks
   with jax.set_mesh(eight_devices):  # rows are shared out over four
     assert scored() == 2 * (4 + 0 + 2 + 2) * 8

@@ -86,7 +86,7 @@ def session(config, mesh) -> Session:
     **{k: v for k, v in config.model.items() if k in names}
   )
   model = adapters.read_settings(config.lora, model)
-  model, rows_per_micro = memory_plan.fit(config, model, mesh, lambda _: None)
+  model, rows_per_microbatch = memory_plan.fit(config, model, mesh, lambda _: None)
   params = parameters.put_params(
     model, mesh, parameters.init(model, jax.random.key(1))
   )
@@ -94,7 +94,7 @@ def session(config, mesh) -> Session:
     config=config,
     mesh=mesh,
     model=model,
-    rows_per_micro=rows_per_micro,
+    rows_per_microbatch=rows_per_microbatch,
     base_params=params,
     policy="random",
     tokenizer=_TOKENIZER,

@@ -1,1 +1,1 @@
-"""The mesh, and where every array lies on it."""
+"""The mesh, and how every array is sharded over it."""

@@ -18,8 +18,8 @@ from prefixrl_jax.distributed import processor
 class Backend:
   """How programs are laid out and run."""
 
-  # A cache lies in blocks of at most so many keys, and decoding reads it block
-  # by block, as far as any lane has come.
+  # A cache is kept in blocks of at most so many keys, and decoding reads it
+  # block by block, as far as any lane has come.
   key_block: int
   # Tokens in a block of queries and of keys, in attention over packed rows.
   # TPU: the largest whose scores stay in vector memory.
@@ -30,9 +30,10 @@ class Backend:
   whole_cache: int = 0
   # A CPU has no use for wider steps, and rows differ in their visits.
   rows_in_turn: bool = False
-  # What a look at the lanes costs, in decode steps of all lanes; the lanes that
-  # wait for it may cost as much. Measured on a CPU only.
-  cost_of_a_look: float = 0.25
+  # What a synchronisation of the sampler with the host costs, in decode steps
+  # of all lanes; the lanes that wait for it may cost as much. Measured on a CPU
+  # only.
+  sync_cost: float = 0.25
   # The order in memory of a KVCache's axes, where it is not theirs: as the
   # decode loop wants them, which else copies all of them in and out.
   cache_order: Mapping[str, tuple[int, ...]] = dataclasses.field(
@@ -100,7 +101,7 @@ BACKENDS = {
     whole_cache=512,
     attention_blocks=(64, 64),
     rows_in_turn=True,
-    cost_of_a_look=0.0,
+    sync_cost=0.0,
     optimization_level=1,
     onednn_from=onednn_pays_from(processor.features()),
   ),
@@ -119,8 +120,8 @@ BACKENDS = {
 }
 
 
-def in_force() -> Backend:
-  """Returns that of the mesh in force, whose devices need not be here."""
+def current_backend() -> Backend:
+  """Returns that of the mesh that is set, whose devices may be absent."""
   device = jax.sharding.get_abstract_mesh().abstract_device
   return BACKENDS[device.platform if device else jax.default_backend()]
 

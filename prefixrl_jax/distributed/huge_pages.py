@@ -12,7 +12,8 @@ def ensure() -> None:
 
   The C library reads its setting at the start alone, so this belongs before
   everything else. Does nothing where there is no such setting, or where the
-  variable GLIBC_TUNABLES has something to say already.
+  environment has the variable GLIBC_TUNABLES already: an empty one will do to
+  keep the process from starting again.
   """
   name, version = platform.libc_ver()
   known = name == "glibc" and tuple(map(int, version.split("."))) >= (2, 35)

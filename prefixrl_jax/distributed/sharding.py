@@ -32,7 +32,7 @@ def spec(*logical_axes: str | None) -> PartitionSpec:
 
 
 def constrain(x: jax.Array, *logical_axes: str | None) -> jax.Array:
-  """Pins an activation to the table's layout on the mesh in force, if any."""
+  """Shards an activation as the table says, on the mesh that is set, if any."""
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty:
     return x
@@ -59,7 +59,7 @@ def fitted(mesh, shape, *logical_axes: str | None) -> PartitionSpec:
 
 
 def sharding(mesh: Mesh, shape, *logical_axes) -> NamedSharding:
-  """Returns where an array of this shape and these axes lies."""
+  """Returns how an array of this shape and these logical axes is sharded."""
   return NamedSharding(mesh, fitted(mesh, shape, *logical_axes))
 
 
@@ -97,7 +97,7 @@ def num_row_shards(mesh) -> int:
 
 
 def rows_sharding(mesh: Mesh, shape, axis: int) -> NamedSharding:
-  """Returns where an array lies whose rows, if it has any, are on `axis`."""
+  """Returns how an array is sharded whose rows, if any, are on `axis`."""
   names: list[str | None] = [None] * len(shape)
   if len(shape) > axis:
     names[axis] = "rows"

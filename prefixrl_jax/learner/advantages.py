@@ -21,6 +21,9 @@ def advantages(rewards: np.ndarray, estimator: str) -> np.ndarray:
 
   Returns:
     float32 [groups, n].
+
+  Raises:
+    ValueError: there is no such estimator.
   """
   rewards = np.asarray(rewards, np.float64)
   n = rewards.shape[1]
@@ -46,8 +49,8 @@ def discounted(
   discounted reward, discount**t of the policy gradient theorem included.
 
   Args:
-    rewards: float [...].
+    rewards: float [...], of each completion.
     lengths: int [...], tokens of each completion.
-    discount: of a reward, a token.
+    discount: what a token later multiplies a reward by, in (0, 1].
   """
   return np.asarray(rewards, np.float64) * discount ** (np.asarray(lengths) - 1)

@@ -38,13 +38,15 @@ class Learner:
 
     Args:
       model_config: of the transformer.
-      mesh: where the state is sharded.
-      layout: of the batches.
+      mesh: that states and batches are sharded over.
+      layout: shape of the batches.
       optimizer: from `make_optimizer`.
       loss: from `losses.make_loss`.
       base_params: of the base policy; None if adapters and the loss need none.
-      temperature, chunk_length, mixed, skip_nonfinite: see
-        `update.make_update`.
+      temperature: see `update.make_update`.
+      chunk_length: see `update.make_update`.
+      mixed: see `update.make_update`.
+      skip_nonfinite: see `update.make_update`.
     """
     self._mesh, self._layout, self._loss = mesh, layout, loss
     needs_base = "reference" in loss.needs or model_config.lora is not None
@@ -76,7 +78,11 @@ class Learner:
       ).compile()
 
   def init(self, params: dict) -> TrainState:
-    """Returns the state before the first step; params stay whole."""
+    """Returns the state before the first step; params are copied.
+
+    Args:
+      params: what is trained, sharded as `abstract_state.params`.
+    """
     with jax.set_mesh(self._mesh):
       return self._init(params)
 
@@ -108,7 +114,8 @@ class Learner:
         lane.fork + len(lane.tokens) for tree in trees for lane in tree.lanes
       ),
       work={name: metrics.pop(name) for name in update.WORK},
-      tokens_per_micro=self._layout.row_length * self._layout.rows_per_micro,
+      tokens_per_microbatch=self._layout.row_length
+      * self._layout.rows_per_microbatch,
       has_reference="reference" in self._loss.needs,
       keeps_logits=self._keeps_logits,
       seconds=time.perf_counter() - started,

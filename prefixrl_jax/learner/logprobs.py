@@ -10,6 +10,7 @@ from jax.sharding import PartitionSpec
 from prefixrl_jax.distributed import sharding
 from prefixrl_jax.models import transformer
 from prefixrl_jax.models.block_map import pad_to_multiple, true_first
+from prefixrl_jax.rounding import ceil_div
 
 
 def action_logprobs(config, params, *, rows, temperature, chunk_length, attend):
@@ -22,14 +23,15 @@ def action_logprobs(config, params, *, rows, temperature, chunk_length, attend):
     config: TransformerConfig.
     params: as from `parameters.init`.
     rows: TrainBatch without its micro-batch axis, fields [B, T].
-    temperature: of the policy.
-    chunk_length: tokens of a row whose logits are held at once.
+    temperature: what logits are divided by, that of sampling.
+    chunk_length: tokens of a packed row whose logits are held at once.
     attend: (q, k, v, window) -> out, the attention rule over these rows; see
       `tree_attention.for_layers`.
 
   Returns:
-    logprobs, entropy: float32 [B, T], 0 where action_mask is false; what
-    experts were sent, as from `transformer.forward`.
+    logprobs: float32 [B, T], 0 where action_mask is false.
+    entropy: float32 [B, T], likewise.
+    load: what experts were sent, as from `transformer.forward`.
   """
   hidden, load = transformer.forward(
     config, params, rows.tokens, rows.position, attend, valid=rows.tree > 0
@@ -40,8 +42,8 @@ def action_logprobs(config, params, *, rows, temperature, chunk_length, attend):
   take = lambda x: jnp.take_along_axis(x, order, axis=1)
   # The one place where a token meets the token that predicts it.
   predictors = jnp.take_along_axis(hidden, take(rows.parent)[..., None], axis=1)
-  scored = _score_rows(
-    _Scoring(config, temperature, chunk_length, config.lora is not None),
+  front = _logprobs_of_rows(
+    _Static(config, temperature, chunk_length, config.lora is not None),
     transformer.head(config, params),
     predictors,
     take(rows.tokens),
@@ -50,12 +52,12 @@ def action_logprobs(config, params, *, rows, temperature, chunk_length, attend):
   back = lambda x: jnp.where(
     rows.action_mask, jnp.take_along_axis(x, place, axis=1), 0.0
   )
-  logprobs, entropy = jax.tree.map(back, scored)
+  logprobs, entropy = jax.tree.map(back, front)
   return logprobs, entropy, load
 
 
-class _Scoring(NamedTuple):
-  """What the scoring of tokens is compiled for."""
+class _Static(NamedTuple):
+  """What the programs below are compiled for."""
 
   config: Any
   temperature: float
@@ -63,22 +65,22 @@ class _Scoring(NamedTuple):
   is_head_frozen: bool
 
 
-def _score_rows(scoring, head, hidden, targets, counts):
+def _logprobs_of_rows(static, head, hidden, targets, counts):
   """hidden [B, T, D], targets [B, T], counts [B] -> ([B, T], [B, T]).
 
-  On a mesh every device scores its own rows against its own part of the
+  On a mesh every device multiplies its own rows by its own part of the
   vocabulary, and the head's gradient crosses between devices once.
   """
   mesh = jax.sharding.get_abstract_mesh()
-  score = functools.partial(_score_in_chunks, scoring)
+  local = functools.partial(_logprobs_in_chunks, static)
   if mesh.empty:
-    return score(None, head, hidden, targets, counts)
+    return local(None, head, hidden, targets, counts)
   rows = sharding.fitted(mesh, targets.shape, "rows", None)
-  axes = ("vocab", None) if scoring.config.tied_head else (None, "vocab")
+  axes = ("vocab", None) if static.config.tied_head else (None, "vocab")
   vocabulary = sharding.fitted(mesh, head.shape, *axes)
   (vocab_axis,) = [a for a in vocabulary if a] or [None]
   return jax.shard_map(
-    functools.partial(score, vocab_axis),
+    functools.partial(local, vocab_axis),
     in_specs=(vocabulary, rows, rows, PartitionSpec(*rows[:1])),
     out_specs=(rows, rows),
     check_vma=False,
@@ -86,24 +88,24 @@ def _score_rows(scoring, head, hidden, targets, counts):
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _score_in_chunks(scoring, vocab_axis, head, hidden, targets, counts):
+def _logprobs_in_chunks(static, vocab_axis, head, hidden, targets, counts):
   """Chunk by chunk, as many as the fullest row has."""
   args = (head, hidden, targets, counts)
-  return _score_in_chunks_fwd(scoring, vocab_axis, *args)[0]
+  return _logprobs_in_chunks_fwd(static, vocab_axis, *args)[0]
 
 
-def _score_in_chunks_fwd(scoring, vocab_axis, head, hidden, targets, counts):
-  size, num_chunks = _chunks(scoring, targets, counts)
+def _logprobs_in_chunks_fwd(static, vocab_axis, head, hidden, targets, counts):
+  size, num_chunks = _chunks(static, targets, counts)
 
-  def one(i, scored):
-    new = _score(
-      scoring,
+  def one(i, done):
+    new = _logprobs_of_chunk(
+      static,
       vocab_axis,
       head,
       _chunk(hidden, i, size),
       _chunk(targets, i, size),
     )
-    return jax.tree.map(lambda x, new: _put_chunk(x, new, i, size), scored, new)
+    return jax.tree.map(lambda x, new: _put_chunk(x, new, i, size), done, new)
 
   zeros = jnp.zeros(targets.shape, jnp.float32)
   logprob, entropy, log_normalizer = jax.lax.fori_loop(
@@ -112,11 +114,11 @@ def _score_in_chunks_fwd(scoring, vocab_axis, head, hidden, targets, counts):
   return (logprob, entropy), (head, hidden, targets, counts, log_normalizer)
 
 
-def _score_in_chunks_bwd(scoring, vocab_axis, kept, cotangents):
-  """The gradient of a score is what was chosen less what was likely."""
+def _logprobs_in_chunks_bwd(static, vocab_axis, kept, cotangents):
+  """d logprob / d logits = one-hot of the target - softmax(logits)."""
   head, hidden, targets, counts, log_normalizer = kept
-  size, num_chunks = _chunks(scoring, targets, counts)
-  weight, _ = cotangents  # the entropy is there to look at
+  size, num_chunks = _chunks(static, targets, counts)
+  weight, _ = cotangents  # nothing is descended by the entropy
   if vocab_axis:  # each shard has its share of what belongs to all
     weight = jax.lax.psum(weight, vocab_axis)
 
@@ -125,32 +127,32 @@ def _score_in_chunks_bwd(scoring, vocab_axis, kept, cotangents):
     predictors, target, total, cotangent = (
       _chunk(x, i, size) for x in (hidden, targets, log_normalizer, weight)
     )
-    raw = transformer.logits_of(scoring.config, head, predictors)
-    logits = raw / scoring.temperature
+    raw = transformer.logits_of(static.config, head, predictors)
+    logits = raw / static.temperature
     chosen = _own(logits, target, vocab_axis) == jnp.arange(logits.shape[-1])
     d_logits = chosen - jnp.exp(logits - total[..., None])
-    d_logits *= cotangent[..., None] / scoring.temperature
+    d_logits *= cotangent[..., None] / static.temperature
     new_d_head, new_d_hidden = transformer.logits_vjp(
-      scoring.config, head, predictors, raw, d_logits
+      static.config, head, predictors, raw, d_logits
     )
     return (
-      d_head if scoring.is_head_frozen else d_head + new_d_head,
+      d_head if static.is_head_frozen else d_head + new_d_head,
       _put_chunk(d_hidden, new_d_hidden.astype(hidden.dtype), i, size),
     )
 
-  inputs_first = head.shape[::-1] if scoring.config.tied_head else head.shape
+  inputs_first = head.shape[::-1] if static.config.tied_head else head.shape
   d_head, d_hidden = jax.lax.fori_loop(
     0,
     num_chunks,
     one,
     (jnp.zeros(inputs_first, jnp.float32), jnp.zeros_like(hidden)),
   )
-  if scoring.config.tied_head:
+  if static.config.tied_head:
     d_head = d_head.T
   return d_head.astype(head.dtype), d_hidden, None, None
 
 
-_score_in_chunks.defvjp(_score_in_chunks_fwd, _score_in_chunks_bwd)
+_logprobs_in_chunks.defvjp(_logprobs_in_chunks_fwd, _logprobs_in_chunks_bwd)
 
 
 def _chunk(x, i, size):
@@ -161,10 +163,14 @@ def _put_chunk(x, chunk, i, size):
   return jax.lax.dynamic_update_slice_in_dim(x, chunk, i * size, axis=1)
 
 
-def num_scored(action_mask, chunk_length):
-  """Returns for how many tokens logits are computed.
+def num_logit_tokens(action_mask, chunk_length):
+  """Returns for how many tokens logits are computed: float32 [].
 
   Every row of a device goes through as many chunks as its fullest one.
+
+  Args:
+    action_mask: bool [B, T].
+    chunk_length: see `action_logprobs`.
   """
   size = _chunk_size(action_mask.shape[1], chunk_length)
   counts = jnp.sum(action_mask, axis=1)
@@ -172,7 +178,7 @@ def num_scored(action_mask, chunk_length):
   if len(counts) % num_shards:  # see `sharding.fitted`
     num_shards = 1
   counts = counts.reshape(num_shards, -1)
-  chunks = -(-jnp.max(counts, axis=1) // size)
+  chunks = ceil_div(jnp.max(counts, axis=1), size)
   return jnp.sum(chunks * size * counts.shape[1]).astype(jnp.float32)
 
 
@@ -180,16 +186,16 @@ def _chunk_size(length: int, wished: int) -> int:
   return min(wished, length)
 
 
-def _chunks(scoring, targets, counts):
+def _chunks(static, targets, counts):
   """Returns a chunk's size, and how many chunks the fullest row has."""
-  size = _chunk_size(targets.shape[1], scoring.chunk_length)
-  return size, -(-jnp.max(counts) // size)
+  size = _chunk_size(targets.shape[1], static.chunk_length)
+  return size, ceil_div(jnp.max(counts), size)
 
 
-def _score(scoring, vocab_axis, head, hidden, targets):
+def _logprobs_of_chunk(static, vocab_axis, head, hidden, targets):
   """[B, C, D], [B, C] -> logprob, entropy, log of the exponentials' sum."""
-  logits = transformer.logits_of(scoring.config, head, hidden)
-  logits = logits / scoring.temperature
+  logits = transformer.logits_of(static.config, head, hidden)
+  logits = logits / static.temperature
   over_vocab = lambda reduce, x: reduce(x, vocab_axis) if vocab_axis else x
   own = _own(logits, targets, vocab_axis)
   chosen = jnp.take_along_axis(

@@ -1,8 +1,8 @@
 """Losses: pure functions of the per-token arrays of a micro-batch.
 
 A loss sums over the sampled tokens; the update divides by how many there are in
-the whole batch. To add one, write it here, give it a row of `LOSSES`, and its
-options one in fields.py (docs/extending.md).
+the whole batch. To add one, write it here, give it an entry of `LOSSES`, and
+its options one of `LOSSES` in settings/fields.py (docs/extending.md).
 """
 
 import functools
@@ -47,7 +47,7 @@ class Loss(NamedTuple):
     function: Tokens -> (float [], what is descended; {name: float []}, further
       sums over the tokens, which become metrics a token). A sum named "loss"
       takes the place of the first in the metrics.
-    needs: of "reference" (the base policy scores the tokens too).
+    needs: of "reference" (the base policy's log-probabilities).
     sums: names of the further sums.
   """
 
@@ -70,6 +70,9 @@ def make_loss(
     kl_coefficient: weight of the KL per token; 0 leaves it out.
     kl_estimator: what of the KL is descended, see `kl_loss`.
     **options: the loss's own, see its function.
+
+  Raises:
+    KeyError: there is no such loss.
   """
   loss = LOSSES[name]
   loss = loss._replace(function=functools.partial(loss.function, **options))
@@ -87,8 +90,20 @@ def make_loss(
 
 
 def policy_gradient(tokens: Tokens):
-  """REINFORCE; with advantages of 1, maximum likelihood. See `policy_loss`."""
-  return policy_loss(tokens.logprobs, tokens.advantages, tokens.action_mask), {}
+  """REINFORCE; with advantages of 1, maximum likelihood.
+
+  -sum_t A_t log pi(y_t): its gradient is the policy gradient's (paper, section
+  3), with sign reversed. Prompt and prefix tokens have no action_mask, and so
+  exactly no gradient.
+
+  Args:
+    tokens: arrays [B, T] of a micro-batch.
+
+  Returns:
+    float [], and no further sums.
+  """
+  weighted = tokens.advantages * tokens.logprobs
+  return -masked_sum(weighted, tokens.action_mask), {}
 
 
 def clipped(tokens: Tokens, *, clip_low: float, clip_high: float):
@@ -99,8 +114,12 @@ def clipped(tokens: Tokens, *, clip_low: float, clip_high: float):
   equation 7).
 
   Args:
-    tokens: of a micro-batch.
-    clip_low, clip_high: how far the ratio may go below and above 1.
+    tokens: arrays [B, T] of a micro-batch.
+    clip_low: how far the ratio may go below 1.
+    clip_high: how far the ratio may go above 1.
+
+  Returns:
+    float [], and {"clipped": float [], how many tokens the clip held back}.
   """
   mask, advantages = tokens.action_mask, tokens.advantages
   log_ratio = jnp.clip(
@@ -111,24 +130,19 @@ def clipped(tokens: Tokens, *, clip_low: float, clip_high: float):
   ratio = jnp.exp(log_ratio)
   plain = -advantages * ratio
   held = -advantages * jnp.clip(ratio, 1 - clip_low, 1 + clip_high)
-  total = lambda x: jnp.sum(jnp.where(mask, x, 0.0))
-  return total(jnp.maximum(plain, held)), {"clipped": total(held > plain)}
+  return masked_sum(jnp.maximum(plain, held), mask), {
+    "clipped": masked_sum(held > plain, mask)
+  }
 
 
-def policy_loss(logprobs, advantages, action_mask):
-  """The policy gradient's surrogate, summed over sampled tokens.
-
-  Its gradient is that of sum_t A_t log pi(y_t) (paper, section 3: REINFORCE),
-  with sign reversed. Prompt and prefix tokens have no action_mask, and so
-  exactly no gradient. With advantages of 1 it is the SFT loss.
+def masked_sum(x, action_mask):
+  """Returns the sum over the sampled tokens: float [].
 
   Args:
-    logprobs, advantages: float [...]. action_mask: bool [...].
-
-  Returns:
-    float [], to be divided by the count of sampled tokens of the whole batch.
+    x: float or bool [...].
+    action_mask: bool [...].
   """
-  return -jnp.sum(jnp.where(action_mask, advantages * logprobs, 0.0))
+  return jnp.sum(jnp.where(action_mask, x, 0.0))
 
 
 def kl_to_reference(logprobs, reference_logprobs, action_mask):
@@ -138,7 +152,9 @@ def kl_to_reference(logprobs, reference_logprobs, action_mask):
   look at: its gradient is not the KL's, see `kl_loss`.
 
   Args:
-    logprobs, reference_logprobs: float [...]. action_mask: bool [...].
+    logprobs: float [...], of the policy.
+    reference_logprobs: float [...], of the base policy.
+    action_mask: bool [...].
 
   Returns:
     float [].
@@ -163,12 +179,16 @@ def kl_loss(estimator, logprobs, reference_logprobs, action_mask, goes_on):
 
   Args:
     estimator: one of `advantages.KL_ESTIMATORS`.
-    logprobs, reference_logprobs: float [..., T]; the reference has no gradient.
+    logprobs: float [..., T], of the policy.
+    reference_logprobs: float [..., T], of the base policy; has no gradient.
     action_mask: bool [..., T].
     goes_on: bool [..., T], the next token is of the same completion.
 
   Returns:
     float []; with "k1" its value says nothing.
+
+  Raises:
+    ValueError: there is no such estimator.
   """
   reference_logprobs = jax.lax.stop_gradient(reference_logprobs)
   if estimator == "k3":
@@ -179,7 +199,7 @@ def kl_loss(estimator, logprobs, reference_logprobs, action_mask, goes_on):
   if estimator != "k1":
     raise ValueError(f"{estimator!r} is none of {KL_ESTIMATORS}")
   to_come = jax.lax.stop_gradient(_sum_to_end(gap, goes_on))
-  return -policy_loss(logprobs, to_come, action_mask)
+  return masked_sum(to_come * logprobs, action_mask)
 
 
 def _sum_to_end(x, goes_on):

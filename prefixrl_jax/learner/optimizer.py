@@ -1,6 +1,11 @@
-"""The optimizer: AdamW behind a global clip, with warm-up and decay."""
+"""The optimizer: AdamW after a global clip, with warm-up and decay."""
 
 import optax
+
+# What is left of the peak at the end of the decay: a tenth, as is usual since
+# Hoffmann et al. (arXiv 2203.15556), so that the last steps still
+# learn.
+_FINAL_SHARE = 0.1
 
 
 def make_optimizer(
@@ -20,9 +25,12 @@ def make_optimizer(
     learning_rate: at its peak.
     warmup_steps: linear, the first of them with its share of the peak: step i
       of n has i / n of it.
-    decay_steps: cosine to a tenth, counted from the first step; 0 keeps the
-      peak.
-    b1, b2, eps, weight_decay: AdamW's.
+    decay_steps: cosine to a tenth of the peak, counted from the first step; 0
+      keeps the peak.
+    b1: decay of AdamW's first moment.
+    b2: decay of its second moment.
+    eps: added to the root of the second moment.
+    weight_decay: decoupled, times the learning rate.
     clip_norm: global norm of the gradient; 0 does not clip.
   """
   # optax counts from 0: what is sampled first would be learnt at a rate of 0.
@@ -30,7 +38,7 @@ def make_optimizer(
   to_peak = max(warmup_steps - 1, 0)
   if decay_steps:
     schedule = optax.warmup_cosine_decay_schedule(
-      first, learning_rate, to_peak, decay_steps, 0.1 * learning_rate
+      first, learning_rate, to_peak, decay_steps, _FINAL_SHARE * learning_rate
     )
   else:
     schedule = optax.warmup_constant_schedule(first, learning_rate, to_peak)

@@ -1,4 +1,7 @@
-"""Trees of host arrays become the packed rows of a TrainBatch."""
+"""Trees of host arrays become the packed rows of a TrainBatch.
+
+In this module a row is a packed row.
+"""
 
 import dataclasses
 from collections.abc import Sequence
@@ -6,7 +9,12 @@ from collections.abc import Sequence
 import numpy as np
 
 from prefixrl_jax.batches import TrainBatch
+from prefixrl_jax.rounding import ceil_div, round_up
 from prefixrl_jax.types import UserError
+
+# Rows are whole multiples of so many tokens: what is cut into blocks of a power
+# of two (attention, the logits' chunks) then leaves no rest, or a short one.
+_ROW_MULTIPLE = 128
 
 _FIELDS = {
   "tokens": np.int32,
@@ -23,25 +31,38 @@ _FIELDS = {
 
 @dataclasses.dataclass(frozen=True)
 class Lane:
-  """A completion to learn from."""
+  """A completion to learn from.
+
+  Attributes:
+    fork: how many tokens of the trunk it sees.
+    tokens: int [completion length].
+    logprobs: float [completion length], the behavior policy's.
+    advantages: float [completion length].
+  """
 
   fork: int
-  tokens: np.ndarray  # int [length]
-  logprobs: np.ndarray  # float [length], the behavior policy's
-  advantages: np.ndarray  # float [length]
+  tokens: np.ndarray
+  logprobs: np.ndarray
+  advantages: np.ndarray
 
 
 @dataclasses.dataclass(frozen=True)
 class Tree:
-  """A trunk and the lanes that grow from it."""
+  """A trunk and the lanes that grow from it.
 
-  trunk: np.ndarray  # int [trunk length]
+  Attributes:
+    trunk: int [trunk length].
+    lanes: completions, each from a fork of the trunk.
+    is_prefixed: the lanes were given a prefix; a tree is of one kind.
+  """
+
+  trunk: np.ndarray
   lanes: Sequence[Lane]
   is_prefixed: bool
 
   @property
   def num_tokens(self) -> int:
-    """Tokens the tree takes in a row, the trunk's once."""
+    """Tokens the tree takes in a packed row, the trunk's once."""
     return len(self.trunk) + sum(len(lane.tokens) for lane in self.lanes)
 
 
@@ -49,13 +70,16 @@ class Tree:
 class Layout:
   """The static shape of a batch: what an update is compiled for.
 
-  Micro-batches without a tree cost nothing: `num_micros` is how many there
-  is room for.
+  Attributes:
+    row_length: T, tokens of a packed row.
+    rows_per_microbatch: B.
+    num_microbatches: M, how many there is room for; those without a tree cost
+      nothing.
   """
 
-  row_length: int  # T
-  rows_per_micro: int  # B
-  num_micros: int  # M
+  row_length: int
+  rows_per_microbatch: int
+  num_microbatches: int
 
 
 def layout_for(
@@ -65,34 +89,40 @@ def layout_for(
   num_lanes: int,
   num_trees: tuple[int, int],
   row_length: int,
-  rows_per_micro: int,
+  rows_per_microbatch: int,
 ) -> Layout:
   """Returns a layout into which any such trees can be packed.
 
   Args:
-    longest_trunk, longest_completion: in tokens.
-    num_lanes: of a tree at most.
-    num_trees: prefixed ones and others, at most.
-    row_length: wished for; rows are longer where one lane and its trunk are.
-    rows_per_micro: B.
+    longest_trunk: tokens of any tree's trunk, at most.
+    longest_completion: tokens of any lane, at most.
+    num_lanes: lanes of any tree, at most.
+    num_trees: how many prefixed trees and how many others, at most.
+    row_length: tokens of a packed row; it is longer where one lane and its
+      trunk are.
+    rows_per_microbatch: B.
   """
-  # Blocks and chunks divide it.
-  length = max(row_length, longest_trunk + longest_completion)
-  length = -(-length // 128) * 128
-  # A tree is split, and a row begun, only when there is no room for more: so
-  # each but the last of its kind holds at least this many.
+  length = round_up(
+    max(row_length, longest_trunk + longest_completion), _ROW_MULTIPLE
+  )
+  # A tree is split, and a packed row begun, only when there is no room for
+  # more: so each but the last of its kind holds at least this many.
   trees_a_row = length // (longest_trunk + num_lanes * longest_completion)
   lanes_a_row = (length - longest_trunk) // longest_completion
   rows = [
-    -(-n // trees_a_row) if trees_a_row else n * -(-num_lanes // lanes_a_row)
+    ceil_div(n, trees_a_row)
+    if trees_a_row
+    else n * ceil_div(num_lanes, lanes_a_row)
     for n in num_trees
   ]
   return Layout(
-    length, rows_per_micro, sum(-(-n // rows_per_micro) for n in rows)
+    length,
+    rows_per_microbatch,
+    sum(ceil_div(n, rows_per_microbatch) for n in rows),
   )
 
 
-def merge(trees: Sequence[Tree], max_tokens: int) -> list[Tree]:
+def join_trees(trees: Sequence[Tree], max_tokens: int) -> list[Tree]:
   """Puts lanes onto one trunk where one tree's trunk begins another's.
 
   Prefixes of one trace nest, so all of a step's forks of it become one tree,
@@ -100,32 +130,32 @@ def merge(trees: Sequence[Tree], max_tokens: int) -> list[Tree]:
 
   Args:
     trees: in any order.
-    max_tokens: of a merged tree.
+    max_tokens: tokens of a joined tree, at most.
   """
-  merged: list[Tree] = []
+  joined: list[Tree] = []
   for tree in sorted(trees, key=lambda t: -len(t.trunk)):
     n = len(tree.trunk)
-    for i, other in enumerate(merged):
+    for i, other in enumerate(joined):
       if (
         other.is_prefixed == tree.is_prefixed
         and other.num_tokens + tree.num_tokens - n <= max_tokens
         and np.array_equal(other.trunk[:n], tree.trunk)
       ):
-        merged[i] = dataclasses.replace(
+        joined[i] = dataclasses.replace(
           other, lanes=[*other.lanes, *tree.lanes]
         )
         break
     else:
-      merged.append(tree)
-  return merged
+      joined.append(tree)
+  return joined
 
 
-def split(tree: Tree, max_tokens: int) -> list[Tree]:
-  """Gives lanes that do not fit behind their trunk another copy of it.
+def split_tree(tree: Tree, max_tokens: int) -> list[Tree]:
+  """Gives lanes that do not fit after their trunk another copy of it.
 
   Args:
     tree: of any size.
-    max_tokens: of a part.
+    max_tokens: tokens of a part, at most.
 
   Raises:
     UserError: the trunk and one lane are longer.
@@ -151,7 +181,7 @@ def split(tree: Tree, max_tokens: int) -> list[Tree]:
 def pack(trees: Sequence[Tree], layout: Layout) -> TrainBatch:
   """Packs trees into rows, longest first, several a row where they fit.
 
-  Trees that share a trunk are merged, those longer than a row split.
+  Trees that share a trunk are joined, those longer than a packed row split.
   Micro-batches hold prefixed trees or others, never both, and those that hold
   any come first.
 
@@ -160,25 +190,29 @@ def pack(trees: Sequence[Tree], layout: Layout) -> TrainBatch:
     layout: the shape to fill.
 
   Returns:
-    TrainBatch of numpy arrays, [M, B, T].
+    TrainBatch of numpy arrays, [M, B, T], is_prefixed [M].
 
   Raises:
     UserError: a lane and its trunk are longer than a row, or there are too
       many trees.
   """
-  parts = [p for tree in trees for p in split(tree, layout.row_length)]
-  micros = _micro_batches(merge(parts, layout.row_length), layout)
-  if len(micros) > layout.num_micros:  # larger pieces may leave more gaps
-    micros = _micro_batches(parts, layout)
-  if len(micros) > layout.num_micros:
+  parts = [p for tree in trees for p in split_tree(tree, layout.row_length)]
+  filled = _microbatches(join_trees(parts, layout.row_length), layout)
+  if len(filled) > layout.num_microbatches:  # larger pieces may leave more gaps
+    filled = _microbatches(parts, layout)
+  if len(filled) > layout.num_microbatches:
     raise UserError(
-      f"{len(trees)} trees take {len(micros)} micro-batches; the update has"
-      f" room for {layout.num_micros}."
+      f"{len(trees)} trees take {len(filled)} micro-batches; the update has"
+      f" room for {layout.num_microbatches}."
     )
-  shape = (layout.num_micros, layout.rows_per_micro, layout.row_length)
+  shape = (
+    layout.num_microbatches,
+    layout.rows_per_microbatch,
+    layout.row_length,
+  )
   fields = {name: np.zeros(shape, dtype) for name, dtype in _FIELDS.items()}
-  is_prefixed = np.zeros(layout.num_micros, bool)
-  for m, rows in enumerate(micros):
+  is_prefixed = np.zeros(layout.num_microbatches, bool)
+  for m, rows in enumerate(filled):
     is_prefixed[m] = rows[0][0].is_prefixed
     for b, row in enumerate(rows):
       start = 0
@@ -193,20 +227,20 @@ def pack(trees: Sequence[Tree], layout: Layout) -> TrainBatch:
   return TrainBatch(is_prefixed=is_prefixed, **fields)
 
 
-def _micro_batches(
+def _microbatches(
   trees: Sequence[Tree], layout: Layout
 ) -> list[list[list[Tree]]]:
   """Returns micro-batches of rows of trees, prefixed ones first."""
-  micros = []
+  filled = []
   for kind in (True, False):
     rows = _fill([t for t in trees if t.is_prefixed == kind], layout.row_length)
-    for i in range(0, len(rows), layout.rows_per_micro):
-      micros.append(rows[i : i + layout.rows_per_micro])
-  return micros
+    for i in range(0, len(rows), layout.rows_per_microbatch):
+      filled.append(rows[i : i + layout.rows_per_microbatch])
+  return filled
 
 
 def _fill(trees: Sequence[Tree], row_length: int) -> list[list[Tree]]:
-  """Puts each tree, longest first, into the first row with room for it."""
+  """Puts each tree, longest first, into the first row with room (first fit)."""
   rows: list[list[Tree]] = []
   room: list[int] = []
   for tree in sorted(trees, key=lambda t: -t.num_tokens):

@@ -32,14 +32,17 @@ def pretrain(
   Args:
     config: section `pretrain`.
     model: shape of the transformer.
-    mesh: the devices.
+    mesh: that the parameters are sharded over.
     tokenizer: of the task.
     task: a key of `tasks.TASKS`, which draws the documents.
     layout: has room for a batch of documents.
     on_step: called with (steps done, loss).
 
   Returns:
-    The parameters.
+    The parameters, as from `transformer.init`, sharded.
+
+  Raises:
+    NonFiniteError: at the first step that is not finite.
   """
   own = tasks.TASKS[task]
   rng = np.random.default_rng(config.seed)

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from prefixrl_jax.learner.packing import Lane, Tree
+from prefixrl_jax.rounding import ceil_div
 
 
 def example(prompt: np.ndarray, completion: np.ndarray) -> Tree:
@@ -15,7 +16,8 @@ def example(prompt: np.ndarray, completion: np.ndarray) -> Tree:
   batch, never by micro-batch or device means (arXiv 2604.23747).
 
   Args:
-    prompt: int [prompt length]. completion: int [length], its stop token too.
+    prompt: int [prompt length].
+    completion: int [completion length], its stop token too.
   """
   ones = np.ones(len(completion), np.float32)
   lane = Lane(len(prompt), completion, 0 * ones, ones)
@@ -23,8 +25,14 @@ def example(prompt: np.ndarray, completion: np.ndarray) -> Tree:
 
 
 def num_steps(num_examples: int, batch_size: int, epochs: int) -> int:
-  """Returns how many steps so many epochs take; each ends with its rest."""
-  return epochs * -(-num_examples // batch_size)
+  """Returns how many steps so many epochs take; each ends with its rest.
+
+  Args:
+    num_examples: examples of an epoch.
+    batch_size: examples a step.
+    epochs: how many.
+  """
+  return epochs * ceil_div(num_examples, batch_size)
 
 
 def batch(
@@ -38,7 +46,7 @@ def batch(
     examples: from `example`, always in the same order.
     batch_size: examples a step.
     step: from 0.
-    seed: seed for the orders.
+    seed: seed for the order of each epoch.
   """
   epoch, i = divmod(step, num_steps(len(examples), batch_size, epochs=1))
   order = np.random.default_rng([seed, epoch]).permutation(len(examples))

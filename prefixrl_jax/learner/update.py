@@ -11,13 +11,14 @@ import optax
 from prefixrl_jax.batches import TrainState
 from prefixrl_jax.distributed import backends, sharding
 from prefixrl_jax.learner import losses
-from prefixrl_jax.learner.logprobs import action_logprobs, num_scored
+from prefixrl_jax.learner.logprobs import action_logprobs, num_logit_tokens
 from prefixrl_jax.models import adapters, experts, tree_attention
 
 # Metrics that say what the device did, for the ledger: micro-batches, pairs of
 # tokens that attention took in a forward pass and what its backward pass costs,
-# in pairs of a forward one, tokens whose logits were computed.
-WORK = ("micros", "pairs", "pairs_back", "scored")
+# in pairs of a forward one, tokens whose logits were computed. The learner
+# takes them out: none is written to the metrics' file.
+WORK = ("num_microbatches", "pairs", "pairs_back", "logit_tokens")
 # Metrics that say whether an update was finite, as people call them.
 _FINITE = {
   "loss": "loss",
@@ -27,7 +28,11 @@ _FINITE = {
 
 
 def nonfinite(metrics) -> str:
-  """Returns which of an update's quantities are NaN or infinite, in words."""
+  """Returns which of an update's quantities are NaN or infinite, in words.
+
+  Args:
+    metrics: of an update, {name: float or float32 []}.
+  """
   return ", ".join(
     f"{label} {float(metrics[name])}"
     for name, label in _FINITE.items()
@@ -36,11 +41,14 @@ def nonfinite(metrics) -> str:
 
 
 def abstract_state(params, optimizer) -> TrainState:
-  """Returns the state's shapes; what belongs to a parameter lies with it.
+  """Returns the state's shapes; moments are sharded as their parameters are.
 
   Args:
     params: arrays or shapes, with shardings.
     optimizer: from `make_optimizer`.
+
+  Returns:
+    TrainState of shapes with shardings.
   """
   shapes = jax.eval_shape(functools.partial(_init, optimizer), params)
   whole = sharding.replicated(jax.tree.leaves(params)[0].sharding.mesh)
@@ -116,27 +124,30 @@ def make_update(
   """Returns update(state, batch, base_params) -> (state, metrics).
 
   The loss is a sum over the sampled tokens of all micro-batches divided by
-  their count, so it does not depend on how they are split. Micro-batches
-  without a tree are left out. state is donated; with adapters, it is theirs.
-  base_params may be None if all parameters are trained and the loss needs no
-  reference.
+  their count, so it does not depend on how they are divided into micro-batches.
+  Micro-batches without a tree are left out.
+
+  The function returned takes a TrainState, which is donated (with adapters, it
+  is theirs), a TrainBatch of fields [M, B, T], and the base policy's
+  parameters, which may be None if all parameters are trained and the loss needs
+  no reference. Its metrics are float32 [].
 
   Args:
     config: TransformerConfig.
     optimizer: from `make_optimizer`.
-    state: from `abstract_state`; the new state is sharded as it is.
+    state: from `abstract_state`; the new state is sharded alike.
     loss: what is descended, from `losses.make_loss`.
-    temperature: of the policy, that of sampling.
+    temperature: what logits are divided by, that of sampling.
     chunk_length: see `action_logprobs`.
     mixed: batches hold prefixed and other trees; their gradients' norms are
       told apart, at the price of a second sum of gradients.
     skip_nonfinite: where the loss or the gradient is NaN or infinite, the new
       parameters and moments are the old ones; metrics say so, see `nonfinite`.
   """
-  of_micro_batch = functools.partial(
-    _micro_batch_loss, config, loss, temperature, chunk_length
+  of_microbatch = functools.partial(
+    _microbatch_loss, config, loss, temperature, chunk_length
   )
-  grad = jax.value_and_grad(of_micro_batch, has_aux=True)
+  grad = jax.value_and_grad(of_microbatch, has_aux=True)
 
   def update(state: TrainState, batch, base_params):
     totals = _accumulate(
@@ -183,7 +194,7 @@ def make_update(
   )
 
 
-def _micro_batch_loss(
+def _microbatch_loss(
   config, loss, temperature, chunk_length, trained, base_params, rows
 ):
   """Returns the loss of a micro-batch, its sums, largest gap, experts' load.
@@ -195,7 +206,7 @@ def _micro_batch_loss(
     rows: TrainBatch without its micro-batch axis, fields [B, T].
   """
   attend, pairs = tree_attention.for_layers(config, rows)
-  score = functools.partial(
+  logprobs_by = functools.partial(
     action_logprobs,
     config,
     rows=rows,
@@ -204,7 +215,7 @@ def _micro_batch_loss(
     attend=attend,
   )
   policy = adapters.policy_params(config, base_params, trained)
-  logprobs, entropy, load = score(policy)
+  logprobs, entropy, load = logprobs_by(policy)
   mask = rows.action_mask
   tokens = losses.Tokens(
     logprobs=logprobs,
@@ -214,7 +225,7 @@ def _micro_batch_loss(
     goes_on=_goes_on(rows),
   )
   if "reference" in loss.needs:
-    reference, *_ = score(base_params)
+    reference, *_ = logprobs_by(base_params)
     tokens = tokens._replace(reference_logprobs=reference)
   value, sums = loss.function(tokens)
   gap = jnp.where(mask, jnp.abs(logprobs - rows.behavior_logprobs), 0.0)
@@ -223,10 +234,10 @@ def _micro_batch_loss(
     "tokens": jnp.sum(mask).astype(jnp.float32),
     "entropy": jnp.sum(entropy),
     "logprob_gap": jnp.sum(gap),
-    "micros": jnp.float32(1),
+    "num_microbatches": jnp.float32(1),
     "pairs": pairs,
     "pairs_back": pairs * tree_attention.backward_passes(rows.tokens.shape[1]),
-    "scored": num_scored(mask, chunk_length),
+    "logit_tokens": num_logit_tokens(mask, chunk_length),
     **sums,
   }
   return value, (sums, jnp.max(gap), load)
@@ -249,7 +260,7 @@ def _accumulate(grad, batch, totals: _Totals) -> _Totals:
   """Adds up the micro-batches that have a tree.
 
   Args:
-    grad: rows -> what `_micro_batch_loss` returns, and its gradient.
+    grad: rows -> what `_microbatch_loss` returns, and its gradient.
     batch: TrainBatch.
     totals: to begin with.
   """
@@ -272,8 +283,8 @@ def _accumulate(grad, batch, totals: _Totals) -> _Totals:
       load=totals.load + load,
     )
 
-  num_micros = jnp.sum(jnp.any(batch.tree > 0, axis=(1, 2)))
-  return jax.lax.fori_loop(0, num_micros, add, totals)
+  num_microbatches = jnp.sum(jnp.any(batch.tree > 0, axis=(1, 2)))
+  return jax.lax.fori_loop(0, num_microbatches, add, totals)
 
 
 def _goes_on(rows):

@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 
 from prefixrl_jax.distributed import backends
+from prefixrl_jax.rounding import ceil_div
 
 NEG_INF = -1e30
 
@@ -103,10 +104,10 @@ def dense_attention(q, k, v, mask, soft_cap=None):
 
 def key_blocks(length: int) -> tuple[int, int]:
   """Returns how many blocks a cache of this length has, and their size."""
-  backend = backends.in_force()
+  backend = backends.current_backend()
   is_whole = length <= backend.whole_cache
-  count = 1 if is_whole else -(-length // backend.key_block)
-  return count, -(-length // count)
+  count = 1 if is_whole else ceil_div(length, backend.key_block)
+  return count, ceil_div(length, count)
 
 
 class Reach(NamedTuple):
@@ -126,8 +127,8 @@ def decode_reach(cache, *, fork, length, active) -> Reach:
   """
   furthest = lambda seen: jnp.max(jnp.where(active, seen, 1))
   return Reach(
-    trunk=-(-furthest(fork - 1) // cache.trunk_key.shape[-1]),
-    lane=-(-furthest(length + 1) // cache.lane_key.shape[-1]),
+    trunk=ceil_div(furthest(fork - 1), cache.trunk_key.shape[-1]),
+    lane=ceil_div(furthest(length + 1), cache.lane_key.shape[-1]),
   )
 
 

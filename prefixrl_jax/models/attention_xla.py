@@ -68,7 +68,7 @@ def _over_rows(one_row, visits):
   """Runs rows one after another, or side by side."""
 
   def run(*arrays):
-    if backends.in_force().rows_in_turn:
+    if backends.current_backend().rows_in_turn:
       each = lambda x: one_row(x[0].code, x[0].count, *x[1])
       return jax.lax.map(each, (visits, arrays))
     longest = jnp.max(visits.count)

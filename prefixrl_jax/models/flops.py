@@ -47,10 +47,10 @@ def update_flops(config: TransformerConfig, usage: UpdateUsage) -> float:
   layers += 2.0 * adapters.num_params(c) * (3 + is_remat)
   head_passes = passes + (not usage.keeps_logits)
   return (
-    work["micros"] * usage.tokens_per_micro * layers
+    work["num_microbatches"] * usage.tokens_per_microbatch * layers
     + attention_flops(c, (1 + usage.has_reference + is_remat) * work["pairs"])
     + attention_flops(c, work["pairs_back"])
-    + head_passes * work["scored"] * 2 * c.width * c.vocab_size
+    + head_passes * work["logit_tokens"] * 2 * c.width * c.vocab_size
   )
 
 

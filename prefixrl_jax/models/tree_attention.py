@@ -14,6 +14,7 @@ from prefixrl_jax.models import (
   attention_xla,
   block_map,
 )
+from prefixrl_jax.rounding import round_up
 
 
 def make_schedule(rows, *, window=None) -> block_map.Schedule:
@@ -31,8 +32,8 @@ def make_schedule(rows, *, window=None) -> block_map.Schedule:
 
 
 def _block_sizes(length: int) -> tuple[int, int]:
-  length = -(-length // 8) * 8
-  backend = backends.in_force()
+  length = round_up(length, 8)
+  backend = backends.current_backend()
   block_q, block_kv = backend.attention_blocks
   if backend.has_attention_kernel:
     return block_q, block_kv
@@ -134,13 +135,13 @@ def backward_passes(length: int) -> float:
   Args:
     length: of the rows, T.
   """
-  if backends.in_force().has_attention_kernel:
+  if backends.current_backend().has_attention_kernel:
     return 7 / 2
   return 4 / 2 if _is_one_block(length) else 5 / 2
 
 
 def _implementation(length):
-  if backends.in_force().has_attention_kernel:
+  if backends.current_backend().has_attention_kernel:
     return attention_kernel.tree_flash_attention
   if _is_one_block(length):
     return _one_block
@@ -148,7 +149,7 @@ def _implementation(length):
 
 
 def _is_one_block(length):
-  return length <= min(backends.in_force().attention_blocks)
+  return length <= min(backends.current_backend().attention_blocks)
 
 
 def _one_block(places: attention.Places, schedule, q, k, v, *, soft_cap):

@@ -14,6 +14,7 @@ from rich.text import Text
 
 from prefixrl_jax.problems.shown import num_shown
 from prefixrl_jax.problems.streams import Part
+from prefixrl_jax.rounding import ceil_div
 from prefixrl_jax.text.tokenizer import Tokenizer
 from prefixrl_jax.types import Problem
 
@@ -49,7 +50,7 @@ def answer_type(problem: Problem) -> str:
 
 def spread_out(values: list[Any], most: int) -> list[Any]:
   """Returns no more values than that, evenly spread over all."""
-  return values[:: -(-len(values) // most) or 1]
+  return values[:: ceil_div(len(values), most) or 1]
 
 
 def show_parts(

@@ -16,7 +16,15 @@ from prefixrl_jax.models.decoder_config import layer_flags
 def init_state(
   config, *, rows, lanes, trunk_length, completion_length
 ) -> SamplerState:
-  """Returns a state in which every lane is idle."""
+  """Returns a state in which every lane is idle.
+
+  Args:
+    config: TransformerConfig.
+    rows: R.
+    lanes: G.
+    trunk_length: P.
+    completion_length: C.
+  """
   grid = (rows, lanes)
   return SamplerState(
     caches=transformer.init_caches(
@@ -39,13 +47,13 @@ def init_state(
 
 
 def state_shardings(mesh, abstract: SamplerState) -> SamplerState:
-  """Returns where a state lies, its caches in the order the mesh wants.
+  """Returns a state's shardings, its caches' axes in the order of the backend.
 
   Args:
     mesh: of the sampler.
     abstract: shapes of `init_state`.
   """
-  shardings = shared_out(mesh, abstract)
+  shardings = logical_shardings(mesh, abstract)
   order = backends.of_mesh(mesh).cache_order
 
   def place(name, where):
@@ -68,8 +76,8 @@ _OF_CACHE = {
 }
 
 
-def shared_out(mesh, abstract: SamplerState) -> SamplerState:
-  """Returns a state's shardings: rows over data and fsdp, heads over tensor.
+def logical_shardings(mesh, abstract: SamplerState) -> SamplerState:
+  """Returns a state's shardings: rows over `RULES["rows"]`, heads over tensor.
 
   Args:
     mesh: of the sampler; its devices may be absent.
@@ -133,6 +141,11 @@ def jit_prefill_layer(config, shardings: SamplerState, *, is_last=False):
 
   After the last layer nothing is wanted but its cache: with `is_last` there is
   no residual, and XLA leaves out what would make one.
+
+  Args:
+    config: TransformerConfig.
+    shardings: of a SamplerState.
+    is_last: see above.
   """
 
   def run(params, x, cos_sin, cache, row_ids, flags):
@@ -162,8 +175,11 @@ def start(state: SamplerState, lanes, fork, limit, seed, key_ids):
     lanes: bool [R, G], which lanes to start.
     fork: int [R, G].
     limit: int [R, G], tokens to sample at most.
-    seed: uint32 [].
+    seed: uint32 [], seed for the sampling.
     key_ids: uint32 [R, G, 4]: purpose, step, problem, attempt.
+
+  Returns:
+    The new SamplerState.
   """
 
   def lane_key(ids):
@@ -204,19 +220,17 @@ def decode(
     patience: int [], leave when lanes that finished on the way have idled for
       so many steps together.
     num_steps: tokens a lane at most.
-    temperature: of the policy; 0 is greedy.
+    temperature: what logits are divided by; 0 is greedy.
     top_k: sample among the k likeliest; 0 is off.
-    top_p: sample from the smallest set with this mass; 1 is off.
+    top_p: sample from the smallest set with this mass (nucleus sampling); 1 is
+      off.
     stop_tokens: tokens that end a completion (and belong to it).
 
   Returns:
-    The state, and (steps done, keys that a lane's queries met in all of them,
-    active, length) to look at. logprobs are those of the policy at the
-    temperature before top_k and top_p.
+    The new SamplerState, and for the host (steps done int32 [], keys that a
+    lane's queries met in all of them float32 [], active bool [R, G], length
+    int32 [R, G]).
   """
-  # A lane's own write, so that no device asks another for it.
-  write = jax.vmap(jax.vmap(lambda old, new, i: old.at[i].set(new)))
-  stops = jnp.asarray(stop_tokens, jnp.int32)
   cos_sin_of = lambda state: transformer.decode_cos_sin(
     config, fork=state.fork, length=state.length
   )
@@ -239,23 +253,8 @@ def decode(
     token, logprob = _draw(
       logits, state.key, state.length, temperature, top_k, top_p
     )
-
-    # Out of bounds is not written: an idle lane keeps what it has.
-    slot = jnp.where(state.active, state.length, state.tokens.shape[2])
-    length = state.length + state.active
-    stopped = jnp.any(token[..., None] == stops, axis=-1)
-    state = dataclasses.replace(
-      state,
-      caches=caches,
-      token=token,
-      length=length,
-      # What is not finite ends at once, for the host to see.
-      active=state.active
-      & ~stopped
-      & (length < state.limit)
-      & jnp.isfinite(logprob),
-      tokens=write(state.tokens, token, slot),
-      logprobs=write(state.logprobs, logprob, slot),
+    state = _append(
+      dataclasses.replace(state, caches=caches), token, logprob, stop_tokens
     )
     waited += busy - jnp.sum(state.active)
     keys += attention.num_keys(state.caches[0], reach).astype(jnp.float32)
@@ -273,8 +272,46 @@ def decode(
   return state, (step, keys, state.active, state.length)
 
 
+def _append(state: SamplerState, token, logprob, stop_tokens) -> SamplerState:
+  """Gives active lanes the token they have drawn, and stops those it ends.
+
+  Args:
+    state: SamplerState.
+    token: int32 [R, G].
+    logprob: float32 [R, G]; what is not finite ends a lane, for the host to
+      see.
+    stop_tokens: see `decode`.
+  """
+  # A lane's own write, so that no device asks another for it.
+  write = jax.vmap(jax.vmap(lambda old, new, i: old.at[i].set(new)))
+  # Out of bounds is not written: an idle lane keeps what it has.
+  slot = jnp.where(state.active, state.length, state.tokens.shape[2])
+  length = state.length + state.active
+  stops = jnp.asarray(stop_tokens, jnp.int32)
+  stopped = jnp.any(token[..., None] == stops, axis=-1)
+  return dataclasses.replace(
+    state,
+    token=token,
+    length=length,
+    active=state.active
+    & ~stopped
+    & (length < state.limit)
+    & jnp.isfinite(logprob),
+    tokens=write(state.tokens, token, slot),
+    logprobs=write(state.logprobs, logprob, slot),
+  )
+
+
 def pick(state: SamplerState, index):
-  """Returns tokens and logprobs [n, C] of lanes; index: int [2, n]."""
+  """Returns what some lanes have sampled.
+
+  Args:
+    state: SamplerState.
+    index: int [2, n], rows and lanes.
+
+  Returns:
+    Tokens int32 [n, C] and their log-probabilities float32 [n, C].
+  """
   rows, lanes = index
   return state.tokens[rows, lanes], state.logprobs[rows, lanes]
 
@@ -299,20 +336,20 @@ def _draw(logits, key, length, temperature, top_k, top_p):
   key, length = key.reshape(-1), length.reshape(-1)
   if temperature > 0:
     logits = logits / temperature
-  most = jnp.max(logits, axis=0)
-  powers = jnp.exp(logits - most)
-  log_total = jnp.log(jnp.sum(powers, axis=0)) + most
+  max_logit = jnp.max(logits, axis=0)
+  exp_logits = jnp.exp(logits - max_logit)
+  log_total = jnp.log(jnp.sum(exp_logits, axis=0)) + max_logit
   if temperature == 0:
     token = jnp.argmax(logits, axis=0)
   else:
     if top_k or top_p < 1:
       kept = _filter(logits, top_k, top_p) > -jnp.inf
-      powers = jnp.where(kept, powers, 0.0)
+      exp_logits = jnp.where(kept, exp_logits, 0.0)
     keys = jax.vmap(jax.random.fold_in)(key, length)
     # There are 2**23 different numbers; the middle of what each stands for, so
     # that 0 does not always draw the first token, however unlikely it is.
     uniform = jax.vmap(jax.random.uniform)(keys) + 2.0**-24
-    token = _invert(powers, uniform)
+    token = _invert(exp_logits, uniform)
   token = jnp.minimum(token, len(logits) - 1).astype(jnp.int32)
   logprob = _at(logits, token) - log_total
   return token.reshape(grid), logprob.reshape(grid)

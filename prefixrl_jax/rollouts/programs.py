@@ -11,6 +11,7 @@ from prefixrl_jax.models import parameters, transformer, tree_attention
 from prefixrl_jax.models.decoder_config import layer_flags
 from prefixrl_jax.models.layers import Block
 from prefixrl_jax.rollouts import decoding
+from prefixrl_jax.rounding import ceil_div
 
 
 class Programs:
@@ -34,14 +35,18 @@ class Programs:
     """Sets up the functions; compiles nothing yet.
 
     Args:
-      config: of the transformer.
-      mesh: rows are sharded over its data and fsdp axes.
-      rows: R. lanes: G. trunk_length: P. completion_length: C.
-      steps_per_dispatch: tokens decoded between two looks at the lanes, if
-        none falls idle before.
-      temperature: 0 is greedy.
-      top_k: 0 is off. top_p: 1 is off.
-      stop_tokens: end a completion.
+      config: TransformerConfig.
+      mesh: sampler rows are sharded over its data, fsdp and expert axes.
+      rows: R.
+      lanes: G.
+      trunk_length: P.
+      completion_length: C.
+      steps_per_dispatch: tokens decoded between two synchronisations with the
+        host, if no lane falls idle before.
+      temperature: see `decoding.decode`.
+      top_k: see `decoding.decode`.
+      top_p: see `decoding.decode`.
+      stop_tokens: see `decoding.decode`.
     """
     self.config, self.mesh = config, mesh
     self.rows, self.lanes = rows, lanes
@@ -85,8 +90,8 @@ class Programs:
     self.pick = jax.jit(decoding.pick, out_shardings=whole)
     # Few widths, so that few programs are compiled: one for a refill, one for
     # a fresh start.
-    self.admit_widths = sorted({1, -(-rows // 4), rows})
-    self.pick_widths = sorted({-(-rows * lanes // 8), rows * lanes})
+    self.admit_widths = sorted({1, ceil_div(rows, 4), rows})
+    self.pick_widths = sorted({ceil_div(rows * lanes, 8), rows * lanes})
     # The last layer's queries meet nothing: see `decoding.jit_prefill_layer`.
     with jax.set_mesh(mesh):
       pairs = tree_attention.trunk_pairs(config, trunk_length)

@@ -1,4 +1,4 @@
-"""What is asked of the sampler, and what of it shares a row."""
+"""What is asked of the sampler, and what of it shares a sampler row."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -12,8 +12,9 @@ class Request:
 
   Attributes:
     trunk: int32 [fork], prompt and prefix.
-    num_completions: how many.
-    step: training step or other stamp, part of the completions' keys.
+    num_completions: how many completions.
+    step: training step, or another number in its place; part of the
+      completions' keys.
     problem: the problem's index, part of the keys.
     first_attempt: number of the first completion, part of the keys.
     max_tokens: where a completion is truncated; 0 is the sampler's length.
@@ -30,10 +31,13 @@ class Request:
 Bundle = list[tuple[int, Request]]  # (place among the requests, request)
 
 
-def bundle(requests: Sequence[Request]) -> list[Bundle]:
+def bundle_by_trunk(requests: Sequence[Request]) -> list[Bundle]:
   """Puts requests together whose trunks begin the bundle's first, longest one.
 
   Bundles are ordered by the longest completion that may be asked of them.
+
+  Args:
+    requests: in any order.
   """
   shortest = min((len(r.trunk) for r in requests), default=0)
   # Only those that begin alike are compared.
@@ -51,8 +55,16 @@ def bundle(requests: Sequence[Request]) -> list[Bundle]:
   return sorted((b for bs in alike.values() for b in bs), key=order)
 
 
-def spread(bundles: list[Bundle], *, rows: int, lanes: int) -> list[Bundle]:
-  """Halves the largest bundles until every row has one or fills its lanes."""
+def fill_rows(bundles: list[Bundle], *, rows: int, lanes: int) -> list[Bundle]:
+  """Halves the largest bundles until there is one for each sampler row.
+
+  One that fits into a row's lanes stays whole.
+
+  Args:
+    bundles: from `bundle_by_trunk`.
+    rows: R.
+    lanes: G.
+  """
   size = lambda shared: sum(r.num_completions for _, r in shared)
   bundles = list(bundles)
   while 0 < len(bundles) < rows:

@@ -17,15 +17,20 @@ from prefixrl_jax.distributed import backends
 from prefixrl_jax.models import transformer
 from prefixrl_jax.rollouts.grid import Grid, Plan
 from prefixrl_jax.rollouts.programs import programs_of
-from prefixrl_jax.rollouts.requests import Request, bundle, spread
+from prefixrl_jax.rollouts.requests import (
+  Request,
+  bundle_by_trunk,
+  fill_rows,
+)
 from prefixrl_jax.types import (
   Completion,
   NonFiniteError,
   SamplingUsage,
 )
 
-# The first component of a completion's key.
-PURPOSES = {"screening": 0, "collection": 1, "sampling": 2, "evaluation": 3}
+# The first component of a completion's key, for each purpose of the ledger that
+# samples. A changed number would change what is sampled.
+PURPOSE_IDS = {"screening": 0, "collection": 1, "sampling": 2, "evaluation": 3}
 
 
 @dataclasses.dataclass
@@ -37,7 +42,7 @@ class _Finished:
 
 
 class Arena:
-  """Where samplers' arrays lie: those of one of them at a time."""
+  """What samplers' arrays share: those of one of them are there at a time."""
 
   def __init__(self):
     self._holder: Callable[[], Sampler | None] = lambda: None
@@ -68,8 +73,8 @@ class Sampler:
     """Sets up the functions; compiles nothing and holds no array yet.
 
     Args:
-      config: of the transformer.
-      mesh: rows are sharded over its data and fsdp axes.
+      config: TransformerConfig.
+      mesh: sampler rows are sharded over its data, fsdp and expert axes.
       arena: shared with other samplers; None: an arena of its own.
       **shape: see `programs.Programs`.
     """
@@ -100,7 +105,11 @@ class Sampler:
     self._is_running = False
 
   def load(self, params: dict) -> None:
-    """Takes the policy to sample from; caches of another one are dropped."""
+    """Takes the policy to sample from; caches of another one are dropped.
+
+    Args:
+      params: as from `transformer.init`, sharded.
+    """
     self._arena.give_to(self)
     self._grid.forget()
     self._params = None  # before there are others
@@ -108,7 +117,11 @@ class Sampler:
       self._params = self.programs.unstack(params)
 
   def warm_up(self, params: dict) -> None:
-    """Compiles every program and runs it once; later calls compile nothing."""
+    """Compiles every program and runs it once; later calls compile nothing.
+
+    Args:
+      params: see `load`.
+    """
     self.load(params)
     with jax.set_mesh(self.mesh):
       state = self._state or self.programs.init()
@@ -125,6 +138,10 @@ class Sampler:
 
     Those below go on, so that which completion comes first does not depend
     on which lane was quicker.
+
+    Args:
+      number: of the request, see `run`.
+      above: the last attempt that is still wanted; -1 wants none.
     """
     self._grid.cancel(number, above)
 
@@ -137,14 +154,14 @@ class Sampler:
   ) -> Iterator[list[tuple[int, int, Completion]]]:
     """Yields lists of (request number, attempt, completion) as lanes finish.
 
-    While the caller looks at one list, the device decodes the next.
+    While the caller works on one list, the device decodes the next.
 
     Args:
       trunks: taken one by one, as rows become free; each is the requests of
         one trunk, the longest first, which the others' trunks begin. They are
         numbered as they come.
-      purpose: a key of PURPOSES; part of every completion's key.
-      seed: likewise.
+      purpose: a key of PURPOSE_IDS; part of every completion's key.
+      seed: seed for the sampling; likewise.
 
     Raises:
       UserError: a trunk is longer than the sampler's.
@@ -164,8 +181,8 @@ class Sampler:
         self._carry_out(grid.plan(), purpose, seed)
         is_busy = grid.is_busy
         if is_busy:
-          look = backends.in_force().cost_of_a_look
-          patience = int(look * self.rows * self.lanes)
+          sync_cost = backends.current_backend().sync_cost
+          patience = int(sync_cost * self.rows * self.lanes)
           if not grid.has_more:
             patience = np.iinfo(np.int32).max
           self._state, status = self.programs.decode(
@@ -180,7 +197,7 @@ class Sampler:
           started = time.perf_counter()
         if not is_busy:
           break
-        finished = self._look(status)
+        finished = self._synchronise(status)
     self._is_running = False
     self.usage.seconds += time.perf_counter() - started
 
@@ -191,8 +208,19 @@ class Sampler:
 
     Requests that fork from one trunk share its row, and the longest expected
     start first.
+
+    Args:
+      requests: in any order.
+      purpose: a key of PURPOSE_IDS; part of every completion's key.
+      seed: seed for the sampling; likewise.
+
+    Raises:
+      UserError: a trunk is longer than the sampler's.
+      NonFiniteError: the policy's logits are.
     """
-    bundles = spread(bundle(requests), rows=self.rows, lanes=self.lanes)
+    bundles = fill_rows(
+      bundle_by_trunk(requests), rows=self.rows, lanes=self.lanes
+    )
     owners = [i for shared in bundles for i, _ in shared]
     found: list[dict[int, Completion]] = [{} for _ in requests]
     for finished in self.run(
@@ -212,7 +240,9 @@ class Sampler:
       self._charge(number, length)
     self._prefill(plan.prefills)
     if plan.lanes.any():
-      purposes = np.full((*plan.lanes.shape, 1), PURPOSES[purpose], np.uint32)
+      purposes = np.full(
+        (*plan.lanes.shape, 1), PURPOSE_IDS[purpose], np.uint32
+      )
       self._state = self.programs.start(
         state=self._state,
         lanes=plan.lanes,
@@ -241,7 +271,7 @@ class Sampler:
 
   # -- after a dispatch --------------------------------------------------------
 
-  def _look(self, status) -> _Finished | None:
+  def _synchronise(self, status) -> _Finished | None:
     """Waits for the dispatch, and frees the lanes that have finished."""
     steps, keys, active, lengths = jax.device_get(status)
     self.usage.decode_tokens += int(steps) * self.rows * self.lanes

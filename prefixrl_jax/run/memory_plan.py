@@ -28,6 +28,7 @@ from prefixrl_jax.models import (
 from prefixrl_jax.models.decoder_config import layer_flags
 from prefixrl_jax.models.layers import Block, rotary_cos_sin
 from prefixrl_jax.rollouts import decoding
+from prefixrl_jax.rounding import ceil_div, round_up
 from prefixrl_jax.settings import arms
 from prefixrl_jax.types import UserError
 
@@ -70,7 +71,7 @@ def fit(
   """
   have = device_bytes or _device_bytes(mesh)
   shards = sharding.num_row_shards(mesh)
-  wished = -(-config.learner.rows_per_microbatch // shards)
+  wished = ceil_div(config.learner.rows_per_microbatch, shards)
   remats = ("none", "full") if model.remat == "auto" else (model.remat,)
   for remat, a_device in itertools.product(
     remats, [wished] if wished else _ROWS_A_DEVICE
@@ -91,14 +92,14 @@ def plan(
   config: ml_collections.ConfigDict,
   model: transformer.TransformerConfig,
   mesh: Mesh,
-  rows_per_micro: int,
+  rows_per_microbatch: int,
 ) -> dict[str, float]:
   """Returns bytes per device of everything large in the phase with the most.
 
   Args:
-    config, model, mesh, rows_per_micro: see `phases`.
+    config, model, mesh, rows_per_microbatch: see `phases`.
   """
-  by_phase = phases(config, model, mesh, rows_per_micro)
+  by_phase = phases(config, model, mesh, rows_per_microbatch)
   return by_phase[_largest(by_phase)]
 
 
@@ -110,7 +111,7 @@ def phases(
   config: ml_collections.ConfigDict,
   model: transformer.TransformerConfig,
   mesh: Mesh,
-  rows_per_micro: int,
+  rows_per_microbatch: int,
 ) -> dict[str, dict[str, float]]:
   """Returns bytes per device of what is alive in each phase, by what it is.
 
@@ -119,7 +120,7 @@ def phases(
     model: shape of the transformer.
     mesh: parameters are sharded as the rules table says, rows over data and
       fsdp.
-    rows_per_micro: B.
+    rows_per_microbatch: B.
   """
   params = parameters.abstract_params(model, mesh)
   trained = adapters.abstract_trained(model, mesh)
@@ -138,7 +139,7 @@ def phases(
   learner = {
     # Of a micro-batch, their sum, and that of prefixed trees alone.
     "gradients": (2.0 + is_mixed) * 4 * count,
-    **_of_micro_batch(config, model, mesh, rows_per_micro),
+    **_of_micro_batch(config, model, mesh, rows_per_microbatch),
   }
   train, evals = config.train, config.evals
   prompt = config.rollouts.max_prompt_length
@@ -179,7 +180,7 @@ def _of_caches(model, mesh, rows, lanes, trunk_length, completion_length):
     functools.partial(
       decoding.init_state,
       model,
-      rows=-(-rows // shards) * shards,
+      rows=round_up(rows, shards),
       lanes=lanes,
       trunk_length=trunk_length,
       completion_length=completion_length,
@@ -187,11 +188,13 @@ def _of_caches(model, mesh, rows, lanes, trunk_length, completion_length):
   )
   put = lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
   return _bytes(
-    jax.tree.map(put, abstract, decoding.shared_out(mesh, abstract))
+    jax.tree.map(put, abstract, decoding.logical_shardings(mesh, abstract))
   )
 
 
-def _of_micro_batch(config, model, mesh, rows_per_micro) -> dict[str, float]:
+def _of_micro_batch(
+  config, model, mesh, rows_per_microbatch
+) -> dict[str, float]:
   """Returns the bytes of what an update keeps of a micro-batch's tokens."""
   compute = jnp.dtype(model.dtype).itemsize
   rollouts = config.rollouts
@@ -199,8 +202,8 @@ def _of_micro_batch(config, model, mesh, rows_per_micro) -> dict[str, float]:
     config.learner.row_length,
     rollouts.max_prompt_length + 2 * rollouts.max_completion_length,
   )
-  micro_rows = -(-rows_per_micro // sharding.num_row_shards(mesh))
-  tokens = micro_rows * row_length
+  device_rows = ceil_div(rows_per_microbatch, sharding.num_row_shards(mesh))
+  tokens = device_rows * row_length
   kept = bytes_kept(model)
   if model.num_experts:  # a device meets the tokens of all that share experts
     without = dataclasses.replace(model, num_experts=0, mlp_width=1)
@@ -213,7 +216,7 @@ def _of_micro_batch(config, model, mesh, rows_per_micro) -> dict[str, float]:
   if model.remat == "full":
     activations = model.num_layers * residual + 2 * kept
   chunk = config.learner.logits_chunk_length
-  logits = 3.0 * 4 * micro_rows * chunk * model.vocab_size
+  logits = 3.0 * 4 * device_rows * chunk * model.vocab_size
   return {
     "activations": activations,
     "logits": logits / mesh.shape["tensor"],

@@ -57,7 +57,7 @@ def rollout(
     problems, prefixes: aligned; a prefix of length 0 is none.
     num_completions: of each.
     steps: aligned; part of the completions' keys, with purpose and seed.
-    purpose: a key of `sampler.PURPOSES`.
+    purpose: a key of `sampler.PURPOSE_IDS`.
     seed: seed for the sampling.
     timers: of "rollout" and "judge".
   """

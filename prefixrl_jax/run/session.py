@@ -13,6 +13,7 @@ from prefixrl_jax.distributed import sharding
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.models import adapters, importing, parameters, transformer
 from prefixrl_jax.rollouts.sampler import Arena, Sampler
+from prefixrl_jax.rounding import round_up
 from prefixrl_jax.run import memory_plan
 from prefixrl_jax.run.inputs import open_tokenizer
 from prefixrl_jax.text.tokenizer import Tokenizer, check_vocabulary
@@ -27,7 +28,7 @@ class Session:
     config: the whole config.
     mesh: the devices.
     model: config of the transformer.
-    rows_per_micro: packed rows per micro-batch.
+    rows_per_microbatch: packed rows per micro-batch.
     base_params: the base policy, on the mesh.
     policy: "<id>@<weight hash>" of the base policy.
     tokenizer, verifier: the task's.
@@ -37,7 +38,7 @@ class Session:
   config: ml_collections.ConfigDict
   mesh: jax.sharding.Mesh
   model: transformer.TransformerConfig
-  rows_per_micro: int
+  rows_per_microbatch: int
   base_params: dict
   policy: str
   tokenizer: Tokenizer
@@ -124,7 +125,7 @@ def open_session(
     model = demo_model(c.model)
   model = adapters.read_settings(c.lora, model)
   check_vocabulary(tokenizer, model.vocab_size)
-  model, rows_per_micro = memory_plan.fit(c, model, mesh, show)
+  model, rows_per_microbatch = memory_plan.fit(c, model, mesh, show)
   if folder:
     name = epath.Path(c.model.folder).name
     params = importing.load_params(folder, model, mesh)
@@ -135,7 +136,7 @@ def open_session(
     config=c,
     mesh=mesh,
     model=model,
-    rows_per_micro=rows_per_micro,
+    rows_per_microbatch=rows_per_microbatch,
     base_params=params,
     policy=f"{name}@{checkpoints.weight_hash(params)}",
     tokenizer=tokenizer,
@@ -171,8 +172,3 @@ def demo_model(
   return transformer.TransformerConfig(
     **{k: v for k, v in config.items() if k in names}
   )
-
-
-def round_up(n: int, multiple: int) -> int:
-  """Returns the smallest multiple that is at least n."""
-  return -(-n // multiple) * multiple

@@ -123,7 +123,7 @@ def rl_learner(
       num_lanes=c.train.completions_per_prompt,
       num_trees=(schedule.num_prefixed, schedule.num_originals),
       row_length=learner.row_length,
-      rows_per_micro=session.rows_per_micro,
+      rows_per_microbatch=session.rows_per_microbatch,
     ),
     make_optimizer(
       learning_rate=arm.learning_rate,
@@ -168,7 +168,7 @@ def sft_learner(
       num_lanes=1,
       num_trees=(0, c.sft.batch_size),
       row_length=learner.row_length,
-      rows_per_micro=session.rows_per_micro,
+      rows_per_microbatch=session.rows_per_microbatch,
     ),
     make_optimizer(
       learning_rate=c.sft.learning_rate,

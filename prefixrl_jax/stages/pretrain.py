@@ -23,7 +23,7 @@ def run(work: Workspace) -> None:
     return
   steps = sum(dict(p)["num_steps"] for p in c.pretrain.phases)
   mesh = make_mesh(**c.mesh)
-  model, rows_per_micro = memory_plan.fit(
+  model, rows_per_microbatch = memory_plan.fit(
     c, demo_model(c.model), mesh, work.console.print
   )
   work.begin(artifact)
@@ -40,7 +40,7 @@ def run(work: Workspace) -> None:
         num_lanes=1,
         num_trees=(0, c.pretrain.batch_size),
         row_length=c.learner.row_length,
-        rows_per_micro=rows_per_micro,
+        rows_per_microbatch=rows_per_microbatch,
       ),
       on_step=lambda step, loss: progress.update(step, loss=f"{loss:.3f}"),
     )

@@ -91,7 +91,7 @@ def main(address, process, num_processes, file):
     num_lanes=4,
     num_trees=(0, len(trees)),
     row_length=128,
-    rows_per_micro=4,
+    rows_per_microbatch=4,
   )
   step = update.make_update(
     MODEL,

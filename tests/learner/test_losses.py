@@ -12,8 +12,13 @@ from prefixrl_jax.learner import losses
 from prefixrl_jax.settings import fields
 
 
-def test_policy_loss_by_hand():
-  loss = losses.policy_loss(
+def _policy_gradient(logprobs, advantages, mask):
+  tokens = losses.Tokens(logprobs, mask, advantages, None, None)
+  return losses.policy_gradient(tokens)[0]
+
+
+def test_policy_gradient_by_hand():
+  loss = _policy_gradient(
     np.array([-1.0, -2.0, -4.0]),
     np.array([3.0, 0.5, -1.0]),
     np.array([False, True, True]),
@@ -21,10 +26,17 @@ def test_policy_loss_by_hand():
   assert float(loss) == 1.0 - 4.0
 
 
+def test_masked_sum_by_hand():
+  mask = np.array([[True, False], [True, True]])
+  assert float(losses.masked_sum(np.array([[1, 2], [4, 8.0]]), mask)) == 13
+  share = np.array([[True, True], [False, True]])
+  assert float(losses.masked_sum(share, mask)) == 2
+
+
 def test_prompt_and_prefix_have_exactly_no_gradient():
   mask = np.array([False, False, True, True])
   advantages = np.array([5.0, 5.0, 2.0, -1.0])
-  grad = jax.grad(losses.policy_loss)(np.zeros(4), advantages, mask)
+  grad = jax.grad(_policy_gradient)(np.zeros(4), advantages, mask)
   assert grad.tolist() == [0, 0, -2, 1]
   grad = jax.grad(losses.kl_to_reference)(np.zeros(4), np.full(4, -0.5), mask)
   assert grad[:2].tolist() == [0, 0]

@@ -11,7 +11,7 @@ from prefixrl_jax.learner.packing import (
   Tree,
   layout_for,
   pack,
-  split,
+  split_tree,
 )
 from prefixrl_jax.types import UserError
 
@@ -97,11 +97,11 @@ def test_unpacking_gives_back_what_was_packed(trees, row_length, per_micro):
       sum(not t.is_prefixed for t in trees),
     ),
     row_length=row_length,
-    rows_per_micro=per_micro,
+    rows_per_microbatch=per_micro,
   )
   batch = pack(trees, layout)
   assert batch.tokens.shape == (
-    layout.num_micros,
+    layout.num_microbatches,
     per_micro,
     layout.row_length,
   )
@@ -116,7 +116,7 @@ def test_unpacking_gives_back_what_was_packed(trees, row_length, per_micro):
 def test_a_tree_longer_than_a_row_is_split():
   lane = lambda n: Lane(2, np.arange(n), np.zeros(n), np.zeros(n))
   tree = Tree(np.arange(4), [lane(n) for n in (3, 3, 5, 1, 6)], True)
-  parts = split(tree, 10)
+  parts = split_tree(tree, 10)
   assert [[len(x.tokens) for x in p.lanes] for p in parts] == [
     [3, 3],
     [5, 1],

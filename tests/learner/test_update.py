@@ -12,7 +12,7 @@ from prefixrl_jax.distributed import sharding
 from prefixrl_jax.learner import losses, update
 from prefixrl_jax.learner.logprobs import action_logprobs
 from prefixrl_jax.learner.losses import make_loss
-from prefixrl_jax.learner.packing import Lane, Layout, Tree, merge, pack
+from prefixrl_jax.learner.packing import Lane, Layout, Tree, join_trees, pack
 from prefixrl_jax.models import (
   attention,
   parameters,
@@ -54,7 +54,7 @@ def _loss(model, params, trees, layout):
     chunk_length=3,
     attend=attend,
   )
-  return losses.policy_loss(logprobs, rows.advantages, rows.action_mask), (
+  return -losses.masked_sum(rows.advantages * logprobs, rows.action_mask), (
     logprobs,
     entropy,
     rows,
@@ -128,13 +128,13 @@ def test_one_trunk_for_all_its_forks(model, params, rng):
   trees = [Tree(trunk[:n], [lane(n), lane(n)], True) for n in (4, 9, 6)]
   trees.append(Tree(trunk[:4], [lane(4)], False))  # of another kind
   trees.append(Tree(token(5), [lane(5)], True))  # of another problem
-  merged = merge(trees, max_tokens=40)
-  assert sorted(t.num_tokens for t in merged) == [7, 8, 9 + 6 * 3]
-  assert len(merge(trees, max_tokens=26)) == 4
+  joined = join_trees(trees, max_tokens=40)
+  assert sorted(t.num_tokens for t in joined) == [7, 8, 9 + 6 * 3]
+  assert len(join_trees(trees, max_tokens=26)) == 4
   grad = lambda trees: jax.jit(
     jax.grad(lambda p: _loss(model, p, trees, Layout(96, 1, 1))[0])
   )(params)
-  _assert_trees_close(grad(merged), grad(trees), 1e-5)
+  _assert_trees_close(grad(joined), grad(trees), 1e-5)
 
 
 def test_arrays_are_aligned_with_tokens(model, params, rng):
@@ -213,8 +213,10 @@ def test_micro_batches_change_nothing(model, params, rng, one_device, kl):
     model, params, trees, one_device, Layout(13, 1, 7), kl
   )
   _assert_trees_close(whole, split, 1e-5)
-  assert metrics["micros"] == 2
-  assert split_metrics["micros"] == 3  # of 7: those without trees are left out
+  assert metrics["num_microbatches"] == 2
+  assert (
+    split_metrics["num_microbatches"] == 3
+  )  # of 7: those without trees are left out
   for name in metrics.keys() - set(update.WORK):
     np.testing.assert_allclose(
       metrics[name], split_metrics[name], rtol=1e-3, atol=1e-6, err_msg=name
@@ -232,8 +234,8 @@ def test_eight_devices_update_as_one(
   # A device goes through as many chunks of logits as its fullest row has: where
   # each has a row of its own, no row waits for another.
   sampled = sum(len(lane.tokens) for tree in trees for lane in tree.lanes)
-  assert sampled <= other["scored"] < metrics["scored"]
-  for name in metrics.keys() - {"scored"}:
+  assert sampled <= other["logit_tokens"] < metrics["logit_tokens"]
+  for name in metrics.keys() - {"logit_tokens"}:
     np.testing.assert_allclose(
       metrics[name], other[name], rtol=1e-3, atol=1e-6, err_msg=name
     )

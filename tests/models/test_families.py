@@ -238,7 +238,7 @@ def test_a_tree_equals_its_sequences(rng):
       chunk_length=16,
       attend=attend,
     )
-    return losses.policy_loss(logprobs, rows.advantages, rows.action_mask)
+    return -losses.masked_sum(rows.advantages * logprobs, rows.action_mask)
 
   run = jax.jit(jax.value_and_grad(loss))
   first = lambda batch: jax.tree.map(lambda x: jnp.asarray(x[0]), batch)

@@ -379,16 +379,16 @@ def test_the_longest_expected_start_first(model, params, one_device):
   sampler = _sampler(model, one_device, params, rows=2, lanes=1, stop_tokens=())
   groups = sampler.sample(requests, purpose="sampling", seed=0)
   assert tuple(len(group[0].tokens) for group in groups) == limits
-  # 6 + 3 steps of 2 lanes, at most 2 more where a look comes late.
+  # 6 + 3 steps of 2 lanes, at most 2 more where a synchronisation comes late.
   assert sampler.pop_usage().decode_tokens <= 2 * (9 + 2)
 
 
-@pytest.mark.parametrize(("cost_of_a_look", "steps"), [(0.0, 6), (100.0, 8)])
-def test_lanes_wait_for_work_no_longer_than_a_look_is_worth(
-  model, params, one_device, change_backend, cost_of_a_look, steps
+@pytest.mark.parametrize(("sync_cost", "steps"), [(0.0, 6), (100.0, 8)])
+def test_lanes_wait_for_work_no_longer_than_a_synchronisation_is_worth(
+  model, params, one_device, change_backend, sync_cost, steps
 ):
   """One completion of 6 tokens, five of one, and two lanes for them."""
-  change_backend(cost_of_a_look=cost_of_a_look)
+  change_backend(sync_cost=sync_cost)
   trunk = np.array([1, 2], np.int32)
   requests = [
     Request(trunk, 1, 0, 0, max_tokens=6),
@@ -484,12 +484,12 @@ def test_a_policy_that_is_no_number_is_an_error_at_once(
 ):
   broken = params | {"embedding": params["embedding"] * value}
   sampler = _sampler(model, one_device, broken, temperature=temperature)
-  looks = []
-  look = sampler._look
-  sampler._look = lambda *args: looks.append(1) or look(*args)
+  syncs = []
+  synchronise = sampler._synchronise
+  sampler._synchronise = lambda *args: syncs.append(1) or synchronise(*args)
   with pytest.raises(NonFiniteError, match=r"NaN or infinite \(token 1 "):
     sampler.sample(_requests(rng, model), purpose="sampling", seed=1)
-  assert len(looks) == 1  # not at the end of a completion
+  assert len(syncs) == 1  # not at the end of a completion
 
 
 @pytest.mark.parametrize("value", [np.nan, np.inf, -np.inf])

@@ -25,7 +25,7 @@ class _Watch:
     self.most = collections.Counter()
     self._is_curve = False
     self._phase = ""
-    run, look = Sampler.run, Sampler._look
+    run, synchronise = Sampler.run, Sampler._synchronise
     point, step = train.curve_point, Learner.step
 
     def watched_run(sampler, *args, purpose, **kwargs):
@@ -34,9 +34,9 @@ class _Watch:
       self._phase = of.get(purpose, final)
       return run(sampler, *args, purpose=purpose, **kwargs)
 
-    def watched_look(sampler, *args):
+    def watched_synchronise(sampler, *args):
       self._measure()
-      return look(sampler, *args)
+      return synchronise(sampler, *args)
 
     def watched_step(learner, *args):
       stepped = step(learner, *args)
@@ -52,7 +52,7 @@ class _Watch:
         self._is_curve = False
 
     monkeypatch.setattr(Sampler, "run", watched_run)
-    monkeypatch.setattr(Sampler, "_look", watched_look)
+    monkeypatch.setattr(Sampler, "_synchronise", watched_synchronise)
     monkeypatch.setattr(train, "curve_point", watched_point)
     monkeypatch.setattr(Learner, "step", watched_step)
 
@@ -95,7 +95,7 @@ def test_a_run_has_what_is_planned(tmp_path, monkeypatch):
   pipeline.run(STAGES)
   session = pipeline.work.session
   by_phase = memory_plan.phases(
-    config, session.model, session.mesh, session.rows_per_micro
+    config, session.model, session.mesh, session.rows_per_microbatch
   )
   assert watch.most.keys() == by_phase.keys()
   share = {
