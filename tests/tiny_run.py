@@ -86,7 +86,9 @@ def session(config, mesh) -> Session:
     **{k: v for k, v in config.model.items() if k in names}
   )
   model = adapters.read_settings(config.lora, model)
-  model, rows_per_microbatch = memory_plan.fit(config, model, mesh, lambda _: None)
+  model, rows_per_microbatch = memory_plan.fit(
+    config, model, mesh, lambda _: None
+  )
   params = parameters.put_params(
     model, mesh, parameters.init(model, jax.random.key(1))
   )
