@@ -35,7 +35,12 @@ class Ledger:
     self._entries = {purpose: Entry() for purpose in PURPOSES}
 
   def add_sampling(self, purpose: str, usage: SamplingUsage) -> None:
-    """Adds what a sampler spent, from its `pop_usage`."""
+    """Adds what a sampler spent.
+
+    Args:
+      purpose: one of `types.PURPOSES`.
+      usage: from `Sampler.pop_usage`.
+    """
     tokens = usage.input_tokens + usage.output_tokens
     entry = self._entries[purpose]
     entry.flops_paper += 2.0 * self._num_params * tokens
@@ -45,7 +50,12 @@ class Ledger:
     entry.seconds += usage.seconds
 
   def add_update(self, purpose: str, usage: UpdateUsage) -> None:
-    """Adds what an update spent; purpose is "update" or "sft"."""
+    """Adds what an update spent.
+
+    Args:
+      purpose: "update" or "sft".
+      usage: from `Learner.step`.
+    """
     entry = self._entries[purpose]
     # Of all parameters, whatever of them is trained.
     entry.flops_paper += 6.0 * self._num_params * usage.tokens
@@ -65,7 +75,11 @@ class Ledger:
     self._entries = {p: Entry(**entries[p]) for p in PURPOSES}
 
   def training_flops(self, count: str = "flops_paper") -> float:
-    """Returns an arm's place on the x axis; `count` is a field of Entry."""
+    """Returns an arm's place on the x axis.
+
+    Args:
+      count: a field of Entry.
+    """
     return sum(getattr(self._entries[p], count) for p in TRAINING)
 
   def to_dict(self) -> dict[str, dict]:

@@ -20,6 +20,7 @@ from prefixrl_jax.learner import sft
 from prefixrl_jax.learner.advantages import advantages, discounted
 from prefixrl_jax.learner.packing import Lane, Tree
 from prefixrl_jax.models import adapters
+from prefixrl_jax.rollouts.sampler import Sampler
 from prefixrl_jax.run import setup
 from prefixrl_jax.run.rollout import Group, rollout
 from prefixrl_jax.run.session import Session
@@ -28,6 +29,7 @@ from prefixrl_jax.storage.signals import Deferred
 from prefixrl_jax.types import (
   NonFiniteError,
   Preempted,
+  PrefixedProblem,
   SamplingUsage,
   TrainData,
   UpdateUsage,
@@ -63,6 +65,9 @@ def train(
     arm: a key of config.arms.
     seed: seed for everything random in this run.
 
+  Returns:
+    The run's curve, and how many updates were left out.
+
   Raises:
     UserError: the budget is spent before the first step.
     Preempted: after SIGTERM, when the state is saved.
@@ -73,12 +78,9 @@ def train(
   policy = functools.partial(adapters.policy_params, model, session.base_params)
 
   # -- What the arm starts with ------------------------------------------------
-  ledger, budget = (
-    setup.opening_ledger(session, data, settings),
-    config.train.flops,
-  )
+  ledger = setup.opening_ledger(session, data, settings)
+  budget = config.train.flops
   schedule = setup.schedule_of(config, data, settings, seed)
-  problems = {p.id: p for p in data.train}
   sft_examples = setup.sft_examples(session, data, settings)
   num_sft_steps = sft.num_steps(
     len(sft_examples), config.sft.batch_size, settings.sft_epochs
@@ -92,13 +94,9 @@ def train(
     session, settings, schedule, longest_trunk=sampler.trunk_length
   )
   sft_learner = setup.sft_learner(session, sft_examples, num_sft_steps)
+  learners = [learner, sft_learner] if num_sft_steps else [learner]
   with metrics_lib.busy(f"{name}  compiling …"):
-    learner.compile()
-    if num_sft_steps:
-      sft_learner.compile()
-    for each in (sampler, eval_sampler):
-      each.warm_up(policy(first_params))
-      each.release()
+    setup.compile_all(learners, [sampler, eval_sampler], policy(first_params))
 
   with (
     Deferred(signal.SIGTERM) as terminated,
@@ -110,7 +108,7 @@ def train(
     restored = checkpointer.restore_latest(learner.abstract_state)
     if restored is None:
       step, skipped, curve = 0, 0, Curve(config, [])
-      state = (sft_learner if num_sft_steps else learner).init(first_params)
+      state = learners[-1].init(first_params)
     else:
       step, state, host = restored
       ledger.set_entries(host["ledger"])
@@ -156,18 +154,7 @@ def train(
           if is_rl:
             drawn = schedule.draw(step - num_sft_steps)
             sampler.load(policy(state.params))
-            groups = rollout(
-              session,
-              sampler,
-              [problems[p.problem_id] for p in drawn],
-              [p.prefix for p in drawn],
-              config.train.completions_per_prompt,
-              # A problem may be drawn with several prefixes in one step.
-              steps=[step * len(drawn) + i for i in range(len(drawn))],
-              purpose="sampling",
-              seed=seed,
-              timers=timers,
-            )
+            groups = _sample(session, sampler, data, drawn, step, seed, timers)
             schedule.observe(drawn, np.stack([g.rewards for g in groups]))
             sampled = sampler.pop_usage()
             ledger.add_sampling("sampling", sampled)
@@ -225,7 +212,42 @@ def trained_params(
   return adapters.policy_params(session.model, session.base_params, trained)
 
 
-# -- From rollouts to trees and metrics ----------------------------------------
+# -- What a step of RL samples, learns from and measures -----------------------
+
+
+def _sample(
+  session: Session,
+  sampler: Sampler,
+  data: TrainData,
+  drawn: Sequence[PrefixedProblem],
+  step: int,
+  seed: int,
+  timers: metrics_lib.Timers,
+) -> list[Group]:
+  """Returns a judged group for each problem that the schedule has drawn.
+
+  Args:
+    session: of the run.
+    sampler: loaded with the policy.
+    data: of the run.
+    drawn: from the schedule.
+    step: part of the completions' keys, with seed.
+    seed: seed for the sampling.
+    timers: of "rollout" and "judge".
+  """
+  problems = {p.id: p for p in data.train}
+  return rollout(
+    session,
+    sampler,
+    [problems[p.problem_id] for p in drawn],
+    [p.prefix for p in drawn],
+    session.config.train.completions_per_prompt,
+    # A problem may be drawn with several prefixes in one step.
+    steps=[step * len(drawn) + i for i in range(len(drawn))],
+    purpose="sampling",
+    seed=seed,
+    timers=timers,
+  )
 
 
 def _trees(groups: Sequence[Group], learner) -> list[Tree]:

@@ -32,7 +32,12 @@ def spec(*logical_axes: str | None) -> PartitionSpec:
 
 
 def constrain(x: jax.Array, *logical_axes: str | None) -> jax.Array:
-  """Shards an activation as the table says, on the mesh that is set, if any."""
+  """Shards an activation as the table says, on the mesh that is set, if any.
+
+  Args:
+    x: of any shape.
+    *logical_axes: see `fitted`.
+  """
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty:
     return x
@@ -45,6 +50,12 @@ def fitted(mesh, shape, *logical_axes: str | None) -> PartitionSpec:
   """Returns the partition of an array of this shape.
 
   Axes that the mesh does not divide stay whole (e.g. 3 kv heads over 2).
+
+  Args:
+    mesh: the devices, or an abstract mesh.
+    shape: of the whole array.
+    *logical_axes: a key of RULES or None for each of its first axes; the others
+      stay whole.
   """
 
   def size(axes):
@@ -105,7 +116,14 @@ def rows_sharding(mesh: Mesh, shape, axis: int) -> NamedSharding:
 
 
 def put_rows(mesh: Mesh, tree, axis: int = 0):
-  """Puts host arrays on the mesh, sharded over rows along `axis`."""
+  """Puts host arrays on the mesh, sharded over rows along `axis`.
+
+  Args:
+    mesh: the devices.
+    tree: of numpy arrays [..., rows, ...]; those without such an axis are
+      replicated.
+    axis: that of the rows.
+  """
   return jax.tree.map(
     lambda x: jax.device_put(x, rows_sharding(mesh, x.shape, axis)), tree
   )

@@ -148,6 +148,7 @@ def make_update(
     _microbatch_loss, config, loss, temperature, chunk_length
   )
   grad = jax.value_and_grad(of_microbatch, has_aux=True)
+  backend = backends.of_mesh(state.step.sharding.mesh)
 
   def update(state: TrainState, batch, base_params):
     totals = _accumulate(
@@ -174,9 +175,7 @@ def make_update(
       "logprob_gap": sums["logprob_gap"] / count,
       "logprob_gap_max": totals.max_gap,
       "grad_norm": grad_norm,
-      "param_norm": optax.tree.norm(
-        jax.tree.map(lambda x: x.astype(jnp.float32), params)
-      ),
+      "param_norm": optax.tree.norm(_in_float32(params)),
       **{name: sums[name] for name in WORK},
       **_balance(config, totals.load),
       **_by_kind(totals, count, batch.is_prefixed),
@@ -188,10 +187,12 @@ def make_update(
     update,
     donate_argnums=0,
     out_shardings=(_shardings(state), None),
-    compiler_options=backends.of_mesh(
-      state.step.sharding.mesh
-    ).compiler_options(),
+    compiler_options=backend.compiler_options(),
   )
+
+
+def _in_float32(tree):
+  return jax.tree.map(lambda x: x.astype(jnp.float32), tree)
 
 
 def _microbatch_loss(

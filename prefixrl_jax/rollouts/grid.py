@@ -1,4 +1,6 @@
-"""The sampler's schedule: what each row and lane works on. Numpy alone.
+"""Which completion each sampler row and lane works on. Numpy alone.
+
+In this module a row is a sampler row.
 
 A row holds one trunk and serves all requests that fork from it. A lane that
 finishes is given the next completion its row still owes; a row that owes
@@ -71,8 +73,10 @@ class Grid:
     """Starts with nothing to do.
 
     Args:
-      rows, lanes: how many; lanes of each row.
-      trunk_length, completion_length: tokens there is room for.
+      rows: R.
+      lanes: G, of each row.
+      trunk_length: P, trunk tokens that a row has room for.
+      completion_length: C, tokens that a lane has room for.
     """
     self._shape = rows, lanes
     self._trunk_length = trunk_length
@@ -97,7 +101,12 @@ class Grid:
     self.requests: list[Request] = []  # by number
 
   def cancel(self, number: int, above: int) -> None:
-    """Drops the request's completions whose attempt is above a number."""
+    """Drops the request's completions whose attempt is above a number.
+
+    Args:
+      number: of the request.
+      above: the last attempt that is still wanted.
+    """
     self._cancelled[number] = min(above, self._cancelled.get(number, above))
 
   @property

@@ -166,7 +166,13 @@ class Programs:
 
 
 def programs_of(config, mesh: jax.sharding.Mesh, **shape: Any) -> Programs:
-  """Returns the programs of this shape, the same ones every time."""
+  """Returns the programs of this shape, the same ones every time.
+
+  Args:
+    config: TransformerConfig.
+    mesh: see `Programs`.
+    **shape: R, G, P, C and the rest of `Programs`' arguments.
+  """
   return _programs(backends.of_mesh(mesh), config, mesh, **shape)
 
 

@@ -139,7 +139,7 @@ def phases(
   learner = {
     # Of a micro-batch, their sum, and that of prefixed trees alone.
     "gradients": (2.0 + is_mixed) * 4 * count,
-    **_of_micro_batch(config, model, mesh, rows_per_microbatch),
+    **_of_microbatch(config, model, mesh, rows_per_microbatch),
   }
   train, evals = config.train, config.evals
   prompt = config.rollouts.max_prompt_length
@@ -192,7 +192,7 @@ def _of_caches(model, mesh, rows, lanes, trunk_length, completion_length):
   )
 
 
-def _of_micro_batch(
+def _of_microbatch(
   config, model, mesh, rows_per_microbatch
 ) -> dict[str, float]:
   """Returns the bytes of what an update keeps of a micro-batch's tokens."""

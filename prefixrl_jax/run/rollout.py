@@ -54,12 +54,21 @@ def rollout(
   Args:
     session: of the run.
     sampler: loaded with the policy.
-    problems, prefixes: aligned; a prefix of length 0 is none.
-    num_completions: of each.
-    steps: aligned; part of the completions' keys, with purpose and seed.
+    problems: what is asked.
+    prefixes: int32 [prefix length] for each problem; of length 0: none.
+    num_completions: completions of each problem.
+    steps: a number for each problem, part of its completions' keys, with
+      purpose and seed.
     purpose: a key of `sampler.PURPOSE_IDS`.
     seed: seed for the sampling.
     timers: of "rollout" and "judge".
+
+  Returns:
+    A group for each problem, in their order.
+
+  Raises:
+    UserError: a trunk is longer than the sampler's.
+    NonFiniteError: the policy's logits are not finite.
   """
   timed = timers or (lambda _: contextlib.nullcontext())
   with timed("rollout"):

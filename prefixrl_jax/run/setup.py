@@ -26,7 +26,7 @@ def opening_ledger(
   Args:
     session: of the run.
     data: of the run.
-    arm: a row of config.arms.
+    arm: an entry of config.arms.
 
   Raises:
     UserError: they have cost the whole budget.
@@ -53,8 +53,8 @@ def schedule_of(
   Args:
     config: the whole config.
     data: of the run.
-    arm: a row of config.arms.
-    seed: of the run.
+    arm: an entry of config.arms.
+    seed: seed for the schedule's draws.
   """
   return make_schedule(
     problems=data.train,
@@ -109,7 +109,7 @@ def rl_learner(
 
   Args:
     session: of the run.
-    arm: a row of config.arms.
+    arm: an entry of config.arms.
     schedule: says how many trees of each kind a step has.
     longest_trunk: in tokens.
   """
@@ -184,6 +184,23 @@ def sft_learner(
   )
 
 
+def compile_all(
+  learners: Sequence[Learner], samplers: Sequence[Sampler], params: dict
+) -> None:
+  """Compiles every program of a run; samplers are left without arrays.
+
+  Args:
+    learners: those that the run steps.
+    samplers: those that the run samples with.
+    params: a policy's, as samplers take it.
+  """
+  for learner in learners:
+    learner.compile()
+  for sampler in samplers:
+    sampler.warm_up(params)
+    sampler.release()
+
+
 def sft_examples(
   session: Session, data: TrainData, arm: ml_collections.ConfigDict
 ) -> list[Tree]:
@@ -192,7 +209,7 @@ def sft_examples(
   Args:
     session: of the run.
     data: whose traces.
-    arm: a row of config.arms.
+    arm: an entry of config.arms.
   """
   if not arm.sft_epochs:
     return []

@@ -14,8 +14,8 @@ from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.models import attention, parameters, transformer
 from prefixrl_jax.rollouts import decoding
 from prefixrl_jax.rollouts.requests import Request
-from prefixrl_jax.rollouts.sampler import Arena, Sampler
-from prefixrl_jax.types import NonFiniteError, UserError
+from prefixrl_jax.rollouts.sampler import PURPOSE_IDS, Arena, Sampler
+from prefixrl_jax.types import PURPOSES, NonFiniteError, UserError
 
 _DEFAULTS = dict(
   rows=3,
@@ -504,3 +504,14 @@ def test_no_token_is_drawn_beyond_the_vocabulary(value, settings):
   )
   assert ((token >= 0) & (token < 30)).all()
   assert not np.isfinite(logprob).any()
+
+
+def test_purposes_that_sample_keep_their_numbers():
+  """Another number would be another sample, and another result."""
+  assert PURPOSE_IDS.keys() <= set(PURPOSES)
+  assert PURPOSE_IDS == {
+    "screening": 0,
+    "collection": 1,
+    "sampling": 2,
+    "evaluation": 3,
+  }
