@@ -24,8 +24,9 @@ from prefixrl_jax.configs import countdown, demo
 from prefixrl_jax.evals.curves import CurvePoint, RunRecord
 from prefixrl_jax.evals.figures import figure_by_hardness
 from prefixrl_jax.evals.summary import summarize
-from prefixrl_jax.pipeline import STAGES, Pipeline
+from prefixrl_jax.pipeline import Pipeline
 from prefixrl_jax.settings import arms
+from prefixrl_jax.stages import STAGES
 from prefixrl_jax.storage.files import read_json
 
 _DEMOS = {"demo": demo, "countdown": countdown}

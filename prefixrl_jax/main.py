@@ -22,11 +22,9 @@ from ml_collections import config_flags
 
 from prefixrl_jax import command_line, startup
 from prefixrl_jax.distributed import huge_pages
+from prefixrl_jax.stages import ON_DEMAND, STAGES
 from prefixrl_jax.storage import signals
 from prefixrl_jax.types import Preempted, UserError, one_line
-
-STAGES = "pretrain,import,screen,collect,cut,train,evaluate,report"
-_ON_DEMAND = ("problems", "export")
 
 _CONFIG = config_flags.DEFINE_config_file(
   "config",
@@ -41,9 +39,9 @@ _WORKDIR = flags.DEFINE_string(
 _STAGE = flags.DEFINE_string(
   "stage",
   "all",
-  f"Stages to run, a comma-separated choice of {STAGES}; all leaves out"
-  " problems, which prints what would be trained on, and export, a run's policy"
-  " as a Hugging Face folder (config.export).",
+  f"Stages to run, a comma-separated choice of {','.join(STAGES)}; all leaves"
+  " out problems, which prints what would be trained on, and export, a run's"
+  " policy as a Hugging Face folder (config.export).",
 )
 _TRACES = flags.DEFINE_string(
   "traces",
@@ -136,7 +134,7 @@ def _stages(traces: str) -> list[str]:
   Args:
     traces: config.traces.file.
   """
-  known = (*STAGES.split(","), *_ON_DEMAND)
+  known = (*STAGES, *ON_DEMAND)
   # Traces are imported or collected, never both in one run.
   unused = "collect" if traces else "import"
   stages = [stage.strip() for stage in _STAGE.value.split(",")]
@@ -153,7 +151,7 @@ def _stages(traces: str) -> list[str]:
       else "--stage=import needs --traces=FILE."
     )
   if "all" in stages:
-    stages += [stage for stage in STAGES.split(",") if stage != unused]
+    stages += [stage for stage in STAGES if stage != unused]
   return [stage for stage in known if stage in stages]
 
 

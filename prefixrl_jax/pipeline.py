@@ -6,24 +6,14 @@ other settings is an error.
 """
 
 import contextlib
-from collections.abc import Collection
+import importlib
+from collections.abc import Callable, Collection
 
 import ml_collections
 from etils import epath
 
 from prefixrl_jax.run.workspace import Workspace
-from prefixrl_jax.stages import (
-  collect,
-  cut,
-  evaluate,
-  export,
-  import_traces,
-  pretrain,
-  report,
-  screen,
-  show_problems,
-  train,
-)
+from prefixrl_jax.stages import ON_DEMAND, STAGES, export
 from prefixrl_jax.storage.files import (
   check_kind,
   remove_temporaries,
@@ -31,23 +21,6 @@ from prefixrl_jax.storage.files import (
 )
 from prefixrl_jax.storage.locking import locked
 from prefixrl_jax.types import UserError
-
-STAGES = {
-  "pretrain": pretrain,
-  "import": import_traces,
-  "screen": screen,
-  "collect": collect,
-  "cut": cut,
-  "train": train,
-  "evaluate": evaluate,
-  "report": report,
-}
-_WITH_THOSE_ON_DEMAND = {
-  "problems": show_problems,
-  **STAGES,
-  "export": export,
-}
-
 
 # Every run leaves it: a folder that has it is a workdir.
 MARKER = "run_config.json"
@@ -108,9 +81,16 @@ class Pipeline:
       # For people; what an artifact was made from is in its manifest.
       write_json(workdir / MARKER, work.config.to_dict())
       with contextlib.closing(work):
-        for name, stage in _WITH_THOSE_ON_DEMAND.items():
+        # What shows problems first, what exports last.
+        for name in ("problems", *STAGES, "export"):
           if name in stages:
-            stage.run(work)
+            _find(name)(work)
+
+
+def _find(name: str) -> Callable[[Workspace], None]:
+  """Returns what runs a stage."""
+  module, _, function = (STAGES | ON_DEMAND)[name].partition(":")
+  return getattr(importlib.import_module(module), function)
 
 
 def _is_of_a_run(workdir: epath.Path) -> bool:

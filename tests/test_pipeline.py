@@ -20,11 +20,12 @@ from etils import epath
 from prefixrl_jax import checkpoints
 from prefixrl_jax.configs import countdown, demo, math
 from prefixrl_jax.embedded import checksum
-from prefixrl_jax.pipeline import STAGES, Pipeline
+from prefixrl_jax.pipeline import Pipeline
 from prefixrl_jax.problems.loading import load_problems
 from prefixrl_jax.run.inputs import Inputs
 from prefixrl_jax.run.workspace import Workspace
 from prefixrl_jax.stages import (
+  STAGES,
   collect,
   evaluate,
   import_traces,

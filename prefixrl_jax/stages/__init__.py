@@ -1,1 +1,20 @@
-"""The stages: each from artifacts to artifacts, what the command runs."""
+"""The stages, each from artifacts to artifacts: what the command runs.
+
+Here are their names, in their order, and where each is; they are imported when
+they are run.
+"""
+
+STAGES = {
+  "pretrain": "prefixrl_jax.stages.pretrain:run",
+  "import": "prefixrl_jax.stages.import_traces:run",
+  "screen": "prefixrl_jax.stages.screen:run",
+  "collect": "prefixrl_jax.stages.collect:run",
+  "cut": "prefixrl_jax.stages.cut:run",
+  "train": "prefixrl_jax.stages.train:run",
+  "evaluate": "prefixrl_jax.stages.evaluate:run",
+  "report": "prefixrl_jax.stages.report:run",
+}
+ON_DEMAND = {
+  "problems": "prefixrl_jax.stages.show_problems:run",
+  "export": "prefixrl_jax.stages.export:run",
+}

@@ -8,9 +8,10 @@ from etils import epath
 from prefixrl_jax import train
 from prefixrl_jax.configs import demo
 from prefixrl_jax.learner.learner import Learner
-from prefixrl_jax.pipeline import STAGES, Pipeline
+from prefixrl_jax.pipeline import Pipeline
 from prefixrl_jax.rollouts.sampler import Sampler
 from prefixrl_jax.run import memory_plan
+from prefixrl_jax.stages import STAGES
 
 # Of an update, while it runs: nothing that could be looked at from outside.
 _WITHIN_A_PROGRAM = ("gradients", "activations", "logits")

@@ -10,9 +10,10 @@ import pytest
 from etils import epath
 
 from prefixrl_jax.configs import countdown, demo, math
-from prefixrl_jax.pipeline import MARKER, STAGES, Pipeline
+from prefixrl_jax.pipeline import MARKER, Pipeline
 from prefixrl_jax.run import provenance
 from prefixrl_jax.run.workspace import Workspace
+from prefixrl_jax.stages import STAGES
 from prefixrl_jax.storage import files
 from prefixrl_jax.storage.locking import LOCK
 from prefixrl_jax.types import UserError
