@@ -1,7 +1,7 @@
 """Schedules: which problems, with which prefixes, a step trains on.
 
 To add one, write a class with these methods, give it a row of `SCHEDULES` and
-its options one in fields.py (docs/extending.md).
+its options one in settings/fields.py (docs/extending.md).
 """
 
 from collections.abc import Callable, Sequence
