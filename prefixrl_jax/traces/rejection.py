@@ -122,7 +122,17 @@ def collect(
     judged += len(finished)
     on_progress(sum(p.is_solved(traces_per_problem) for p in pending), judged)
 
-  kept = [(p, a) for p in pending for a in p.first_correct(traces_per_problem)]
+  return _traces(pending, tokenizer, traces_per_problem, policy, seed)
+
+
+def _traces(
+  pending: Sequence[_Pending],
+  tokenizer: Tokenizer,
+  count: int,
+  policy: str,
+  seed: int,
+) -> list[Trace]:
+  kept = [(p, a) for p in pending for a in p.first_correct(count)]
   texts = tokenizer.decode([p.correct[a].tokens.tolist() for p, a in kept])
   return [
     Trace(
