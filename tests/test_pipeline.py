@@ -555,7 +555,7 @@ def test_an_import_that_was_cut_off_starts_again(tmp_path, monkeypatch):
     raise KeyboardInterrupt
 
   with monkeypatch.context() as m:
-    m.setattr(import_traces.store, "write_traces", interrupt)
+    m.setattr(import_traces.trace_store, "write_traces", interrupt)
     with pytest.raises(KeyboardInterrupt):
       Pipeline(config, workdir).run(("import",))
   assert not (workdir / "data/seed_0/import/manifest.json").exists()
