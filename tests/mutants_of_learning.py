@@ -246,7 +246,6 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     " rollouts/test_sampler.py::test_no_token_is_drawn_beyond_the_vocabulary",
     ("jax.vmap(jax.random.fold_in)(key, length)", "key"),
     (" + 2.0**-24", ""),
-    ("jnp.minimum(token, len(logits) - 1)", "token"),
     ("(ends > target) & (weights > 0)", "ends >= target"),
   ),
   (

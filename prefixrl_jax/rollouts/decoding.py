@@ -350,7 +350,7 @@ def _draw(logits, key, length, temperature, top_k, top_p):
     # that 0 does not always draw the first token, however unlikely it is.
     uniform = jax.vmap(jax.random.uniform)(keys) + 2.0**-24
     token = _invert(exp_logits, uniform)
-  token = jnp.minimum(token, len(logits) - 1).astype(jnp.int32)
+  token = token.astype(jnp.int32)
   logprob = _at(logits, token) - log_total
   return token.reshape(grid), logprob.reshape(grid)
 

@@ -293,3 +293,21 @@ def test_a_worker_has_no_more_memory_than_it_may():
     results = pool.map([2**20, 2**32, 2**20])
   assert [results[0], results[2]] == [2**20] * 2
   assert isinstance(results[1], MemoryError)
+
+
+def test_an_interrupted_call_leaves_nothing_to_the_next(monkeypatch):
+  """Its results are nobody's: a worker that had them ends with it."""
+  with WorkerPool(_job, num_workers=1, timeout_seconds=60.0) as pool:
+    assert pool.map([1]) == [2]
+    hand_out = pool._hand_out
+
+    def interrupted(*args):
+      hand_out(*args)
+      raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+      patch.setattr(pool, "_hand_out", interrupted)
+      with pytest.raises(KeyboardInterrupt):
+        pool.map([20])
+    assert not pool._busy()
+    assert pool.map([300, 4000]) == [600, 8000]
