@@ -54,14 +54,14 @@ _FRESH = flags.DEFINE_bool(
   "fresh",
   False,
   "Re-make what the stages of --stage make, for the config's arms and seeds;"
-  "  everything else in the workdir stays.",
+  " everything else in the workdir stays.",
 )
 _REDO = flags.DEFINE_list(
   "redo",
   [],
   "Re-make single parts: STAGE, STAGE/seed_N (of screen, collect, import and"
   " cut) or STAGE/ARM/seed_N, separated by commas. What was made from a part"
-  "  that comes out different is re-made (cut, evaluate) or refused.",
+  " that comes out different is re-made (cut, evaluate) or refused.",
 )
 
 # Read by name, before all else: see `main`.

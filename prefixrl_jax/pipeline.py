@@ -6,8 +6,8 @@ other settings is an error.
 """
 
 import contextlib
-import importlib
-from collections.abc import Callable, Collection
+import pkgutil
+from collections.abc import Collection
 
 import ml_collections
 from etils import epath
@@ -84,13 +84,7 @@ class Pipeline:
         # What shows problems first, what exports last.
         for name in ("problems", *STAGES, "export"):
           if name in stages:
-            _find(name)(work)
-
-
-def _find(name: str) -> Callable[[Workspace], None]:
-  """Returns what runs a stage."""
-  module, _, function = (STAGES | ON_DEMAND)[name].partition(":")
-  return getattr(importlib.import_module(module), function)
+            pkgutil.resolve_name((STAGES | ON_DEMAND)[name])(work)
 
 
 def _is_of_a_run(workdir: epath.Path) -> bool:

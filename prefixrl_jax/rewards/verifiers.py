@@ -1,9 +1,9 @@
 """Which verifier a task has: a row each."""
 
 import dataclasses
-import importlib
 import inspect
 import os
+import pkgutil
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -57,8 +57,7 @@ class Row:
       config: section `rewards`; num_workers = 0 is a process for each core that
         this process may run on.
     """
-    module, _, name = self.place.partition(":")
-    verifier = getattr(importlib.import_module(module), name)
+    verifier = pkgutil.resolve_name(self.place)
     settings = dict(config)
     settings["num_workers"] = config.num_workers or len(os.sched_getaffinity(0))
     taken = inspect.signature(verifier).parameters
