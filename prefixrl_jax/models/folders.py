@@ -1,13 +1,13 @@
 """Where a Hugging Face model's folder is, and which files it has."""
 
 import collections
-import json
 import re
 from typing import Any
 
 import safetensors
 from etils import epath
 
+from prefixrl_jax.text import folder_tokenizer
 from prefixrl_jax.types import UserError, one_line
 
 # What a model's folder has beside its weights, as far as anybody needs it.
@@ -150,11 +150,4 @@ def read_json(folder: epath.Path, name: str) -> dict[str, Any]:
   path = folder / name
   if not path.exists():
     raise UserError(f"{path} is missing.")
-  try:
-    content = json.loads(path.read_text())
-  except (OSError, ValueError, RecursionError) as e:
-    said = " ".join(str(e).split())
-    raise UserError(f"{path} cannot be read as JSON: {said}.") from None
-  if not isinstance(content, dict):
-    raise UserError(f"{path} is no JSON object.")
-  return content
+  return folder_tokenizer.read_json(path)

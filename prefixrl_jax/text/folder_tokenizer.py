@@ -373,14 +373,18 @@ def _from_json(path: epath.Path, text: str) -> tokenizers.Tokenizer:
 
 
 def read_json(path: epath.Path) -> dict[str, Any]:
-  """Empty if there is no such file."""
+  """Returns the JSON object in a file; an empty one if there is no file.
+
+  Raises:
+    UserError: it cannot be read, or is no JSON object.
+  """
   if not path.exists():
     return {}
   try:
     content = json.loads(path.read_text())
   except (OSError, ValueError, RecursionError) as e:
     said = " ".join(str(e).split())
-    raise UserError(f"{path} is not JSON: {said}.") from None
+    raise UserError(f"{path} cannot be read as JSON: {said}.") from None
   if not isinstance(content, dict):
     raise UserError(f"{path} is no JSON object.")
   return content
