@@ -7,7 +7,7 @@ steps, if the arm has any, come first and use the same update.
 import functools
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -22,7 +22,7 @@ from prefixrl_jax.learner.packing import Lane, Tree
 from prefixrl_jax.models import adapters
 from prefixrl_jax.rollouts.sampler import Sampler
 from prefixrl_jax.run import setup
-from prefixrl_jax.run.rollout import Group, rollout
+from prefixrl_jax.run.rollout import Group, encode, rollout
 from prefixrl_jax.run.session import Session
 from prefixrl_jax.storage import metrics as metrics_lib
 from prefixrl_jax.storage.signals import Deferred
@@ -30,6 +30,7 @@ from prefixrl_jax.types import (
   NonFiniteError,
   Preempted,
   PrefixedProblem,
+  Problem,
   SamplingUsage,
   TrainData,
   UpdateUsage,
@@ -81,7 +82,11 @@ def train(
   ledger = setup.opening_ledger(session, data, settings)
   budget = config.train.flops
   schedule = setup.schedule_of(config, data, settings, seed)
-  sft_examples = setup.sft_examples(session, data, settings)
+  problems = {p.id: p for p in (*data.train, *data.heldout)}
+  prompts = dict(zip(problems, encode(session, [*problems.values()])))
+  sft_examples = [
+    sft.example(prompts[t.problem_id], t.tokens) for t in data.traces
+  ]
   num_sft_steps = sft.num_steps(
     len(sft_examples), config.sft.batch_size, settings.sft_epochs
   )
@@ -89,12 +94,14 @@ def train(
 
   # -- Everything that is compiled, before the first step ----------------------
   first_params = adapters.init(model, session.base_params, session.mesh, seed)
-  sampler, eval_sampler = setup.samplers(session, data, schedule)
+  sampler, eval_sampler = setup.samplers(session, prompts.values(), schedule)
   learner = setup.rl_learner(
     session, settings, schedule, longest_trunk=sampler.trunk_length
   )
-  sft_learner = setup.sft_learner(session, sft_examples, num_sft_steps)
-  learners = [learner, sft_learner] if num_sft_steps else [learner]
+  learners = [learner]
+  if num_sft_steps:
+    learners.append(setup.sft_learner(session, sft_examples, num_sft_steps))
+  first_learner = learners[-1]
   with metrics_lib.busy(f"{name}  compiling …"):
     setup.compile_all(learners, [sampler, eval_sampler], policy(first_params))
 
@@ -108,7 +115,7 @@ def train(
     restored = checkpointer.restore_latest(learner.abstract_state)
     if restored is None:
       step, skipped, curve = 0, 0, Curve(config, [])
-      state = learners[-1].init(first_params)
+      state = first_learner.init(first_params)
     else:
       step, state, host = restored
       ledger.set_entries(host["ledger"])
@@ -154,7 +161,9 @@ def train(
           if is_rl:
             drawn = schedule.draw(step - num_sft_steps)
             sampler.load(policy(state.params))
-            groups = _sample(session, sampler, data, drawn, step, seed, timers)
+            groups = _sample(
+              session, sampler, problems, prompts, drawn, step, seed, timers
+            )
             schedule.observe(drawn, np.stack([g.rewards for g in groups]))
             sampled = sampler.pop_usage()
             ledger.add_sampling("sampling", sampled)
@@ -165,7 +174,7 @@ def train(
             metrics = _rl_metrics(of_update, groups, sampled, usage)
           else:
             trees = sft.batch(sft_examples, config.sft.batch_size, step, seed)
-            state, of_update, usage = sft_learner.step(state, trees)
+            state, of_update, usage = first_learner.step(state, trees)
             ledger.add_update("sft", usage)
             metrics = {"sft/loss": of_update["loss"]}
             if step + 1 == num_sft_steps:
@@ -218,7 +227,8 @@ def trained_params(
 def _sample(
   session: Session,
   sampler: Sampler,
-  data: TrainData,
+  problems: Mapping[str, Problem],
+  prompts: Mapping[str, np.ndarray],
   drawn: Sequence[PrefixedProblem],
   step: int,
   seed: int,
@@ -229,17 +239,18 @@ def _sample(
   Args:
     session: of the run.
     sampler: loaded with the policy.
-    data: of the run.
+    problems: {id: Problem}.
+    prompts: {problem id: int32 [prompt length]}.
     drawn: from the schedule.
     step: part of the completions' keys, with seed.
     seed: seed for the sampling.
     timers: of "rollout" and "judge".
   """
-  problems = {p.id: p for p in data.train}
   return rollout(
     session,
     sampler,
     [problems[p.problem_id] for p in drawn],
+    [prompts[p.problem_id] for p in drawn],
     [p.prefix for p in drawn],
     session.config.train.completions_per_prompt,
     # A problem may be drawn with several prefixes in one step.

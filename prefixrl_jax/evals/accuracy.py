@@ -9,7 +9,7 @@ import numpy as np
 from prefixrl_jax.prefixes.cuts import reveal
 from prefixrl_jax.rewards.judging import hold_answer
 from prefixrl_jax.rollouts.sampler import Sampler
-from prefixrl_jax.run.rollout import rollout
+from prefixrl_jax.run.rollout import encode, rollout
 from prefixrl_jax.run.session import Session
 from prefixrl_jax.types import Completion, EvalResult, Problem, Trace
 
@@ -55,6 +55,7 @@ def evaluate(
     session,
     sampler,
     problems,
+    encode(session, problems),
     prefixes,
     num_samples,
     steps=[step] * len(problems),

@@ -37,10 +37,22 @@ class Group:
     return np.array([v.reward for v in self.verdicts])
 
 
+def encode(session: Session, problems: Sequence[Problem]) -> list[np.ndarray]:
+  """Returns the tokens of the problems' prompts, int32 [prompt length] each.
+
+  Args:
+    session: of the run.
+    problems: in any order.
+  """
+  encoded = session.tokenizer.encode_prompts(p.prompt for p in problems)
+  return [np.array(ids, np.int32) for ids in encoded]
+
+
 def rollout(
   session: Session,
   sampler: Sampler,
   problems: Sequence[Problem],
+  prompts: Sequence[np.ndarray],
   prefixes: Sequence[np.ndarray],
   num_completions: int,
   *,
@@ -55,6 +67,7 @@ def rollout(
     session: of the run.
     sampler: loaded with the policy.
     problems: what is asked.
+    prompts: int32 [prompt length] for each problem, from `encode`.
     prefixes: int32 [prefix length] for each problem; of length 0: none.
     num_completions: completions of each problem.
     steps: a number for each problem, part of its completions' keys, with
@@ -72,11 +85,7 @@ def rollout(
   """
   timed = timers or (lambda _: contextlib.nullcontext())
   with timed("rollout"):
-    encoded = session.tokenizer.encode_prompts(p.prompt for p in problems)
-    trunks = [
-      np.concatenate([np.array(ids, np.int32), prefix])
-      for ids, prefix in zip(encoded, prefixes)
-    ]
+    trunks = [np.concatenate(parts) for parts in zip(prompts, prefixes)]
     completions = sampler.sample(
       [
         Request(trunk, num_completions, step, problem.index)

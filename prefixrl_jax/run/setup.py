@@ -1,11 +1,10 @@
 """What a run is made of: its ledger, schedule, samplers and learners."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import ml_collections
 import numpy as np
 
-from prefixrl_jax.learner import sft
 from prefixrl_jax.learner.learner import Learner
 from prefixrl_jax.learner.losses import make_loss
 from prefixrl_jax.learner.optimizer import make_optimizer
@@ -68,19 +67,16 @@ def schedule_of(
 
 
 def samplers(
-  session: Session, data: TrainData, schedule: Schedule
+  session: Session, prompts: Iterable[np.ndarray], schedule: Schedule
 ) -> tuple[Sampler, Sampler]:
   """Returns the sampler for training, and that for the curve.
 
   Args:
     session: of the run.
-    data: whose prompts must fit.
+    prompts: int32 [prompt length] each, which must fit.
     schedule: whose prefixes must fit after them in training.
   """
   c = session.config
-  prompts = session.tokenizer.encode_prompts(
-    p.prompt for p in (*data.train, *data.heldout)
-  )
   longest = max(map(len, prompts))
   return (
     session.sampler(
@@ -153,7 +149,7 @@ def sft_learner(
 
   Args:
     session: of the run.
-    examples: all that there are, from `sft_examples`.
+    examples: all that there are, at least one.
     num_steps: over which the learning rate decays.
   """
   c, learner = session.config, session.config.learner
@@ -161,10 +157,8 @@ def sft_learner(
     session.model,
     session.mesh,
     layout_for(
-      longest_trunk=max((len(t.trunk) for t in examples), default=1),
-      longest_completion=max(
-        (len(t.lanes[0].tokens) for t in examples), default=1
-      ),
+      longest_trunk=max(len(t.trunk) for t in examples),
+      longest_completion=max(len(t.lanes[0].tokens) for t in examples),
       num_lanes=1,
       num_trees=(0, c.sft.batch_size),
       row_length=learner.row_length,
@@ -199,25 +193,3 @@ def compile_all(
   for sampler in samplers:
     sampler.warm_up(params)
     sampler.release()
-
-
-def sft_examples(
-  session: Session, data: TrainData, arm: ml_collections.ConfigDict
-) -> list[Tree]:
-  """Returns the traces as SFT learns them; none if the arm has no SFT.
-
-  Args:
-    session: of the run.
-    data: whose traces.
-    arm: an entry of config.arms.
-  """
-  if not arm.sft_epochs:
-    return []
-  by_id = {p.id: p.prompt for p in data.train}
-  prompts = session.tokenizer.encode_prompts(
-    by_id[t.problem_id] for t in data.traces
-  )
-  return [
-    sft.example(np.array(prompt, np.int32), trace.tokens)
-    for prompt, trace in zip(prompts, data.traces)
-  ]
