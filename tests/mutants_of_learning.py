@@ -216,9 +216,13 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
   ),
   # -- sampling
   (
-    "rollouts/decoding.py",
+    "rollouts/drawing.py",
     "rollouts/test_sampler.py::test_logprobs_are_the_teacher_forced_ones",
     ("logits = logits / temperature", "logits = logits * 1.0"),
+  ),
+  (
+    "rollouts/decoding.py",
+    "rollouts/test_sampler.py::test_logprobs_are_the_teacher_forced_ones",
     ("(length < state.limit)", "(length <= state.limit)"),
     (
       "lambda key, number: (jax.random.fold_in(key, number), None)",
@@ -232,12 +236,12 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     ("busy - jnp.sum(state.active)", "0"),
   ),
   (
-    "rollouts/decoding.py",
+    "rollouts/drawing.py",
     "rollouts/test_sampler.py::test_filters_choose_but_leave_the_logprobs",
     ("kept = _filter(logits, top_k, top_p) > -jnp.inf", "kept = True"),
   ),
   (
-    "rollouts/decoding.py",
+    "rollouts/drawing.py",
     "rollouts/test_sampler.py::test_no_number_draws_what_is_impossible"
     " rollouts/test_sampler.py"
     "::test_tokens_are_drawn_in_proportion_at_every_number"

@@ -12,7 +12,7 @@ import pytest
 from prefixrl_jax.distributed.compilation import CompilationCounter
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.models import attention, parameters, transformer
-from prefixrl_jax.rollouts import decoding
+from prefixrl_jax.rollouts import drawing
 from prefixrl_jax.rollouts.requests import Request
 from prefixrl_jax.rollouts.sampler import PURPOSE_IDS, Arena, Sampler
 from prefixrl_jax.types import PURPOSES, NonFiniteError, UserError
@@ -240,7 +240,7 @@ def test_no_number_draws_what_is_impossible(
   unlikely = np.where(logits == 0, logits, -60.0)  # exp is about 1e-26
   keys = jax.vmap(jax.random.key)(np.zeros(4, np.uint32))[None]
   for some in (logits, unlikely):
-    token, logprob = decoding._draw(
+    token, logprob = drawing.draw(
       jnp.asarray(some), keys, jnp.zeros((1, 4), jnp.int32), 1.0, top_k, top_p
     )
     for lane, tokens in enumerate(likely):
@@ -252,13 +252,13 @@ def test_tokens_are_drawn_in_proportion_at_every_number():
   """An inverse CDF, at both of its ends and on both sides of its steps."""
   weights = np.array([1, 0, 2, 0, 0, 5, 0], np.float32)
   uniform = np.array([0, 0.124, 0.126, 0.374, 0.376, _MOST], np.float32)
-  found = decoding._invert(
+  found = drawing._invert(
     jnp.asarray(np.repeat(weights[:, None], 6, 1)), uniform, block_size=3
   )
   assert found.tolist() == [0, 0, 2, 2, 5, 5]
   # A step belongs to what is behind it, and nothing is drawn that weighs 0.
   weights = np.array([0, 3, 0, 1], np.float32)
-  found = decoding._invert(
+  found = drawing._invert(
     jnp.asarray(np.repeat(weights[:, None], 2, 1)),
     np.array([0, 0.75], np.float32),
   )
@@ -269,7 +269,7 @@ def test_every_place_of_a_completion_has_a_number_of_its_own():
   """And always the same one: by the completion's key, and the place."""
   keys = jax.vmap(jax.random.key)(np.repeat(np.uint32([1, 2]), 32))[None]
   places = jnp.tile(jnp.arange(32), 2)[None]
-  draw = lambda: decoding._draw(
+  draw = lambda: drawing.draw(
     jnp.zeros((5000, 1, 64)), keys, places, 1.0, 0, 1.0
   )[0][0].tolist()
   assert len(set(draw())) > 55
@@ -499,7 +499,7 @@ def test_a_policy_that_is_no_number_is_an_error_at_once(
 def test_no_token_is_drawn_beyond_the_vocabulary(value, settings):
   logits = jnp.full((30, 2, 3), value)
   keys = jax.vmap(jax.vmap(jax.random.key))(jnp.zeros((2, 3), jnp.uint32))
-  token, logprob = decoding._draw(
+  token, logprob = drawing.draw(
     logits, keys, jnp.zeros((2, 3), jnp.int32), *settings
   )
   assert ((token >= 0) & (token < 30)).all()
