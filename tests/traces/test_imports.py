@@ -10,6 +10,7 @@ import pandas as pd
 import pyarrow as pa
 import pytest
 from etils import epath
+from letters import Letters
 
 from prefixrl_jax.rewards.math import MathVerifier, has_answer
 from prefixrl_jax.storage.rows import find_files, read_rows
@@ -28,25 +29,6 @@ _PROBLEMS = [
   Problem("a", "What is $1+1$?" + _ASKED, "2", "", "train", 0),
   Problem("b", "What is $2+2$?" + _ASKED, "4", "", "train", 1),
 ]
-
-
-class _Letters:
-  """A token a character; 0 stops, 1 pads."""
-
-  vocab_size, pad, stop_tokens = 256, 1, (0,)
-
-  def encode(self, text):
-    if "\x01" in text:
-      raise UserError("padding is no text")
-    return list(text.encode())
-
-  def encode_prompts(self, texts):
-    return map(self.encode, texts)
-
-  encode_replies = encode_prompts
-
-  def decode(self, many):
-    return [bytes(i for i in ids if i).decode() for ids in many]
 
 
 class _LastWord:
@@ -82,7 +64,7 @@ def _import(
   settings = dict(
     text_of=lambda p: p.prompt.removesuffix(_ASKED),
     verifier=verifier or _LastWord(),
-    tokenizer=_Letters(),
+    tokenizer=Letters(),
     has_answer=lambda text: text[-1].isdigit(),
     max_completion_length=24,
     traces_per_problem=2,
@@ -410,7 +392,7 @@ def test_a_batch_of_long_traces_is_a_small_one(monkeypatch):
 
 
 def test_a_batch_is_tokenised_at_once_and_a_prompt_once():
-  class _Counting(_Letters):
+  class _Counting(Letters):
     replies, prompts, decoded = [], [], []
 
     def encode_replies(self, texts):
@@ -451,7 +433,7 @@ def test_problems_match_by_id():
 
 
 def test_a_stop_token_is_not_doubled():
-  class _WithStop(_Letters):
+  class _WithStop(Letters):
     def encode_replies(self, texts):
       return ([*self.encode(text), 0] for text in texts)
 

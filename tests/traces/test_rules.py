@@ -4,27 +4,13 @@ import itertools
 
 import numpy as np
 import pytest
+from letters import Letters
 
 from prefixrl_jax.configs import logic
 from prefixrl_jax.problems.loading import load_problems
 from prefixrl_jax.traces.imports import ImportSettings, import_traces
 from prefixrl_jax.traces.rules import write_by_rule
 from prefixrl_jax.types import UserError, Verdict
-
-
-class _Letters:
-  vocab_size, pad, stop_tokens = 256, 1, (0,)
-
-  def encode(self, text):
-    return list(text.encode())
-
-  def encode_prompts(self, texts):
-    return map(self.encode, texts)
-
-  encode_replies = encode_prompts
-
-  def decode(self, many):
-    return [bytes(i for i in ids if i).decode() for ids in many]
 
 
 class _Boxed:
@@ -51,7 +37,7 @@ def test_every_problem_gets_traces_that_are_kept(task, kept):
     problems,
     ImportSettings(
       verifier=_Boxed(),
-      tokenizer=_Letters(),
+      tokenizer=Letters(),
       has_answer=bool,
       max_completion_length=1000,
       traces_per_problem=kept,
