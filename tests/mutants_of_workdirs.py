@@ -208,17 +208,17 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     ("cuts.cut_earlier + cuts.left_out:", "cuts.left_out:"),
   ),
   (
-    "run/workspace.py",
+    "run/upstream.py",
     "test_pipeline.py::test_without_hard_heldout_problems_a_run_goes_on",
     (
       'if p.split == "heldout"],',
-      'if p.split == "heldout" and p.id in self.hard(seed, "heldout")],',
+      'if p.split == "heldout" and p in hard(work, seed, "heldout")],',
     ),
   ),
   (
     "stages/screen.py",
     "test_pipeline.py::test_no_hard_problem_is_said_before_collection",
-    ("  work.hard_train(seed)\n", ""),
+    ("  upstream.hard_train(work, seed)\n  if not x", "  if not x"),
   ),
   (
     "run/parts.py",

@@ -10,18 +10,15 @@ import ml_collections
 from etils import epath
 
 from prefixrl_jax.checkpoints import saved_steps
-from prefixrl_jax.ledger import Ledger
 from prefixrl_jax.run import provenance
 from prefixrl_jax.run.inputs import Inputs
 from prefixrl_jax.run.session import Session, open_session
 from prefixrl_jax.settings import arms
-from prefixrl_jax.storage import trace_store
 from prefixrl_jax.storage.artifacts import Artifact
-from prefixrl_jax.storage.results import read_results
 from prefixrl_jax.storage.rows import find_files
 from prefixrl_jax.storage.signals import Deferred
 from prefixrl_jax.traces.rules import RULES
-from prefixrl_jax.types import EvalResult, Problem, Trace, TrainData, UserError
+from prefixrl_jax.types import UserError
 
 _BASE = "base.safetensors"
 # Files, and folders (ending in /), that a stage leaves in an artifact's folder,
@@ -319,75 +316,13 @@ class Workspace(Inputs):
         " goes on with it; what is evaluated is its policy of before"
       )
 
-  def need(self, artifact: Artifact, stage: str) -> Artifact:
-    """Returns the artifact; an error if the stage has not made it."""
+  def need(self, artifact: Artifact) -> Artifact:
+    """Returns the artifact, if its stage has made it.
+
+    Raises:
+      UserError: it is not complete, or was made with other settings.
+    """
     if not artifact.complete:
       raise artifact.incomplete()
     artifact.check()
     return artifact
-
-  def is_hard(self, result: EvalResult) -> bool:
-    """Whether screening found the problem hard; never for the easy split."""
-    return (
-      result.split != "easy"
-      and result.num_correct <= self.config.screen.max_correct
-    )
-
-  def pass_rates(self, seed: int) -> list[EvalResult]:
-    """Returns what screening found of a data seed's problems."""
-    artifact = self.need(self.data_artifact("screen", seed), "screen")
-    return read_results(artifact.file("pass_rates.parquet"))
-
-  def count_hard(self, seed: int, split: str) -> tuple[int, int]:
-    """Returns how many of a split's problems are hard, and how many it has."""
-    rates = [r for r in self.pass_rates(seed) if r.split == split]
-    return sum(map(self.is_hard, rates)), len(rates)
-
-  def hard(self, seed: int, split: str) -> list[Problem]:
-    """Returns a split's hard problems, of which there may be none."""
-    ids = {r.problem_id for r in self.pass_rates(seed) if self.is_hard(r)}
-    return [p for p in self.problems(seed) if p.split == split and p.id in ids]
-
-  def hard_train(self, seed: int) -> list[Problem]:
-    """Returns the hard training problems; an error if there are none."""
-    hard = self.hard(seed, "train")
-    if not hard:
-      raise UserError(
-        f"no training problem of seed {seed} is hard: each was solved more than"
-        f" {self.config.screen.max_correct} times in"
-        f" {self.config.screen.num_samples}; raise config.screen.max_correct,"
-        " lower config.screen.num_samples or bring harder problems."
-      )
-    return hard
-
-  def traces(self, seed: int) -> list[Trace]:
-    """Returns a data seed's traces of hard training problems."""
-    stage = self.traces_stage
-    artifact = self.need(self.data_artifact(stage, seed), stage)
-    hard = {p.id for p in self.hard_train(seed)}
-    traces = trace_store.read_traces(artifact.file("traces.parquet"))
-    # An import does not know which problems are hard.
-    return [t for t in traces if t.problem_id in hard]
-
-  def train_data(self, seed: int) -> TrainData:
-    """Returns what all arms train on: the hard problems that have a trace."""
-    seed = self.data_seed(seed)
-    screened = self.need(self.data_artifact("screen", seed), "screen")
-    stage = self.traces_stage
-    made = self.need(self.data_artifact(stage, seed), stage)
-    cuts = self.need(self.data_artifact("cut", seed), "cut")
-    traces = self.traces(seed)
-    solved = {t.problem_id for t in traces}
-    cost = Ledger(self.session.model)
-    cost.add_entries(screened.summary["ledger"])
-    cost.add_entries(made.summary["ledger"])
-    return TrainData(
-      train=[p for p in self.hard_train(seed) if p.id in solved],
-      heldout=[p for p in self.problems(seed) if p.split == "heldout"],
-      hard_heldout=frozenset(p.id for p in self.hard(seed, "heldout")),
-      traces=traces,
-      prefixed=trace_store.read_prefixed_problems(
-        cuts.file("prefixed.parquet")
-      ),
-      ledger=cost.to_dict(),
-    )

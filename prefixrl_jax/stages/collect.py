@@ -1,6 +1,7 @@
 """Correct traces of the hard problems, by rejection sampling."""
 
 from prefixrl_jax.models import parameters
+from prefixrl_jax.run import upstream
 from prefixrl_jax.run.parts import in_parts
 from prefixrl_jax.run.workspace import Workspace
 from prefixrl_jax.storage import metrics, trace_store
@@ -19,7 +20,7 @@ def run(work: Workspace) -> None:
 
 def _collect(work: Workspace, artifact: Artifact, seed: int) -> None:
   settings = work.config.collect
-  problems = work.hard_train(seed)
+  problems = upstream.hard_train(work, seed)
   sampler = work.session.base_sampler(settings)
   work.begin(artifact)
   with metrics.Progress(

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 
 from prefixrl_jax.prefixes.cuts import Cuts, cut
 from prefixrl_jax.rewards.judging import hold_answer
+from prefixrl_jax.run import upstream
 from prefixrl_jax.run.workspace import Workspace
 from prefixrl_jax.storage import trace_store
 from prefixrl_jax.types import Trace, UserError
@@ -12,7 +13,7 @@ from prefixrl_jax.types import Trace, UserError
 def run(work: Workspace) -> None:
   """Cuts every trace into prefixes that do not hold the answer."""
   for artifact, seed in work.data_to_make("cut"):
-    traces = work.traces(seed)
+    traces = upstream.traces(work, seed)
     if not traces:
       raise UserError(
         f"{work.config.traces.file} has no trace of a hard problem (seed"

@@ -4,6 +4,7 @@ from typing import Any
 
 from prefixrl_jax.evals.accuracy import Sample, by_fraction, without_prefix
 from prefixrl_jax.prefixes.cuts import revealed_length
+from prefixrl_jax.run import upstream
 from prefixrl_jax.run.workspace import Workspace
 from prefixrl_jax.stages.train import train_again
 from prefixrl_jax.storage import metrics
@@ -17,11 +18,11 @@ def run(work: Workspace) -> None:
   """Evaluates without prefix first, then by share of the trace revealed."""
   arms = ("base", *work.config.run_arms)
   for artifact, arm, seed in work.runs_to_make("evaluate", arms):
-    data = work.train_data(seed)
+    data = upstream.train_data(work, seed)
     if arm == "base":
       params = work.session.base_params
     else:
-      train = work.need(work.run_artifact("train", arm, seed), "train")
+      train = work.need(work.run_artifact("train", arm, seed))
       params = trained_params(
         work.session,
         train.directory,

@@ -31,7 +31,7 @@ def run(work: Workspace) -> None:
   """Takes over other people's traces, if there is a file of them.
 
   It comes before screening, so that a file of no use is known at once, and
-  takes traces of all training problems; `Workspace.traces` has the hard
+  takes traces of all training problems; `upstream.traces` has the hard
   ones.
   """
   if not work.config.traces.file:

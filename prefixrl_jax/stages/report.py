@@ -4,6 +4,7 @@ import collections
 
 from prefixrl_jax.evals import page
 from prefixrl_jax.evals.curves import CurvePoint, RunRecord
+from prefixrl_jax.run import upstream
 from prefixrl_jax.run.workspace import Workspace
 from prefixrl_jax.settings import arms
 from prefixrl_jax.storage.results import read_results
@@ -16,12 +17,10 @@ def run(work: Workspace) -> None:
   notes: dict[str, str] = {}
   for arm in ("base", *work.config.run_arms):
     for seed in work.config.seeds:
-      evaluated = work.need(
-        work.run_artifact("evaluate", arm, seed), "evaluate"
-      )
+      evaluated = work.need(work.run_artifact("evaluate", arm, seed))
       curve = []
       if arm != "base":
-        trained = work.need(work.run_artifact("train", arm, seed), "train")
+        trained = work.need(work.run_artifact("train", arm, seed))
         if skipped := trained.summary["skipped_updates"]:
           notes[f"{arm} seed {seed}"] = (
             f"{skipped} updates were not finite and left out"
@@ -38,14 +37,16 @@ def run(work: Workspace) -> None:
           results=read_results(evaluated.file("results.parquet")),
           uses_traces=arm != "base" and arms.uses_traces(work.config.arms[arm]),
           hard=frozenset(
-            p.id for p in work.hard(work.data_seed(seed), "heldout")
+            p.id for p in upstream.hard(work, work.data_seed(seed), "heldout")
           ),
         )
       )
       samples += evaluated.file("samples.json").read_json()
   for seed in work.data_seeds:
     base = work.run_artifact("evaluate", "base", seed)
-    (a, b), (x, y) = (work.count_hard(seed, s) for s in ("train", "heldout"))
+    (a, b), (x, y) = (
+      upstream.count_hard(work, seed, s) for s in ("train", "heldout")
+    )
     notes[f"seed {seed}"] = (
       f"{a} of {b} training problems hard,"
       f" {traces_note(work, seed)}{_cuts_note(work, seed)};"
@@ -72,7 +73,7 @@ def run(work: Workspace) -> None:
 
 def traces_note(work: Workspace, seed: int) -> str:
   """Says where the hard problems' traces come from."""
-  traces = work.traces(seed)
+  traces = upstream.traces(work, seed)
   solved = len({t.problem_id for t in traces})
   if not work.config.traces.file:
     return f"{solved} of them solved by rejection sampling"

@@ -1,6 +1,7 @@
 """The base model on every problem: which ones are hard."""
 
 from prefixrl_jax.evals.accuracy import without_prefix
+from prefixrl_jax.run import upstream
 from prefixrl_jax.run.parts import in_parts
 from prefixrl_jax.run.workspace import Workspace
 from prefixrl_jax.storage import metrics
@@ -57,14 +58,16 @@ def _screen(work: Workspace, artifact: Artifact, seed: int) -> None:
   write_results(artifact.directory / "pass_rates.parquet", results)
   weights = work.session.policy.rpartition("@")[2]
   artifact.finish({"ledger": cost, "weights": weights}, ["pass_rates.parquet"])
-  (a, b), (x, y) = (work.count_hard(seed, s) for s in ("train", "heldout"))
+  (a, b), (x, y) = (
+    upstream.count_hard(work, seed, s) for s in ("train", "heldout")
+  )
   work.console.print(
     f"screen, seed {seed}: {a} of {b} training problems are hard"
     f" (at most {settings.max_correct} of {settings.num_samples} correct),"
     f" {x} of {y} held-out ones"
   )
   # Said here, before anything is spent on traces.
-  work.hard_train(seed)
+  upstream.hard_train(work, seed)
   if not x:
     which = (
       "no held-out problem is hard"

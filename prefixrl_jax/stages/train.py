@@ -1,6 +1,7 @@
 """Every arm and seed, on the same budget."""
 
 from prefixrl_jax.checkpoints import saved_steps
+from prefixrl_jax.run import upstream
 from prefixrl_jax.run.workspace import Workspace
 from prefixrl_jax.storage.artifacts import Artifact
 from prefixrl_jax.storage.files import write_json
@@ -30,7 +31,7 @@ def run(work: Workspace) -> None:
         f"{artifact.name} is to go on, to a raised limit, but there is no"
         f" checkpoint in {checkpoints}. {artifact.remedy}"
       )
-    data = work.train_data(seed)
+    data = upstream.train_data(work, seed)
     work.begin(artifact)
     curve, skipped = train(
       work.session, data, artifact.directory, arm=arm, seed=seed

@@ -11,7 +11,7 @@ from etils import epath
 
 from prefixrl_jax.configs import countdown, demo, math
 from prefixrl_jax.pipeline import MARKER, Pipeline
-from prefixrl_jax.run import provenance
+from prefixrl_jax.run import provenance, upstream
 from prefixrl_jax.run.workspace import Workspace
 from prefixrl_jax.stages import STAGES
 from prefixrl_jax.storage import files
@@ -57,7 +57,7 @@ def nothing_is_computed(monkeypatch):
     raise AssertionError("something is made")
 
   monkeypatch.setattr("prefixrl_jax.run.workspace.open_session", refuse)
-  monkeypatch.setattr(Workspace, "train_data", refuse)
+  monkeypatch.setattr(upstream, "train_data", refuse)
 
 
 def _run(config, workdir, stages=("train", "evaluate"), **how):
@@ -373,7 +373,7 @@ def test_a_finished_run_goes_on_to_a_raised_limit(workdir, fields, capsys):
     _run(more, workdir, ("train",))
   work = Workspace(more, workdir)  # what is there is of less
   with pytest.raises(UserError, match="train/rl/seed_0 is not complete"):
-    work.need(work.run_artifact("train", "rl", 0), "train")
+    work.need(work.run_artifact("train", "rl", 0))
   # Evaluated is what was trained before; this is said.
   _run(more, workdir, ("evaluate",))
   said = " ".join(capsys.readouterr().err.split())
@@ -573,7 +573,7 @@ def test_a_finished_run_whose_checkpoints_are_gone_does_not_begin_again(
     _run(raised, workdir, ("train",))
 
 
-def test_a_damaged_manifest_offers_its_own_part(workdir):
+def test_a_damaged_manifest_offers_its_own_part(workdir, monkeypatch):
   config = _config()
   _make_up(config, workdir)
   manifest = workdir / "data/seed_0/collect/manifest.json"
@@ -584,7 +584,7 @@ def test_a_damaged_manifest_offers_its_own_part(workdir):
   assert "--fresh" not in str(e.value)
   # It is hard to say what from, but not that it is to be made.
   run = Pipeline(config, workdir, redo=["collect/seed_0"])
-  run.work.hard_train = lambda seed: []
+  monkeypatch.setattr(upstream, "hard_train", lambda work, seed: [])
   with pytest.raises(AssertionError, match="something is made"):
     run.run(("collect",))
 
@@ -622,7 +622,7 @@ def test_what_is_needed_is_of_the_same_settings(workdir):
   _make_up(_config(), workdir)
   work = Workspace(_config(**{"learner.discount": 0.5}), workdir)
   with pytest.raises(UserError, match="train/rl/seed_0 was made with"):
-    work.need(work.run_artifact("train", "rl", 0), "train")
+    work.need(work.run_artifact("train", "rl", 0))
 
 
 def test_two_runs_do_not_work_in_one_workdir(workdir):

@@ -68,7 +68,6 @@ def _work(folder, artifact, said):
     config=config,
     session=session,
     console=types.SimpleNamespace(print=said.append),
-    hard_train=lambda seed: _PROBLEMS,
     begin=lambda artifact: artifact.begin(),
     data_to_make=lambda stage: [(artifact, 0)],
   )
@@ -90,6 +89,9 @@ def test_the_bar_ends_at_what_the_last_line_says(tmp_path, monkeypatch):
     return _attempts(*args, **kwargs)
 
   monkeypatch.setattr(collect, "collect", killed_in_the_second_part)
+  monkeypatch.setattr(
+    collect.upstream, "hard_train", lambda work, seed: _PROBLEMS
+  )
   said = []
   artifact = Artifact(epath.Path(tmp_path) / "collect", {}, name="collect")
   work = _work(tmp_path, artifact, said)

@@ -2,6 +2,7 @@
 
 import io
 import types
+from unittest import mock
 
 import numpy as np
 import pandas as pd
@@ -32,10 +33,6 @@ def _run(folder, texts, **prefixes):
   work = types.SimpleNamespace(
     data_to_make=lambda stage: [(artifact, 0)],
     begin=lambda artifact: artifact.begin(),
-    traces=lambda seed: [
-      Trace(name, encode(text), text, 1.0, "made up", 0, 0, 1)
-      for name, text in texts.items()
-    ],
     problems=lambda seed: problems,
     verifier=CountdownVerifier(),
     tokenizer=types.SimpleNamespace(
@@ -46,7 +43,12 @@ def _run(folder, texts, **prefixes):
     ),
     console=Console(file=shown, width=200),
   )
-  cut.run(work)
+  traces = [
+    Trace(name, encode(text), text, 1.0, "made up", 0, 0, 1)
+    for name, text in texts.items()
+  ]
+  with mock.patch.object(cut.upstream, "traces", return_value=traces):
+    cut.run(work)
   rows = pd.read_parquet(folder / "prefixed.parquet")
   prefixes = ["".join(map(chr, ids)) for ids in rows["prefix"]]
   return prefixes, artifact.summary, shown.getvalue()

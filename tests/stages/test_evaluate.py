@@ -43,15 +43,15 @@ def _evaluate(monkeypatch, trained, model, mesh):
     raise Taken
 
   monkeypatch.setattr(evaluate, "_evaluate", take)
+  monkeypatch.setattr(evaluate.upstream, "train_data", lambda work, seed: None)
   artifact = types.SimpleNamespace(directory=folder)
   work = types.SimpleNamespace(
     config=types.SimpleNamespace(run_arms=("rl",)),
     runs_to_make=lambda stage, arms: [(artifact, "rl", 0)],
-    train_data=lambda seed: None,
     run_artifact=lambda stage, arm, seed: types.SimpleNamespace(
       directory=folder, summary={"steps": 2}
     ),
-    need=lambda artifact, stage: artifact,
+    need=lambda artifact: artifact,
     begin=lambda artifact: None,
     session=types.SimpleNamespace(model=model, mesh=mesh, base_params=base),
   )

@@ -40,7 +40,14 @@ def work(tmp_path, monkeypatch):
   monkeypatch.setattr(report.page, "print_summary", lambda summary: None)
   with config.unlocked():
     config.notes = {}
+  counts = {"train": (3, 4), "heldout": (1, 2)}
   traces = [Trace(f"p{i}", [], "", 1.0, "us", 0, 0, 1) for i in range(2)]
+  for name, found in (
+    ("hard", lambda work, seed, split: []),
+    ("count_hard", lambda work, seed, split: counts[split]),
+    ("traces", lambda work, seed: traces),
+  ):
+    monkeypatch.setattr(report.upstream, name, found)
   return types.SimpleNamespace(
     config=config,
     workdir=epath.Path(tmp_path),
@@ -49,10 +56,7 @@ def work(tmp_path, monkeypatch):
     data_seed=lambda seed: seed,
     run_artifact=artifact,
     data_artifact=artifact,
-    need=lambda artifact, stage: artifact,
-    hard=lambda seed, split: [],
-    count_hard=lambda seed, split: (3, 4) if split == "train" else (1, 2),
-    traces=lambda seed: traces,
+    need=lambda artifact: artifact,
     summaries=summaries,
   )
 
