@@ -13,7 +13,7 @@ from absl import flags
 from benchmarks import measuring
 from prefixrl_jax.configs import math as math_config
 from prefixrl_jax.configs.models import PRESETS
-from prefixrl_jax.distributed.mesh import AXES
+from prefixrl_jax.distributed.mesh import MESH_AXES
 from prefixrl_jax.models import families, parameters
 from prefixrl_jax.models.decoder_config import TransformerConfig
 from prefixrl_jax.run import memory_plan
@@ -120,10 +120,10 @@ def planned(name: str) -> tuple[TransformerConfig, int, dict[str, float]]:
   preset = PRESETS[name]
   fsdp = preset.devices // (preset.tensor * preset.expert)
   mesh: Any = jax.sharding.AbstractMesh(
-    (1, fsdp, preset.tensor, preset.expert), AXES
+    (1, fsdp, preset.tensor, preset.expert), MESH_AXES
   )
   model = TransformerConfig(
-    **families.read_settings(SHAPES[name], name),
+    **families.config_fields(SHAPES[name], name),
     dtype=config.model.dtype,
     param_dtype=config.model.param_dtype,
     remat=config.model.remat,

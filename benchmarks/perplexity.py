@@ -41,7 +41,7 @@ def main() -> None:
   config = importing.read_config(
     folder, dtype="float32", param_dtype="float32", remat="none"
   )
-  params = importing.load_params(folder, config, mesh)
+  params = importing.load_weights(folder, config, mesh)
   with epath.Path(_FILE.value).open() as file:
     rows = [json.loads(line) for line, _ in zip(file, range(_NUM.value))]
   texts = ["\n".join(row[f] for f in _FIELDS.value) for row in rows]

@@ -274,7 +274,7 @@ def describe_kernel(topology: str, config: TransformerConfig) -> dict:
   block_q, block_kv = backends.BACKENDS["tpu"].attention_blocks
 
   def loss(q, k, v, places):
-    schedule = block_map.make_schedule(
+    schedule = block_map.make_block_schedule(
       *places, block_q=block_q, block_kv=block_kv, window=None
     )
     out = attention_kernel.tree_flash_attention(places, schedule, q, k, v)
@@ -295,7 +295,7 @@ def describe_kernel(topology: str, config: TransformerConfig) -> dict:
   sizes = done.memory_analysis()
   batch = pack(trees(), Layout(row_length(), 1, 1))
   with jax.default_device(jax.devices("cpu")[0]):
-    visits = block_map.make_schedule(
+    visits = block_map.make_block_schedule(
       *attention.places_of(jax.tree.map(lambda x: jnp.asarray(x[0]), batch)),
       block_q=block_q,
       block_kv=block_kv,

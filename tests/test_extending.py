@@ -129,8 +129,8 @@ def test_a_family(config):
   )
   renamed = theirs | {"model_type": "renamed", "ffn_size": 96}
   del renamed["intermediate_size"]
-  read = families.read_settings(renamed, "config.json")
+  read = families.config_fields(renamed, "config.json")
   assert read["mlp_width"] == 96
-  assert read == families.read_settings(
+  assert read == families.config_fields(
     theirs | {"intermediate_size": 96}, "config.json"
   )

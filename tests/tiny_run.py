@@ -85,7 +85,7 @@ def session(config, mesh) -> Session:
   model = transformer.TransformerConfig(
     **{k: v for k, v in config.model.items() if k in names}
   )
-  model = adapters.read_settings(config.lora, model)
+  model = adapters.with_lora(config.lora, model)
   model, rows_per_microbatch = memory_plan.fit(
     config, model, mesh, lambda _: None
   )

@@ -7,7 +7,7 @@ import numpy as np
 
 from prefixrl_jax.types import UserError
 
-AXES = ("data", "fsdp", "tensor", "expert")
+MESH_AXES = ("data", "fsdp", "tensor", "expert")
 
 
 def make_mesh(
@@ -33,14 +33,14 @@ def make_mesh(
   shape = [data, fsdp, tensor, expert]
   if shape.count(-1) > 1 or any(n == 0 or n < -1 for n in shape):
     raise UserError(
-      f"config.mesh {dict(zip(AXES, shape))}: sizes must be positive, and at"
-      " most one may be -1 (= the rest)."
+      f"config.mesh {dict(zip(MESH_AXES, shape))}: sizes must be positive, and"
+      " at most one may be -1 (= the rest)."
     )
   if -1 in shape:
     shape[shape.index(-1)] = max(len(devices) // -math.prod(shape), 1)
   if math.prod(shape) != len(devices):
     raise UserError(
-      f"config.mesh {dict(zip(AXES, shape))} needs {math.prod(shape)} devices;"
-      f" there are {len(devices)}."
+      f"config.mesh {dict(zip(MESH_AXES, shape))} needs {math.prod(shape)}"
+      f" devices; there are {len(devices)}."
     )
-  return jax.sharding.Mesh(np.asarray(devices).reshape(shape), AXES)
+  return jax.sharding.Mesh(np.asarray(devices).reshape(shape), MESH_AXES)

@@ -6,7 +6,7 @@ import flax.linen as nn
 import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
-RULES = {
+AXIS_RULES = {
   # parameters
   "layers": None,
   "embed": "fsdp",
@@ -28,7 +28,7 @@ RULES = {
 
 def spec(*logical_axes: str | None) -> PartitionSpec:
   """Returns the partition of an array whose axes have these names."""
-  return PartitionSpec(*(RULES[a] if a else None for a in logical_axes))
+  return PartitionSpec(*(AXIS_RULES[a] if a else None for a in logical_axes))
 
 
 def constrain(x: jax.Array, *logical_axes: str | None) -> jax.Array:
@@ -54,8 +54,8 @@ def fitted(mesh, shape, *logical_axes: str | None) -> PartitionSpec:
   Args:
     mesh: the devices, or an abstract mesh.
     shape: of the whole array.
-    *logical_axes: a key of RULES or None for each of its first axes; the others
-      stay whole.
+    *logical_axes: a key of AXIS_RULES or None for each of its first axes; the
+      others are not sharded.
   """
 
   def size(axes):
@@ -104,7 +104,7 @@ def is_boxed(x) -> bool:
 
 def num_row_shards(mesh) -> int:
   """Returns into how many parts the mesh, if there is any, divides rows."""
-  return math.prod(mesh.shape.get(axis, 1) for axis in RULES["rows"] or ())
+  return math.prod(mesh.shape.get(axis, 1) for axis in AXIS_RULES["rows"] or ())
 
 
 def rows_sharding(mesh: Mesh, shape, axis: int) -> NamedSharding:

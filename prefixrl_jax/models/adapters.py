@@ -27,7 +27,7 @@ GROUPS = {
 }
 
 
-def read_settings(
+def with_lora(
   settings: Mapping, config: TransformerConfig
 ) -> TransformerConfig:
   """Returns the decoder with what section `lora` says.

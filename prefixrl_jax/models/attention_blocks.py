@@ -30,7 +30,7 @@ class KernelConfig(NamedTuple):
   @classmethod
   def of(
     cls,
-    schedule: block_map.Schedule,
+    schedule: block_map.BlockSchedule,
     soft_cap: float | None,
     *,
     interpret: bool = False,

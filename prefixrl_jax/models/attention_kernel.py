@@ -37,7 +37,7 @@ def tree_flash_attention(
 
   Args:
     places: attention.Places, fields int32 [B, T].
-    schedule: from `block_map.make_schedule`; block sizes are multiples of
+    schedule: from `block_map.make_block_schedule`; block sizes are multiples of
       128, T need not be one.
     q: [B, T, N, H], float32 or bfloat16.
     k, v: [B, T, K, H], in q's dtype.
@@ -129,7 +129,7 @@ def _call(kernel, config, schedule, arrays, *, outer, outs, scratch):
   Args:
     kernel: makes (start, work, finish) of the tiles that a visit is about.
     config: KernelConfig.
-    schedule: block_map.Schedule.
+    schedule: block_map.BlockSchedule.
     arrays: as many as the kernel takes of `_INPUTS`.
     outer: "q" or "k", whose blocks are written one after another.
     outs: shapes by kind.

@@ -23,7 +23,7 @@ def tree_block_attention(places, schedule, q, k, v, *, soft_cap=None):
 
   Args:
     places: attention.Places, fields int32 [B, T].
-    schedule: from `block_map.make_schedule`.
+    schedule: from `block_map.make_block_schedule`.
     q: [B, T, N, H].
     k, v: [B, T, K, H].
     soft_cap: as in `attention.dense_attention`.

@@ -41,7 +41,7 @@ class Visits:
 
 
 @flax.struct.dataclass
-class Schedule:
+class BlockSchedule:
   """The visits of all kernels, and what they were made for."""
 
   by_query: Visits  # outer blocks are queries: forward, dq
@@ -165,9 +165,9 @@ def make_visits(active, full) -> Visits:
   return Visits(code, count)
 
 
-def make_schedule(
+def make_block_schedule(
   tree, branch, position, fork, *, block_q, block_kv, window=None
-) -> Schedule:
+) -> BlockSchedule:
   """Returns what the kernels walk; one serves all layers of a forward pass.
 
   Args:
@@ -176,7 +176,7 @@ def make_schedule(
   sizes = dict(block_q=block_q, block_kv=block_kv, window=window)
   blocks = block_map(tree, branch, position, fork, **sizes)
   by_key = [x.swapaxes(1, 2) for x in blocks]
-  return Schedule(make_visits(*blocks), make_visits(*by_key), **sizes)
+  return BlockSchedule(make_visits(*blocks), make_visits(*by_key), **sizes)
 
 
 def skipped(active, *, block_q, block_kv) -> Skipped:

@@ -42,7 +42,7 @@ class _Unsupported(ValueError):
     )
 
 
-def read_settings(theirs: Mapping, file: str) -> dict:
+def config_fields(theirs: Mapping, file: str) -> dict:
   """Returns fields of TransformerConfig.
 
   Args:

@@ -150,4 +150,4 @@ def read_json(folder: epath.Path, name: str) -> dict[str, Any]:
   path = folder / name
   if not path.exists():
     raise UserError(f"{path} is missing.")
-  return folder_tokenizer.read_json(path)
+  return folder_tokenizer.read_json_if_any(path)

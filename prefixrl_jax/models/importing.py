@@ -61,18 +61,18 @@ def read_config(
     dtype, param_dtype, remat: see TransformerConfig.
 
   Raises:
-    UserError: no folder, no config.json, or see `families.read_settings`.
+    UserError: no folder, no config.json, or see `families.config_fields`.
   """
   theirs = folders.read_json(folder, "config.json")
   return TransformerConfig(
-    **families.read_settings(theirs, f"{folder}/config.json"),
+    **families.config_fields(theirs, f"{folder}/config.json"),
     dtype=dtype,
     param_dtype=param_dtype,
     remat=remat,
   )
 
 
-def load_params(folder: epath.Path, config: TransformerConfig, mesh) -> dict:
+def load_weights(folder: epath.Path, config: TransformerConfig, mesh) -> dict:
   """Loads the weights onto the mesh, each process its own slices.
 
   The host holds one device's shard of one parameter at a time.
@@ -213,7 +213,7 @@ def stored_names(
 def to_hugging_face(
   params: dict, family: str = "llama"
 ) -> dict[str, np.ndarray]:
-  """Returns the weights under the family's names: what `load_params` reads.
+  """Returns the weights under the family's names: what `load_weights` reads.
 
   Args:
     params: on the host.

@@ -17,7 +17,7 @@ from prefixrl_jax.models import (
 from prefixrl_jax.rounding import round_up
 
 
-def make_schedule(rows, *, window=None) -> block_map.Schedule:
+def block_schedule(rows, *, window=None) -> block_map.BlockSchedule:
   """Returns which blocks meet in these rows; every layer needs to know.
 
   Args:
@@ -26,7 +26,7 @@ def make_schedule(rows, *, window=None) -> block_map.Schedule:
   """
   places = attention.places_of(rows)
   block_q, block_kv = _block_sizes(places.tree.shape[1])
-  return block_map.make_schedule(
+  return block_map.make_block_schedule(
     *places, block_q=block_q, block_kv=block_kv, window=window
   )
 
@@ -47,7 +47,7 @@ def attend(rows, schedule, q, k, v, *, soft_cap=None, implementation=None):
   divide are computed on all its devices.
 
   Args:
-    rows: as in `make_schedule`.
+    rows: as in `block_schedule`.
     schedule: from there.
     q: [B, T, N, H].
     k, v: [B, T, K, H].
@@ -79,14 +79,14 @@ def for_layers(config, rows):
 
   Args:
     config: TransformerConfig.
-    rows: as in `make_schedule`.
+    rows: as in `block_schedule`.
 
   Returns:
     attend(q, k, v, window) -> out, with shapes as in `attend` and window an
     index of config.windows, int []; and the pairs of tokens that its blocks
     hold in a layer, float32 [], the mean of all layers.
   """
-  schedules = [make_schedule(rows, window=w) for w in config.windows]
+  schedules = [block_schedule(rows, window=w) for w in config.windows]
   branches = [
     functools.partial(attend, rows, s, soft_cap=config.attention_soft_cap)
     for s in schedules
@@ -162,7 +162,7 @@ def num_pairs(schedule):
   """Returns how many pairs of tokens the blocks hold, all rows: float32 [].
 
   Args:
-    schedule: from `make_schedule`.
+    schedule: from `block_schedule`.
   """
   visits = jnp.sum(schedule.by_query.count).astype(jnp.float32)
   return visits * schedule.block_q * schedule.block_kv

@@ -13,10 +13,10 @@ from prefixrl_jax.problems.sources import Source
 from prefixrl_jax.problems.streams import (
   EVALUATED,
   NO_LIMIT,
-  Choice,
   Limit,
   OnProgress,
   Part,
+  Selection,
   Stream,
   find_source,
   listed_left_out,
@@ -86,7 +86,7 @@ def load_parts(
       f"config.problems.task = {config.task!r} is for evaluation only: name it"
       " in config.problems.heldout.task, or set num_train = 0."
     )
-  chosen = Choice(
+  chosen = Selection(
     config.task,
     config.file,
     config.split or source.split,
@@ -142,7 +142,7 @@ def _drawn(config, seed) -> list[Part]:
   return parts
 
 
-def _heldout_choice(config, source: Source) -> Choice | None:
+def _heldout_choice(config, source: Source) -> Selection | None:
   """Returns where held-out problems are, if not behind the training ones."""
   c = config.heldout
   asked = any((c.task, c.file, c.split, c.level))
@@ -152,7 +152,7 @@ def _heldout_choice(config, source: Source) -> Choice | None:
   task = c.task or config.task
   theirs = find_source(config, task)
   same = task == config.task
-  return Choice(
+  return Selection(
     task,
     c.file or (config.file if same else ""),
     c.split or theirs.heldout or (config.split if same else "") or theirs.split,
@@ -166,7 +166,7 @@ def _excluded(config, seed: int) -> Iterator[bytes]:
   for item in filter(None, config.exclude.split(",")):
     task, _, file = item.strip().partition("=")
     source = find_source(config, task)
-    chosen = Choice(
+    chosen = Selection(
       task,
       file,
       source.heldout or source.split,

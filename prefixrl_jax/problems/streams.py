@@ -101,7 +101,7 @@ def listed_left_out(*parts: Part) -> str:
 
 
 @dataclasses.dataclass(frozen=True)
-class Choice:
+class Selection:
   """Which rows of which source; fields as in config.problems."""
 
   task: str
@@ -170,7 +170,7 @@ class Stream:
   def __init__(
     self,
     config,
-    chosen: Choice,
+    chosen: Selection,
     seed: int,
     *,
     wanted: int = 0,

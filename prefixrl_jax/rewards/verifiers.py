@@ -34,7 +34,7 @@ def _has_math(text: str) -> bool:
 
 
 @dataclasses.dataclass(frozen=True)
-class Row:
+class VerifierSpec:
   """A verifier.
 
   Attributes:
@@ -65,23 +65,25 @@ class Row:
 
 
 VERIFIERS = {
-  "math": Row(
+  "math": VerifierSpec(
     "prefixrl_jax.rewards.math:MathVerifier", _has_math, "\\boxed{{{}}}"
   ),
-  "code": Row("prefixrl_jax.rewards.code:CodeVerifier", _has_code),
-  "logic": Row(
+  "code": VerifierSpec("prefixrl_jax.rewards.code:CodeVerifier", _has_code),
+  "logic": VerifierSpec(
     "prefixrl_jax.rewards.logic:LogicVerifier", _has_given, "Answer: {}"
   ),
-  "countdown": Row(
+  "countdown": VerifierSpec(
     "prefixrl_jax.rewards.countdown:CountdownVerifier",
     _has_given,
     "\\boxed{{{}}}",
   ),
-  "gym": Row(
+  "gym": VerifierSpec(
     "prefixrl_jax.rewards.gym:GymVerifier", form="<answer>{}</answer>"
   ),
-  "checksum": Row("prefixrl_jax.embedded.checksum:ChecksumVerifier"),
-  "countdown_steps": Row("prefixrl_jax.embedded.countdown_steps:StepsVerifier"),
+  "checksum": VerifierSpec("prefixrl_jax.embedded.checksum:ChecksumVerifier"),
+  "countdown_steps": VerifierSpec(
+    "prefixrl_jax.embedded.countdown_steps:StepsVerifier"
+  ),
 }
 
 

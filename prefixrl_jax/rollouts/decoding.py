@@ -78,7 +78,7 @@ _OF_CACHE = {
 
 
 def logical_shardings(mesh, abstract: SamplerState) -> SamplerState:
-  """Returns a state's shardings: rows over `RULES["rows"]`, heads over tensor.
+  """Returns a state's shardings: rows as `AXIS_RULES` says, heads over tensor.
 
   Args:
     mesh: of the sampler; its devices may be absent.

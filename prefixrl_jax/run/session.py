@@ -123,12 +123,12 @@ def open_session(
     )
   else:
     model = demo_model(c.model)
-  model = adapters.read_settings(c.lora, model)
+  model = adapters.with_lora(c.lora, model)
   check_vocabulary(tokenizer, model.vocab_size)
   model, rows_per_microbatch = memory_plan.fit(c, model, mesh, show)
   if folder:
     name = epath.Path(c.model.folder).name
-    params = importing.load_params(folder, model, mesh)
+    params = importing.load_weights(folder, model, mesh)
   else:
     name = "demo"
     params = _load_base(base, model, mesh)

@@ -61,17 +61,17 @@ class Choice:
   options: Mapping[str, Mapping[str, Field]]
   help: str
 
-  def tree(self, name: Any) -> "Tree":
+  def tree(self, name: Any) -> "Section":
     """Returns the section's fields where `name` is chosen."""
     chosen = self.options.get(name, {}) if isinstance(name, str) else {}
     return {"name": Field(one_of(*self.options), self.help), **chosen}
 
-  def whole(self) -> "Tree":
+  def whole(self) -> "Section":
     """Returns the fields of all choices."""
     return {k: v for name in self.options for k, v in self.tree(name).items()}
 
 
-Tree = Mapping[str, Any]  # of sections (Tree, Choice) and fields (Field)
+Section = Mapping[str, Any]  # of sections (Section, Choice) and fields (Field)
 ANY, EACH = "NAME", "N"  # in a path: any name, any place of a list
 
 
@@ -107,7 +107,7 @@ SCHEDULES = {
 }
 _PART = _how(COUNT, "problems between two points to go on from")
 
-_COMMON: Tree = {
+_COMMON: Section = {
   "run_arms": Field(several(NAME), "rows of `arms` that are trained"),
   "seeds": Field(several(SEED), "of everything random, a run each"),
   "fresh_data_per_seed": Field(
@@ -251,7 +251,7 @@ _COUNTS_OF_PROBLEMS = {
   "num_heldout": Field(_PROBLEMS, "problems to evaluate on"),
 }
 # What tasks with an alphabet of their own have besides.
-_SYMBOLS: Tree = {
+_SYMBOLS: Section = {
   "model": {
     "num_layers": Field(COUNT, "of the model that is made here, as below"),
     "width": Field(COUNT, "of the residual"),
@@ -287,7 +287,7 @@ _SYMBOLS: Tree = {
     "warmup_steps": Field(COUNT_OR_NONE, "of each phase"),
   },
 }
-_PHASES: Tree = {
+_PHASES: Section = {
   "checksum": {
     "max_blocks": Field(whole(1, 10), "of a document"),
     "max_window": Field(COUNT, "blocks worked in a lesson, at most"),
@@ -305,7 +305,7 @@ _PHASES: Tree = {
   },
 }
 # What tasks have whose problems are rows of files, or are drawn as text.
-_ROWS: Tree = {
+_ROWS: Section = {
   "problems": {
     "task": Field(NAME, "docs/tasks.md has them"),
     "level": Field(TEXT, "how hard, in the task's own words"),
@@ -336,7 +336,7 @@ _ROWS: Tree = {
 }
 
 
-def tree_of(task: str) -> Tree:
+def tree_of(task: str) -> Section:
   """Returns the sections and fields that a config of a task has."""
   if task not in tasks.TASKS:
     return _joined(_COMMON, _ROWS)
@@ -344,7 +344,7 @@ def tree_of(task: str) -> Tree:
   return _joined(_COMMON, _joined(_SYMBOLS, phase))
 
 
-def leaves(tree: Tree, path: str = "") -> Iterator[tuple[str, Field]]:
+def leaves(tree: Section, path: str = "") -> Iterator[tuple[str, Field]]:
   """Yields every (dotted path, field)."""
   for name, node in tree.items():
     if isinstance(node, Choice):
@@ -385,7 +385,7 @@ def child_of(node: Any, name: str) -> Any:
   return node.get(name, node.get(ANY, node.get(EACH)))
 
 
-def _joined(one: Tree, other: Tree) -> Tree:
+def _joined(one: Section, other: Section) -> Section:
   both = dict(one)
   for name, node in other.items():
     both[name] = _joined(both[name], node) if name in both else node

@@ -47,7 +47,7 @@ def run(work: Workspace) -> None:
     param_dtype=c.model.param_dtype,
     remat="none",
   )
-  model = adapters.read_settings(c.lora, model)
+  model = adapters.with_lora(c.lora, model)
   mesh = make_mesh(**c.mesh)
   asked = settings.step if settings.step >= 0 else None
   remedy = {}
@@ -66,7 +66,7 @@ def run(work: Workspace) -> None:
     )
   else:
     if model.lora:
-      base = importing.load_params(source, model, mesh)
+      base = importing.load_weights(source, model, mesh)
       params = adapters.merge(model, base, params)
     exporting.export(
       folder,

@@ -213,7 +213,7 @@ class JsonTokenizer(FolderTokenizer):
     path = folder / "tokenizer.json"
     if not path.exists():
       raise UserError(f"{path} is missing.")
-    content = read_json(path)
+    content = read_json_if_any(path)
     added = content.get("added_tokens") or []
     self._hidden = {t["id"] for t in added if t["special"]}
     controls = {t["content"]: t for t in added if is_control(t["content"])}
@@ -234,7 +234,7 @@ class JsonTokenizer(FolderTokenizer):
     self._bare_right = {s for s, t in controls.items() if t["rstrip"]}
     super().__init__(
       folder,
-      read_settings(folder),
+      read_tokenizer_config(folder),
       controls={s: t["id"] for s, t in controls.items()},
       text_size=1 + max(i for s, i in vocabulary.items() if s not in controls),
       eos=None,
@@ -340,7 +340,7 @@ def _find_stops(folder: epath.Path, eos: int | None) -> tuple[int, ...]:
   """The generation config may name several, the tokenizer's is one more."""
   stops: list[int] = []
   for name in ("generation_config.json", "config.json"):
-    value = read_json(folder / name).get("eos_token_id")
+    value = read_json_if_any(folder / name).get("eos_token_id")
     if value is not None:
       stops += value if isinstance(value, list) else [value]
   if eos is not None:
@@ -353,10 +353,10 @@ def _find_stops(folder: epath.Path, eos: int | None) -> tuple[int, ...]:
   return tuple(dict.fromkeys(stops))
 
 
-def read_settings(folder: epath.Path) -> dict[str, Any]:
+def read_tokenizer_config(folder: epath.Path) -> dict[str, Any]:
   """Older folders have the names of special tokens in a separate file."""
-  special = read_json(folder / "special_tokens_map.json")
-  return special | read_json(folder / "tokenizer_config.json")
+  special = read_json_if_any(folder / "special_tokens_map.json")
+  return special | read_json_if_any(folder / "tokenizer_config.json")
 
 
 def _from_json(path: epath.Path, text: str) -> tokenizers.Tokenizer:
@@ -372,7 +372,7 @@ def _from_json(path: epath.Path, text: str) -> tokenizers.Tokenizer:
   return tokenizer
 
 
-def read_json(path: epath.Path) -> dict[str, Any]:
+def read_json_if_any(path: epath.Path) -> dict[str, Any]:
   """Returns the JSON object in a file; an empty one if there is no file.
 
   Raises:

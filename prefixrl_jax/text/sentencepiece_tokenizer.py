@@ -11,8 +11,8 @@ from sentencepiece import sentencepiece_model_pb2
 from prefixrl_jax.text.folder_tokenizer import (
   FolderTokenizer,
   is_control,
-  read_json,
-  read_settings,
+  read_json_if_any,
+  read_tokenizer_config,
 )
 from prefixrl_jax.types import UserError
 
@@ -34,9 +34,9 @@ class SentencePieceTokenizer(FolderTokenizer):
       raise UserError(f"{path} is missing.")
     proto = sentencepiece_model_pb2.ModelProto  # type: ignore[attr-defined]
     model, kind = _parse_pieces(path, proto), proto.SentencePiece
-    settings = read_settings(folder)
+    settings = read_tokenizer_config(folder)
     decoder = settings.get("added_tokens_decoder") or {}
-    named = read_json(folder / "added_tokens.json") | {
+    named = read_json_if_any(folder / "added_tokens.json") | {
       token["content"]: int(i) for i, token in decoder.items()
     }
     added = {s: i for s, i in named.items() if is_control(s)}

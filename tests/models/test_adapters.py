@@ -32,7 +32,7 @@ from prefixrl_jax.types import UserError
 
 def _with_lora(model, rank=3, alpha=6.0, targets="all"):
   settings = dict(rank=rank, alpha=alpha, targets=targets)
-  return adapters.read_settings(settings, model)
+  return adapters.with_lora(settings, model)
 
 
 def _random(model, mesh, seed=0):
@@ -225,7 +225,7 @@ def _exported(tmp_path, name, mesh):
   )
   lora = _with_lora(plain)
   trained = _random(lora, mesh)
-  base = importing.load_params(source, plain, mesh)
+  base = importing.load_weights(source, plain, mesh)
   exporting.export_adapters(
     epath.Path(tmp_path) / "peft", source, trained, lora.lora, base=str(source)
   )

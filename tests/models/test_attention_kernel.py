@@ -59,7 +59,7 @@ IMPLEMENTATIONS = {
 
 
 def _blockwise(name, q, k, v, places, *, soft_cap=None, **sizes):
-  schedule = block_map.make_schedule(*places, **sizes)
+  schedule = block_map.make_block_schedule(*places, **sizes)
   return IMPLEMENTATIONS[name](places, schedule, q, k, v, soft_cap=soft_cap)
 
 
@@ -118,7 +118,9 @@ def test_rows_that_scalar_memory_cannot_list():
 
     def run(place, heads):
       places = attention.Places(place, place, place, place)
-      schedule = block_map.make_schedule(*places, block_q=512, block_kv=512)
+      schedule = block_map.make_block_schedule(
+        *places, block_q=512, block_kv=512
+      )
       return attention_kernel.tree_flash_attention(
         places, schedule, heads, heads, heads
       )
@@ -149,7 +151,7 @@ def test_sharded_equals_dense(
   def sharded(q, k, v, places):
     return tree_attention.attend(
       places,
-      block_map.make_schedule(*places, block_q=32, block_kv=32),
+      block_map.make_block_schedule(*places, block_q=32, block_kv=32),
       q,
       k,
       v,
@@ -195,7 +197,7 @@ chips = topologies.get_topology_desc(platform="tpu", topology_name="v5e:2x2")
 chip = jax.sharding.SingleDeviceSharding(chips.devices[0])
 
 def loss(q, k, v, places):
-  schedule = block_map.make_schedule(
+  schedule = block_map.make_block_schedule(
     *places, block_q=512, block_kv=512, window=window
   )
   out = attention_kernel.tree_flash_attention(

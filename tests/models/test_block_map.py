@@ -39,7 +39,7 @@ def test_map_is_the_dense_mask_reduced(
 def test_visits_walk_the_map(rng, packed_rows, outer):
   """Outer blocks in order, each whole, under a mask that is the block's."""
   places = packed_rows(rng, 100, 6)
-  schedule = block_map.make_schedule(*places, block_q=16, block_kv=8)
+  schedule = block_map.make_block_schedule(*places, block_q=16, block_kv=8)
   blocks = block_map.block_map(*places, block_q=16, block_kv=8)
   visits = schedule.by_query if outer == "query" else schedule.by_key
   if outer == "key":
@@ -85,7 +85,7 @@ def test_a_mask_of_full_blocks_is_made_once():
     position=np.arange(2 * n, dtype=np.int32)[None],
     fork=np.repeat([[0, n]], n, axis=1).astype(np.int32),
   )
-  schedule = block_map.make_schedule(*places, block_q=16, block_kv=16)
+  schedule = block_map.make_block_schedule(*places, block_q=16, block_kv=16)
   code = schedule.by_query.code[0, : int(schedule.by_query.count[0])]
   assert len(code) == 36
   # Each of 8 diagonal blocks, and the first full one after it.
@@ -113,7 +113,9 @@ def test_skipped_by_hand():
 def test_a_long_row_never_holds_its_square():
   length = 36_864
   shape = jax.ShapeDtypeStruct((1, length), jnp.int32)
-  make = functools.partial(block_map.make_schedule, block_q=512, block_kv=512)
+  make = functools.partial(
+    block_map.make_block_schedule, block_q=512, block_kv=512
+  )
   memory = jax.jit(make).lower(*[shape] * 4).compile().memory_analysis()
   assert memory.temp_size_in_bytes < length**2 // 8
 

@@ -46,7 +46,7 @@ def _load(folder, mesh, dtype="float32"):
   config = importing.read_config(
     epath.Path(folder), dtype="float32", param_dtype=dtype, remat="none"
   )
-  return importing.load_params(epath.Path(folder), config, mesh)
+  return importing.load_weights(epath.Path(folder), config, mesh)
 
 
 def _export(folder, source, params, dtype="float32", max_bytes=10**9):

@@ -49,7 +49,7 @@ def _loaded(name):
   mesh = make_mesh(1, 1, 1, devices=jax.devices()[:1])
   folder = epath.Path(_folder(name)[0].name)
   config = importing.read_config(folder, **_READ)
-  return config, importing.load_params(folder, config, mesh), mesh
+  return config, importing.load_weights(folder, config, mesh), mesh
 
 
 def _whole_rows(tokens):
@@ -183,7 +183,7 @@ def test_weights_make_the_round_trip(name, eight_devices):
   config, _, _ = _loaded(name)
   folder, tensors = _folder(name)
   path = epath.Path(folder.name)
-  params = importing.load_params(path, config, eight_devices)
+  params = importing.load_weights(path, config, eight_devices)
   ours = importing.to_hugging_face(
     jax.device_get(params), MODELS[name]["model_type"]
   )
@@ -205,11 +205,11 @@ def test_names_every_wrong_tensor_of_a_family(tmp_path, one_device):
     value = tensors.pop(tensor)
     save_file(tensors, tmp_path / "model.safetensors")
     with pytest.raises(UserError, match=f"{MODELS[name]['model_type']} model"):
-      importing.load_params(path, config, one_device)
+      importing.load_weights(path, config, one_device)
     tensors[tensor] = np.zeros((1, *value.shape), np.float32)
     save_file(tensors, tmp_path / "model.safetensors")
     with pytest.raises(UserError, match=f"{tensor} has shape"):
-      importing.load_params(path, config, one_device)
+      importing.load_weights(path, config, one_device)
 
 
 def test_a_tree_equals_its_sequences(rng):

@@ -96,7 +96,7 @@ def test_loads_exactly_on_one_and_on_eight_devices(
   config = importing.read_config(folder, **_READ)
   assert config == model
   for mesh in (one_device, eight_devices):
-    loaded = importing.load_params(folder, config, mesh)
+    loaded = importing.load_weights(folder, config, mesh)
     jax.tree.map(np.testing.assert_array_equal, loaded, params)
   assert len(loaded["layers"]["query"].sharding.device_set) == 8
 
@@ -114,7 +114,7 @@ def test_loads_tied_embeddings(tmp_path, params, one_device):
     tmp_path, _theirs(params, tied=True), tie_word_embeddings=True
   )
   config = importing.read_config(folder, **_READ)
-  assert "head" not in importing.load_params(folder, config, one_device)
+  assert "head" not in importing.load_weights(folder, config, one_device)
 
 
 def test_a_tied_model_may_be_stored_as_its_head_alone(
@@ -127,12 +127,12 @@ def test_a_tied_model_may_be_stored_as_its_head_alone(
   (tmp_path / "tied").mkdir()
   tied = _write(tmp_path / "tied", tensors, 3, tie_word_embeddings=True)
   config = importing.read_config(tied, **_READ)
-  loaded = importing.load_params(tied, config, one_device)
+  loaded = importing.load_weights(tied, config, one_device)
   np.testing.assert_array_equal(loaded["embedding"], params["embedding"])
   assert "head" not in loaded
   untied = _write(tmp_path, tensors)
   with pytest.raises(UserError, match=r"embed_tokens\.weight is missing"):
-    importing.load_params(
+    importing.load_weights(
       untied, importing.read_config(untied, **_READ), one_device
     )
 
@@ -153,7 +153,7 @@ def test_buffers_that_config_json_gives_are_passed_over(
 ):
   folder = _write(tmp_path, _theirs(params) | {name: np.ones(4, np.float32)})
   config = importing.read_config(folder, **_READ)
-  loaded = importing.load_params(folder, config, one_device)
+  loaded = importing.load_weights(folder, config, one_device)
   jax.tree.map(np.testing.assert_array_equal, loaded, params)
 
 
@@ -170,7 +170,7 @@ def test_no_other_tensor_is_passed_over(tmp_path, params, one_device, name):
   folder = _write(tmp_path, _theirs(params) | {name: np.ones(4, np.float32)})
   config = importing.read_config(folder, **_READ)
   with pytest.raises(UserError, match=f"{name} is unexpected"):
-    importing.load_params(folder, config, one_device)
+    importing.load_weights(folder, config, one_device)
 
 
 @pytest.mark.parametrize(
@@ -280,7 +280,7 @@ def test_names_every_wrong_tensor(tmp_path, params, one_device):
   folder = _write(tmp_path, tensors)
   config = importing.read_config(folder, **_READ)
   with pytest.raises(UserError) as e:
-    importing.load_params(folder, config, one_device)
+    importing.load_weights(folder, config, one_device)
   for part in (
     "a llama model",
     "model.norm.weight is missing",
@@ -304,7 +304,7 @@ def test_names_tensors_that_are_there_twice(tmp_path, params, one_device):
   index["weight_map"]["more"] = "part-9.safetensors"
   path.write_text(json.dumps(index))
   with pytest.raises(UserError) as e:
-    importing.load_params(
+    importing.load_weights(
       folder, importing.read_config(folder, **_READ), one_device
     )
   first = index["weight_map"]["model.norm.weight"]
@@ -325,7 +325,7 @@ def test_names_a_tensor_of_two_parameters(
   monkeypatch.setitem(FAMILIES, "llama", Family(llama.settings, weights))
   folder = _write(tmp_path, _theirs(params))
   with pytest.raises(UserError) as e:
-    importing.load_params(
+    importing.load_weights(
       folder, importing.read_config(folder, **_READ), one_device
     )
   assert (
@@ -342,14 +342,14 @@ def test_refuses_files_that_are_no_weights(tmp_path, params, one_device):
   folder = _write(tmp_path, tensors)
   config = importing.read_config(folder, **_READ)
   with pytest.raises(UserError, match=f"{name} is of type I8, which is none"):
-    importing.load_params(folder, config, one_device)
+    importing.load_weights(folder, config, one_device)
   file = tmp_path / "model.safetensors"
   file.write_bytes(file.read_bytes()[:-1])
   with pytest.raises(UserError, match="not a whole safetensors file"):
-    importing.load_params(folder, config, one_device)
+    importing.load_weights(folder, config, one_device)
   file.rename(tmp_path / "pytorch_model.bin")
   with pytest.raises(UserError, match="pickles"):
-    importing.load_params(folder, config, one_device)
+    importing.load_weights(folder, config, one_device)
 
 
 @pytest.mark.parametrize(
@@ -360,7 +360,7 @@ def test_converts_on_the_way(tmp_path, params, eight_devices, stored, kept):
   tensors = {name: cast(x) for name, x in _theirs(params).items()}
   folder = _write(tmp_path, tensors)
   config = importing.read_config(folder, **_READ | {"param_dtype": kept})
-  loaded = importing.load_params(folder, config, eight_devices)
+  loaded = importing.load_weights(folder, config, eight_devices)
   for x, y in zip(jax.tree.leaves(loaded), jax.tree.leaves(params)):
     assert x.dtype == kept
     np.testing.assert_array_equal(x, cast(y).astype(jnp.dtype(kept)))
@@ -441,7 +441,7 @@ def test_reads_every_byte_once_and_holds_one_shard(
   monkeypatch.setattr(np, "empty", _unaligned)
   monkeypatch.setattr(importing, "_wait_for_end", _wait_for_certain)
   tracemalloc.start()
-  params = importing.load_params(folder, config, eight_devices)
+  params = importing.load_weights(folder, config, eight_devices)
   _, peak = tracemalloc.get_traced_memory()
   tracemalloc.stop()
   assert params["embedding"].shape == (16_000, 256)
@@ -575,7 +575,7 @@ def test_names_what_is_missing(tmp_path, params, one_device):
   config = importing.read_config(folder, **_READ)
   (tmp_path / "part-1.safetensors").unlink()
   with pytest.raises(UserError, match="part-1"):
-    importing.load_params(folder, config, one_device)
+    importing.load_weights(folder, config, one_device)
 
 
 @pytest.mark.slow
@@ -589,7 +589,7 @@ def test_real_model_knows_the_capital_of_france(one_device):
 
   path = epath.Path(folder)
   config = importing.read_config(path, **_READ)
-  params = importing.load_params(path, config, one_device)
+  params = importing.load_weights(path, config, one_device)
   tokenizer = load_tokenizer(path)
   sampler = Sampler(
     config,
