@@ -51,7 +51,11 @@ class Problem:
 
 @dataclasses.dataclass(frozen=True)
 class Trace:
-  """A stored, verified, off-policy completion of a problem."""
+  """A stored, verified, off-policy completion of a problem.
+
+  logprobs are those of the policy that wrote it, unmodified, at its sampling
+  temperature; None: nobody recorded them.
+  """
 
   problem_id: str
   tokens: np.ndarray  # int32 [trace length]; the stop token is the last one
@@ -61,6 +65,7 @@ class Trace:
   attempt: int  # which sample of the problem it was, from 0
   seed: int
   prompt_length: int  # tokens of the prompt it was sampled from
+  logprobs: np.ndarray | None = None  # float32 [trace length]
 
 
 @dataclasses.dataclass(frozen=True)

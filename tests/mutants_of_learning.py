@@ -323,6 +323,7 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     "traces/test_rejection.py",
     ("return sorted(self.correct)[:count]", "return sorted(self.correct)"),
     ("if verdict.reward == 1:", "if verdict.reward >= 0:"),
+    ("      logprobs=p.correct[attempt].logprobs,\n", ""),
     (
       "min(_ATTEMPTS_PER_LANE * sampler.lanes, budget - first)",
       "_ATTEMPTS_PER_LANE * sampler.lanes",

@@ -14,6 +14,13 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     ("      put_back()\n      temporary.rmtree()", "      temporary.rmtree()"),
   ),
   (
+    "storage/trace_store.py",
+    "storage/test_trace_store.py",
+    ('younger=("logprobs",)', "younger=()"),
+    ('len(row["logprobs"]) != length', "False"),
+    (' or np.isnan(row["logprobs"]).any()', ""),
+  ),
+  (
     "storage/metrics.py",
     "storage/test_metrics.py",
     (  # emptied, and only then written

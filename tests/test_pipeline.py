@@ -96,6 +96,9 @@ def test_traces_are_readable_with_pandas(done):
   assert len(traces) == traces["problem_id"].nunique()
   assert (traces["reward"] == 1).all()
   assert (traces["tokens"].map(len) > 1).all()
+  for row in traces.itertuples():
+    assert len(row.logprobs) == len(row.tokens)
+    assert (row.logprobs <= 0).all()
   base = importlib.resources.files("prefixrl_jax") / "data"
   params = checkpoints.load_params(
     epath.Path(str(base / "demo_base.safetensors"))

@@ -10,7 +10,7 @@ import hashlib
 import io
 import json
 import os
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterable, Iterator
 from typing import Any
 
 import pyarrow as pa
@@ -44,7 +44,7 @@ class File:
     """Returns the bytes; an error if they are not those recorded."""
     data = _read(self)
     if self.sha256 not in (None, hashlib.sha256(data).hexdigest()):
-      raise self._damaged("other bytes are there than were written")
+      raise self.damaged("other bytes are there than were written")
     return data
 
   def read_json(self) -> Any:
@@ -53,27 +53,45 @@ class File:
     try:
       return json.loads(data)
     except (ValueError, RecursionError) as e:
-      raise self._damaged(f"it is not JSON: {e}") from None
+      raise self.damaged(f"it is not JSON: {e}") from None
 
-  def read_table(self, schema: pa.Schema) -> list[dict[str, Any]]:
-    """Returns the rows of a Parquet file that must have a schema's columns."""
+  def read_table(
+    self, schema: pa.Schema, younger: Collection[str] = ()
+  ) -> list[dict[str, Any]]:
+    """Returns the rows of a Parquet file that must have a schema's columns.
+
+    Args:
+      schema: names and types of the columns.
+      younger: those that files from before they existed lack, and rows may
+        lack: None.
+    """
     data = self.read_bytes()
     try:
       table = pq.read_table(pa.BufferReader(data))
     except (pa.ArrowException, OSError, ValueError) as e:
-      raise self._damaged(f"it is not a Parquet file: {one_line(e)}") from None
+      raise self.damaged(f"it is not a Parquet file: {one_line(e)}") from None
+    for name in {*younger} - {*table.column_names}:
+      table = table.append_column(name, pa.nulls(table.num_rows))
     missing = [name for name in schema.names if name not in table.column_names]
     if missing:
-      raise self._damaged(
+      raise self.damaged(
         f"it lacks the columns {', '.join(missing)}; it has"
         f" {', '.join(table.column_names)}"
       )
+    empty = [
+      name
+      for name in schema.names
+      if name not in younger and table[name].null_count
+    ]
+    if empty:
+      raise self.damaged(f"rows lack their {', '.join(empty)}")
     try:
       return table.select(schema.names).cast(schema).to_pylist()
     except (pa.ArrowException, ValueError) as e:
-      raise self._damaged(f"its columns are others: {one_line(e)}") from None
+      raise self.damaged(f"its columns are others: {one_line(e)}") from None
 
-  def _damaged(self, why: str) -> Damaged:
+  def damaged(self, why: str) -> Damaged:
+    """Returns the error that says so."""
     return Damaged(f"{self.path} is damaged: {why}. {self.remedy}".strip())
 
 

@@ -20,6 +20,7 @@ _TRACE = pa.schema(
     ("seed", pa.int64()),
     ("prompt_length", pa.int32()),
     ("length", pa.int32()),
+    ("logprobs", pa.list_(pa.float32())),
   ]
 )
 _PREFIXED = pa.schema(
@@ -37,7 +38,12 @@ _PREFIXED = pa.schema(
 def write_traces(path: epath.Path, traces: Sequence[Trace]) -> None:
   """Writes traces atomically, one row each."""
   rows = [
-    {**vars(t), "tokens": t.tokens.tolist(), "length": len(t.tokens)}
+    {
+      **vars(t),
+      "tokens": t.tokens.tolist(),
+      "length": len(t.tokens),
+      "logprobs": None if t.logprobs is None else t.logprobs.tolist(),
+    }
     for t in traces
   ]
   write_parquet(path, pa.Table.from_pylist(rows, schema=_TRACE))
@@ -46,9 +52,17 @@ def write_traces(path: epath.Path, traces: Sequence[Trace]) -> None:
 def read_traces(file: File) -> list[Trace]:
   """Reads what `write_traces` wrote."""
   traces = []
-  for row in file.read_table(_TRACE):
+  for row in file.read_table(_TRACE, younger=("logprobs",)):
     del row["length"]
     row["tokens"] = np.array(row["tokens"], np.int32)
+    if row["logprobs"] is not None:
+      row["logprobs"] = np.array(row["logprobs"], np.float32)
+      length = len(row["tokens"])
+      if len(row["logprobs"]) != length or np.isnan(row["logprobs"]).any():
+        raise file.damaged(
+          f"a trace of {row['problem_id']} has {length} tokens, and logprobs"
+          f" that are not {length} numbers"
+        )
     traces.append(Trace(**row))
   return traces
 

@@ -144,6 +144,7 @@ def _traces(
       attempt=attempt,
       seed=seed,
       prompt_length=len(p.prompt),
+      logprobs=p.correct[attempt].logprobs,
     )
     for (p, attempt), text in zip(kept, texts)
   ]

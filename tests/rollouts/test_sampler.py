@@ -8,10 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from scoring import teacher_forced
 
 from prefixrl_jax.distributed.compilation import CompilationCounter
 from prefixrl_jax.distributed.mesh import make_mesh
-from prefixrl_jax.models import attention, parameters, transformer
+from prefixrl_jax.models import parameters
 from prefixrl_jax.rollouts import drawing
 from prefixrl_jax.rollouts.requests import Request
 from prefixrl_jax.rollouts.sampler import PURPOSE_IDS, Arena, Sampler
@@ -48,22 +49,6 @@ def _requests(rng, model, count=5, completions=7):
   ]
 
 
-def _teacher_forced(model, params, trunk, completion, temperature=1.0):
-  sequence = np.concatenate([trunk, completion])
-  n = len(sequence)
-  mask = jnp.tri(n, dtype=bool)[None]
-  hidden, _ = transformer.forward(
-    model,
-    params,
-    sequence[None],
-    jnp.arange(n)[None],
-    lambda q, k, v, _: attention.dense_attention(q, k, v, mask),
-  )
-  scores = transformer.logits(model, params, hidden)[0] / temperature
-  scores = np.asarray(jax.nn.log_softmax(scores))
-  return scores[np.arange(len(trunk) - 1, n - 1), completion]
-
-
 @pytest.mark.parametrize("temperature", [1.0, 0.7])
 def test_logprobs_are_the_teacher_forced_ones(
   model, params, one_device, rng, temperature
@@ -82,7 +67,7 @@ def test_logprobs_are_the_teacher_forced_ones(
       ends.add((len(c.tokens), c.truncated))
       np.testing.assert_allclose(
         c.logprobs,
-        _teacher_forced(model, params, request.trunk, c.tokens, temperature),
+        teacher_forced(model, params, request.trunk, c.tokens, temperature),
         atol=1e-5,
       )
   # Stopped at once, stopped with the last token allowed, never stopped.
@@ -188,7 +173,7 @@ def test_frequencies_are_the_policy_s(model, params, one_device):
   )
   counts = np.bincount([c.tokens[0] for c in group], minlength=17)
   probs = np.exp(
-    [_teacher_forced(model, params, trunk, np.array([t]))[0] for t in range(17)]
+    [teacher_forced(model, params, trunk, np.array([t]))[0] for t in range(17)]
   )
   deviation = (counts - 4000 * probs) / np.sqrt(4000 * probs * (1 - probs))
   assert np.abs(deviation).max() < 4.5
@@ -200,12 +185,12 @@ def test_filters_choose_but_leave_the_logprobs(model, params, one_device, rng):
     [request, *_] = _requests(rng, model, completions=12)
     [group] = sampler.sample([request], purpose="sampling", seed=1)
     for c in group:
-      expected = _teacher_forced(model, params, request.trunk, c.tokens)
+      expected = teacher_forced(model, params, request.trunk, c.tokens)
       np.testing.assert_allclose(c.logprobs, expected, atol=1e-5)
     first = {int(c.tokens[0]) for c in group}
     every = np.array(
       [
-        _teacher_forced(model, params, request.trunk, np.array([t]))[0]
+        teacher_forced(model, params, request.trunk, np.array([t]))[0]
         for t in range(17)
       ]
     )
@@ -282,7 +267,7 @@ def test_greedy_takes_the_likeliest(model, params, one_device, rng):
   [group] = sampler.sample([request], purpose="sampling", seed=1)
   np.testing.assert_array_equal(group[0].tokens, group[1].tokens)
   best = max(
-    _teacher_forced(model, params, request.trunk, np.array([t]))[0]
+    teacher_forced(model, params, request.trunk, np.array([t]))[0]
     for t in range(17)
   )
   np.testing.assert_allclose(group[0].logprobs[0], best, atol=1e-5)

@@ -3,12 +3,14 @@
 import types
 
 import numpy as np
+import pandas as pd
 import pytest
 from etils import epath
 
 from prefixrl_jax.configs import demo
 from prefixrl_jax.run.session import demo_model
 from prefixrl_jax.stages import collect
+from prefixrl_jax.storage import trace_store
 from prefixrl_jax.storage.artifacts import Artifact
 from prefixrl_jax.types import Problem, SamplingUsage, Trace
 
@@ -48,8 +50,9 @@ def _attempts(sampler, verifier, tokenizer, problems, *, on_progress, **_):
   )
   on_progress(1, 7)
   tokens = np.arange(3, dtype=np.int32)
+  logprobs = np.full(3, -0.5, np.float32)
   return [
-    Trace(problems[0].id, tokens, "a=0;", 1.0, "demo@0", i, 0, 5)
+    Trace(problems[0].id, tokens, "a=0;", 1.0, "demo@0", i, 0, 5, logprobs)
     for i in range(2)
   ]
 
@@ -106,3 +109,37 @@ def test_the_bar_ends_at_what_the_last_line_says(tmp_path, monkeypatch):
   assert said == [
     "collect, seed 0: 3 of 5 hard problems solved with 30 completions"
   ]
+
+
+def test_parts_without_log_probabilities_are_gone_on_with(
+  tmp_path, monkeypatch
+):
+  """As versions left them that did not store any."""
+  calls = []
+
+  def killed_in_the_second_part(*args, **kwargs):
+    calls.append(args)
+    if len(calls) == 2:
+      raise KeyboardInterrupt
+    return _attempts(*args, **kwargs)
+
+  write = trace_store.write_traces
+
+  def write_as_before(path, traces):
+    write(path, traces)
+    pd.read_parquet(path).drop(columns="logprobs").to_parquet(path)
+
+  monkeypatch.setattr(collect, "collect", killed_in_the_second_part)
+  artifact = Artifact(epath.Path(tmp_path) / "collect", {}, name="collect")
+  work = _work(tmp_path, artifact, [])
+  with monkeypatch.context() as before:
+    before.setattr(trace_store, "write_traces", write_as_before)
+    with pytest.raises(KeyboardInterrupt):
+      collect.run(work)
+  collect.run(work)
+  traces = trace_store.read_traces(artifact.file("traces.parquet"))
+  assert [(t.problem_id, t.logprobs is None) for t in traces] == [
+    *(("p0", True), ("p0", True), ("p2", False), ("p2", False)),
+    *(("p4", False), ("p4", False)),
+  ]
+  assert traces[2].logprobs.tolist() == [-0.5] * 3

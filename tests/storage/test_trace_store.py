@@ -1,5 +1,7 @@
 """Traces and prefixes on disk."""
 
+import dataclasses
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -22,6 +24,49 @@ def test_traces_come_back(tmp_path):
   frame = pd.read_parquet(path)
   assert frame.length.tolist() == [3]
   assert frame.tokens[0].tolist() == [3, 1, 5]
+
+
+def test_log_probabilities_come_back_bit_for_bit(tmp_path):
+  path = epath.Path(tmp_path / "t.parquet")
+  logprobs = np.array([-0.1, -1e-30, -71.25], np.float32)
+  known = dataclasses.replace(_TRACE, logprobs=logprobs)
+  trace_store.write_traces(path, [_TRACE, known])
+  unknown, back = trace_store.read_traces(File(path))
+  assert unknown.logprobs is None
+  assert back.logprobs.dtype == np.float32
+  np.testing.assert_array_equal(back.logprobs, logprobs)
+
+
+def test_a_store_from_before_log_probabilities_is_read(tmp_path):
+  path = epath.Path(tmp_path / "t.parquet")
+  trace_store.write_traces(path, [_TRACE])
+  pd.read_parquet(path).drop(columns="logprobs").to_parquet(path)
+  [back] = trace_store.read_traces(File(path))
+  assert back.logprobs is None
+  assert back.tokens.tolist() == [3, 1, 5]
+
+
+@pytest.mark.parametrize(
+  ("column", "value", "said"),
+  [
+    ("logprobs", [-1.0, -1.0], "3 tokens, and logprobs that are not 3 numbers"),
+    ("logprobs", [-1.0, None, -1.0], "logprobs that are not 3 numbers"),
+    ("logprobs", "-1 -1 -1", "its columns are others"),
+    ("tokens", None, "rows lack their tokens"),
+  ],
+)
+def test_a_row_that_is_not_as_it_was_written_is_one_line(
+  tmp_path, column, value, said
+):
+  path = epath.Path(tmp_path / "t.parquet")
+  trace_store.write_traces(path, [_TRACE])
+  frame = pd.read_parquet(path)
+  frame[column] = pd.Series([value], dtype=object)
+  frame.to_parquet(path)
+  with pytest.raises(UserError, match=rf"t\.parquet is damaged.*{said}") as e:
+    trace_store.read_traces(File(path, remedy="--redo=collect re-makes it."))
+  assert "\n" not in str(e.value)
+  assert str(e.value).endswith("--redo=collect re-makes it.")
 
 
 def test_prefixes_come_back(tmp_path):

@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from scoring import teacher_forced
 
 from prefixrl_jax.rollouts.sampler import Sampler
 from prefixrl_jax.traces.rejection import collect
@@ -48,7 +49,7 @@ def _collect(model, params, mesh, **changes):
     trunk_length=8,
     completion_length=6,
     steps_per_dispatch=2,
-    temperature=1.0,
+    temperature=changes.pop("temperature", 1.0),
     top_k=0,
     top_p=1.0,
     stop_tokens=(5,),
@@ -83,6 +84,21 @@ def test_stops_at_the_first_correct_trace(model, params, one_device):
   assert progress[-1][0] == 2
   # The impossible one costs its budget, the others far less.
   assert 60 < usage.completions < 2.5 * 60
+
+
+def test_traces_keep_the_log_probabilities_they_were_sampled_with(
+  model, params, one_device
+):
+  traces, _, _ = _collect(model, params, one_device, temperature=0.6)
+  assert {t.problem_id for t in traces} == {"likely", "seldom"}
+  prompts = {p.id: _Tokenizer().encode(p.prompt) for p in _PROBLEMS}
+  for t in traces:
+    assert t.logprobs.dtype == np.float32
+    np.testing.assert_allclose(
+      t.logprobs,
+      teacher_forced(model, params, prompts[t.problem_id], t.tokens, 0.6),
+      atol=1e-5,
+    )
 
 
 @pytest.mark.parametrize("shape", [dict(rows=5), dict(lanes=1), dict(rows=1)])
