@@ -23,6 +23,7 @@ from prefixrl_jax.models import adapters
 from prefixrl_jax.rollouts.sampler import Sampler
 from prefixrl_jax.run import setup
 from prefixrl_jax.run.rollout import Group, encode, rollout
+from prefixrl_jax.run.rollout_log import RolloutLog
 from prefixrl_jax.run.session import Session
 from prefixrl_jax.storage import metrics as metrics_lib
 from prefixrl_jax.storage.signals import Deferred
@@ -132,6 +133,7 @@ def train(
           "skipped": skipped,
           "schedule": schedule.state(),
         }
+        rollout_log.flush()  # before: no checkpoint is ahead of it
         checkpointer.save(step, state, host)
         saved = step
 
@@ -152,6 +154,14 @@ def train(
       metrics_lib.StepLog(
         name, directory, budget=budget, resume_step=step, config=config
       ) as log,
+      RolloutLog(
+        directory,
+        config.train.rollouts_kept,
+        session.tokenizer,
+        arm=arm,
+        seed=seed,
+        resume_step=step,
+      ) as rollout_log,
     ):
       while (spent := ledger.training_flops()) < budget and step < last_step:
         is_rl = step >= num_sft_steps
@@ -167,8 +177,9 @@ def train(
             schedule.observe(drawn, np.stack([g.rewards for g in groups]))
             sampled = sampler.pop_usage()
             ledger.add_sampling("sampling", sampled)
+            trees = _trees(groups, config.learner)
+            rollout_log.write(step + 1, drawn, groups, trees)
             with timers("update"):
-              trees = _trees(groups, config.learner)
               state, of_update, usage = learner.step(state, trees)
             ledger.add_update("update", usage)
             metrics = _rl_metrics(of_update, groups, sampled, usage)

@@ -37,6 +37,18 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     ('row["step"] <= resume_step', 'row["step"] < resume_step'),
   ),
   (
+    "storage/rollout_store.py",
+    "storage/test_rollout_store.py",
+    ('f"{seed}/{step}/{problem_id}"', 'f"{step}/{problem_id}"'),
+    ("if step > resume_step))", "if False))"),
+    ('pc.less_equal(rows["step"], resume_step)', 'pc.is_valid(rows["step"])'),
+    ("      self._thin_files()  # a killed", "      pass  # a killed"),
+    ("    self._closed_bytes += self._open_bytes\n", ""),
+    ("      self._closed_bytes = self._thin_files()\n", ""),
+    ("    write_page_checksum=True,\n", ""),
+    ("    remove_temporaries(folder)\n", ""),
+  ),
+  (
     "storage/artifacts.py",
     "storage/test_artifacts.py",
     ("if _limit(value) < _limit(record", "if False and _limit(record"),

@@ -10,6 +10,7 @@ import jax
 import ml_collections
 import numpy as np
 import orbax.checkpoint as ocp
+import pandas as pd
 import pytest
 import tiny_run
 from etils import epath
@@ -17,6 +18,7 @@ from etils import epath
 from prefixrl_jax import checkpoints, train
 from prefixrl_jax.configs import sections
 from prefixrl_jax.distributed.mesh import make_mesh
+from prefixrl_jax.embedded import checksum
 from prefixrl_jax.learner import learner as learner_lib
 from prefixrl_jax.learner.advantages import advantages
 from prefixrl_jax.learner.learner import Learner
@@ -26,6 +28,7 @@ from prefixrl_jax.models.attention import dense_attention
 from prefixrl_jax.run import rollout
 from prefixrl_jax.run.session import Session
 from prefixrl_jax.storage.metrics import read_jsonl
+from prefixrl_jax.storage.rollout_store import draw
 from prefixrl_jax.train import trained_params
 from prefixrl_jax.types import Preempted, UserError, Verdict
 
@@ -83,6 +86,11 @@ def _learned(folder):
   ]
 
 
+def _kept(folder, table="rollouts"):
+  """Training's rollouts, or its groups, as pandas reads them."""
+  return pd.read_parquet(folder / table)
+
+
 @pytest.fixture(scope="module")
 def uninterrupted(run, tmp_path_factory):
   folder = tmp_path_factory.mktemp("whole")
@@ -97,6 +105,30 @@ def test_every_step_is_written_and_nothing_compiles(uninterrupted):
   assert "sft/loss" in rows[1]
   assert rows[2]["train/logprob_gap_max"] < 1e-5
   assert all(np.diff([row["flops_paper"] for row in rows]) > 0)
+
+
+def test_what_was_learned_from_is_kept(uninterrupted):
+  """Half of the groups, and what came of all; SFT's steps sample nothing."""
+  folder, *_ = uninterrupted
+  metrics = pd.DataFrame(read_jsonl(epath.Path(folder) / "metrics.jsonl"))
+  groups = _kept(folder, "groups")
+  assert groups.step.tolist() == [s for s in range(3, 9) for _ in range(4)]
+  of_step = groups.groupby("step").mean_reward.mean()
+  assert of_step.tolist() == metrics["train/no_prefix/reward"].dropna().tolist()
+  kept = _kept(folder)
+  assert set(zip(kept.step, kept.problem_id)) == {
+    (step, problem)
+    for step, problem in zip(groups.step, groups.problem_id)
+    if draw(0, step, problem) < 0.5
+  }
+  for _, group in kept.groupby(["step", "group"]):
+    assert group.lane.tolist() == [0, 1, 2, 3]
+    expected = group.reward - group.reward.mean()
+    for row, advantage in zip(group.itertuples(), expected):
+      assert len(row.tokens) == len(row.logprobs) == row.length > 0
+      assert (row.logprobs < 0).all()
+      np.testing.assert_allclose(row.advantages, [advantage] * row.length)
+      assert row.text.endswith(checksum.STOP) != row.truncated
 
 
 def test_curve_starts_at_rl_and_ends_at_the_end(uninterrupted):
@@ -138,6 +170,8 @@ def test_resumed_equals_uninterrupted(
   assert checkpoints.weight_hash(_policy(trainer)) == weights
   assert _untimed(curve) == _untimed(expected)
   assert _learned(tmp_path) == _learned(folder)
+  for table in ("rollouts", "groups"):
+    pd.testing.assert_frame_equal(_kept(tmp_path, table), _kept(folder, table))
 
 
 def test_a_schedule_and_a_loss_of_its_own_are_resumed(

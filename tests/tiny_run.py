@@ -32,6 +32,7 @@ def config(**fields) -> ml_collections.ConfigDict:
       "train.flops": 1e15,
       "train.max_steps": 6,
       "train.checkpoint_every": 2,
+      "train.rollouts_kept.share": 0.5,
       "evals.curve_points": 4,
       "arms.sft_rl.sft_epochs": 2,
       "sft.batch_size": 4,

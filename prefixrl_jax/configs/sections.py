@@ -136,6 +136,8 @@ def train(**own: Any) -> dict[str, Any]:
       cuts_together=False,  # True: a step has all cuts of a trace, on one trunk
       completions_per_prompt=8,
       checkpoints_kept=2,
+      # Of a run's rollouts, to be read: docs/rollouts.md.
+      rollouts_kept=dict(share=0.1, max_megabytes=200),
     )
     | own
   )

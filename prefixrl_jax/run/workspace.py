@@ -33,6 +33,8 @@ _ENTRIES = {
     "curve.json",
     "metrics.jsonl",
     "checkpoints/",
+    "groups/",
+    "rollouts/",
     "tensorboard/",
     "wandb/",
   ),

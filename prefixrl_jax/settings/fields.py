@@ -216,6 +216,10 @@ _COMMON: Section = {
     "completions_per_prompt": Field(whole(2), "whose mean is the baseline"),
     "checkpoint_every": _how(COUNT, "steps"),
     "checkpoints_kept": _how(COUNT, "the newest"),
+    "rollouts_kept": {
+      "share": _how(SHARE, "of the groups, whose rollouts are kept; 0: none"),
+      "max_megabytes": _how(COUNT, "of a run's rollouts; beyond: thinned"),
+    },
     "log_every": _how(COUNT, "steps between two lines on the terminal"),
   },
   "evals": {

@@ -154,6 +154,8 @@ def test_what_to_do_with_long_prompts_is_one_of_two():
     # What ran, and ended later or not at all.
     ("rollouts.steps_per_dispatch", 0, "steps_per_dispatch = 0 is not"),
     ("train.checkpoints_kept", 0, "checkpoints_kept = 0 is not"),
+    ("train.rollouts_kept.share", 1.5, "rollouts_kept.share = 1.5 is not"),
+    ("train.rollouts_kept.max_megabytes", 0, "max_megabytes = 0 is not"),
     ("evals.num_samples", 0, "num_samples = 0 is not"),
     ("evals.curve_points", 0, "curve_points = 0 is not"),
     ("evals.curve_samples", 0, "curve_samples = 0 is not"),
@@ -313,6 +315,7 @@ rollouts.steps_per_dispatch
 learner.rows_per_microbatch learner.logits_chunk_length learner.row_length
 learner.skip_nonfinite
 train.rows train.checkpoint_every train.checkpoints_kept train.log_every
+train.rollouts_kept.share train.rollouts_kept.max_megabytes
 evals.rows evals.lanes
 export.lora export.arm export.seed export.step export.directory export.dtype
 export.shard_gigabytes wandb_project
