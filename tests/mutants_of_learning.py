@@ -186,6 +186,24 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     ("fraction * length + _ROUNDING", "fraction * length"),
   ),
   (
+    "prefixes/hints.py",
+    "prefixes/test_hints.py",
+    (" if i not in tokenizer.stop_tokens]", "]"),
+    ('.rstrip("\\ufffd")', ""),
+    ('"".join(thoughts.respelled(text, ("", ""))[::2])', "text"),
+    ("told = prompt.removesuffix(instruction)", "told = prompt"),
+    (
+      'r"\\{(prompt|hint)\\}", lambda m: fields[m[1]], template',
+      'r"\\{hint\\}", lambda m: hint, template.replace("{prompt}", told)',
+    ),
+    (" if hint.strip() else problem.prompt", ""),
+  ),
+  (
+    "embedded/countdown_steps.py",
+    "prefixes/test_hints.py",
+    ("{prompt[:-1]}{hint}>{prompt[-1]}", "{prompt[:-1]}{hint}{prompt[-1]}"),
+  ),
+  (
     "prefixes/mixture.py",
     "prefixes/test_mixture.py",
     ("[self._seed, kind, epoch]", "[self._seed, kind, 0]"),

@@ -90,7 +90,10 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
       (
         "run/provenance.py",
         "only_what_depends_on_it_is_refused",
-        ('    ("screen.max_correct",),\n', "    (),\n"),
+        (
+          '    ("problems.hint", "screen.max_correct"),\n',
+          '    ("problems.hint",),\n',
+        ),
       ),
       (
         "run/provenance.py",

@@ -14,9 +14,9 @@ _DEVICE_PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax")
 # import what is on the floors below and in its own room, and nothing else.
 _FLOORS = (
   ("rounding", "types"),
-  ("batches", "distributed", "prefixes", "text"),
+  ("batches", "distributed", "text"),
   ("embedded", "storage"),
-  ("checkpoints", "models", "rewards"),
+  ("checkpoints", "models", "prefixes", "rewards"),
   ("learner", "ledger", "problems", "rollouts"),
   ("settings", "traces"),
   ("configs", "run"),

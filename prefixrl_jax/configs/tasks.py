@@ -68,6 +68,12 @@ def get_config(
     # TASK or TASK=FILE, with commas between: none of it is trained on.
     exclude="",
     instruction=instruction,
+    # Of arms with hints: what stands before the instruction.
+    hint=(
+      "{prompt}\n\nHere is the beginning of a correct solution:\n\n{hint}\n\n"
+      "Write a whole solution: repeat what this beginning has worked out, as"
+      " briefly as you like, and continue from where it ends."
+    ),
     too_long="error",  # prompts; drop: they are left out and counted
     # Programming problems whose tests all stand in their own statement; keep:
     # looking up the output is as good as a program.

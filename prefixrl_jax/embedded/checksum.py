@@ -69,6 +69,14 @@ def _prompt(digits, end: str) -> str:
   return " ".join(blocks) + end
 
 
+def hinted(prompt: str, hint: str) -> str:
+  """Returns a prompt with the beginning of an answer before its end.
+
+  Blocks are labelled in order: a second `a` is where the hint begins.
+  """
+  return prompt[:-1] + hint + prompt[-1]
+
+
 @dataclasses.dataclass(frozen=True)
 class Phase:
   """A phase of pretraining and what its documents look like."""

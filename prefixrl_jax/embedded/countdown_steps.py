@@ -187,6 +187,15 @@ def make_problems(
   return problems
 
 
+def hinted(prompt: str, hint: str) -> str:
+  """Returns a prompt with the beginning of a solution before its end.
+
+  It begins after the target, which is one symbol, and ends at a second `>`:
+  unlike the prompt's own end, `:`, no solution has one.
+  """
+  return f"{prompt[:-1]}{hint}>{prompt[-1]}"
+
+
 def write_traces(problem: Problem) -> Iterator[str]:
   """Writes one solution, if there are several any of them."""
   rng = np.random.default_rng(problem.index)

@@ -2,7 +2,8 @@
 
 Each is a module with SYMBOLS, PAD and STOP, the SIZES that problems have, in
 UNITS, `make_problems`, and `Phase` and `make_document` for pretraining; also
-`write_traces` if traces can be written by rule.
+`write_traces` if traces can be written by rule, and `hinted` (prompt, hint) ->
+prompt if its alphabet can say where a hint in a prompt begins and ends.
 """
 
 from typing import Any

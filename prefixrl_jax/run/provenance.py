@@ -39,11 +39,11 @@ _USES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
       "rollouts.max_completion_length",
       "collect.traces_per_problem",
     ),
-    (),
+    ("problems.hint",),
   ),
   "screen": (
     ("model", "problems", "rewards", "rollouts", "screen"),
-    ("screen.max_correct",),
+    ("problems.hint", "screen.max_correct"),
   ),
   "collect": (("screen.max_correct", "collect"), ()),
   "cut": (("screen.max_correct", "prefixes"), ()),

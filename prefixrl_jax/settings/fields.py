@@ -29,6 +29,7 @@ from prefixrl_jax.settings.rules import (
   one_of,
   real,
   several,
+  text_with,
   whole,
 )
 
@@ -331,6 +332,9 @@ _ROWS: Section = {
     },
     "exclude": Field(TEXT, "TASK or TASK=FILE, commas between: not trained"),
     "instruction": Field(TEXT, "the end of every prompt"),
+    "hint": Field(
+      text_with("prompt", "hint"), "how a prompt with a hint is written"
+    ),
     "too_long": Field(one_of("error", "drop"), "what becomes of such prompts"),
     "shown_tests": Field(
       one_of("drop", "keep"), "problems with all tests in their statement"

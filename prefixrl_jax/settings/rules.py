@@ -61,6 +61,15 @@ def several(rule: Rule, *, may_be_empty: bool = False) -> Rule:
   )
 
 
+def text_with(*fields: str) -> Rule:
+  """Returns the rule: a string with each of the fields, in braces."""
+  places = [f"{{{field}}}" for field in fields]
+  return Rule(
+    f"a string with {' and '.join(places)}",
+    lambda v: type(v) is str and all(place in v for place in places),
+  )
+
+
 TEXT = Rule("a string", lambda v: type(v) is str)
 NAME = Rule("a name", lambda v: type(v) is str and v != "")
 SWITCH = Rule("True or False", lambda v: type(v) is bool)

@@ -247,6 +247,18 @@ def test_every_field_has_a_rule_that_refuses_nonsense(name):
   validate(config)
 
 
+@pytest.mark.parametrize(
+  "template", ["", "{prompt} and a hint", "{hint}", "{prompt}{ hint }", "{}{}"]
+)
+def test_a_template_of_hints_shows_problem_and_hint(template):
+  config = math.get_config()
+  config.problems.hint = template
+  with pytest.raises(UserError, match=r"problems\.hint = .*{prompt}.*{hint}"):
+    validate(config)
+  config.problems.hint = "{hint}{prompt}"
+  validate(config)
+
+
 def _paths(section, path=""):
   for name, value in section.items():
     if hasattr(value, "items"):
