@@ -77,6 +77,10 @@ class Checkpointer:
       step: its number.
       state: pytree of arrays on the mesh.
       host: JSON values, saved with the state or not at all.
+
+    Raises:
+      RuntimeError: Orbax would not save this step, as when there is a later
+        one.
     """
     with Deferred(signal.SIGINT, signal.SIGTERM):
       self._manager.wait_until_finished()
@@ -309,7 +313,11 @@ def save_params(path: epath.Path, params: dict) -> None:
 
 
 def load_params(path: epath.Path) -> dict:
-  """Reads what `save_params` wrote, as numpy arrays."""
+  """Returns what `save_params` wrote, as numpy arrays.
+
+  Raises:
+    UserError: there is no such file.
+  """
   if not path.exists():
     raise UserError(
       f"there is no base model {path}; run --stage=pretrain with"

@@ -58,7 +58,12 @@ class Pipeline:
     self._fresh, self._redo = fresh, redo
 
   def run(self, stages: Collection[str]) -> None:
-    """Runs the stages named, in their order."""
+    """Runs the stages named, in their order.
+
+    Raises:
+      UserError: something that the user can fix, where possible before anything
+        is computed or removed.
+    """
     work, workdir = self.work, self.work.workdir
     if self._fresh and not _is_of_a_run(workdir):
       raise UserError(

@@ -346,4 +346,13 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     ("if not has_tpu(root) and not any(", "if not any("),
     ('stream.reconfigure(errors="backslashreplace")', "pass"),
   ),
+  # -- what has no need of JAX
+  *(
+    (file, f"test_architecture.py::{test}", ("", "import jax"))
+    for file, test in (
+      ("rewards/answers.py", "test_verifier_workers_do_not_import_jax"),
+      ("stages/__init__.py", "test_starts_without_jax"),
+      ("stages/show_problems.py", "test_problems_are_shown_without_jax"),
+    )
+  ),
 )

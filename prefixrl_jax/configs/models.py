@@ -125,7 +125,11 @@ PRESETS = {
 
 
 def apply(config: ml_collections.ConfigDict, name: str) -> None:
-  """Sets what a preset says; an unknown one is a UserError."""
+  """Sets what a preset says.
+
+  Raises:
+    UserError: there is no preset of that name.
+  """
   if name not in PRESETS:
     raise UserError(
       f"--config: there is no model {name!r}; known are {', '.join(PRESETS)}."

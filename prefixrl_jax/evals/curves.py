@@ -89,7 +89,11 @@ def cost_to_reach(
 
 
 def costs_of(run: RunRecord, axis: str) -> np.ndarray:
-  """Returns the axis' value at each of the run's curve points."""
+  """Returns the axis' value at each of the run's curve points.
+
+  Raises:
+    ValueError: the costs shrink from one point to the next.
+  """
   count = axis.removesuffix("_with_screening")
   purposes = list(TRAINING)
   if count != axis and run.uses_traces:

@@ -32,7 +32,11 @@ _AROUND |= {"len", "str", "int", "float", "math", "isclose", "dict", "type"}
 
 
 def read_apps(get: Getter) -> Reading:
-  """APPS: its tests are a JSON text of inputs, outputs and maybe fn_name."""
+  """APPS: its tests are a JSON text of inputs, outputs and maybe fn_name.
+
+  Raises:
+    Skip: there are no tests.
+  """
   tests = get.parsed("tests")
   if not tests or not tests.get("inputs"):
     raise Skip("no tests")
@@ -60,7 +64,11 @@ def read_apps(get: Getter) -> Reading:
 
 
 def read_contest(get: Getter) -> Reading:
-  """Problems with tests as {"inputs": [...], "outputs": [...]}, or several."""
+  """Problems with tests as {"inputs": [...], "outputs": [...]}, or several.
+
+  Raises:
+    Skip: there are no tests.
+  """
   inputs: list[str] = []
   outputs: list[str] = []
   for name in ("tests", "private_tests", "generated_tests"):
@@ -100,7 +108,11 @@ def read_humaneval_completion(get: Getter) -> Reading:
 
 
 def read_mbpp(get: Getter) -> Reading:
-  """MBPP: a sentence and assertions; the first one shows the name."""
+  """MBPP: a sentence and assertions; the first one shows the name.
+
+  Raises:
+    Skip: the tests call no function.
+  """
   task, tests = get.text("problem"), list(get("tests"))
   setup = get.maybe("setup") or ""
   if isinstance(setup, list):

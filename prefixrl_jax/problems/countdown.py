@@ -36,6 +36,9 @@ def read(get: Getter) -> Reading:
 
   The numbers are put in order, so that a puzzle is found to be a copy of
   another one whatever order theirs are in.
+
+  Raises:
+    Skip: there is no solution.
   """
   numbers = sorted(int(n) for n in get("numbers"))
   target = int(get("target"))
@@ -57,6 +60,9 @@ def generate(draw: Draw) -> Iterator[dict[str, Any]]:
   The level is how many numbers there are, 2 to 6, else 4. They are joined at
   random; what comes out is the target if it is a whole number from 1 to four
   times the largest that is drawn.
+
+  Raises:
+    UserError: there is no such level.
   """
   if draw.level not in ("", "2", "3", "4", "5", "6"):
     raise UserError(
@@ -79,7 +85,11 @@ def generate(draw: Draw) -> Iterator[dict[str, Any]]:
 
 
 def generate_24(draw: Draw) -> Iterator[dict[str, Any]]:
-  """All games of 24 that have a solution, 1,362 of them, in random order."""
+  """All games of 24 that have a solution, 1,362 of them, in random order.
+
+  Raises:
+    UserError: a level is asked for.
+  """
   if draw.level:
     raise UserError(
       f"config.problems.level = {draw.level!r}: a game of 24 has a level where"

@@ -15,7 +15,11 @@ _BARE = re.compile(r"\\(?:boxed|fbox)\s+([^\s${}]+)")
 
 
 def read(get: Getter) -> Reading:
-  """Takes the answer from its field, else from the solution's box."""
+  """Takes the answer from its field, else from the solution's box.
+
+  Raises:
+    Skip: there is no answer.
+  """
   problem = get.text("problem")
   if wrapped := _WRAPPED.match(problem):
     problem = wrapped[1].strip()

@@ -111,7 +111,11 @@ def from_source(task: str, source: Source, split: str, field: str) -> Origin:
 def download(
   task: str, source: Source, split: str, field: str
 ) -> tuple[list[epath.Path], str]:
-  """Returns a split's files from the hub, and the revision they are of."""
+  """Returns a split's files from the hub, and the revision they are of.
+
+  Raises:
+    UserError: the hub cannot be reached, or has no such files.
+  """
   import huggingface_hub  # only those who need it wait for it
 
   patterns = source.splits[split].split(",")

@@ -29,7 +29,11 @@ def read(get: Getter) -> Reading:
 
 
 def generate(draw: Draw) -> Iterator[dict[str, Any]]:
-  """Draws problems without end; the level is how many blocks, else 8."""
+  """Draws problems without end; the level is how many blocks, else 8.
+
+  Raises:
+    UserError: there is no such level.
+  """
   if draw.level and not (draw.level.isdecimal() and int(draw.level) > 1):
     raise UserError(
       f"config.problems.level = {draw.level!r}: parities' level is how many"

@@ -101,7 +101,11 @@ class Getter:
     return value
 
   def text(self, name: str) -> str:
-    """Returns a value that is text: a user's words, if it is a conversation."""
+    """Returns a value that is text: a user's words, if it is a conversation.
+
+    Raises:
+      Skip: it is missing, empty or not text.
+    """
     try:
       text = user_text(self(name)).strip()
     except NotText as e:
@@ -114,6 +118,9 @@ class Getter:
     """Returns a text, a number or a truth value as text, or the only of a list.
 
     Of two in a list none is the right one.
+
+    Raises:
+      Skip: it is missing, not finite, or a list of several or an object.
     """
     value = self(name)
     if isinstance(value, list):
@@ -136,7 +143,11 @@ class Getter:
     return str(value)
 
   def parsed(self, name: str) -> Any:
-    """Returns a value that may be JSON in a text; None if there is none."""
+    """Returns a value that may be JSON in a text; None if there is none.
+
+    Raises:
+      Skip: it is text that is not JSON.
+    """
     value = self.maybe(name)
     if isinstance(value, str):
       try:

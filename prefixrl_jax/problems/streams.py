@@ -112,7 +112,11 @@ class Selection:
 
 
 def find_source(config: ml_collections.ConfigDict, task: str) -> Source:
-  """Returns a task's row; of jsonl and tfds one made of the config's fields."""
+  """Returns a task's row; of jsonl and tfds one made of the config's fields.
+
+  Raises:
+    UserError: there is no such task, or answer_pattern is of no use.
+  """
   if task in ("jsonl", "tfds"):
     columns = {
       "problem": config.problem_field,

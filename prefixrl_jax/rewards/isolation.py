@@ -55,6 +55,9 @@ class Bubblewrap:
     Args:
       as_root: whether to do without a user namespace: the interpreter then
         gives up root itself, and each sandbox gets its own user id.
+
+    Raises:
+      UserError: bubblewrap is not installed, or the processor is not known.
     """
     program = shutil.which("bwrap")
     if program is None:

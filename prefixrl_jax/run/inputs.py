@@ -31,6 +31,10 @@ class Inputs:
 
     Args:
       config: validated.
+
+    Raises:
+      UserError: there is no such folder, or none is named and the task needs
+        one.
     """
     self.config = config
     self.console = Console(stderr=True, highlight=False)

@@ -279,13 +279,16 @@ def check(
   show: Callable[[str], None],
   phase: str,
 ) -> None:
-  """Shows the plan; raises UserError if it cannot fit.
+  """Shows the plan, and refuses one that cannot fit.
 
   Args:
     plan: from `plan`.
-    have: bytes a device.
+    have: bytes per device.
     show: prints a line.
-    phase: that has the most.
+    phase: the phase that needs most.
+
+  Raises:
+    UserError: the devices have less.
   """
   need = sum(plan.values())
   parts = ", ".join(f"{k} {_human(v)}" for k, v in plan.items())

@@ -1,9 +1,7 @@
 """What earlier stages have found, as later ones read it from the workdir.
 
-Functions of a workspace and a data seed (see `Inputs.data_seed`).
-
-Raises, all of them:
-  UserError: a stage that is needed is not complete, or its file is damaged.
+Functions of a workspace and a data seed (see `Inputs.data_seed`). Each raises
+UserError if a stage that it needs is not complete, or a file of it is damaged.
 """
 
 from prefixrl_jax.ledger import Ledger

@@ -140,7 +140,12 @@ class Workspace(Inputs):
 
   @functools.cached_property
   def session(self) -> Session:
-    """Loads the base policy, once; prints and checks the memory plan."""
+    """Loads the base policy, once; prints and checks the memory plan.
+
+    Raises:
+      UserError: the plan does not fit, a file is missing or wrong, or the
+        weights are not those that the workdir was made from.
+    """
     if not self._base_is_given and self.pretrained.complete:
       self.pretrained.file(_BASE).read_bytes()  # is it whole?
     session = open_session(

@@ -11,7 +11,11 @@ from prefixrl_jax.types import Trace, UserError
 
 
 def run(work: Workspace) -> None:
-  """Cuts every trace into prefixes that do not hold the answer."""
+  """Cuts every trace into prefixes that do not hold the answer.
+
+  Raises:
+    UserError: no trace is of a hard problem, or no prefix is left.
+  """
   for artifact, seed in work.data_to_make("cut"):
     traces = upstream.traces(work, seed)
     if not traces:

@@ -25,7 +25,12 @@ def _folder(work: Workspace) -> epath.Path:
 
 
 def run(work: Workspace) -> None:
-  """Writes a run's policy as a Hugging Face folder; only when asked to."""
+  """Writes a run's policy as a Hugging Face folder; only when asked to.
+
+  Raises:
+    UserError: the model is not a Hugging Face model, or there is no checkpoint
+      or no place to write to.
+  """
   c, settings = work.config, work.config.export
   source = work.model_folder
   if source is None:

@@ -23,7 +23,11 @@ def train_again(artifact: Artifact) -> str:
 
 
 def run(work: Workspace) -> None:
-  """Trains every arm and seed on the same budget."""
+  """Trains every arm and seed on the same budget.
+
+  Raises:
+    UserError: the run cannot continue, or see `train.train`.
+  """
   for artifact, arm, seed in work.runs_to_make("train", work.config.run_arms):
     checkpoints = artifact.directory / "checkpoints"
     if artifact.has_finished and not saved_steps(checkpoints):

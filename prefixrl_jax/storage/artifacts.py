@@ -164,7 +164,13 @@ class Artifact:
       check_kind(self.directory / name, is_folder=name.endswith("/"))
 
   def begin(self) -> None:
-    """Marks the stage as in progress; what an earlier attempt left is kept."""
+    """Marks the stage as in progress; what an earlier attempt left is kept.
+
+    Raises:
+      UserError: the folder was made from something else, or it is not known
+        what from.
+      ValueError: what it is made from does not exist yet.
+    """
     self.check()
     sources = dict(self._read_sources())
     absent = [key for key, value in sources.items() if value is None]

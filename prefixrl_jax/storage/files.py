@@ -41,14 +41,22 @@ class File:
   remedy: str = ""
 
   def read_bytes(self) -> bytes:
-    """Returns the bytes; an error if they are not those recorded."""
+    """Returns the bytes.
+
+    Raises:
+      Damaged: they are not those recorded.
+    """
     data = _read(self)
     if self.sha256 not in (None, hashlib.sha256(data).hexdigest()):
       raise self.damaged("other bytes are there than were written")
     return data
 
   def read_json(self) -> Any:
-    """Returns the JSON value."""
+    """Returns the JSON value.
+
+    Raises:
+      Damaged: it is not what was written, or not JSON.
+    """
     data = self.read_bytes()
     try:
       return json.loads(data)
@@ -64,6 +72,9 @@ class File:
       schema: names and types of the columns.
       younger: those that files from before they existed lack, and rows may
         lack: None.
+
+    Raises:
+      Damaged: it is not what was written, or has no such columns.
     """
     data = self.read_bytes()
     try:
@@ -112,7 +123,11 @@ def write_json(path: epath.Path, value: Any) -> None:
 
 
 def write_sealed(path: epath.Path, value: dict[str, Any]) -> None:
-  """Writes a JSON object atomically, with a digest of itself."""
+  """Writes a JSON object atomically, with a digest of itself.
+
+  Raises:
+    ValueError: it has a field named like the digest.
+  """
   if _SEAL in value:
     raise ValueError(f"{_SEAL!r} is the name of the digest itself")
   write_json(path, value | {_SEAL: digest_of(value)})

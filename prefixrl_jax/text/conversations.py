@@ -190,7 +190,11 @@ def _role(message: Mapping) -> str:
 
 
 def read_thoughts(value: Any) -> str:
-  """Returns the text of a field or part with reasoning."""
+  """Returns the text of a field or part with reasoning.
+
+  Raises:
+    NotText: there is no text in it.
+  """
   if isinstance(value, list):
     return "\n".join(filter(None, map(read_thoughts, value)))
   if not isinstance(value, Mapping):

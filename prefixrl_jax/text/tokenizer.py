@@ -84,7 +84,11 @@ class SymbolTokenizer:
     self._pattern = any_of(symbols)
 
   def encode(self, text: str) -> list[int]:
-    """Splits into symbols, longest first; spaces are skipped."""
+    """Splits into symbols, longest first; spaces are skipped.
+
+    Raises:
+      UserError: something in it is no symbol.
+    """
     unknown = self._pattern.sub("", text).replace(" ", "")
     if unknown:
       raise UserError(f"{text!r} has {unknown!r}, which is no symbol.")

@@ -67,7 +67,11 @@ def encode(value, refer=None):
 
 
 def decode(value, resolve=None):
-  """Inverts `encode`; `resolve` maps a reference number to an object."""
+  """Inverts `encode`; `resolve` maps a reference number to an object.
+
+  Raises:
+    ValueError: it is not what `encode` returned.
+  """
   inner = lambda v: decode(v, resolve)
   if isinstance(value, list):
     return [inner(v) for v in value]
