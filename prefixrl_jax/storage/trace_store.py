@@ -50,7 +50,11 @@ def write_traces(path: epath.Path, traces: Sequence[Trace]) -> None:
 
 
 def read_traces(file: File) -> list[Trace]:
-  """Reads what `write_traces` wrote."""
+  """Returns what `write_traces` wrote.
+
+  Raises:
+    Damaged: it is not what was written.
+  """
   traces = []
   for row in file.read_table(_TRACE, younger=("logprobs",)):
     del row["length"]
