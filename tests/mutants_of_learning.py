@@ -200,6 +200,11 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
   ),
   (
     "embedded/countdown_steps.py",
+    "evals/test_markers.py",
+    ('sum(sign != "+" for', 'sum(sign == "+" for'),
+  ),
+  (
+    "embedded/countdown_steps.py",
     "prefixes/test_hints.py",
     ("{prompt[:-1]}{hint}>{prompt[-1]}", "{prompt[:-1]}{hint}{prompt[-1]}"),
   ),

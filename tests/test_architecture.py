@@ -49,6 +49,7 @@ _TEXT_ELSEWHERE = (
   "evals.curves",
   "evals.figures",
   "evals.intervals",
+  "evals.markers",
   "evals.page",
   "evals.summary",
   "learner.advantages",

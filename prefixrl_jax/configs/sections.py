@@ -153,6 +153,8 @@ def evals(**own: Any) -> dict[str, Any]:
       fractions=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
       fraction_samples=16,
       curve_samples=8,
+      # Of a strategy, as "wait|check": what share of completions has it.
+      marker="",
     )
     | own
   )

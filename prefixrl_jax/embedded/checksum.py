@@ -127,6 +127,9 @@ def worked_share(text: str) -> float:
   return sum(bool(work) for _, work, _ in blocks) / max(1, len(blocks))
 
 
+MARKER = ("share of worked blocks", worked_share)
+
+
 class ChecksumVerifier:
   """Compares the sequence of (label, answer), and the end, with the gold one.
 

@@ -13,6 +13,7 @@ training problem nor a document of pretraining.
 import dataclasses
 import functools
 import itertools
+import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
@@ -232,6 +233,16 @@ def make_document(rng: np.random.Generator, phase: Phase) -> tuple[str, str]:
 
 
 # -- its verifier --------------------------------------------------------------
+
+
+def share_beyond_sums(text: str) -> float:
+  """Returns the share of the text's steps that are no sums."""
+  signs = re.findall(r"[-+*]", text)
+  return sum(sign != "+" for sign in signs) / max(1, len(signs))
+
+
+# Hasty work mostly adds; who looks ahead subtracts and multiplies, too.
+MARKER = ("share of steps that are no sums", share_beyond_sums)
 
 
 class StepsVerifier:

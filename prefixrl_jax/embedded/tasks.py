@@ -2,8 +2,9 @@
 
 Each is a module with SYMBOLS, PAD and STOP, the SIZES that problems have, in
 UNITS, `make_problems`, and `Phase` and `make_document` for pretraining; also
-`write_traces` if traces can be written by rule, and `hinted` (prompt, hint) ->
-prompt if its alphabet can say where a hint in a prompt begins and ends.
+`write_traces` if traces can be written by rule, `hinted` (prompt, hint) ->
+prompt if its alphabet can say where a hint in a prompt begins and ends, and
+MARKER (label, text -> 0 to 1) if a completion shows what strategy it follows.
 """
 
 from typing import Any

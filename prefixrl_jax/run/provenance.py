@@ -53,6 +53,7 @@ _USES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
       "train",
       "evals.curve_points",
       "evals.curve_samples",
+      "evals.marker",
       "evals.temperature",
       "screen.max_correct",
     ),
@@ -60,7 +61,7 @@ _USES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
   ),
   "evaluate": (
     ("evals", "screen.max_correct"),
-    ("evals.curve_points", "evals.curve_samples"),
+    ("evals.curve_points", "evals.curve_samples", "evals.marker"),
   ),
   "export": ((), ()),
 }
@@ -75,7 +76,11 @@ _PLACES = (
 )
 # Younger fields, and the value that runs from before they existed had: such a
 # run goes on.
-_BEFORE = {"arm.schedule.name": "mixture", "arm.loss.name": "policy_gradient"}
+_BEFORE = {
+  "arm.schedule.name": "mixture",
+  "arm.loss.name": "policy_gradient",
+  "evals.marker": "",
+}
 _LIMITS = ("train.flops", "train.max_steps")
 
 _is_execution = functools.cache(fields.is_execution)

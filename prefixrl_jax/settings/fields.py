@@ -17,6 +17,7 @@ from prefixrl_jax.settings.rules import (
   COUNT_OR_NONE,
   DTYPE,
   NAME,
+  PATTERN,
   POSITIVE,
   RATE,
   SECONDS,
@@ -234,6 +235,9 @@ _COMMON: Section = {
     "fraction_samples": Field(COUNT, "of a problem, at each of them"),
     "curve_points": Field(COUNT, "evaluations while training"),
     "curve_samples": Field(COUNT, "of a problem, at each of them"),
+    "marker": Field(
+      PATTERN, "completions that hold it are counted; empty: the task's own"
+    ),
   },
   "lora": {
     "rank": Field(COUNT_OR_NONE, "of adapters; 0: all weights are trained"),

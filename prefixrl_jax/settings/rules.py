@@ -2,6 +2,7 @@
 
 import dataclasses
 import math
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -61,6 +62,13 @@ def several(rule: Rule, *, may_be_empty: bool = False) -> Rule:
   )
 
 
+def _compiles(pattern: Any) -> bool:
+  try:
+    return type(pattern) is str and bool(re.compile(pattern))
+  except (re.error, OverflowError, RecursionError):
+    return False
+
+
 def text_with(*fields: str) -> Rule:
   """Returns the rule: a string with each of the fields, in braces."""
   places = [f"{{{field}}}" for field in fields]
@@ -71,6 +79,7 @@ def text_with(*fields: str) -> Rule:
 
 
 TEXT = Rule("a string", lambda v: type(v) is str)
+PATTERN = Rule("a regular expression", _compiles)
 NAME = Rule("a name", lambda v: type(v) is str and v != "")
 SWITCH = Rule("True or False", lambda v: type(v) is bool)
 COUNT = whole(1)
