@@ -14,6 +14,7 @@ from typing import Any
 
 from etils import epath
 
+from prefixrl_jax import __version__
 from prefixrl_jax.storage.files import (
   File,
   check_kind,
@@ -222,7 +223,8 @@ class Artifact:
     inputs = self._read("inputs.json")
     assert inputs is not None, f"{self.name} was not begun"
     versions = {
-      name: importlib.metadata.version(name) for name in ("jax", "prefixrl_jax")
+      "jax": importlib.metadata.version("jax"),
+      "prefixrl_jax": __version__,  # of a checkout that is not installed, too
     }
     write_sealed(
       self.directory / "manifest.json",

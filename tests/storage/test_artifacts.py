@@ -1,5 +1,6 @@
 """Artifacts: complete, in progress or absent, and never of something else."""
 
+import importlib.metadata
 import json
 import pathlib
 import re
@@ -7,6 +8,7 @@ import re
 import pytest
 from etils import epath
 
+from prefixrl_jax import __version__
 from prefixrl_jax.storage import files
 from prefixrl_jax.storage.artifacts import Artifact
 from prefixrl_jax.types import UserError
@@ -46,6 +48,20 @@ def test_begins_and_finishes(folder):
   manifest = files.read_json(folder / "manifest.json")
   assert manifest["count"] == 3
   assert manifest["depends"] == {"a.b": 1}
+
+
+def test_a_checkout_that_is_not_installed_has_a_version(folder, monkeypatch):
+  real = importlib.metadata.version
+
+  def version(name):
+    if name == "prefixrl_jax":
+      raise importlib.metadata.PackageNotFoundError(name)
+    return real(name)
+
+  monkeypatch.setattr(importlib.metadata, "version", version)
+  _finish(_artifact(folder))
+  versions = files.read_json(folder / "manifest.json")["versions"]
+  assert versions == {"jax": real("jax"), "prefixrl_jax": __version__}
 
 
 @pytest.mark.parametrize("finished", [False, True])
