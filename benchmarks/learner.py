@@ -21,7 +21,7 @@ import numpy as np
 from absl import flags
 
 from benchmarks import measuring, ours, shapes
-from prefixrl_jax.learner.packing import Lane, Tree
+from prefixrl_jax.learner.packing import Tree
 
 _MODEL = flags.DEFINE_enum("model", "smol", list(shapes.MODELS), "Model.")
 _PEER = flags.DEFINE_enum(
@@ -42,27 +42,6 @@ UNITS = {
   "nested": (512, (128, 256, 384, 512), 8, 64, 1),
 }
 _UNITS = measuring.define_choices("unit", UNITS, "What is timed")
-
-
-def make_trees(config, unit) -> list[Tree]:
-  """Returns a unit's trees, with random tokens and advantages."""
-  trunk_length, forks, lanes, length, num_trees = unit
-  rng = np.random.default_rng(0)
-  token = lambda n: rng.integers(0, config.vocab_size, n).astype(np.int32)
-  lane = lambda fork: Lane(
-    fork,
-    token(length),
-    np.full(length, -1, np.float32),
-    np.full(length, rng.normal(), np.float32),
-  )
-  return [
-    Tree(
-      token(trunk_length),
-      [lane(fork) for fork in forks for _ in range(lanes)],
-      False,
-    )
-    for _ in range(num_trees)
-  ]
 
 
 def separated(trees: Sequence[Tree]) -> list[Tree]:
@@ -131,11 +110,11 @@ def main() -> None:
   roofline = measuring.measure_roofline()
   timed = {}
   for name in _UNITS.value:
-    timed[name] = _time(make_trees(config, UNITS[name]))
+    timed[name] = _time(ours.make_trees(config, UNITS[name]))
     roofline = roofline.best(measuring.measure_roofline())
   rows = []
   for name, by_peer in timed.items():
-    trees = make_trees(config, UNITS[name])
+    trees = ours.make_trees(config, UNITS[name])
     least = ours.least_seconds(config, trees, roofline, _ROW.value)
     for peer, times in by_peer.items():
       rows.append(

@@ -16,7 +16,7 @@ from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.learner import update
 from prefixrl_jax.learner.losses import make_loss
 from prefixrl_jax.learner.optimizer import make_optimizer
-from prefixrl_jax.learner.packing import Layout, Tree, layout_for, pack
+from prefixrl_jax.learner.packing import Lane, Layout, Tree, layout_for, pack
 from prefixrl_jax.models import parameters
 from prefixrl_jax.models.flops import attention_flops, flops_per_token
 from prefixrl_jax.rollouts.requests import Request
@@ -192,6 +192,32 @@ def sampling(model: str, unit: Unit) -> Callable[[], object]:
   return run
 
 
+def make_trees(config, unit) -> list[Tree]:
+  """Returns trees of random tokens and advantages.
+
+  Args:
+    config: TransformerConfig.
+    unit: trunk length, forks, lanes a fork, completion length, trees.
+  """
+  trunk_length, forks, lanes, length, num_trees = unit
+  rng = np.random.default_rng(0)
+  token = lambda n: rng.integers(0, config.vocab_size, n).astype(np.int32)
+  lane = lambda fork: Lane(
+    fork,
+    token(length),
+    np.full(length, -1, np.float32),
+    np.full(length, rng.normal(), np.float32),
+  )
+  return [
+    Tree(
+      token(trunk_length),
+      [lane(fork) for fork in forks for _ in range(lanes)],
+      False,
+    )
+    for _ in range(num_trees)
+  ]
+
+
 def layout_of(trees: Sequence[Tree], row_length: int = 0) -> Layout:
   """Returns how an update packs trees; 0: rows for the longest."""
   longest = max(t.num_tokens for t in trees)
@@ -203,6 +229,11 @@ def layout_of(trees: Sequence[Tree], row_length: int = 0) -> Layout:
     row_length=row_length or max(longest, 768),
     rows_per_microbatch=1,
   )
+
+
+def flops_of_step(config, lanes: int) -> float:
+  """Returns the FLOPs of the matrix products of a decode step."""
+  return lanes * flops_per_token(config, head=True)
 
 
 def least_seconds(
