@@ -65,7 +65,7 @@ class Part:
 
 def _beside(**env: str) -> dict[str, str]:
   """Parts that run at the same time share the card's memory."""
-  return {"XLA_PYTHON_CLIENT_MEM_FRACTION": ".3", **env}
+  return {"XLA_PYTHON_CLIENT_MEM_FRACTION": ".25", **env}
 
 
 _EXACT, _SPEED = "benchmarks.device_exact", "benchmarks.device_speed"

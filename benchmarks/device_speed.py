@@ -234,9 +234,11 @@ def _kernels(run: Callable[[], Any]) -> dict[str, tuple[int, float]]:
       run()
     for file in pathlib.Path(folder).rglob("*.xplane.pb"):
       for plane in jax.profiler.ProfileData.from_file(str(file)).planes:
+        lines = list(plane.lines)
+        print("profiled:", plane.name, [line.name for line in lines])
         if not plane.name.startswith("/device:GPU"):
           continue
-        for line in plane.lines:
+        for line in lines:
           if not (line.name or "").startswith("Stream"):
             continue  # our programs and operations, not kernels
           for event in line.events:
