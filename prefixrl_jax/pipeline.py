@@ -13,7 +13,7 @@ import ml_collections
 from etils import epath
 
 from prefixrl_jax.run.workspace import Workspace
-from prefixrl_jax.stages import ON_DEMAND, STAGES, export
+from prefixrl_jax.stages import ON_DEMAND, STAGES, evaluate, export
 from prefixrl_jax.storage.files import (
   check_kind,
   remove_temporaries,
@@ -82,6 +82,8 @@ class Pipeline:
       if "export" in stages:
         work.export_artifact.check()
         export.check(work)
+      if "evaluate" in stages:
+        evaluate.check(work)
       check_kind(workdir / "report", is_folder=True)
       # For people; what an artifact was made from is in its manifest.
       write_json(workdir / MARKER, work.config.to_dict())

@@ -174,6 +174,19 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     ("last // self._spacing + 1", "last // self._spacing"),
     ("(last // self._spacing + 1) * self._spacing", "last + self._spacing"),
   ),
+  (
+    "evals/costs.py",
+    "evals/test_costs.py",
+    ("sorted(problems, key=rank)[:most]", "problems[:most]"),
+    ("if not most or len", "if len"),
+    ("input_tokens=num_samples * sum", "input_tokens=sum"),
+  ),
+  (
+    "evals/evaluations.py",
+    "evals/test_evaluations.py",
+    ("if max(count.values(), default=0) > 1:", "if False:"),
+    ("if any(s.get(name) != value for s in others)", "if others"),
+  ),
   # -- prefixes
   (
     "prefixes/cuts.py",

@@ -70,6 +70,21 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     ('("depends", "made_from", "files")', '("depends", "made_from")'),
     ("used = [*used, self._execution]", "used = [self._execution]"),
   ),
+  (
+    "run/evaluations.py",
+    "run/test_evaluations.py",
+    ("found.exists and found.fits", "found.exists"),
+    ("[] if of_set else [home]", "[home]"),
+    ("found.exists and found.complete", "found.exists"),
+    ('home.within(f"{name}-{home.key}")', "home"),
+  ),
+  (
+    "run/provenance.py",
+    "run/test_evaluations.py",
+    ("there[new] = there[old] if old in today else there.pop(old)", "pass"),
+    ("return younger | there", "return there"),
+    ('"evals.run_sets", "evals.sets")', '"evals.sets")'),
+  ),
   # A test each: all of them take long.
   *(
     (file, f"run/test_workdirs.py::test_{test}", *changes)
@@ -106,7 +121,7 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
         ('("sft",) if own.sft_epochs else ()', '("sft",)'),
         ('("lora",) if config.lora.rank else ()', "()"),
         ('() if arms.uses_prefixes(own) else ("train.cuts_together",)', "()"),
-        ('      "evals.curve_samples",\n', ""),
+        ('  "evals.curve_samples",\n', ""),
       ),
       (
         "run/provenance.py",

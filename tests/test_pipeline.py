@@ -166,6 +166,52 @@ def test_one_part_is_made_anew(copy):
   }
 
 
+def test_a_finished_run_is_evaluated_otherwise_beside(copy, capsys):
+  """Fewer problems: each has the result it had. And others, on their own."""
+  config = _config(
+    **{
+      "evals.final_problems": 2,
+      "evals.run_sets": "shorter",
+      "evals.sets.shorter.num_problems": 3,
+      "evals.sets.shorter.num_samples": 4,
+    }
+  )
+  run = Pipeline(config, epath.Path(copy))
+  changed = _changed(copy, lambda: run.run(("evaluate", "report")))
+  assert {name.partition("/")[0] for name in changed} == {
+    "report",
+    "run_config.json",
+  }
+  # Six are made: base and two arms. 2 of each split, and half of 2 traces,
+  # in 2 samples; 3 of the set in 4.
+  said = " ".join(capsys.readouterr().err.split())
+  assert f"6 evaluations with {3 * (2 * (3 * 2 + 2) + 3 * 4)} comple" in said
+  for arm in ("base", "prefixrl"):
+    home = copy / f"evaluate/{arm}/seed_0"
+    [bounded] = home.glob("problems-*")
+    before, after = (
+      pd.read_parquet(f / "results.parquet").set_index(
+        ["problem_id", "fraction"]
+      )
+      for f in (home, bounded)
+    )
+    assert list(
+      after[after.index.get_level_values(1) == 0].value_counts("split")
+    ) == [2, 2, 2]
+    pd.testing.assert_frame_equal(after, before.loc[after.index])
+    [of_set] = home.glob("shorter-*")
+    results = pd.read_parquet(of_set / "results.parquet")
+    assert set(results.split) == {"shorter"}
+    assert list(results.num_samples) == [4, 4, 4]
+    manifest = json.loads((of_set / "manifest.json").read_text())
+    assert manifest["ledger"]["evaluation"]["completions"] == 12
+  summary = json.loads((copy / "report/summary.json").read_text())
+  assert [e["set"] for e in summary["evaluations"]] == ["", "", "shorter"]
+  first, second, _ = summary["evaluations"]
+  assert first["differs"] == {"final_problems": 2}
+  assert second["differs"] == {"final_problems": 0}
+
+
 @pytest.mark.parametrize(
   ("name", "remedy"),
   [

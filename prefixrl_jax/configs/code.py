@@ -18,5 +18,6 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     arg,
     task="apps",
     instruction="\n\nThink step by step before you write the program.",
+    sets=("humaneval", "mbpp"),
     trial=dict(instruction=""),
   )

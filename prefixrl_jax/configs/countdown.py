@@ -41,7 +41,10 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   )
   c.prefixes.update(low=0.2, high=0.7)
   c.train.flops /= 2
-  c.evals.update(fractions=c.evals.fractions[::2])
+  c.evals.update(
+    fractions=c.evals.fractions[::2],
+    sets=dict(shorter=dict(size=3, num_problems=32, num_samples=0)),
+  )
   c.rollouts.update(max_prompt_length=8, max_completion_length=40)
   c.arms.rl.learning_rate = 5e-4
   c.arms.sft_rl.learning_rate = 5e-4

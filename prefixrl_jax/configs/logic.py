@@ -23,5 +23,6 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
       "\n\nReason as in a proof: one step a line, each with the premises or"
       " earlier steps that it follows from."
     ),
+    sets=("folio", "prontoqa"),
     trial=dict(instruction=""),
   )

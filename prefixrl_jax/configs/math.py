@@ -23,5 +23,6 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
       "\n\nPlease reason step by step, and put your final answer within"
       " \\boxed{}."
     ),
+    sets=("aime2024", "aime2025", "hmmt2025", "math500"),
     trial=dict(instruction="\n\nAnswer briefly, in one or two sentences."),
   )

@@ -146,15 +146,46 @@ def train(**own: Any) -> dict[str, Any]:
 def evals(**own: Any) -> dict[str, Any]:
   """Returns config.evals.
 
-  Gives rows, lanes, temperature, num_samples and curve_points.
+  Gives rows, lanes, temperature, num_samples, curve_points and sets.
   """
   return (
     dict(
+      # The final evaluation: another one is added beside what is there.
+      final_problems=0,  # of a split, at most; all
       fractions=(0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9),
       fraction_samples=16,
+      # The curve: part of a run, which another one would make another run.
+      curve_temperature=own["temperature"],
       curve_samples=8,
+      curve_problems=0,  # of a split, at most; all
       # Of a strategy, as "wait|check": what share of completions has it.
       marker="",
+      run_sets="",  # rows of `sets` to evaluate on as well, + between
+    )
+    | own
+  )
+
+
+def problem_set(*, task: str, **own: Any) -> dict[str, Any]:
+  """Returns a row of config.evals.sets: problems only to evaluate on.
+
+  Args:
+    task: as config.problems.task.
+    **own: fields as in config.problems.
+  """
+  return (
+    dict(
+      task=task,
+      level="",
+      file="",
+      split="",
+      name="",
+      problem_field="problem",
+      answer_field="answer",
+      answer_pattern="",
+      id_field="",
+      num_problems=0,  # all that there are
+      num_samples=0,  # evals.num_samples
     )
     | own
   )

@@ -17,6 +17,7 @@ def get_config(
   task: str,
   instruction: str,
   trial: dict[str, Any],
+  sets: tuple[str, ...] = (),
 ) -> ml_collections.ConfigDict:
   """Returns a task's config.
 
@@ -25,6 +26,7 @@ def get_config(
     task: the default.
     instruction: the end of every prompt.
     trial: fields of config.problems that are others in a trial.
+    sets: tasks that are rows of config.evals.sets, by their own names.
   """
   chosen = parse_arg(
     arg,
@@ -115,8 +117,14 @@ def get_config(
     rows=32,
     lanes=16,
     temperature=0.7,
-    num_samples=256,
+    # What both cost beside a run: docs/evaluation.md.
+    num_samples=64,
+    final_problems=256,
     curve_points=16,
+    curve_problems=128,
+    # --config.evals.run_sets=NAME evaluates on one; `own` is for a file.
+    sets={name: sections.problem_set(task=name) for name in sets}
+    | {"own": sections.problem_set(task="jsonl")},
   )
 
   c.lora = sections.lora()

@@ -2,11 +2,13 @@
 
 import ml_collections
 
+from prefixrl_jax.evals import costs
 from prefixrl_jax.evals.accuracy import mean_accuracy, without_prefix
 from prefixrl_jax.ledger import Ledger, training_flops
 from prefixrl_jax.rollouts.sampler import Sampler
+from prefixrl_jax.run.rollout import encode
 from prefixrl_jax.run.session import Session
-from prefixrl_jax.types import TrainData
+from prefixrl_jax.types import Problem, TrainData
 
 
 class Curve:
@@ -34,6 +36,39 @@ class Curve:
     self.points.append(point)
 
 
+def problems_of(
+  config: ml_collections.ConfigDict, data: TrainData
+) -> dict[str, list[Problem]]:
+  """Returns the problems of every point, by split.
+
+  Args:
+    config: the whole config.
+    data: of the run.
+  """
+  most = config.evals.curve_problems
+  return {
+    "train": costs.some_of(data.train, most),
+    "heldout": costs.some_of(data.heldout, most),
+  }
+
+
+def cost_at_most(session: Session, data: TrainData) -> str:
+  """Says what the curve of one run takes at most.
+
+  Args:
+    session: of the run.
+    data: of the run.
+  """
+  evals = session.config.evals
+  splits = problems_of(session.config, data).values()
+  problems = [problem for split in splits for problem in split]
+  # One before the first step; the last one is behind the last.
+  points = evals.curve_points + 1
+  prompts = list(map(len, encode(session, problems))) * points
+  usage = costs.at_most(session, prompts, evals.curve_samples)
+  return f"{points} points with {costs.describe(session, [usage])}"
+
+
 def curve_point(
   session: Session,
   sampler: Sampler,
@@ -53,7 +88,7 @@ def curve_point(
     seed: the run's.
   """
   results = {}
-  for split, problems in (("train", data.train), ("heldout", data.heldout)):
+  for split, problems in problems_of(session.config, data).items():
     if problems:
       results[split], _ = without_prefix(
         session,

@@ -1,7 +1,7 @@
 """The report: summary.json, figures and a page that shows them."""
 
 import base64
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from importlib import resources
 from typing import Any
 
@@ -12,6 +12,8 @@ from rich.console import Console
 from rich.table import Table
 
 from prefixrl_jax.evals.curves import BASE, RunRecord
+from prefixrl_jax.evals.evaluations import Evaluation, compare
+from prefixrl_jax.evals.evaluations import label as evaluation_label
 from prefixrl_jax.evals.figures import (
   arm_colours,
   arm_label,
@@ -34,6 +36,7 @@ def write_report(
   directory: epath.PathLike,
   runs: Sequence[RunRecord],
   *,
+  evaluations: Sequence[Evaluation] = (),
   samples: Sequence[Mapping[str, Any]],
   notes: Mapping[str, Any],
   trained_band: tuple[float, float],
@@ -43,6 +46,7 @@ def write_report(
   Args:
     directory: created if it does not exist.
     runs: all arms and seeds, in display order.
+    evaluations: all that there are of the runs.
     samples: rollouts to read, each with arm, seed, problem_id, prompt, prefix,
       completion (text), reward and fraction.
     notes: facts to show, name -> value.
@@ -52,7 +56,7 @@ def write_report(
     The summary.
   """
   folder = epath.Path(directory)
-  summary = summarize(runs)
+  summary = summarize(runs) | {"evaluations": compare(evaluations)}
   write_json(folder / "summary.json", summary)
   figure_a(summary, folder / "figure_a")
   figure_b(summary, folder / "figure_b")
@@ -80,6 +84,7 @@ def write_report(
     "label": arm_label,
     "seeds": _each_seed,
     "interval": _interval,
+    "evaluation": evaluation_label,
   }
   page = environment.from_string(template.read_text("utf-8")).render(
     summary=summary,
@@ -118,6 +123,7 @@ def print_summary(summary: Mapping[str, Any]) -> None:
   console.print(f"\nAccuracy without prefix (%){over}", finals)
   if num_seeds > 1:
     _print_seeds(console, summary)
+  _print_evaluations(console, summary["evaluations"])
   if not summary["versus"]:
     return
   gains = _table(["baseline", "problems", "ratio", "speed-up", "screening too"])
@@ -143,6 +149,30 @@ def print_summary(summary: Mapping[str, Any]) -> None:
     ),
     style="dim",
   )
+
+
+def _print_evaluations(
+  console: Console, evaluations: Sequence[Mapping[str, Any]]
+) -> None:
+  """Prints every evaluation's accuracies, if there are several."""
+  for one in evaluations if len(evaluations) > 1 else ():
+    splits = {s: n for arm in one["arms"].values() for s, n in _sizes(arm)}
+    table = _table(["arm", *splits.values()])
+    for arm, of_arm in one["arms"].items():
+      final = of_arm["final"]
+      cells = [
+        _plus_minus(final[split]["accuracy"]) if split in final else "-"
+        for split in splits
+      ]
+      table.add_row(arm_label(arm), *cells)
+    console.print(f"Evaluation: {evaluation_label(one)}", table)
+
+
+def _sizes(arm: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+  """Yields (split, its name, problems and samples) of an evaluation."""
+  for split, final in arm["final"].items():
+    size = f"{final['num_problems']} x {final['num_samples']}"
+    yield split, f"{_SPLITS.get(split, split)}\n{size}"
 
 
 def _print_seeds(console: Console, summary: Mapping[str, Any]) -> None:

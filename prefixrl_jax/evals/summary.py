@@ -193,7 +193,7 @@ def _summarize_arm(
       for split in splits
     },
     "by_fraction": {
-      split: _by_fraction(by_seed, split)
+      split: by_fraction(by_seed, split)
       for split in SPLITS
       if any(results_of(run, split) for run in by_seed.values())
     },
@@ -211,7 +211,9 @@ def _summarize_run(run: RunRecord) -> dict[str, Any]:
     },
     "costs": _last_costs(run),
     "final": {
-      split: _final(results) for split, results in unprefixed.items() if results
+      split: final_of(results)
+      for split, results in unprefixed.items()
+      if results
     },
     "cost_to_level": {
       axis: {
@@ -248,7 +250,12 @@ def _mean_costs(
   }
 
 
-def _final(results: Sequence[EvalResult]) -> dict[str, Any]:
+def final_of(results: Sequence[EvalResult]) -> dict[str, Any]:
+  """Returns a run's entry of `final`; see above.
+
+  Args:
+    results: of one split, without prefix.
+  """
   n = np.array([e.num_samples for e in results])
   c = np.array([e.num_correct for e in results])
   ks = [2**i for i in range(int(n.min()).bit_length())]
@@ -261,7 +268,7 @@ def _final(results: Sequence[EvalResult]) -> dict[str, Any]:
   }
 
 
-def _by_fraction(by_seed: Mapping[int, RunRecord], split: str) -> dict:
+def by_fraction(by_seed: Mapping[int, RunRecord], split: str) -> dict:
   """Mean accuracy over problems, by share of the trace revealed."""
   judged: dict[int, dict[float, list[float]]] = {s: {} for s in sorted(by_seed)}
   for seed, run in by_seed.items():

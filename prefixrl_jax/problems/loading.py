@@ -1,9 +1,11 @@
 """From the config's section `problems` to the run's Problems."""
 
 import contextlib
+import dataclasses
 import functools
 import gc
 import sys
+import zlib
 from collections.abc import Iterator
 
 import ml_collections
@@ -75,10 +77,7 @@ def load_parts(
   if config.task in tasks.TASKS:
     parts = _drawn(config, seed)
     for part in parts:
-      too_long = limit.exceeded([p.prompt for p in part.problems])
-      part.too_long = [
-        p.id for p, is_so in zip(part.problems, too_long) if is_so
-      ]
+      _note_too_long(part, limit)
     return parts
   source = find_source(config, config.task)
   if source.eval_only and config.num_train:
@@ -118,11 +117,84 @@ def load_parts(
   return [train, heldout]
 
 
+@_collecting_later()
+def load_set(
+  config: ml_collections.ConfigDict,
+  name: str,
+  *,
+  seed: int,
+  limit: Limit = NO_LIMIT,
+  on_progress: OnProgress = lambda share, problems: None,
+) -> Part:
+  """Returns problems that are only evaluated on; their split is the set's name.
+
+  What a row does not say is as in config.problems: instruction, too_long, …
+
+  Args:
+    config: the whole config.
+    name: of a row of config.evals.sets.
+    seed, limit, on_progress: see `load_parts`.
+
+  Raises:
+    UserError: names what is missing, and what to do about it.
+  """
+  row, section = config.evals.sets[name], config.problems
+  field = f"config.evals.sets.{name}"
+  if section.task in tasks.TASKS:
+    # A draw of its own, whatever its size.
+    own = zlib.crc32(f"{seed}/{name}".encode())
+    drawn = tasks.TASKS[section.task].make_problems(
+      row.num_problems, row.size, seed=own, split="heldout", start=_APART
+    )
+    part = Part(section.task, f"drawn, seed {own}", "", name)
+    part.problems = [
+      dataclasses.replace(p, id=f"{name}/{p.id}", split=name) for p in drawn
+    ]
+    _note_too_long(part, limit)
+    return part
+  section = section.copy_and_resolve_references()
+  section.update({k: v for k, v in row.items() if k in section})
+  source = find_source(section, row.task)
+  if source.generate and not row.file and not row.num_problems:
+    raise UserError(
+      f"{field}: {row.task} is drawn by rule, as many as {field}.num_problems"
+      " says; it is 0."
+    )
+  chosen = Selection(
+    row.task,
+    row.file,
+    row.split or source.heldout or source.split,
+    row.level,
+    f"{field}.file",
+  )
+  stream = Stream(section, chosen, seed, wanted=row.num_problems)
+  part = stream.take(
+    name,
+    row.num_problems or sys.maxsize,
+    {},
+    index=_APART,
+    limit=limit,
+    on_progress=on_progress,
+  )
+  there, wanted = len(part.problems), row.num_problems or 1
+  if there < wanted:
+    raise UserError(
+      f"{field} asks for {wanted} problems of {part.origin}; there are {there}."
+      f"{_left_out(part)}"
+    )
+  return part
+
+
 def find_verifier(config: ml_collections.ConfigDict) -> str:
   """Returns the name of the verifier that judges a section's task."""
   if config.task in tasks.TASKS:
     return config.task
   return find_source(config, config.task).verifier
+
+
+def _note_too_long(part: Part, limit: Limit) -> None:
+  too_long = limit.exceeded([p.prompt for p in part.problems])
+  part.too_long = [p.id for p, is_so in zip(part.problems, too_long) if is_so]
 
 
 def _drawn(config, seed) -> list[Part]:

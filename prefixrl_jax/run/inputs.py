@@ -2,7 +2,8 @@
 
 import contextlib
 import functools
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import Any
 
 import ml_collections
 from etils import epath
@@ -13,6 +14,7 @@ from prefixrl_jax.models.folders import find_folder
 from prefixrl_jax.problems import loading
 from prefixrl_jax.problems.streams import Limit, Part
 from prefixrl_jax.rewards.verifiers import VERIFIERS
+from prefixrl_jax.settings import arms
 from prefixrl_jax.storage.metrics import Progress
 from prefixrl_jax.text.tokenizer import (
   SymbolTokenizer,
@@ -38,6 +40,7 @@ class Inputs:
     """
     self.config = config
     self.console = Console(stderr=True, highlight=False)
+    self._to_close = contextlib.ExitStack()
     folder = config.model.folder
     self.model_folder = find_folder(folder) if folder else None
     if not folder and config.problems.task not in tasks.TASKS:
@@ -56,15 +59,35 @@ class Inputs:
     """Returns the seed whose problems and traces a run of `seed` uses."""
     return seed if self.config.fresh_data_per_seed else self.data_seeds[0]
 
+  @property
+  def sets(self) -> list[str]:
+    """The rows of config.evals.sets that are evaluated on."""
+    return arms.listed(self.config.evals.run_sets)
+
   @functools.cached_property
   def verifier(self) -> Verifier:
     """The task's verifier; one for code needs a sandbox."""
-    return VERIFIERS[verifier_name(self.config)].make(self.config.rewards)
+    return self._verifier_named(verifier_name(self.config))
+
+  def verifier_of(self, of_set: str) -> Verifier:
+    """Returns what judges a row of config.evals.sets; "": the run's own."""
+    if not of_set or self.config.problems.task in tasks.TASKS:
+      return self.verifier
+    task = self.config.evals.sets[of_set].task
+    name = loading.find_source(self.config.problems, task).verifier
+    if name == loading.find_verifier(self.config.problems):
+      return self.verifier
+    return self._verifier_named(name)
+
+  @functools.cache  # noqa: B019 - one Workspace a process
+  def _verifier_named(self, name: str) -> Verifier:
+    verifier = VERIFIERS[name].make(self.config.rewards)
+    self._to_close.callback(verifier.close)
+    return verifier
 
   def close(self) -> None:
-    """Ends the verifier's processes, if it was needed."""
-    if "verifier" in vars(self):
-      self.verifier.close()
+    """Ends the verifiers' processes, if there are any."""
+    self._to_close.close()
 
   @functools.cached_property
   def tokenizer(self) -> Tokenizer:
@@ -87,24 +110,44 @@ class Inputs:
     return problems
 
   @functools.cache  # noqa: B019 - one Workspace a process
+  def set_problems(self, name: str, seed: int) -> list[Problem]:
+    """Returns the problems of a row of config.evals.sets, which fit.
+
+    Args:
+      name: of the row; it is their split.
+      seed: a data seed, of sets that are drawn.
+    """
+    with self._reading(f"problems of {name}") as how:
+      part = loading.load_set(self.config, name, seed=seed, **how)
+    self._check_prompts([part])
+    if left_out := part.dropped + part.skipped:
+      counts = ", ".join(f"{n} {why}" for why, n in left_out.items())
+      self.console.print(
+        f"config.evals.sets.{name}: {len(part.problems)} problems of"
+        f" {part.origin}; left out: {counts}"
+      )
+    return part.problems
+
+  @functools.cache  # noqa: B019 - one Workspace a process
   def problem_parts(self, seed: int) -> list[Part]:
     """Returns a data seed's problems, with what was left out."""
-    c = self.config.problems
+    with self._reading(f"problems, seed {seed}") as how:
+      return loading.load_parts(self.config.problems, seed=seed, **how)
+
+  @contextlib.contextmanager
+  def _reading(self, what: str) -> Iterator[dict[str, Any]]:
+    """Yields the limit of prompts and what shows progress, as loading takes."""
     longest = self.config.rollouts.max_prompt_length
     limit = Limit(
       lambda prompts: exceeding(self.tokenizer, prompts, longest),
-      drops=c.get("too_long") == "drop",
+      drops=self.config.problems.get("too_long") == "drop",
     )
     with contextlib.ExitStack() as stack:
       # With only a few, nobody has to wait.
       bar = functools.cache(
-        lambda: stack.enter_context(
-          Progress(f"problems, seed {seed}", total=1.0, waits_for="")
-        )
+        lambda: stack.enter_context(Progress(what, total=1.0, waits_for=""))
       )
-      return loading.load_parts(
-        c,
-        seed=seed,
+      yield dict(
         limit=limit,
         on_progress=lambda share, found: bar().update(
           share, found=f"{found:,}"

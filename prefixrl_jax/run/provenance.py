@@ -4,7 +4,7 @@ import functools
 import hashlib
 import json
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import ml_collections
@@ -26,6 +26,14 @@ VERSIONS = {
   "train": 1,
   "evaluate": 1,
 }
+
+# What the curve is evaluated on: part of a run, unlike the rest of `evals`.
+_CURVE = (
+  "evals.curve_points",
+  "evals.curve_problems",
+  "evals.curve_samples",
+  "evals.curve_temperature",
+)
 
 # Sections and fields that a stage's results depend on, and exceptions within
 # them. What earlier stages depend on is in the digests of their artifacts.
@@ -51,17 +59,15 @@ _USES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     (
       "learner",
       "train",
-      "evals.curve_points",
-      "evals.curve_samples",
+      *_CURVE,
       "evals.marker",
-      "evals.temperature",
       "screen.max_correct",
     ),
     ("train.flops", "train.max_steps"),
   ),
   "evaluate": (
     ("evals", "screen.max_correct"),
-    ("evals.curve_points", "evals.curve_samples", "evals.marker"),
+    (*_CURVE, "evals.marker", "evals.run_sets", "evals.sets"),
   ),
   "export": ((), ()),
 }
@@ -80,7 +86,11 @@ _BEFORE = {
   "arm.schedule.name": "mixture",
   "arm.loss.name": "policy_gradient",
   "evals.marker": "",
+  "evals.curve_problems": 0,
+  "evals.final_problems": 0,
 }
+# Younger fields, and an older one that stood for them as well.
+_SPLIT_OFF = {"evals.curve_temperature": "evals.temperature"}
 _LIMITS = ("train.flops", "train.max_steps")
 
 _is_execution = functools.cache(fields.is_execution)
@@ -91,18 +101,26 @@ _PIECES, _PIECE_BYTES = 64, 1 << 20
 
 
 def settings(
-  config: ml_collections.ConfigDict, stage: str, arm: str | None = None
+  config: ml_collections.ConfigDict, stage: str, subject: str = ""
 ) -> dict[str, Any]:
   """Returns the fields that a stage's results depend on, {path: value}.
 
   Args:
     config: the whole config.
     stage: the artifact's stage.
-    arm: the arm of a training run.
+    subject: the arm that is trained; the row of config.evals.sets that is
+      evaluated on, empty for the run's own problems.
   """
+  if stage == "evaluate" and subject:
+    evals = config.evals
+    return {
+      "evals.num_samples": evals.sets[subject].num_samples or evals.num_samples,
+      "evals.temperature": evals.temperature,
+      "set": subject,
+    }
   uses, not_after_all = _USES[stage]
-  if stage == "train" and arm is not None:
-    own = config.arms[arm]
+  if stage == "train":
+    own = config.arms[subject]
     uses += ("sft",) if own.sft_epochs else ()
     uses += ("lora",) if config.lora.rank else ()
     not_after_all += () if arms.uses_prefixes(own) else ("train.cuts_together",)
@@ -113,11 +131,26 @@ def settings(
     and not _within(path, (*not_after_all, *_PLACES))
     and not _is_execution(path)
   }
-  if arm is not None:
-    depends |= {
-      f"arm.{path}": value for path, value in flatten(config.arms[arm])
-    }
-  return {k: v for k, v in depends.items() if _BEFORE.get(k, ...) != v}
+  if stage == "train":
+    depends |= {f"arm.{path}": value for path, value in flatten(own)}
+  return depends
+
+
+def as_today(
+  record: Mapping[str, Any], today: Mapping[str, Any]
+) -> dict[str, Any]:
+  """Returns what an artifact's record would say if it were made today.
+
+  Args:
+    record: {path: value} that it depends on, maybe of an older version.
+    today: the same of the present config.
+  """
+  there = dict(record)
+  for new, old in _SPLIT_OFF.items():
+    if new in today and new not in there and old in there:
+      there[new] = there[old] if old in today else there.pop(old)
+  younger = {k: v for k, v in _BEFORE.items() if k in today}
+  return younger | there
 
 
 def limits(config: ml_collections.ConfigDict, stage: str) -> dict[str, float]:

@@ -89,7 +89,7 @@ def samplers(
       rows=c.evals.rows,
       lanes=c.evals.lanes,
       trunk_length=longest,
-      temperature=c.evals.temperature,
+      temperature=c.evals.curve_temperature,
     ),
   )
 

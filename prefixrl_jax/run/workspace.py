@@ -1,16 +1,18 @@
 """A run's workdir: where each artifact is and what it was made from."""
 
+import copy
 import functools
 import importlib.resources
+import itertools
 import signal
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator
 from typing import Any
 
 import ml_collections
 from etils import epath
 
 from prefixrl_jax.checkpoints import saved_steps
-from prefixrl_jax.run import provenance
+from prefixrl_jax.run import evaluations, provenance
 from prefixrl_jax.run.inputs import Inputs
 from prefixrl_jax.run.session import Session, open_session
 from prefixrl_jax.settings import arms
@@ -69,14 +71,13 @@ class Workspace(Inputs):
       if stage in stages:
         for seed in self.data_seeds:
           yield self.data_artifact(stage, seed)
-    for stage, who in (
-      ("train", run_arms),
-      ("evaluate", ("base", *run_arms)),
+    for stage, who, sets in (
+      ("train", run_arms, ("",)),
+      ("evaluate", ("base", *run_arms), ("", *self.sets)),
     ):
       if stage in stages:
-        for arm in who:
-          for seed in self.config.seeds:
-            yield self.run_artifact(stage, arm, seed)
+        for arm, seed, name in itertools.product(who, self.config.seeds, sets):
+          yield self.run_artifact(stage, arm, seed, name)
     if "export" in stages:
       yield self.export_artifact
 
@@ -167,6 +168,12 @@ class Workspace(Inputs):
         )
     return session
 
+  def judging(self, of_set: str) -> Session:
+    """Returns the session, with what judges a set; "": the run's problems."""
+    session = copy.copy(self.session)  # samplers still share one arena
+    session.verifier = self.verifier_of(of_set)
+    return session
+
   @property
   def _base_is_given(self) -> bool:
     return bool(self.config.model.base or self.config.model.folder)
@@ -232,9 +239,28 @@ class Workspace(Inputs):
       )
     return sources
 
-  def run_artifact(self, stage: str, arm: str, seed: int) -> Artifact:
-    """The artifact of one arm's (or the base's) train or evaluate, one seed."""
+  def run_artifact(
+    self, stage: str, arm: str, seed: int, of_set: str = ""
+  ) -> Artifact:
+    """The artifact of one arm's (or the base's) train or evaluate, one seed.
 
+    Args:
+      stage: "train" or "evaluate".
+      arm: a key of config.arms, or "base".
+      seed: of the run.
+      of_set: a key of config.evals.sets that is evaluated on; empty: the run's
+        own problems.
+    """
+    home = self._home(stage, arm, seed, of_set)
+    return evaluations.place(home, of_set) if stage == "evaluate" else home
+
+  def evaluations(self, arm: str, seed: int) -> Iterator[Artifact]:
+    """Yields a run's finished evaluations, whatever config they are of."""
+    yield from evaluations.finished(self._home("evaluate", arm, seed))
+
+  def _home(
+    self, stage: str, arm: str, seed: int, of_set: str = ""
+  ) -> Artifact:
     def made_from() -> dict[str, str | None]:
       if stage == "evaluate" and arm != "base":
         return {"train": self.run_artifact("train", arm, seed).digest}
@@ -244,12 +270,15 @@ class Workspace(Inputs):
       data = self.data_seed(seed)
       return {n: self.data_artifact(n, data).digest for n in needed}
 
-    own = {
+    own: dict[str, Any] = {
       "data_seed": self.data_seed(seed),
       "traces_from": self.traces_stage,
     }
-    trained = arm if stage == "train" else None
-    return self._artifact(stage, f"{arm}/seed_{seed}", own, made_from, trained)
+    if of_set:
+      problems = self.set_problems(of_set, self.data_seed(seed))
+      own["problems"] = provenance.of_problems(problems)
+    subject = of_set if stage == "evaluate" else arm
+    return self._artifact(stage, f"{arm}/seed_{seed}", own, made_from, subject)
 
   @property
   def export_artifact(self) -> Artifact:
@@ -265,7 +294,7 @@ class Workspace(Inputs):
     place: str,
     depends: dict[str, Any],
     made_from: Callable[[], dict[str, str | None]],
-    arm: str | None = None,
+    subject: str = "",
   ) -> Artifact:
     if stage in ("pretrain", "train", "evaluate", "export"):
       directory = self.workdir / stage / place
@@ -275,7 +304,7 @@ class Workspace(Inputs):
       depends |= {"results_version": provenance.VERSIONS[stage]}
     return Artifact(
       directory,
-      depends | provenance.settings(self.config, stage, arm),
+      depends | provenance.settings(self.config, stage, subject),
       name="/".join(filter(None, (stage, place))),
       entries=_ENTRIES[stage],
       made_from=made_from,
@@ -287,6 +316,7 @@ class Workspace(Inputs):
       ),
       follows=stage in _FOLLOW,
       anew=self._anew,
+      as_today=provenance.as_today,
     )
 
   def done(self, artifact: Artifact, what: str) -> bool:
@@ -302,17 +332,25 @@ class Workspace(Inputs):
       if not self.done(artifact, f"{stage}, seed {seed}"):
         yield artifact, seed
 
-  def runs_to_make(
-    self, stage: str, names: Sequence[str]
-  ) -> Iterator[tuple[Artifact, str, int]]:
-    """Yields arm and seed of the named arms' incomplete artifacts."""
+  def runs_to_make(self) -> Iterator[tuple[Artifact, str, int]]:
+    """Yields the arms' incomplete trainings, with arm and seed."""
     for seed in self.config.seeds:
-      for arm in names:
-        if stage == "evaluate" and arm != "base":
-          self._note_raised(arm, seed)
-        artifact = self.run_artifact(stage, arm, seed)
-        if not self.done(artifact, f"{stage}, {arm} seed {seed}"):
+      for arm in self.config.run_arms:
+        artifact = self.run_artifact("train", arm, seed)
+        if not self.done(artifact, f"train, {arm} seed {seed}"):
           yield artifact, arm, seed
+
+  def evaluations_to_make(self) -> Iterator[tuple[Artifact, str, int, str]]:
+    """Yields incomplete evaluations, with arm, seed and set (see `Inputs`)."""
+    for seed in self.config.seeds:
+      for arm in ("base", *self.config.run_arms):
+        if arm != "base":
+          self._note_raised(arm, seed)
+        for name in ("", *self.sets):
+          artifact = self.run_artifact("evaluate", arm, seed, name)
+          on = f" on {name}" if name else ""
+          if not self.done(artifact, f"evaluate, {arm} seed {seed}{on}"):
+            yield artifact, arm, seed, name
 
   def _note_raised(self, arm: str, seed: int) -> None:
     """Prints a note if a finished training is to continue and has not yet."""

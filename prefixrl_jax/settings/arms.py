@@ -3,6 +3,11 @@
 import ml_collections
 
 
+def listed(names: str) -> list[str]:
+  """Returns names that have + between them, as arms in a config's argument."""
+  return [name.strip() for name in names.split("+") if name.strip()]
+
+
 def uses_prefixes(arm: ml_collections.ConfigDict) -> bool:
   """Whether problems are drawn with prefixes of traces."""
   return arm.prefixed_share > 0

@@ -226,18 +226,22 @@ _COMMON: Section = {
   },
   "evals": {
     **_SAMPLER,
-    "temperature": Field(real(0, 100), "0: greedy"),
+    "temperature": Field(real(0, 100), "finally; 0: greedy"),
     "num_samples": Field(COUNT, "of a problem, finally, without prefix"),
+    "final_problems": Field(COUNT_OR_NONE, "of a split, at most; 0: all"),
     "fractions": Field(
       several(real(0, 1, open_low=True, open_high=True), may_be_empty=True),
       "of a trace that are revealed; 0 always is evaluated",
     ),
     "fraction_samples": Field(COUNT, "of a problem, at each of them"),
     "curve_points": Field(COUNT, "evaluations while training"),
+    "curve_temperature": Field(real(0, 100), "of these; 0: greedy"),
     "curve_samples": Field(COUNT, "of a problem, at each of them"),
+    "curve_problems": Field(COUNT_OR_NONE, "of a split, at most; 0: all"),
     "marker": Field(
       PATTERN, "completions that hold it are counted; empty: the task's own"
     ),
+    "run_sets": Field(TEXT, "rows of `sets` to evaluate on, + between"),
   },
   "lora": {
     "rank": Field(COUNT_OR_NONE, "of adapters; 0: all weights are trained"),
@@ -258,6 +262,10 @@ _PROBLEMS = whole(0, 10_000_000)  # more would be drawn for hours
 _COUNTS_OF_PROBLEMS = {
   "num_train": Field(_PROBLEMS, "problems to train on"),
   "num_heldout": Field(_PROBLEMS, "problems to evaluate on"),
+}
+_SET = {
+  "num_problems": Field(_PROBLEMS, "of the set; 0: all that there are"),
+  "num_samples": Field(COUNT_OR_NONE, "of a problem; 0: evals.num_samples"),
 }
 # What tasks with an alphabet of their own have besides.
 _SYMBOLS: Section = {
@@ -282,6 +290,7 @@ _SYMBOLS: Section = {
     "num_easy": Field(_PROBLEMS, "smaller problems, to check on"),
     "easy_size": Field(COUNT, "their size"),
   },
+  "evals": {"sets": {ANY: {"size": Field(COUNT, "as problems.size"), **_SET}}},
   "pretrain": {
     "seed": Field(SEED, "of the base model"),
     "batch_size": Field(COUNT, "documents a step"),
@@ -343,6 +352,22 @@ _ROWS: Section = {
     "shown_tests": Field(
       one_of("drop", "keep"), "problems with all tests in their statement"
     ),
+  },
+  "evals": {
+    "sets": {
+      ANY: {
+        "task": Field(NAME, "docs/tasks.md has them"),
+        "level": Field(TEXT, "as problems.level, and so on"),
+        "file": Field(TEXT, "in place of the hub; * for several"),
+        "split": Field(TEXT, "of the source; empty: the one held out"),
+        "name": Field(TEXT, "of the tfds or reasoning-gym data set"),
+        "problem_field": Field(NAME, "of a row, of tasks jsonl and tfds"),
+        "answer_field": Field(NAME, "likewise"),
+        "answer_pattern": Field(TEXT, "regex; its group 1 is the answer"),
+        "id_field": Field(TEXT, "of a row; empty: its number"),
+        **_SET,
+      }
+    }
   },
   "pretrain": {},
 }

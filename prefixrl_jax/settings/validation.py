@@ -8,7 +8,7 @@ from typing import Any
 import ml_collections
 
 from prefixrl_jax.embedded import tasks
-from prefixrl_jax.settings import checks, fields, rules
+from prefixrl_jax.settings import arms, checks, fields, rules
 from prefixrl_jax.types import UserError
 
 # What configs' arguments are; a config may have others.
@@ -21,6 +21,8 @@ ARGUMENTS = {
   "model": fields.Field(rules.TEXT, "a preset; docs/presets.md"),
   "trial": fields.Field(rules.SWITCH, "everything small, as for a CPU"),
 }
+# The run's own splits; a set's name is that of its split.
+_NO_SETS = ("train", "heldout", "heldout_hard", "easy", "problems")
 # The argument's keys of the config that was read last, with their defaults.
 arguments: dict[str, Any] = {}
 
@@ -107,6 +109,7 @@ def validate(
     _check_symbols(c, check)
   _check_problems(c.problems, check)
   _check_tasks(c.problems)
+  _check_sets(c, check)
   m = c.mesh
   check(
     list(m.values()).count(-1) <= 1,
@@ -240,6 +243,49 @@ def _check_tasks(p: ml_collections.ConfigDict) -> None:
   for task in (p.task, p.heldout.task, *excluded):
     if task.strip():
       find_source(p, task.strip())
+
+
+def _check_sets(c: ml_collections.ConfigDict, check) -> None:
+  """What is only evaluated on; rows that are not asked for may be anything."""
+  # Imported here, so that --help answers at once.
+  from prefixrl_jax.problems.streams import find_source
+
+  sets, task = c.evals.sets, c.problems.task
+  for name in arms.listed(c.evals.run_sets):
+    field = f"config.evals.sets.{name}"
+    check(
+      name in sets,
+      f"config.evals.run_sets: there is no set {name!r}; config.evals.sets has"
+      f" {', '.join(sets) or 'none'}.",
+    )
+    check(
+      bool(re.fullmatch(r"\w[\w.-]*", name)) and name not in _NO_SETS,
+      f"config.evals.sets: {name!r} is no name for a set; it is the name of a"
+      " folder, so letters, digits and _.- are, but not"
+      f" {', '.join(_NO_SETS)}.",
+    )
+    row = sets[name]
+    if task in tasks.TASKS:
+      own = tasks.TASKS[task]
+      check(
+        row.size in own.SIZES,
+        f"{field}.size = {row.size}: problems of {task} have {own.SIZES[0]} to"
+        f" {own.SIZES[-1]} {own.UNITS}.",
+      )
+      check(
+        row.num_problems > 0,
+        f"{field}.num_problems = 0, but its problems are drawn; say how many.",
+      )
+      continue
+    find_source(c.problems, row.task)
+    check(
+      bool(row.name) or row.task not in ("tfds", "gym"),
+      f"{field}.name is empty; task {row.task!r} needs the name of a data set.",
+    )
+    check(
+      bool(row.file) or row.task != "jsonl",
+      f"{field}.file is empty; give a file of problems.",
+    )
 
 
 def _check_problems(p: ml_collections.ConfigDict, check) -> None:

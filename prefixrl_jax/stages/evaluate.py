@@ -1,69 +1,181 @@
-"""Policies without prefix first, then by share of the trace revealed."""
+"""Policies without prefix, then by share of the trace revealed; and on sets.
 
-from typing import Any
+An evaluation with other settings is added beside what is there.
+"""
 
+import itertools
+from collections.abc import Iterator, Sequence
+from typing import Any, NamedTuple
+
+from prefixrl_jax.evals import costs
 from prefixrl_jax.evals.accuracy import Sample, by_fraction, without_prefix
+from prefixrl_jax.ledger import Ledger
 from prefixrl_jax.prefixes.cuts import revealed_length
+from prefixrl_jax.problems.streams import problem_text
+from prefixrl_jax.problems.texts import fingerprint
 from prefixrl_jax.run import upstream
+from prefixrl_jax.run.rollout import encode
 from prefixrl_jax.run.workspace import Workspace
 from prefixrl_jax.stages.train import train_again
 from prefixrl_jax.storage import metrics
+from prefixrl_jax.storage.artifacts import Artifact
 from prefixrl_jax.storage.files import write_json
 from prefixrl_jax.storage.results import write_results
 from prefixrl_jax.train import trained_params
-from prefixrl_jax.types import EvalResult, TrainData
+from prefixrl_jax.types import EvalResult, Problem, SamplingUsage, Trace
+
+
+class Questions(NamedTuple):
+  """What a policy is asked.
+
+  Attributes:
+    splits: problems without prefix, by split.
+    num_samples: completions of each of these.
+    traces: of problems among them, to be revealed in part.
+  """
+
+  splits: Sequence[Sequence[Problem]]
+  num_samples: int
+  traces: Sequence[Trace] = ()
+
+
+def check(work: Workspace) -> None:
+  """Reads the sets, so that one of no use is known before anything is made."""
+  for seed, name in itertools.product(work.data_seeds, work.sets):
+    instruction = work.config.problems.get("instruction", "")
+    mark = lambda p, end=instruction: fingerprint(problem_text(p, end))
+    trained = {mark(p) for p in work.problems(seed) if p.split == "train"}
+    there = work.set_problems(name, seed)
+    if count := sum(mark(p) in trained for p in there):
+      work.console.print(
+        f"config.evals.sets.{name}: {count} of {len(there)} problems are among"
+        f" the training problems of seed {seed}"
+      )
 
 
 def run(work: Workspace) -> None:
-  """Evaluates without prefix first, then by share of the trace revealed."""
-  arms = ("base", *work.config.run_arms)
-  for artifact, arm, seed in work.runs_to_make("evaluate", arms):
-    data = upstream.train_data(work, seed)
-    if arm == "base":
-      params = work.session.base_params
-    else:
-      train = work.need(work.run_artifact("train", arm, seed))
-      params = trained_params(
-        work.session,
-        train.directory,
-        train.summary["steps"],
-        remedy=train_again(train),
-      )
-    work.begin(artifact)
-    with metrics.busy(f"evaluate, {arm} seed {seed} …"):
-      results, samples, given_away = _evaluate(work, params, data, seed)
+  """Makes the evaluations that the config asks for and that are not there."""
+  wanted = list(work.evaluations_to_make())
+  if not wanted:
+    return
+  usages = [_at_most(work, s, name) for _, _, s, name in wanted]
+  work.console.print(
+    f"evaluate: {len(wanted)} evaluations with"
+    f" {costs.describe(work.session, itertools.chain(*usages))}"
+    " (config.evals.final_problems, num_samples, fraction_samples)"
+  )
+  for (arm, seed), some in itertools.groupby(wanted, lambda w: w[1:3]):
+    params = _params(work, arm, seed)
+    for artifact, _, _, name in some:
+      _make(work, artifact, params, arm, seed, name)
     del params  # before the next run's are there
-    write_results(artifact.directory / "results.parquet", results)
-    write_json(
-      artifact.directory / "samples.json",
-      [_readable(work, s, arm, seed) for s in samples],
+
+
+def _params(work: Workspace, arm: str, seed: int) -> dict:
+  if arm == "base":
+    return work.session.base_params
+  train = work.need(work.run_artifact("train", arm, seed))
+  return trained_params(
+    work.session,
+    train.directory,
+    train.summary["steps"],
+    remedy=train_again(train),
+  )
+
+
+def _make(
+  work: Workspace, artifact: Artifact, params, arm: str, seed: int, name: str
+) -> None:
+  what = f"evaluate, {arm} seed {seed}" + (f" on {name}" if name else "")
+  questions = _questions(work, seed, name)
+  work.begin(artifact)
+  ledger = Ledger(work.session.model)
+  with metrics.busy(f"{what} …"):
+    results, samples, given_away = _evaluate(
+      work, params, questions, seed, name, ledger
     )
-    if given_away:
-      shares = ", ".join(f"{n} at {f:.0%}" for f, n in given_away.items())
-      work.console.print(
-        f"evaluate, {arm} seed {seed}: what is revealed of a trace holds the"
-        f" answer already; such problems are left out there ({shares})"
-      )
-    artifact.finish(
+  write_results(artifact.directory / "results.parquet", results)
+  write_json(
+    artifact.directory / "samples.json",
+    [_readable(work, s, arm, seed) for s in samples],
+  )
+  if given_away:
+    shares = ", ".join(f"{n} at {f:.0%}" for f, n in given_away.items())
+    work.console.print(
+      f"{what}: what is revealed of a trace holds the answer already; such"
+      f" problems are left out there ({shares})"
+    )
+  artifact.finish(
+    {
       # As text: keys of JSON.
-      {"given_away": {str(f): n for f, n in given_away.items()}},
-      ["results.parquet", "samples.json"],
-    )
+      "given_away": {str(f): n for f, n in given_away.items()},
+      "ledger": ledger.to_dict(),
+    },
+    ["results.parquet", "samples.json"],
+  )
 
 
-def _evaluate(work: Workspace, params, data: TrainData, seed: int):
+def _questions(work: Workspace, seed: int, name: str) -> Questions:
+  """Returns what is asked: a set's problems, or the run's own ("")."""
   settings = work.config.evals
+  if name:
+    return Questions(
+      [work.set_problems(name, work.data_seed(seed))],
+      settings.sets[name].num_samples or settings.num_samples,
+    )
+  data = upstream.train_data(work, seed)
   easy = [p for p in work.problems(work.data_seed(seed)) if p.split == "easy"]
-  by_id = {p.id: p for p in data.train}
+  splits = [
+    costs.some_of(problems, settings.final_problems)
+    for problems in (data.train, data.heldout, easy)
+  ]
+  asked = {p.id for p in splits[0]}
+  return Questions(
+    splits,
+    settings.num_samples,
+    [t for t in data.traces if t.problem_id in asked],
+  )
+
+
+def _at_most(work: Workspace, seed: int, name: str) -> Iterator[SamplingUsage]:
+  """Yields what an evaluation takes if no completion ends before its limit."""
+  questions, settings = _questions(work, seed, name), work.config.evals
+  problems = [p for some in questions.splits for p in some]
+  prompts = {
+    p.id: len(ids) for p, ids in zip(problems, encode(work.session, problems))
+  }
+  yield costs.at_most(work.session, prompts.values(), questions.num_samples)
+  first = {t.problem_id: t for t in reversed(questions.traces)}
+  yield costs.at_most(
+    work.session,
+    [
+      prompts[t.problem_id] + revealed_length(len(t.tokens), fraction)
+      for t in first.values()
+      for fraction in settings.fractions
+    ],
+    settings.fraction_samples,
+  )
+
+
+def _evaluate(
+  work: Workspace,
+  params,
+  questions: Questions,
+  seed: int,
+  name: str,
+  ledger: Ledger,
+) -> tuple[list[EvalResult], list[Sample], dict[float, int]]:
+  settings, session = work.config.evals, work.judging(name)
   keys: dict[str, Any] = dict(step=0, purpose="evaluation", seed=seed)
   results: list[EvalResult] = []
   samples: list[Sample] = []
   given_away: dict[float, int] = {}
   deepest = revealed_length(
-    max(len(t.tokens) for t in data.traces), max(settings.fractions, default=0)
+    max((len(t.tokens) for t in questions.traces), default=0),
+    max(settings.fractions, default=0),
   )
   for revealed in sorted({0, deepest}):
-    sampler = work.session.sampler(
+    sampler = session.sampler(
       rows=settings.rows,
       lanes=settings.lanes,
       trunk_length=work.config.rollouts.max_prompt_length + revealed,
@@ -71,29 +183,30 @@ def _evaluate(work: Workspace, params, data: TrainData, seed: int):
     )
     sampler.load(params)
     if not revealed:
-      for problems in (data.train, data.heldout, easy):
-        if problems:
-          some, shown = without_prefix(
-            work.session,
-            sampler,
-            problems,
-            num_samples=settings.num_samples,
-            **keys,
-          )
-          results += some
-          samples += shown[:2]
+      for problems in filter(None, questions.splits):
+        some, shown = without_prefix(
+          session,
+          sampler,
+          problems,
+          num_samples=questions.num_samples,
+          **keys,
+        )
+        results += some
+        samples += shown[:2]
     else:
+      by_id = {p.id: p for p in questions.splits[0]}
       some, shown, given_away = by_fraction(
-        work.session,
+        session,
         sampler,
         by_id,
-        data.traces,
+        questions.traces,
         settings.fractions,
         num_samples=settings.fraction_samples,
         **keys,
       )
       results += some
       samples += shown[:: max(1, len(by_id))]
+    ledger.add_sampling("evaluation", sampler.pop_usage())
   return results, samples, given_away
 
 

@@ -1,19 +1,22 @@
 """Tables and figures of all runs."""
 
 import collections
+import dataclasses
 
 from prefixrl_jax.evals import page
 from prefixrl_jax.evals.curves import CurvePoint, RunRecord
-from prefixrl_jax.run import upstream
+from prefixrl_jax.evals.evaluations import Evaluation
+from prefixrl_jax.run import provenance, upstream
 from prefixrl_jax.run.workspace import Workspace
 from prefixrl_jax.settings import arms
+from prefixrl_jax.storage.artifacts import Artifact
 from prefixrl_jax.storage.results import read_results
 from prefixrl_jax.traces.rules import RULES
 
 
 def run(work: Workspace) -> None:
   """Writes summary.json, the figures and index.html; prints the table."""
-  runs, samples = [], []
+  runs, evaluations, samples = [], [], []
   notes: dict[str, str] = {}
   for arm in ("base", *work.config.run_arms):
     for seed in work.config.seeds:
@@ -29,19 +32,22 @@ def run(work: Workspace) -> None:
           CurvePoint(**point)
           for point in trained.file("curve.json").read_json()
         ]
-      runs.append(
-        RunRecord(
-          arm=arm,
-          seed=seed,
-          curve=curve,
-          results=read_results(evaluated.file("results.parquet")),
-          uses_traces=arm != "base" and arms.uses_traces(work.config.arms[arm]),
-          hard=frozenset(
-            p.id for p in upstream.hard(work, work.data_seed(seed), "heldout")
-          ),
-        )
+      run = RunRecord(
+        arm=arm,
+        seed=seed,
+        curve=curve,
+        results=read_results(evaluated.file("results.parquet")),
+        uses_traces=arm != "base" and arms.uses_traces(work.config.arms[arm]),
+        hard=frozenset(
+          p.id for p in upstream.hard(work, work.data_seed(seed), "heldout")
+        ),
       )
+      runs.append(run)
       samples += evaluated.file("samples.json").read_json()
+      of_run = list(work.evaluations(arm, seed))
+      # First the one that everything else is from.
+      of_run.sort(key=lambda e: e.directory != evaluated.directory)
+      evaluations += [_evaluation(work, e, run) for e in of_run]
   for seed in work.data_seeds:
     base = work.run_artifact("evaluate", "base", seed)
     (a, b), (x, y) = (
@@ -60,6 +66,7 @@ def run(work: Workspace) -> None:
   summary = page.write_report(
     directory,
     runs,
+    evaluations=evaluations,
     samples=samples,
     notes=notes,
     trained_band=(work.config.prefixes.low, work.config.prefixes.high),
@@ -69,6 +76,21 @@ def run(work: Workspace) -> None:
     for name, note in notes.items():
       work.console.print(f"{name}: {note}")
   work.console.print(f"report: {directory / 'index.html'}")
+
+
+def _evaluation(
+  work: Workspace, artifact: Artifact, run: RunRecord
+) -> Evaluation:
+  """Returns one of a run's evaluations, which may be of another config."""
+  settings = artifact.made_with
+  of_set = settings.get("set", "")
+  if not of_set:
+    today = provenance.settings(work.config, "evaluate")
+    settings = provenance.as_today(settings, today)
+  results = read_results(artifact.file("results.parquet"))
+  return Evaluation(
+    of_set, settings, dataclasses.replace(run, curve=[], results=results)
+  )
 
 
 def traces_note(work: Workspace, seed: int) -> str:

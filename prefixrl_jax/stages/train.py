@@ -1,6 +1,7 @@
 """Every arm and seed, on the same budget."""
 
 from prefixrl_jax.checkpoints import saved_steps
+from prefixrl_jax.evals import curve
 from prefixrl_jax.run import upstream
 from prefixrl_jax.run.workspace import Workspace
 from prefixrl_jax.storage.artifacts import Artifact
@@ -28,7 +29,8 @@ def run(work: Workspace) -> None:
   Raises:
     UserError: the run cannot continue, or see `train.train`.
   """
-  for artifact, arm, seed in work.runs_to_make("train", work.config.run_arms):
+  said: set[str] = set()  # all arms of a seed have the same curve
+  for artifact, arm, seed in work.runs_to_make():
     checkpoints = artifact.directory / "checkpoints"
     if artifact.has_finished and not saved_steps(checkpoints):
       raise UserError(
@@ -36,12 +38,19 @@ def run(work: Workspace) -> None:
         f" checkpoint in {checkpoints}. {artifact.remedy}"
       )
     data = upstream.train_data(work, seed)
+    cost = curve.cost_at_most(work.session, data)
+    if cost not in said:
+      said.add(cost)
+      work.console.print(
+        f"train, {arm} seed {seed}: a curve of {cost}"
+        " (config.evals.curve_problems, curve_samples, curve_points)"
+      )
     work.begin(artifact)
-    curve, skipped = train(
+    points, skipped = train(
       work.session, data, artifact.directory, arm=arm, seed=seed
     )
-    write_json(artifact.directory / "curve.json", curve)
-    steps = curve[-1]["step"]
+    write_json(artifact.directory / "curve.json", points)
+    steps = points[-1]["step"]
     artifact.finish(
       {"steps": steps, "skipped_updates": skipped}, ["curve.json"]
     )

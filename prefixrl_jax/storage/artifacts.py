@@ -6,6 +6,8 @@ final name whole or not at all, and the manifest has a digest of each, which is
 checked at every read.
 """
 
+import contextlib
+import copy
 import datetime
 import importlib.metadata
 import math
@@ -47,6 +49,9 @@ class Artifact:
     went_on: Callable[[Mapping[str, Any]], bool] = lambda summary: False,
     follows: bool = False,
     anew: Collection[str] = (),
+    as_today: Callable[
+      [Mapping[str, Any], Mapping[str, Any]], Mapping[str, Any]
+    ] = lambda record, today: record,
   ):
     """Names the artifact; touches nothing.
 
@@ -65,12 +70,51 @@ class Artifact:
       follows: whether it is re-made if what it was made from has changed;
         otherwise that is refused.
       anew: names of artifacts that count as absent.
+      as_today: takes the fields in an older record, and `depends`; returns what
+        the record would say today.
     """
     self.directory, self.name = directory, name
     self._depends, self._limits = dict(depends), dict(limits or {})
     self._execution, self._entries = dict(execution or {}), entries
     self._read_sources, self._went_on = made_from, went_on
     self._follows, self._anew = follows, anew
+    self._as_today = as_today
+
+  def within(self, folder: str) -> "Artifact":
+    """Returns the same artifact in a folder within its own."""
+    other = copy.copy(self)
+    other.directory = self.directory / folder
+    other.name = f"{self.name}/{folder}"
+    return other
+
+  @property
+  def fits(self) -> bool:
+    """Whether its folder has nothing of other settings.
+
+    Of a damaged record that is not known; `check` says so.
+    """
+    for name in _RECORDS:
+      path = self.directory / name
+      if path.exists():
+        with contextlib.suppress(UserError):
+          return not self._other_settings(read_sealed(path, self.remedy))
+        break
+    return True
+
+  @property
+  def key(self) -> str:
+    """A short name for the settings it depends on."""
+    return digest_of(dict(_flatten(self._depends)))[:8]
+
+  @property
+  def exists(self) -> bool:
+    """Whether it was ever begun; what is to be made anew counts."""
+    return any((self.directory / name).exists() for name in _RECORDS)
+
+  @property
+  def made_with(self) -> Mapping[str, Any]:
+    """The settings on record, as of its end, {path: value}."""
+    return dict(_flatten(self._manifest["depends"]))
 
   @property
   def remedy(self) -> str:
@@ -124,14 +168,7 @@ class Artifact:
     record = self._record()
     if record is None:
       return
-    there, here = (
-      dict(_flatten(depends)) for depends in (record["depends"], self._depends)
-    )
-    changed = [
-      _difference(key, there, here, "in the config")
-      for key in sorted(there.keys() | here.keys())
-      if there.get(key, _MISSING) != here.get(key, _MISSING)
-    ]
+    changed = self._other_settings(record)
     lowered = [
       _difference(key, record["limits"], self._limits, "in the config")
       for key, value in sorted(self._limits.items())
@@ -274,6 +311,15 @@ class Artifact:
   def _is_stale(self, record: Mapping[str, Any]) -> bool:
     """Whether what it was made from has changed, and it follows."""
     return self._follows and bool(self._other_sources(record))
+
+  def _other_settings(self, record: Mapping[str, Any]) -> list[str]:
+    here = dict(_flatten(self._depends))
+    there = self._as_today(dict(_flatten(record["depends"])), here)
+    return [
+      _difference(key, there, here, "in the config")
+      for key in sorted(there.keys() | here.keys())
+      if there.get(key, _MISSING) != here.get(key, _MISSING)
+    ]
 
   def _other_sources(self, record: Mapping[str, Any]) -> list[str]:
     there, here = record["made_from"], self._read_sources()

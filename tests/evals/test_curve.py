@@ -61,7 +61,9 @@ def test_hard_heldout_problems_are_a_line_of_their_own(monkeypatch):
     pop_usage=lambda: SamplingUsage(completions=3, output_tokens=5)
   )
   session = types.SimpleNamespace(
-    config=ml_collections.ConfigDict({"evals": {"curve_samples": 4}})
+    config=ml_collections.ConfigDict(
+      {"evals": {"curve_samples": 4, "curve_problems": 0}}
+    )
   )
   ledger = Ledger(_MODEL)
   point = curve_point(session, sampler, data, ledger, 7, 2)

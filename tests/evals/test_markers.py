@@ -76,7 +76,9 @@ def test_only_training_depends_on_it():
   """And goes on where there was no such field yet."""
   config = demo.get_config()
   of = lambda stage: provenance.settings(config, stage, "rl")
-  assert "evals.marker" not in of("train")
+  older = {k: v for k, v in of("train").items() if k != "evals.marker"}
+  assert provenance.as_today(older, of("train")) == of("train")
   config.evals.marker = "x"
   assert of("train")["evals.marker"] == "x"
+  assert provenance.as_today(older, of("train"))["evals.marker"] == ""
   assert "evals.marker" not in provenance.settings(config, "evaluate")

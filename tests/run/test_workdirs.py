@@ -109,9 +109,6 @@ def test_what_was_used_is_recorded(workdir):
 @pytest.mark.parametrize(
   ("fields", "kept", "refused"),
   [
-    ({"evals.num_samples": 9}, "train", "evaluate"),
-    ({"evals.fractions": (0.3,)}, "train", "evaluate"),
-    ({"evals.fraction_samples": 9}, "train", "evaluate"),
     ({"prefixes.low": 0.2}, "collect", "cut"),
     ({"collect.budget": 9}, "screen", "collect"),
     ({"screen.max_correct": 1}, "screen", "collect"),

@@ -40,16 +40,15 @@ def test_other_weights_are_refused_once_they_are_loaded(work):
 
 def test_runs_from_before_an_arm_had_schedule_and_loss_go_on():
   config = demo.get_config("tiny=true")
-  of = lambda arm: {
+  of = lambda arm: provenance.settings(config, "train", arm)
+  older = {
     name: value
-    for name, value in provenance.settings(config, "train", arm).items()
-    if name.startswith("arm.")
+    for name, value in of("rl").items()
+    if not name.startswith(("arm.schedule.", "arm.loss."))
   }
-  assert of("rl") == {
-    "arm.prefixed_share": 0.0,
-    "arm.sft_epochs": 0,
-    "arm.learning_rate": 5e-4,
-  }
-  assert of("prefixrl_adaptive")["arm.schedule.name"] == "adaptive"
-  assert of("prefixrl_adaptive")["arm.schedule.high"] == 0.75
-  assert of("rl_clipped")["arm.loss.name"] == "clipped"
+  assert provenance.as_today(older, of("rl")) == of("rl")
+  for arm, field, was in (
+    ("prefixrl_adaptive", "arm.schedule.name", "mixture"),
+    ("rl_clipped", "arm.loss.name", "policy_gradient"),
+  ):
+    assert provenance.as_today(older, of(arm))[field] == was != of(arm)[field]

@@ -158,6 +158,14 @@ def test_what_to_do_with_long_prompts_is_one_of_two():
     ("train.rollouts_kept.max_megabytes", 0, "max_megabytes = 0 is not"),
     ("evals.num_samples", 0, "num_samples = 0 is not"),
     ("evals.curve_points", 0, "curve_points = 0 is not"),
+    ("evals.final_problems", -1, "final_problems = -1 is not"),
+    ("evals.curve_problems", -1, "curve_problems = -1 is not"),
+    ("evals.curve_temperature", -0.1, "curve_temperature = -0.1 is not"),
+    (
+      "evals.run_sets",
+      "longer",
+      "no set 'longer'; config.evals.sets has short",
+    ),
     ("evals.curve_samples", 0, "curve_samples = 0 is not"),
     ("evals.lanes", 0, "lanes = 0 is not"),
     ("screen.rows", 0, "rows = 0 is not"),
@@ -287,7 +295,7 @@ def test_every_row_of_the_table_is_a_field_of_some_config():
     there |= set(dict(_paths(config)))
     for phase in config.pretrain.get("phases", ()):
       there |= {f"pretrain.phases.N.{p}" for p in dict(_paths(phase))}
-  there = {re.sub(r"^arms\.\w+\.", "arms.NAME.", p) for p in there}
+  there = {re.sub(r"\b(arms|sets)\.\w+\.", r"\1.NAME.", p) for p in there}
   for task in ("", "checksum", "countdown_steps"):
     for path, field in fields.leaves(fields.tree_of(task)):
       assert path in there

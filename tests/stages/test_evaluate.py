@@ -8,6 +8,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 import pytest
 from etils import epath
+from rich.console import Console
 
 from prefixrl_jax.checkpoints import Checkpointer
 from prefixrl_jax.models import parameters
@@ -38,21 +39,21 @@ def _evaluate(monkeypatch, trained, model, mesh):
   class Taken(Exception):
     pass
 
-  def take(work, params, data, seed):
+  def take(work, artifact, params, *_):
     found.append(params)
     raise Taken
 
-  monkeypatch.setattr(evaluate, "_evaluate", take)
-  monkeypatch.setattr(evaluate.upstream, "train_data", lambda work, seed: None)
+  monkeypatch.setattr(evaluate, "_make", take)
+  monkeypatch.setattr(evaluate.costs, "describe", lambda *_: "")
   artifact = types.SimpleNamespace(directory=folder)
   work = types.SimpleNamespace(
     config=types.SimpleNamespace(run_arms=("rl",)),
-    runs_to_make=lambda stage, arms: [(artifact, "rl", 0)],
+    evaluations_to_make=lambda: [(artifact, "rl", 0, "")],
     run_artifact=lambda stage, arm, seed: types.SimpleNamespace(
       directory=folder, summary={"steps": 2}
     ),
     need=lambda artifact: artifact,
-    begin=lambda artifact: None,
+    console=Console(quiet=True),
     session=types.SimpleNamespace(model=model, mesh=mesh, base_params=base),
   )
   with pytest.raises(Taken):
