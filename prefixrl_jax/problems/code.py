@@ -2,7 +2,7 @@
 
 A problem's metadata has its format: "stdin" (a program from standard input to
 standard output), "call" (a function's arguments and result) or "asserts"
-(statements that must not fail). The right answer is empty: tests judge.
+(statements that must not fail). The answer is empty: the tests judge.
 """
 
 import re
@@ -26,7 +26,7 @@ _TOLERANCE = re.compile(
   r"\b(?:absolute|relative)\b[^.]*?\b(?:10\s*\^\s*\{?\s*[-\u2212]\s*|1e-)"
   r"(\d{1,2})"
 )
-# What is around the function under test in an MBPP assertion.
+# What wraps the function under test in an MBPP assertion.
 _AROUND = {"assert", "not", "set", "sorted", "list", "tuple", "abs", "round"}
 _AROUND |= {"len", "str", "int", "float", "math", "isclose", "dict", "type"}
 
@@ -46,8 +46,8 @@ def read_apps(get: Getter) -> Reading:
   if not name:
     return _stdin(question, inputs, outputs)
   pairs = _pairs(inputs, outputs)
-  # Some of the sources keep a result in a list of its own, others do not:
-  # rows do not say so, nor does APPS's own grader ask.
+  # Some of APPS's sources wrap a result in a list, others do not, and rows do
+  # not say which; APPS's own grader accepts both.
   if all(isinstance(o, list) and len(o) == 1 for o in outputs):
     pairs = [pair | {"or_output": pair["output"][0]} for pair in pairs]
   starter = get.maybe("starter_code") or ""
@@ -82,7 +82,7 @@ def read_contest(get: Getter) -> Reading:
 
 
 def read_humaneval(get: Getter) -> Reading:
-  """HumanEval: a function's head and docstring, and a script that checks it."""
+  """HumanEval: a function's signature and docstring, and a test script."""
   code, name = str(get("problem")), get.text("entry_point")
   return Reading(
     f"Complete this Python function.\n\n```python\n{code.strip()}\n```\n\n"
@@ -99,7 +99,7 @@ def read_humaneval(get: Getter) -> Reading:
 
 
 def read_humaneval_completion(get: Getter) -> Reading:
-  """HumanEval for models without a chat: what follows goes on with the code."""
+  """HumanEval for models without a chat template: they continue the code."""
   reading = read_humaneval(get)
   code = reading.metadata["prompt_code"]
   return reading._replace(
@@ -108,7 +108,7 @@ def read_humaneval_completion(get: Getter) -> Reading:
 
 
 def read_mbpp(get: Getter) -> Reading:
-  """MBPP: a sentence and assertions; the first one shows the name.
+  """MBPP: a sentence and assertions, of which the first shows the name.
 
   Raises:
     Skip: the tests call no function.
@@ -130,7 +130,7 @@ def read_mbpp(get: Getter) -> Reading:
 
 
 def _annotations(starter: str) -> str:
-  """Imports what starter code is annotated with, as the sites it is from do."""
+  """Imports the types that starter code names, as the sites it is from do."""
   names = sorted(set(_WORD.findall(starter)) & set(typing.__all__))
   return f"from typing import {', '.join(names)}\n" if names else ""
 

@@ -1,6 +1,6 @@
 """Countdown and the game of 24: make a target of some numbers.
 
-Problems that have a solution, the solver that knows it, and worked traces by
+Solvable problems, the solver that finds their solutions, and worked traces by
 rule. Sums are exact: fractions, never floats.
 """
 
@@ -16,7 +16,7 @@ from prefixrl_jax.types import Problem, UserError
 
 
 class _Term(NamedTuple):
-  """A number of the problem, or what some of them have become."""
+  """A number of the problem, or an expression that joins some of them."""
 
   value: Fraction
   text: str
@@ -28,14 +28,14 @@ class Step(NamedTuple):
   """Two of the numbers become one."""
 
   text: str  # "10 - 4 = 6"
-  left: tuple[Fraction, ...]  # all numbers that are there then
+  left: tuple[Fraction, ...]  # all numbers that are left then
 
 
 def read(get: Getter) -> Reading:
-  """Numbers and a target; a solution of ours is the answer.
+  """Numbers and a target; the answer is a solution that we find.
 
-  The numbers are put in order, so that a puzzle is found to be a copy of
-  another one whatever order theirs are in.
+  The numbers are sorted, so that two copies of a puzzle are recognised as such
+  whatever the order of their numbers.
 
   Raises:
     Skip: there is no solution.
@@ -57,17 +57,17 @@ def read(get: Getter) -> Reading:
 def generate(draw: Draw) -> Iterator[dict[str, Any]]:
   """Draws solvable problems without end.
 
-  The level is how many numbers there are, 2 to 6, else 4. They are joined at
-  random; what comes out is the target if it is a whole number from 1 to four
-  times the largest that is drawn.
+  The level is the number of numbers, 2 to 6; 4 by default. They are joined at
+  random, and the result is the target if it is a whole number from 1 to four
+  times `max_number`.
 
   Raises:
     UserError: there is no such level.
   """
   if draw.level not in ("", "2", "3", "4", "5", "6"):
     raise UserError(
-      f"config.problems.level = {draw.level!r}: countdown's level is how many"
-      " numbers there are, 2 to 6."
+      f"config.problems.level = {draw.level!r}: countdown's level is the"
+      " number of numbers, 2 to 6."
     )
   rng = np.random.default_rng([draw.seed, 24])
   while True:
@@ -109,8 +109,8 @@ def solve(
 
   Args:
     numbers: each is used once.
-    target: to make.
-    rng: decides which of the solutions is found; None: the first one.
+    target: what they must make.
+    rng: chooses among the solutions; None: the first one found.
   """
   dead: set[tuple[Fraction, ...]] = set()
 
@@ -140,10 +140,10 @@ def solve(
 
 
 def write_traces(problem: Problem, count: int = 4) -> Iterator[str]:
-  """Writes solutions step by step, each found in another order.
+  """Yields solutions step by step, each found in a different order.
 
-  What is left after a step is said, so that any beginning can be gone on
-  with; the answer comes last.
+  Each step lists the numbers that are left, so that any beginning can be
+  continued; the answer comes last.
   """
   numbers, target = problem.metadata["numbers"], problem.metadata["target"]
   for attempt in range(count):
@@ -159,10 +159,10 @@ def write_traces(problem: Problem, count: int = 4) -> Iterator[str]:
 
 
 def _joined(a: _Term, b: _Term) -> list[_Term]:
-  """Returns all that two numbers can become.
+  """Returns every result of joining two numbers.
 
-  Differences below zero are left out: whatever they solve is solved by their
-  opposites too.
+  Negative differences are left out: whatever they solve, their opposites solve
+  too.
   """
   if a.value < b.value:
     a, b = b, a
@@ -192,5 +192,5 @@ def _join(x: _Term, y: _Term, sign: str) -> _Term:
 
 
 def _within(term: _Term, weaker: str) -> str:
-  """Returns a term's text, in brackets if its sign is among the weaker ones."""
+  """Returns a term's text, in brackets if its operator binds less tightly."""
   return f"({term.text})" if term.sign and term.sign in weaker else term.text

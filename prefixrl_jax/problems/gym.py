@@ -1,6 +1,6 @@
 """Problems of reasoning-gym, by name and difficulty.
 
-Needs the extra `gym`. Difficulty is the package's own curriculum of a task.
+Needs the extra `gym`. The difficulty is that of the package's own curriculum.
 """
 
 import itertools
@@ -11,13 +11,13 @@ from prefixrl_jax.problems.reading import Draw, Getter, Reading
 from prefixrl_jax.types import UserError
 
 _NAMED = ("easy", "medium", "hard")
-# An entry that cannot be made is passed over; so many in a row are an error.
+# An entry that cannot be made is skipped; this many in a row are an error.
 _PATIENCE = 20
-_PROBED = 5  # problems that constants are tried on as answers
+_PROBED = 5  # problems on which constant answers are tried
 
 
 def read(get: Getter) -> Reading:
-  """Takes an entry as it is: the task's own scorer judges."""
+  """Uses an entry as it is: the task's own scorer judges."""
   entry = {"question": get("question"), "metadata": get("metadata")}
   entry["answer"] = get.maybe("answer")
   return Reading(
@@ -31,12 +31,12 @@ def generate(draw: Draw) -> Iterator[dict[str, Any]]:
   """Draws problems of the task that draw.name names in reasoning-gym.
 
   The level is "easy", "medium" or "hard", or a number: the step of each of
-  the task's difficulty attributes, as far as it goes; empty: the task's own
-  defaults.
+  the task's difficulty attributes, or its last step if it has fewer. Empty:
+  the task's own defaults.
 
   Raises:
     UserError: the package is not installed, the task is unknown or has no
-      scorer to be trusted, or it has no such level.
+      trustworthy scorer, or there is no such level.
   """
   try:
     from reasoning_gym.factory import CURRICULA, DATASETS
@@ -81,15 +81,15 @@ def generate(draw: Draw) -> Iterator[dict[str, Any]]:
   if constant is not None:
     raise UserError(
       f"config.problems.name: reasoning-gym's scorer of {name} cannot be"
-      f" trusted: it calls {constant!r} right for problems whose answers"
-      " differ. Take another task, or report this with the package's version."
+      f" trusted: it accepts {constant!r} for problems whose answers differ."
+      " Use another task, or report this with the package's version."
     )
   for entry in itertools.chain(some, entries):
     yield entry | {"dataset": name}
 
 
 def _entries(data, draw: Draw) -> Iterator[dict[str, Any]]:
-  """Yields the entries that can be made."""
+  """Yields entries, skipping those that cannot be made."""
   failures = 0
   for i in range(draw.size):
     try:

@@ -10,12 +10,12 @@ _WRAPPED = re.compile(
   r"(?:\n\nRemember to put your answer on its own line[^\n]*)?\Z",
   re.DOTALL,
 )
-# A few of MATH's boxes have no braces or are drawn otherwise.
+# A few of MATH's boxes have no braces or use another command.
 _BARE = re.compile(r"\\(?:boxed|fbox)\s+([^\s${}]+)")
 
 
 def read(get: Getter) -> Reading:
-  """Takes the answer from its field, else from the solution's box.
+  """Takes the answer from its field, or else from the solution's box.
 
   Raises:
     Skip: there is no answer.
@@ -26,7 +26,7 @@ def read(get: Getter) -> Reading:
   if get.maybe("answer") is None:
     answer = _boxed(str(get.maybe("solution") or ""))
   else:
-    # GSM8K's answers are solutions with the number behind the marks.
+    # GSM8K's answers are solutions that end with #### and the number.
     answer = get.scalar("answer").rpartition("####")[2].strip()
   if not answer:
     raise Skip("no answer")

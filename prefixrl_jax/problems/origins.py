@@ -1,8 +1,7 @@
-"""Where a source's rows are: a local file, tfds, the hub, or a rule.
+"""Where a source's rows come from: a local file, tfds, the hub, or a rule.
 
-A file that is named comes first; then what has been prepared with tfds in
-TFDS_DATA_DIR; then the Hugging Face hub, or its cache where there is no
-network.
+A file that the config names comes first; then what tfds has prepared in
+TFDS_DATA_DIR; then the Hugging Face hub, or its cache if there is no network.
 """
 
 import json
@@ -18,12 +17,12 @@ from prefixrl_jax.types import UserError, one_line
 
 # The builder of problems/tfds_builder.py, by the name tfds makes of its class.
 TFDS_NAME = "prefixrl_problems"
-# What its examples have before a value that is not text.
+# What marks a value in its examples that is not text.
 JSON = "json:"
 
 
 class Origin(NamedTuple):
-  """Rows, and where they are from: file, data set with revision, or rule."""
+  """Rows, and where they come from: file, data set with revision, or rule."""
 
   name: str
   rows: Iterator[Row]
@@ -33,7 +32,7 @@ def from_files(pattern: str, columns: Mapping[str, str], field: str) -> Origin:
   """Returns the rows of one or more local files.
 
   Args:
-    pattern: of the files.
+    pattern: a glob pattern for the files.
     columns: see `Source`; a Parquet file's other columns are not read.
     field: of the config that names the files.
   """
@@ -46,12 +45,12 @@ def from_tfds(name: str, split: str, data_dir: str | None = None) -> Origin:
   Args:
     name: as for tfds.builder, e.g. "gsm8k".
     split: e.g. "train" or "test[:500]".
-    data_dir: where it lies, if not where tfds looks.
+    data_dir: where it is, if not where tfds looks by default.
 
   Raises:
-    UserError: the data set cannot be had here.
+    UserError: the data set is not available here.
   """
-  import tensorflow_datasets as tfds  # slow to import, and rarely needed
+  import tensorflow_datasets as tfds  # slow to import and rarely needed
 
   try:
     data = tfds.data_source(name, split=split, data_dir=data_dir)
@@ -84,16 +83,16 @@ def from_source(task: str, source: Source, split: str, field: str) -> Origin:
 
   Args:
     task: its name.
-    source: its row; one that has a hub id.
+    source: its row of SOURCES, with a hub id.
     split: one of its splits.
-    field: of the config that names a file in its place.
+    field: the config field that would name a file instead.
 
   Raises:
-    UserError: it has no such split, or is not to be had here.
+    UserError: it has no such split, or is not available here.
   """
   if not source.hub:
     raise UserError(
-      f"config.problems: {task} is on no hub; bring its file and set"
+      f"config.problems: {task} is not on the hub; bring its file and set"
       f" --{field}=FILE."
     )
   if split not in source.splits:
@@ -116,7 +115,7 @@ def download(
   Raises:
     UserError: the hub cannot be reached, or has no such files.
   """
-  import huggingface_hub  # only those who need it wait for it
+  import huggingface_hub  # slow to import and rarely needed
 
   patterns = source.splits[split].split(",")
   try:
@@ -158,7 +157,7 @@ def _how_to_bring(
 def _chain(
   files: Sequence[epath.Path], columns: Mapping[str, str]
 ) -> Iterator[Row]:
-  """Yields the rows of several files, numbered through."""
+  """Yields the rows of several files, numbered consecutively."""
   wanted = {
     column.partition(".")[0]
     for names in columns.values()

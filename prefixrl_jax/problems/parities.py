@@ -1,7 +1,7 @@
 """Chain of parities: ones are counted block by block, modulo 2.
 
-A procedural task whose difficulty is its length: each parity needs the one
-before, and a guess of k of them is right once in 2^k.
+A generated task whose difficulty is its length: each parity needs the one
+before, and a guess at k of them is right once in 2^k.
 """
 
 from collections.abc import Iterator
@@ -29,15 +29,15 @@ def read(get: Getter) -> Reading:
 
 
 def generate(draw: Draw) -> Iterator[dict[str, Any]]:
-  """Draws problems without end; the level is how many blocks, else 8.
+  """Draws problems without end; the level is the number of blocks, else 8.
 
   Raises:
     UserError: there is no such level.
   """
   if draw.level and not (draw.level.isdecimal() and int(draw.level) > 1):
     raise UserError(
-      f"config.problems.level = {draw.level!r}: parities' level is how many"
-      " blocks there are, at least 2."
+      f"config.problems.level = {draw.level!r}: parities' level is the"
+      " number of blocks, at least 2."
     )
   count = int(draw.level or 8)
   rng = np.random.default_rng([draw.seed, 2])
@@ -47,7 +47,7 @@ def generate(draw: Draw) -> Iterator[dict[str, Any]]:
 
 
 def write_traces(problem: Problem) -> Iterator[str]:
-  """Writes the one way there is: block by block, the answer last."""
+  """Yields the only solution: block by block, the answer last."""
   total, lines = 0, []
   for block in problem.metadata["blocks"]:
     ones = block.count("1")

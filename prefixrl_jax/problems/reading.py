@@ -1,4 +1,4 @@
-"""What a task's reader is given of a row, and what it makes of it."""
+"""What a task's reader sees of a row, and what it makes of it."""
 
 import decimal
 import functools
@@ -12,18 +12,18 @@ from prefixrl_jax.text.conversations import NotText, kind, user_text
 
 
 class Skip(Exception):
-  """A row that is no problem; its text says why, and is counted."""
+  """A row is not a problem; the text says why, and is counted."""
 
 
 class Reading(NamedTuple):
   """What a reader makes of a row.
 
   Attributes:
-    prompt: what the model reads, but for config.problems.instruction.
+    prompt: what the model reads, without config.problems.instruction.
     answer: the right one, or empty where there are many or tests judge.
     metadata: for the verifier, see docs/tasks.md.
-    text: the problem as others write it, where the prompt says more; traces of
-      others and copies in evaluation sets are known by it.
+    text: the problem as others write it, where the prompt says more; other
+      people's traces and copies in evaluation sets are recognised by it.
   """
 
   prompt: str
@@ -33,14 +33,14 @@ class Reading(NamedTuple):
 
 
 class Draw(NamedTuple):
-  """What problems that are drawn by rule depend on.
+  """What generated problems depend on.
 
   Attributes:
-    name: of a task among several.
+    name: which of several tasks.
     level: how hard, in the task's own words; empty: its default.
     max_number: the largest number, where numbers are drawn.
-    seed: of the draw.
-    size: problems that are taken at most.
+    seed: seed for the draw.
+    size: at most this many problems are used.
   """
 
   name: str
@@ -59,27 +59,27 @@ class Getter:
   """Finds a row's values under whatever name its source has for them."""
 
   def __init__(self, columns: Mapping[str, str], row: Mapping[str, Any]):
-    """Takes a row.
+    """Wraps a row.
 
     Args:
-      columns: what a reader asks for -> columns that may hold it, the first
-        that does, with commas between; a dot goes into an object.
-      row: as its file has it.
+      columns: what a reader asks for -> columns that may hold it, separated by
+        commas; the first that does is used. A dot goes into an object.
+      row: as it is in its file.
     """
     self._columns, self._row = columns, row
 
   def has(self, name: str) -> bool:
-    """Whether a column for it is there, be it empty."""
+    """Whether there is a column for it, even an empty one."""
     return any(True for _ in self._values(name))
 
   def maybe(self, name: str) -> Any:
-    """Returns a value; None if no column holds it or it is empty."""
+    """Returns a value; None if it is empty or no column has it."""
     for value in self._values(name):
       if isinstance(value, str):
         if not value or value.isspace():
           continue
       elif value is None or value == [] or value != value:
-        continue  # NaN is how some programs write that there is nothing
+        continue  # some programs write NaN for a missing value
       return value
     return None
 
@@ -101,7 +101,7 @@ class Getter:
     return value
 
   def text(self, name: str) -> str:
-    """Returns a value that is text: a user's words, if it is a conversation.
+    """Returns a text; of a conversation, the user's words.
 
     Raises:
       Skip: it is missing, empty or not text.
@@ -115,9 +115,9 @@ class Getter:
     return text
 
   def scalar(self, name: str) -> str:
-    """Returns a text, a number or a truth value as text, or the only of a list.
+    """Returns a text, number or truth value, or a list's only one, as text.
 
-    Of two in a list none is the right one.
+    If a list has several, none of them is the right one.
 
     Raises:
       Skip: it is missing, not finite, or a list of several or an object.
@@ -134,7 +134,7 @@ class Getter:
     if isinstance(value, dict):
       inner = ", ".join(map(str, list(value)[:8]))
       raise Skip(
-        f"{name} is an object (name a field of it, behind a dot: {inner})"
+        f"{name} is an object (name one of its fields after a dot: {inner})"
       )
     if not isinstance(value, numbers.Real | decimal.Decimal):
       raise Skip(f"{name} is {kind(value)}, no text")
@@ -143,7 +143,7 @@ class Getter:
     return str(value)
 
   def parsed(self, name: str) -> Any:
-    """Returns a value that may be JSON in a text; None if there is none.
+    """Returns a value that may be JSON text; None if there is none.
 
     Raises:
       Skip: it is text that is not JSON.

@@ -49,7 +49,7 @@ def answer_type(problem: Problem) -> str:
 
 
 def spread_out(values: list[Any], most: int) -> list[Any]:
-  """Returns no more values than that, evenly spread over all."""
+  """Returns at most that many of the values, evenly spaced."""
   return values[:: ceil_div(len(values), most) or 1]
 
 
@@ -72,9 +72,9 @@ def show_parts(
     tokenizer: the base policy's.
     seed: of the data.
     max_prompt_length: tokens; longer prompts are pointed out.
-    most: prompts of a part that are tokenised, evenly spread.
-    unreadable: problems whose own answer their verifier does not take.
-    num_judged: problems that were looked at for it.
+    most: prompts of a part that are tokenised, evenly spaced.
+    unreadable: problems whose own answer their verifier rejects.
+    num_judged: how many problems were checked for it.
   """
   table = Table(box=box.SIMPLE_HEAD)
   table.add_column(f"problems, seed {seed}")

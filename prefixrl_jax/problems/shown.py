@@ -1,6 +1,6 @@
 """Tests that a problem's own statement gives away.
 
-Whoever looks an input up in the statement passes them: no program is needed.
+A program that only looks inputs up in the statement would pass them.
 """
 
 import json
@@ -18,9 +18,9 @@ _GAP = 20  # words between input and output: "Output", "Explanation: ..."
 def num_shown(problem: Problem) -> int:
   """Returns how many of a problem's tests stand in its statement.
 
-  That is, a test's input (or all arguments, one after another) and close
-  behind it its output; of tests that are Python, their text. What our own
-  prompts say of them does not count: MBPP's name their first.
+  That is, a test's input (or all arguments, one after another) and, shortly
+  after it, its output; for tests that are Python code, their text. What our own
+  prompts quote does not count: MBPP's quote the first test.
   """
   tests = problem.metadata.get("tests", ())
   if not tests:
@@ -43,7 +43,7 @@ def num_shown(problem: Problem) -> int:
 
 
 def _ways(test: Any) -> list[list[str]]:
-  """Returns the texts that must stand one behind the other, or other ones."""
+  """Returns alternatives: texts that must follow one another."""
   if isinstance(test, str):
     return [[_without_space(test)]]
   inputs = test["input"]
@@ -85,7 +85,7 @@ def _stands(
 
 
 def _end(part, words, start: int, gap: int, same) -> int:
-  """Returns where a part ends that begins `gap` words on at most; or -1."""
+  """Returns where a part ends that begins within `gap` words; -1: nowhere."""
   for begin in range(start, min(start + gap + 1, len(words))):
     if begin + len(part) > len(words):
       break

@@ -1,7 +1,7 @@
-"""The problems there are: one row a task.
+"""All tasks with problems from files or rules, one row each.
 
-docs/tasks.md has them as a table, says where each schema was looked up, and
-how to add a row.
+docs/tasks.md lists them, says where each schema was looked up, and how to add a
+row.
 """
 
 import dataclasses
@@ -21,17 +21,17 @@ class Source:
     read: makes a problem of a row.
     verifier: a name in rewards/verifiers.py.
     columns: what `read` asks for -> columns that may hold it (see `Getter`),
-      empty if none does. "level" is what config.problems.level chooses by;
-      rows may do without unless it does.
-    optional: names in `columns` that rows may do without.
+      empty if none does. config.problems.level selects by "level", which rows
+      may lack unless that is set.
+    optional: names in `columns` that rows may lack.
     hub: data set on the Hugging Face hub.
-    splits: split -> its files there, with commas between; * for any text.
-    heldout: the split that held-out problems are of, where the source itself
-      sets one apart; empty: they follow the training problems.
-    split_of: a row's split, for files that hold all of them.
-    generate: draws rows, where there is no file.
+    splits: split -> its files there, separated by commas; * for any text.
+    heldout: the split of the held-out problems, if the source reserves one;
+      empty: they follow the training problems.
+    split_of: returns a row's split, for files that hold all splits.
+    generate: draws rows, if there is no file.
     write_traces: worked solutions by rule.
-    license: as the hub's page says it; empty: it says none.
+    license: as on the hub's page; empty: not stated there.
     eval_only: never trained on.
   """
 
@@ -50,7 +50,7 @@ class Source:
 
   @property
   def split(self) -> str:
-    """The split that training problems are of, unless config says another."""
+    """The split of the training problems, unless the config names another."""
     if "train" in self.splits or self.split_of:
       return "train"
     return next(iter(self.splits), "")
@@ -66,7 +66,7 @@ def _mbpp_split(get: Getter) -> str:
 
 
 def _game24_split(get: Getter) -> str:
-  """The ranks that Tree of Thoughts is tested on, where rows have ranks."""
+  """The ranks on which Tree of Thoughts is tested, if rows have ranks."""
   rank = get.maybe("level")
   return "test" if rank and 901 <= rank <= 1000 else "train"
 

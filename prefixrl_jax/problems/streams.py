@@ -24,7 +24,7 @@ EVALUATED = "in an evaluation set"
 OTHER = "of another level or split"
 TOO_LONG = "too long"
 SHOWN = "with all tests in the statement"
-# What a reader may meet in a row of another shape, whatever its values are.
+# What a reader may raise for a row of another shape.
 _NO_SUCH_ROW = (
   ArithmeticError,
   AttributeError,
@@ -33,11 +33,11 @@ _NO_SUCH_ROW = (
   ValueError,
   RecursionError,
 )
-# Rows between two reports of progress.
+# Rows between two progress reports.
 _REPORTED = 1000
-# Prompts that are looked at together.
+# Prompts that are measured together.
 _AT_A_TIME = 4096
-# Takes the share of the source that was read, and the problems found in it.
+# Takes the share of the source read so far, and the number of problems found.
 OnProgress = Callable[[float, int], None]
 
 
@@ -46,7 +46,7 @@ class Limit(NamedTuple):
 
   Attributes:
     exceeded: prompts -> which of them are too long.
-    drops: whether such problems are left out; they are noted otherwise.
+    drops: whether such problems are left out; otherwise they are listed.
   """
 
   exceeded: Callable[[list[str]], list[bool]]
@@ -58,17 +58,17 @@ NO_LIMIT = Limit(lambda prompts: [False] * len(prompts))
 
 @dataclasses.dataclass
 class Part:
-  """What one split of the run has got, and what became of the other rows.
+  """One split of the run's problems, and what became of the other rows.
 
   Attributes:
-    task, origin, license: where it is from.
+    task, origin, license: where they come from.
     split: of the run: "train", "heldout" or "easy".
-    problems: that are kept.
+    problems: those kept.
     dropped: REPEATED, EVALUATED, OTHER, TOO_LONG, SHOWN -> rows.
-    skipped: a reader's reason why a row is no problem -> rows.
-    first: REPEATED ... or a reason -> place of the first such row.
-    num_rows: that were read.
-    too_long: ids of problems that are kept though their prompts are.
+    skipped: a reader's reason why a row is not a problem -> rows.
+    first: a key of `dropped` or `skipped` -> place of the first such row.
+    num_rows: rows read.
+    too_long: ids of kept problems whose prompts are too long.
   """
 
   task: str
@@ -89,7 +89,7 @@ class Part:
 
 
 def listed_left_out(*parts: Part) -> str:
-  """Returns how many rows were left out for what, and where the first is."""
+  """Returns how many rows were left out and why, and where the first is."""
   counts: Counter[str] = Counter()
   first: dict[str, str] = {}
   for part in parts:
@@ -112,10 +112,10 @@ class Selection:
 
 
 def find_source(config: ml_collections.ConfigDict, task: str) -> Source:
-  """Returns a task's row; of jsonl and tfds one made of the config's fields.
+  """Returns a task's source; for jsonl and tfds one made from the config.
 
   Raises:
-    UserError: there is no such task, or answer_pattern is of no use.
+    UserError: there is no such task, or answer_pattern is invalid.
   """
   if task in ("jsonl", "tfds"):
     columns = {
@@ -134,7 +134,7 @@ def find_source(config: ml_collections.ConfigDict, task: str) -> Source:
 
 
 def problem_text(problem: Problem, instruction: str) -> str:
-  """Returns a problem as others write it: without what we say around it."""
+  """Returns a problem as others write it: without the text we add to it."""
   if "text" in problem.metadata:
     return problem.metadata["text"]
   return problem.prompt.removesuffix(instruction)
@@ -150,8 +150,8 @@ def _compiled(pattern: str) -> re.Pattern | None:
     raise UserError(f"{field} is no regular expression: {e}.") from None
   if not compiled.groups:
     raise UserError(
-      f"{field} has no group: put brackets around the part that is the answer,"
-      " as in '#### (.*)'."
+      f"{field} has no group: put brackets around the answer, as in"
+      " '#### (.*)'."
     )
   return compiled
 
@@ -185,9 +185,9 @@ class Stream:
     Args:
       config: section `problems`.
       chosen: which source, and which of its rows.
-      seed: of the draw.
-      wanted: problems that will be asked for, for what is drawn.
-      start: rows to pass over.
+      seed: seed for the draw.
+      wanted: how many problems will be requested, if they are drawn.
+      start: how many rows to skip.
     """
     self._config, self._chosen, self._start = config, chosen, start
     self._instruction = config.instruction  # looking it up takes time
@@ -201,15 +201,15 @@ class Stream:
     c, source, config = self._chosen, self._source, self._config
     if c.level and "level" not in source.columns and not source.generate:
       raise UserError(
-        f"config.problems: {c.task} has no levels; level = {c.level!r} says"
-        " nothing."
+        f"config.problems.level = {c.level!r}: {c.task} has no levels; leave it"
+        " empty."
       )
     if c.task == "tfds":
       return config.name, origins.from_tfds(config.name, c.split or "train")
     if c.file or c.task == "jsonl":
       if not c.file:
         raise UserError(f"{c.field} is empty; give a file of problems.")
-      # By its name alone: wherever it lies, its problems are the same.
+      # By name alone: its problems are the same wherever it is.
       label = c.file.rpartition("/")[2]
       if c.field.endswith("heldout.file"):
         label = f"heldout/{label}"  # both may be called test.jsonl
@@ -222,7 +222,7 @@ class Stream:
       c.level,
       config.max_number,
       seed,
-      # Of a small set most draws are copies.
+      # From a small set most draws are copies.
       4 * wanted + 1000,
     )
     rows = enumerate(itertools.islice(source.generate(draw), draw.size))
@@ -245,19 +245,19 @@ class Stream:
     Args:
       split: of the run.
       count: problems at most.
-      known: fingerprint -> why such a problem is dropped; is added to.
-      index: is added to the problems' own.
+      known: fingerprint -> why such a problem is dropped; updated.
+      index: added to the problems' own.
       limit, on_progress: see `load_parts`.
 
     Raises:
-      UserError: the rows have not the fields they should have, or no row is a
+      UserError: the rows lack fields that they should have, or no row is a
         problem.
     """
     task = self._chosen.task
     part = Part(task, self._origin.name, self._source.license, split)
     found = self._problems(part, split, index, on_progress)
     while wanted := count - len(part.problems):
-      # Never more than are wanted: what is behind them is for another split.
+      # Never more than are wanted: the rest is for another split.
       some = list(itertools.islice(found, min(wanted, _AT_A_TIME)))
       if not some:
         break
@@ -352,7 +352,7 @@ class Stream:
     metadata = reading.metadata | (
       {"text": reading.text} if reading.text else {}
     )
-    # What only goes on with a text is not told anything.
+    # A model that only continues a text gets no instruction.
     goes_on = "whole_completion" in metadata and metadata["whole_completion"]
     return Problem(
       id=identifier,
@@ -366,7 +366,7 @@ class Stream:
 
 
 def _matches(level: str, value: str) -> bool:
-  """Whether a row's level is the one, or in the range, that is asked for."""
+  """Whether a row's level is the requested one, or in the requested range."""
   asked = re.fullmatch(r"(\d+(?:\.\d+)?)(?:-(\d+(?:\.\d+)?))?", level)
   if not asked:
     return value.casefold() == level.casefold()

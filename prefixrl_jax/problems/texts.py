@@ -1,4 +1,4 @@
-"""When two texts are one problem."""
+"""When two texts are the same problem."""
 
 import hashlib
 import re
@@ -7,11 +7,11 @@ import unicodedata
 _EMPTY_BOX = re.compile(r"\\boxed\s*\{\s*\}")
 _BRACED = re.compile(r"\{(\w)\}")
 _SENTENCE_END = re.compile(r"[.!?\n]")
-# What spaces and brackets formulas, but for white space, ~ and $.
+# Spacing and delimiters of formulas, except white space, ~ and $.
 _LAYOUT = re.compile(
   r"\\(?:left|right|displaystyle)(?![a-zA-Z])|\\[,;:! ()\[\]$]"
 )
-# Quotation marks, dashes and the minus sign, to those of a keyboard.
+# Quotation marks, dashes and the minus sign, to those on a keyboard.
 _QUOTES = str.maketrans(
   "\u2018\u2019\u201c\u201d\u2013\u2014\u2212", "''\"\"---"
 )
@@ -32,7 +32,7 @@ def normalise(problem: str) -> str:
     text = _without_instructions(text)
   if not text.isascii():
     text = text.translate(_QUOTES)
-  # Regular expressions are slow: only where there is something for them.
+  # Regular expressions are slow: used only where something could match.
   if "\\" in text:
     text = _LAYOUT.sub("", text).replace("\\%", "%")
     text = text.replace("\\dfrac", "\\frac").replace("\\tfrac", "\\frac")
@@ -43,10 +43,10 @@ def normalise(problem: str) -> str:
 
 
 def fingerprint(problem: str) -> bytes:
-  """Returns a digest of `normalise` without punctuation: copies have one.
+  """Returns a digest of the normalised text without punctuation.
 
-  Coarser, since a training problem dropped for nothing is cheaper than one
-  that the evaluation has too.
+  Copies of a problem have the same one. It is coarse, since a training problem
+  dropped needlessly costs less than one that is also in the evaluation.
   """
   text = _without_full_stops(normalise(problem))
   for mark in _PUNCTUATION:
@@ -59,7 +59,7 @@ def fingerprint(problem: str) -> bytes:
 def _without_instructions(text: str) -> str:
   """Leaves out sentences with an empty box.
 
-  Such a sentence asks for a format; it is no part of the problem.
+  Such a sentence asks for a format; it is not part of the problem.
   """
   kept = []
   end = 0  # of what has been looked at
@@ -74,7 +74,7 @@ def _without_instructions(text: str) -> str:
 
 
 def _without_full_stops(text: str) -> str:
-  """Leaves out all but those between digits, which are part of a number."""
+  """Leaves out all but those between digits, which belong to a number."""
   first, *rest = text.split(".")
   kept = [first]
   for left, right in zip([first, *rest], rest):

@@ -4,8 +4,8 @@
 
 writes a source's rows from the hub as array_record files; with
 TFDS_DATA_DIR=FOLDER (a bucket, say) config.problems.task = "gsm8k" reads them
-at random access and asks no hub. One builder has all sources, also those that
-tfds itself has: its own builders need TensorFlow to prepare.
+with random access and without the hub. One builder has all sources, including
+those that tfds itself has, whose builders need TensorFlow.
 """
 
 import json
@@ -31,12 +31,12 @@ _FILE = flags.DEFINE_multi_string(
 
 
 class PrefixrlProblems(tfds.core.GeneratorBasedBuilder):
-  """One config a source; an example is a row, its columns as text.
+  """One config per source; an example is a row, its columns as text.
 
-  What is no text in a row is JSON behind a mark in the example.
+  A value that is not text is stored as JSON after a mark.
   """
 
-  code_path = None  # it has no files of its own beside the code
+  code_path = None  # there are no files of its own beside the code
   VERSION = tfds.core.Version("1.0.0")
   BUILDER_CONFIGS: ClassVar[list] = [
     tfds.core.BuilderConfig(name=name, description=source.hub)
@@ -45,7 +45,7 @@ class PrefixrlProblems(tfds.core.GeneratorBasedBuilder):
   ]
 
   def __init__(self, *, files: Mapping[str, str] | None = None, **kwargs: Any):
-    """Takes files, split -> local file, in place of the hub's."""
+    """Takes files, split -> local file, used instead of the hub's."""
     self._files = files
     super().__init__(**kwargs)
 
@@ -65,11 +65,11 @@ class PrefixrlProblems(tfds.core.GeneratorBasedBuilder):
       ),
       homepage=f"https://huggingface.co/datasets/{source.hub}",
       license=source.license or None,
-      disable_shuffling=True,  # problems are known by their place
+      disable_shuffling=True,  # a problem's index is its place
     )
 
   def _split_generators(self, dl_manager):
-    del dl_manager  # the hub's own client keeps what it has fetched
+    del dl_manager  # the hub's own client caches what it has fetched
     task = self.builder_config.name
     if self._files:
       return {

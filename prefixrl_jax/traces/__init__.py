@@ -1,1 +1,1 @@
-"""Correct off-policy traces: collected, stored."""
+"""Correct off-policy traces: collected, imported, or written by rule."""

@@ -36,7 +36,7 @@ GUESSES: dict[str, tuple[str, ...]] = {
     "messages",
     "conversations",
   ),
-  "id_field": (),  # ids of another data set may be like ours by accident
+  "id_field": (),  # ids of another data set may equal ours by accident
   "text_field": (
     "generations",
     "traces",
@@ -65,8 +65,8 @@ GUESSES: dict[str, tuple[str, ...]] = {
   "finish_field": ("finish_reasons", "finish_reason"),
   "verdict_field": ("correct", "is_correct", "correctness_math_verify"),
 }
-# Reasons that serving programs give for an end of the model's own; with none
-# given it may have been one.
+# Finish reasons of serving programs for a completion that the model ended
+# itself; without a reason it may have been one.
 _ENDED = (
   "stop",
   "eos",
@@ -76,14 +76,14 @@ _ENDED = (
   "completed",
   "true",
 )
-# Where they keep a reason with what belongs to it, and a reply.
+# Where they keep a finish reason with its reply.
 _REASON_KEYS = ("type", "reason", "finish_reason", "stop_reason", "value")
 _REPLY_KEYS = ("message", "choices", "outputs")
 
 
 @dataclasses.dataclass(frozen=True)
 class ForeignTrace:
-  """A trace as its file has it."""
+  """A trace as it is in its file."""
 
   place: str  # file, line or row, and which of its traces
   problem: str
@@ -92,11 +92,11 @@ class ForeignTrace:
   model: str
   finished: bool
   verdict: bool | None  # the file's own, if it has one
-  flaw: str = ""  # why it cannot be used, if it cannot
+  flaw: str = ""  # why it cannot be used; empty: it can
 
 
 class _Text(NamedTuple):
-  """A text that a column's value holds, with the fields that are its own."""
+  """A text in a column's value, with the fields of its own."""
 
   said: Said
   own: Mapping[str, Any] = {}
@@ -137,8 +137,8 @@ def read_foreign(
 def _resolve(place: str, columns: Sequence[str], fields) -> dict[str, str]:
   """Returns the column of each field; empty if there is none.
 
-  Decided once a file: a row that lacks a column must not fall back on another
-  one, say from a model's generation on a person's solution.
+  Decided once per file: a row that lacks a column must not fall back on another
+  one, say on a person's solution instead of a model's generation.
   """
   has = lambda name: all(part in columns for part in name.split(","))
   names = {}
@@ -194,7 +194,7 @@ def _foreign_traces(
   for i, found in enumerate(texts):
 
     def field(name, i=i, found=found):
-      """A trace's own field, else its share of the row's."""
+      """A trace's own field, or else its part of the row's."""
       for key in (names[name], *GUESSES[name]):
         if key and key in found.own:
           return found.own[key]
@@ -230,7 +230,7 @@ def _foreign_traces(
 
 
 def _share(value: Any, i: int, count: int) -> Any:
-  """Returns a trace's part of a column that goes with those of the texts."""
+  """Returns a trace's part of a column that is parallel to the texts."""
   value = unpacked(value)
   if not isinstance(value, list) or count == 1:
     return value
@@ -240,7 +240,7 @@ def _share(value: Any, i: int, count: int) -> Any:
 
 
 def _has_ended(reason: Any) -> bool:
-  """Says whether a reason is that the model itself came to an end."""
+  """Whether a finish reason says that the model itself stopped."""
   if isinstance(reason, dict):
     given = [reason[k] for k in _REASON_KEYS if reason.get(k) is not None]
     reason = given[0] if given else None
@@ -258,7 +258,7 @@ def _texts(value: Any) -> list[_Text]:
     if conversation is not None:
       return [_Text(first_reply(conversation))]
     if value is None or isinstance(value, str):
-      # A missing one keeps its place among others.
+      # A missing one keeps its place among the others.
       return [_Text(Said("", value or ""))]
     if has_parts(value):
       return [_Text(read_content(value))]

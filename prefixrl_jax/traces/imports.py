@@ -34,7 +34,7 @@ DROPPED = (
   "wrong",
 )
 AGREEMENT = ("both right", "both wrong", "only ours right", "only theirs right")
-# A batch of longer traces has fewer of them.
+# Of longer traces, a batch has fewer.
 _MOST_CHARACTERS = 1 << 20
 
 
@@ -44,8 +44,8 @@ class Imported:
 
   Attributes:
     traces: kept ones, in the order of the file.
-    counts: KEPT, the reasons in DROPPED and flaws of the file's -> traces.
-    agreement: our verdict and the file's own, AGREEMENT -> traces judged.
+    counts: KEPT, the reasons in DROPPED, and flaws of the file -> traces.
+    agreement: how our verdict and the file's compare, AGREEMENT -> traces.
     disagreements: where the two differ.
   """
 
@@ -57,15 +57,15 @@ class Imported:
 
 @dataclasses.dataclass(frozen=True)
 class ImportSettings:
-  """By what traces are matched and judged, and how many are kept.
+  """How traces are matched and judged, and how many are kept.
 
   Attributes:
-    verifier, tokenizer: of the task.
-    has_answer: whether a wrong text gives a final answer at all.
-    max_completion_length: tokens of a trace at most, the stop token included.
-    traces_per_problem: kept at most, first come, first served.
-    text_of: a problem as others write it, which their traces are matched by;
-      None: they are matched by the problem's id.
+    verifier, tokenizer: the task's.
+    has_answer: says whether a wrong text gives a final answer at all.
+    max_completion_length: maximum tokens of a trace, the stop token included.
+    traces_per_problem: how many are kept at most; the first ones are.
+    text_of: returns a problem as others write it, by which their traces are
+      matched; None: they are matched by the problem's id.
     origin: what the policy's name begins with, before the writer's.
   """
 
@@ -80,7 +80,7 @@ class ImportSettings:
 
 @dataclasses.dataclass(slots=True)
 class _Wanted:
-  """A problem of ours, and what has come for it."""
+  """A problem of ours, and what was found for it."""
 
   problem: Problem
   num_seen: int = 0
@@ -90,7 +90,7 @@ class _Wanted:
 
 @dataclasses.dataclass
 class _Matched:
-  """A trace of one of our problems, to be decided on."""
+  """A trace of one of our problems, not yet kept or dropped."""
 
   foreign: ForeignTrace
   wanted: _Wanted
@@ -119,12 +119,12 @@ def import_traces(
   Neither the traces kept nor the counts depend on batch_size.
 
   Args:
-    rows: as from `read_foreign`; read no further ahead than a batch.
-    problems: that traces are wanted of.
-    settings: see there.
-    on_progress: called with (share read, counts) now and then.
-    batch_size: traces tokenised and judged together at most, and rows between
-      two calls.
+    rows: as from `read_foreign`; read at most one batch ahead.
+    problems: those for which traces are wanted.
+    settings: see `ImportSettings`.
+    on_progress: called now and then with (share read, counts).
+    batch_size: maximum traces tokenised and judged together, and rows between
+      two calls of on_progress.
   """
   current = _Import(problems, settings)
   counts = current.made.counts
@@ -150,11 +150,11 @@ def import_traces(
 
 
 class _Import:
-  """What an import has made so far, and what it goes on from."""
+  """What an import has made so far, and its state."""
 
   def __init__(self, problems: Sequence[Problem], settings: ImportSettings):
     self._settings = settings
-    # The traces of a problem mostly stand together.
+    # The traces of a problem are mostly next to each other.
     self._normalise = functools.lru_cache(maxsize=64)(normalise)
     self._wanted: dict[str, _Wanted] = {}
     text_of = settings.text_of
@@ -173,7 +173,7 @@ class _Import:
     return wanted.num_kept >= self._settings.traces_per_problem
 
   def match(self, foreign: ForeignTrace) -> _Matched | None:
-    """Returns the trace with its problem; None if it is none of ours."""
+    """Returns the trace with its problem; None if that is not one of ours."""
     by_text = self._settings.text_of is not None
     key = self._normalise(foreign.problem) if by_text else foreign.problem_id
     wanted = self._wanted.get(key) if key else None
@@ -210,7 +210,7 @@ class _Import:
       [m.wanted for m in asked if m.is_right], settings.tokenizer
     )
     for m in batch:
-      # A trace of the same batch may have been the last that was wanted.
+      # A trace of the same batch may have been the last one wanted.
       if self._is_full(m.wanted):
         self.made.counts["problem has enough"] += 1
         continue
@@ -233,7 +233,7 @@ class _Import:
 
 
 def _measure_prompts(wanted: Sequence[_Wanted], tokenizer: Tokenizer) -> None:
-  """Counts the tokens of prompts that were not counted before."""
+  """Counts the tokens of prompts that have not been counted yet."""
   new = {w.problem.id: w for w in wanted if w.prompt_length is None}.values()
   prompts = tokenizer.encode_prompts(w.problem.prompt for w in new)
   for w, ids in zip(new, prompts):
@@ -243,7 +243,7 @@ def _measure_prompts(wanted: Sequence[_Wanted], tokenizer: Tokenizer) -> None:
 def _tokenise(
   batch: Sequence[_Matched], tokenizer: Tokenizer, max_length: int
 ) -> None:
-  """Gives each its tokens with the stop token, or the reason to drop it."""
+  """Sets each trace's tokens, stop token included, or why it is dropped."""
   stops = tokenizer.stop_tokens
   for m, ids in zip(batch, _encode([m.foreign.text for m in batch], tokenizer)):
     if ids is None:
@@ -257,7 +257,7 @@ def _tokenise(
 def _encode(
   texts: Sequence[str], tokenizer: Tokenizer
 ) -> list[list[int] | None]:
-  """Returns the texts' ids, None for one that has a character too many."""
+  """Returns the texts' ids; None for one with an unknown character."""
   try:
     return list(tokenizer.encode_replies(texts))
   except UserError:  # an alphabet of symbols does not have every character
@@ -269,7 +269,7 @@ def _encode(
 def _judge(
   batch: Sequence[_Matched], verifier: Verifier, tokenizer: Tokenizer
 ) -> None:
-  """Judges what the tokens say, as with traces of our own."""
+  """Judges the decoded tokens, as for traces of our own."""
   texts = tokenizer.decode([m.tokens for m in batch])
   verdicts = judge_texts(verifier, [m.wanted.problem for m in batch], texts)
   for m, text, verdict in zip(batch, texts, verdicts):
@@ -277,7 +277,7 @@ def _judge(
 
 
 def _compare(m: _Matched, made: Imported) -> None:
-  """Counts how our verdict and the file's own go together."""
+  """Counts whether our verdict and the file's own agree."""
   right, theirs = m.is_right, m.foreign.verdict
   if theirs is None:
     return

@@ -13,21 +13,21 @@ from prefixrl_jax.text.tokenizer import Tokenizer
 from prefixrl_jax.types import Completion, Problem, Trace, Verifier
 
 _NO_PREFIX = np.zeros(0, np.int32)
-# Each lane makes as many attempts at a problem before its row goes on to the
-# next one. More share the prefill of a prompt; fewer are under way, and paid
-# for in vain, when one of them succeeds.
+# How many attempts at a problem each lane makes before its row moves to the
+# next problem. With more, more attempts share the prefill of a prompt; with
+# fewer, fewer are in progress, and wasted, when one succeeds.
 _ATTEMPTS_PER_LANE = 4
 
 
 @dataclasses.dataclass(eq=False)
 class _Pending:
-  """A problem and how far its attempts have come.
+  """A problem and the state of its attempts.
 
   Attributes:
-    problem: to be solved.
+    problem: the one to solve.
     prompt: its tokens.
-    next_attempt: number of the first that has not been asked for.
-    blocks: numbers of the sampler's blocks that are attempts at it.
+    next_attempt: number of the first attempt not yet requested.
+    blocks: numbers of the sampler's blocks that hold attempts at it.
     correct: attempt -> its completion.
   """
 
@@ -38,7 +38,7 @@ class _Pending:
   correct: dict[int, Completion] = dataclasses.field(default_factory=dict)
 
   def first_correct(self, count: int) -> list[int]:
-    """Returns the lowest attempts that are correct, at most `count`."""
+    """Returns the first correct attempts, at most `count`."""
     return sorted(self.correct)[:count]
 
   def is_solved(self, count: int) -> bool:
@@ -60,16 +60,16 @@ def collect(
 ) -> list[Trace]:
   """Samples each problem until it has its traces or its budget is spent.
 
-  The traces kept are those of the lowest attempts, whichever lane was
-  quicker: once a problem is solved at attempt a, later attempts are dropped
-  and earlier ones go on. Lanes that come free go to the next problem.
+  The traces kept are those with the lowest attempt numbers, whichever lane
+  finished first: once a problem is solved at attempt a, later attempts are
+  dropped and earlier ones continue. Freed lanes move to the next problem.
 
   Args:
     sampler: loaded with the policy that writes the traces.
     verifier, tokenizer: of the task.
     problems: hard ones.
     budget: attempts per problem at most (paper: 2,500).
-    traces_per_problem: enough of them (paper: 1).
+    traces_per_problem: how many are wanted (paper: 1).
     policy: who writes the traces, stored with them.
     seed: seed for the sampling.
     on_progress: called with (solved, completions judged) after each batch.
@@ -85,7 +85,7 @@ def collect(
   owners: list[_Pending] = []  # of the sampler's blocks
 
   def blocks() -> Iterator[list[Request]]:
-    """A few attempts a lane at a time, going round the unsolved."""
+    """Yields a few attempts per lane at a time, cycling over the unsolved."""
     waiting = collections.deque(pending)
     while waiting:
       p = waiting.popleft()

@@ -1,4 +1,4 @@
-"""Traces that a task's rules write: worked solutions of its problems."""
+"""Traces written by a task's rules: worked solutions of its problems."""
 
 from collections.abc import Iterator, Sequence
 
@@ -18,7 +18,7 @@ def write_by_rule(
   """Yields (share written, traces) of each problem, as `read_foreign` does.
 
   Args:
-    task: whose rules.
+    task: the task whose rules are used.
     config: section `problems`.
     problems: of that task.
 

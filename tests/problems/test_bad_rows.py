@@ -103,7 +103,7 @@ def _one(section, path, **fields):
     ({"answer": float("nan")}, "no answer"),
     ({"answer": [float("nan")]}, "no answer"),
     ({"answer": float("inf")}, "answer is not finite"),
-    ({"answer": {"ground_truth": "7"}}, "behind a dot: ground_truth"),
+    ({"answer": {"ground_truth": "7"}}, "after a dot: ground_truth"),
     ({"problem": "a \ud800 b"}, "half a character"),
     ({"answer": "\udfff"}, "half a character"),
     ({"other": {"deep": ["\ud83d"]}}, "half a character"),

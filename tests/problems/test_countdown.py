@@ -143,10 +143,10 @@ def test_traces_are_worked_step_by_step():
 @pytest.mark.parametrize(
   ("generate", "level", "message"),
   [
-    (countdown.generate, "hard", r"'hard': countdown's level is how many"),
+    (countdown.generate, "hard", r"'hard': countdown's level is the number"),
     (countdown.generate_24, "3", r"where config\.problems\.file has its rank"),
-    (parities.generate, "1", r"'1': parities' level is how many"),
-    (parities.generate, "x", r"'x': parities' level is how many"),
+    (parities.generate, "1", r"'1': parities' level is the number"),
+    (parities.generate, "x", r"'x': parities' level is the number"),
   ],
 )
 def test_a_level_that_there_is_not(generate, level, message):
