@@ -128,7 +128,7 @@ def _attention(work: _Work, dtype: str) -> Iterator[dict[str, Any]]:
 
     return jax.jit(run)
 
-  schedule = jax.jit(tree_attention.make_schedule)(rows)
+  schedule = jax.jit(tree_attention.block_schedule)(rows)
   ours_ = with_gradients(
     functools.partial(tree_attention.attend, rows, schedule)
   )
