@@ -203,7 +203,7 @@ def _summary(name: str) -> str:
 def _described(config: ml_collections.ConfigDict) -> Iterator[tuple[str, str]]:
   for path, value in _leaves(config):
     field = fields.find(path)
-    words = f"{field.help}: {field.rule.words}" if field else ""
+    words = f"{field.help} ({field.rule.words})" if field else ""
     mark = "* " if field and field.execution else ""
     yield f"{path}={_value(value)}", mark + words
 
@@ -233,7 +233,12 @@ def _rows(rows) -> Iterator[str]:
   for left, right in rows:
     lines = textwrap.wrap(right or "", max(width - 38, 30)) or [""]
     if len(left) > 33:
-      yield f"  {left}"
+      yield from (
+        f"  {line}"
+        for line in textwrap.wrap(
+          left, width - 2, subsequent_indent="  ", break_on_hyphens=False
+        )
+      )
       left = ""
     for line in lines:
       yield f"  {left:34}{line}".rstrip()

@@ -327,9 +327,9 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     "settings/test_validation.py",
     (
       '"temperature": Field(real(0.01, 100)',
-      '"temperature": _how(real(0.01, 100)',
+      '"temperature": how(real(0.01, 100)',
     ),
-    ('"rows": _how(COUNT,', '"rows": Field(COUNT,'),
+    ('"rows": how(COUNT,', '"rows": Field(COUNT,'),
   ),
   (
     "settings/validation.py",

@@ -216,13 +216,14 @@ def test_help_names_every_field_and_the_argument():
     section = path.split(".")[2:-1]
     # Arms whose schedule and loss have options.
     arm = {"schedule": "prefixrl_adaptive", "loss": "rl_clipped"}
-    path = path.replace("NAME", arm.get("".join(section), "prefixrl"))
+    a_set = "own" if path.startswith("evals.sets") else "prefixrl"
+    path = path.replace("NAME", arm.get("".join(section), a_set))
     assert f" {path}=" in said
     assert field.help in said
   assert "  problems.task=gsm8k " in text
   assert "  train.prompts_per_step=128 " in text
   assert "  trial=False " in text
-  assert "how many runs, from seed 0: a whole number from 1 to 10000" in said
+  assert "how many runs, from seed 0 (a whole number from 1 to 10000)" in said
   assert max(map(len, text.splitlines())) <= 100
   assert "  problems.size=7 " in other[1]  # of the demo
 

@@ -16,9 +16,11 @@ ARGUMENTS = {
   "arms": fields.Field(rules.NAME, "rows of config.arms, + between"),
   "seeds": fields.Field(rules.whole(1, 10_000), "how many runs, from seed 0"),
   "tiny": fields.Field(rules.SWITCH, "for tests: seconds, and no results"),
-  "task": fields.Field(rules.NAME, "what to train on; docs/tasks.md"),
-  "level": fields.Field(rules.TEXT, "how hard, in the task's own words"),
-  "model": fields.Field(rules.TEXT, "a preset; docs/presets.md"),
+  "task": fields.Field(
+    rules.NAME, "task to train on; docs/tasks.md lists them"
+  ),
+  "level": fields.Field(rules.TEXT, "difficulty, in the task's own terms"),
+  "model": fields.Field(rules.TEXT, "preset of a model; docs/presets.md"),
   "trial": fields.Field(rules.SWITCH, "everything small, as for a CPU"),
 }
 # The run's own splits; a set's name is that of its split.
@@ -30,7 +32,7 @@ arguments: dict[str, Any] = {}
 def describe(key: str) -> str:
   """Returns what --help says of a key of a config's argument."""
   known = ARGUMENTS.get(key)
-  return f"{known.help}: {known.rule.words}" if known else ""
+  return f"{known.help} ({known.rule.words})" if known else ""
 
 
 def parse_arg(arg: str, **defaults: Any) -> ml_collections.ConfigDict:

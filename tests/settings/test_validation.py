@@ -149,7 +149,7 @@ def test_what_to_do_with_long_prompts_is_one_of_two():
     ("rollouts.temperature", 0.0, r"temperature = 0\.0 is not"),
     ("rollouts.top_p", 0.0, "top_p"),
     ("screen.max_correct", 64, "below num_samples"),
-    ("evals.fractions", (0.0, 0.5), "0 always is evaluated"),
+    ("evals.fractions", (0.0, 0.5), "0 is always evaluated"),
     ("evals.fractions", (0.5, 0.5), "different values"),
     # What ran, and ended later or not at all.
     ("rollouts.steps_per_dispatch", 0, "steps_per_dispatch = 0 is not"),
