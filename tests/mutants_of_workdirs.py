@@ -49,6 +49,21 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     ("    remove_temporaries(folder)\n", ""),
   ),
   (
+    "evals/page_files.py",
+    "evals/test_rollout_pages.py",
+    ('text.replace("<", "\\\\u003c")', "text"),
+    ('.replace("\\x7f", "\\\\u007f")', ""),
+    ("if self._size and self._size + size > _PAGE_BYTES:", "if False:"),
+    ("if texts and size + len(text) > _FILE_BYTES:", "if False:"),
+    ("if len(whole) <= _TEXT_BYTES:", "if True:"),
+  ),
+  (
+    "text/pieces.py",
+    "text/test_pieces.py",
+    (" and not goes_on", ""),
+    (" and _PART not in after", ""),
+  ),
+  (
     "storage/artifacts.py",
     "storage/test_artifacts.py",
     ("if _limit(value) < _limit(record", "if False and _limit(record"),

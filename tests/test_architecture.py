@@ -52,6 +52,8 @@ _TEXT_ELSEWHERE = (
   "evals.intervals",
   "evals.markers",
   "evals.page",
+  "evals.page_files",
+  "evals.rollout_pages",
   "evals.summary",
   "learner.advantages",
   "models.folders",

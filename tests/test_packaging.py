@@ -42,6 +42,19 @@ def test_math_verify_has_the_parser_it_was_made_with():
   assert importlib.metadata.version("antlr4-python3-runtime") == required
 
 
+def test_files_that_are_no_code_are_shipped():
+  folder = _ROOT / "prefixrl_jax"
+  patterns = _settings()["options.package_data"]["prefixrl_jax"].split()
+  shipped = {p for pattern in patterns for p in folder.glob(pattern)}
+  there = {
+    p
+    for p in folder.rglob("*")
+    if p.is_file() and p.suffix != ".py" and "__pycache__" not in p.parts
+  }
+  assert folder / "evals/rollout_viewer/reader.js" in there
+  assert shipped == there
+
+
 @pytest.mark.parametrize("name", ["demo", "math"])
 def test_configs_are_shipped(name):
   """A folder is a package, and found, if it has an __init__."""

@@ -91,6 +91,23 @@ def test_report_has_every_arm(done):
     assert (done / "report" / name).stat().st_size > 1000
 
 
+def test_rollouts_can_be_looked_at(done):
+  """Those that were kept of both arms; the report has a link."""
+  kept = sum(
+    len(pd.read_parquet(done / f"train/{arm}/seed_0/rollouts"))
+    for arm in ("sft_rl", "prefixrl")
+  )
+  assert kept
+  link = f'<a href="rollouts/index.html">{kept} rollouts of\ntraining</a>'
+  assert link in (done / "report/index.html").read_text()
+  folder = done / "report/rollouts"
+  listed = (folder / "data/rollouts_0.js").read_text()
+  rows = json.loads(listed.removeprefix('rolloutData("rollouts",0,')[:-3])
+  assert len(rows) == kept
+  for name in ("index.html", "viewer.js", "reader.js", "viewer.css"):
+    assert (folder / name).stat().st_size > 1000
+
+
 def test_traces_are_readable_with_pandas(done):
   traces = pd.read_parquet(done / "data/seed_0/collect/traces.parquet")
   assert len(traces) == traces["problem_id"].nunique()

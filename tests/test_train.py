@@ -116,6 +116,9 @@ def test_what_was_learned_from_is_kept(uninterrupted):
   of_step = groups.groupby("step").mean_reward.mean()
   assert of_step.tolist() == metrics["train/no_prefix/reward"].dropna().tolist()
   kept = _kept(folder)
+  prompts = {
+    p.id: tiny_run.TOKENIZER.encode(p.prompt) for p in tiny_run.data().train
+  }
   assert set(zip(kept.step, kept.problem_id)) == {
     (step, problem)
     for step, problem in zip(groups.step, groups.problem_id)
@@ -126,6 +129,7 @@ def test_what_was_learned_from_is_kept(uninterrupted):
     expected = group.reward - group.reward.mean()
     for row, advantage in zip(group.itertuples(), expected):
       assert len(row.tokens) == len(row.logprobs) == row.length > 0
+      assert row.prompt.tolist() == prompts[row.problem_id]
       assert (row.logprobs < 0).all()
       np.testing.assert_allclose(row.advantages, [advantage] * row.length)
       assert row.text.endswith(checksum.STOP) != row.truncated

@@ -14,7 +14,7 @@ from prefixrl_jax.run.session import Session
 from prefixrl_jax.text.tokenizer import SymbolTokenizer
 from prefixrl_jax.types import Trace, TrainData
 
-_TOKENIZER = SymbolTokenizer(
+TOKENIZER = SymbolTokenizer(
   checksum.SYMBOLS, pad=checksum.PAD, stop=checksum.STOP
 )
 
@@ -49,11 +49,11 @@ def data(seed=0) -> TrainData:
   traces = []
   for problem in train:
     text = problem.answer.replace(" ", "") + checksum.STOP
-    tokens = np.array(_TOKENIZER.encode(text), np.int32)
+    tokens = np.array(TOKENIZER.encode(text), np.int32)
     traces.append(
       Trace(
         problem_id=problem.id,
-        prompt_length=len(_TOKENIZER.encode(problem.prompt)),
+        prompt_length=len(TOKENIZER.encode(problem.prompt)),
         text=text,
         tokens=tokens,
         reward=1.0,
@@ -100,6 +100,6 @@ def session(config, mesh) -> Session:
     rows_per_microbatch=rows_per_microbatch,
     base_params=params,
     policy="random",
-    tokenizer=_TOKENIZER,
+    tokenizer=TOKENIZER,
     verifier=ChecksumVerifier(),
   )

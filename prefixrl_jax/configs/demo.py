@@ -149,6 +149,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
       completions_per_prompt=4,
       checkpoint_every=2,
     )
+    c.train.rollouts_kept.share = 1.0
     c.learner.update(rows_per_microbatch=2, row_length=256)
     c.evals.update(
       num_samples=2,

@@ -40,6 +40,7 @@ def write_report(
   samples: Sequence[Mapping[str, Any]],
   notes: Mapping[str, Any],
   trained_band: tuple[float, float],
+  num_rollouts: int = 0,
 ) -> dict[str, Any]:
   """Writes summary.json, figures a, b, c (.png, .svg) and index.html.
 
@@ -51,6 +52,7 @@ def write_report(
       completion (text), reward and fraction.
     notes: facts to show, name -> value.
     trained_band: the shares of a trace that training prefixes were cut at.
+    num_rollouts: training's, that rollouts/index.html shows.
 
   Returns:
     The summary.
@@ -95,6 +97,7 @@ def write_report(
     samples=grouped,
     notes=notes,
     trained_band=trained_band,
+    num_rollouts=num_rollouts,
     times=_times,
     speed_up=_speed_up,
   )

@@ -68,7 +68,7 @@ class RolloutLog(RolloutStore):
         "step": step,
         "problem_id": group.problem.id,
         "group": number,
-        "prefix_length": len(group.prefix),
+        "prefix_length": len(prefixed.prefix),
         "fraction": prefixed.fraction,
       }
       group_rows.append(
@@ -89,6 +89,7 @@ class RolloutLog(RolloutStore):
         {
           **of_group,
           "lane": lane,
+          "prompt": group.trunk[: len(group.trunk) - len(group.prefix)],
           "prefix": group.prefix,
           "tokens": c.tokens,
           "length": len(c.tokens),

@@ -2,8 +2,9 @@
 
 import collections
 import dataclasses
+from collections.abc import Sequence
 
-from prefixrl_jax.evals import page
+from prefixrl_jax.evals import page, rollout_pages
 from prefixrl_jax.evals.curves import CurvePoint, RunRecord
 from prefixrl_jax.evals.evaluations import Evaluation
 from prefixrl_jax.run import provenance, upstream
@@ -63,10 +64,17 @@ def run(work: Workspace) -> None:
       )
     )
   directory = work.workdir / "report"
+  num_rollouts = rollout_pages.write_viewer(
+    directory / "rollouts",
+    [_viewed(work, run, runs) for run in runs if run.arm != "base"],
+    {seed: work.problems(seed) for seed in work.data_seeds},
+    work.tokenizer,
+  )
   summary = page.write_report(
     directory,
     runs,
     evaluations=evaluations,
+    num_rollouts=num_rollouts,
     samples=samples,
     notes=notes,
     trained_band=(work.config.prefixes.low, work.config.prefixes.high),
@@ -90,6 +98,22 @@ def _evaluation(
   results = read_results(artifact.file("results.parquet"))
   return Evaluation(
     of_set, settings, dataclasses.replace(run, curve=[], results=results)
+  )
+
+
+def _viewed(
+  work: Workspace, run: RunRecord, runs: Sequence[RunRecord]
+) -> rollout_pages.ViewedRun:
+  """Returns what the viewer shows of a run, its rollouts beside its results."""
+  [base] = (r for r in runs if r.arm == "base" and r.seed == run.seed)
+  return rollout_pages.ViewedRun(
+    arm=run.arm,
+    seed=run.seed,
+    data_seed=work.data_seed(run.seed),
+    directory=work.run_artifact("train", run.arm, run.seed).directory,
+    before=base.results,
+    after=run.results,
+    rescored={},
   )
 
 

@@ -10,7 +10,7 @@ import hashlib
 import io
 import logging
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import pyarrow as pa
@@ -34,6 +34,7 @@ ROLLOUT = pa.schema(
   [
     *_OF_BOTH,
     ("lane", pa.int32()),  # of the group, from 0
+    ("prompt", pa.list_(pa.int32())),  # with a hint, if it has one
     ("prefix", pa.list_(pa.int32())),
     ("tokens", pa.list_(pa.int32())),
     ("length", pa.int32()),
@@ -138,7 +139,8 @@ class _Table:
     self._rows: list[pa.Table] = []  # of the newest file
     self._path: epath.Path | None = None  # of the newest file
     self._is_written = True
-    self._closed_bytes = 0.0  # of all files but the newest
+    self._open_bytes = 0.0  # of the newest file
+    self._closed_bytes = 0.0  # of all others
     remove_temporaries(folder)
     there = [(_first_step(path), path) for path in table_files(folder)]
     remove(*(path for step, path in there if step > resume_step))
@@ -155,9 +157,9 @@ class _Table:
     """Takes a file up, the newest so far, without rows after that step."""
     self._close_file()
     kept = rows.filter(pc.less_equal(rows["step"], resume_step))
-    self._path, self._rows = path, [kept]
+    self._path, self._rows, self._open_bytes = path, [kept], _size(kept)
     self._is_written = kept.num_rows == rows.num_rows
-    if not kept.num_rows or _size(kept) >= _FILE_BYTES:
+    if not kept.num_rows or self._open_bytes >= _FILE_BYTES:
       self._close_file()
 
   @property
@@ -170,17 +172,15 @@ class _Table:
     if not rows:
       return
     self._rows.append(pa.Table.from_pylist([*rows], schema=self._schema))
+    self._open_bytes += _size(self._rows[-1])
     self._is_written = False
     while self._closed_bytes + self._open_bytes > self._max_bytes:
       self._factor /= 2
       self._closed_bytes = self._thin_files()
       self._rows = [self._thinned(pa.concat_tables(self._rows))]
+      self._open_bytes = _size(self._rows[0])
     if self._open_bytes >= _FILE_BYTES:
       self._close_file()
-
-  @property
-  def _open_bytes(self) -> float:
-    return sum(map(_size, self._rows))
 
   def flush(self) -> None:
     """Writes the newest file."""
@@ -200,6 +200,7 @@ class _Table:
     self.flush()
     self._closed_bytes += self._open_bytes
     self._path, self._rows, self._is_written = None, [], True
+    self._open_bytes = 0.0
 
   def _thin_files(self) -> float:
     """Leaves in all files but the newest what is below the threshold.
@@ -219,12 +220,63 @@ class _Table:
     return size
 
   def _thinned(self, rows: pa.Table) -> pa.Table:
-    """Returns the rows that are drawn below the threshold."""
-    names = ("seed", "step", "problem_id")
-    places = zip(*(rows[name].to_pylist() for name in names))
-    return rows.filter(
-      pa.array([draw(*place) < self.threshold for place in places], pa.bool_())
-    )
+    return _below(rows, self.threshold)
+
+
+def read_groups(directory: epath.Path) -> pa.Table:
+  """Returns what came of every group of a run.
+
+  Args:
+    directory: the run's.
+  """
+  tables = [_read(path) for path in table_files(directory / "groups")]
+  return _joined(tables, GROUP)
+
+
+def count_rollouts(directory: epath.Path) -> int:
+  """Returns how many rollouts of a run are kept.
+
+  Args:
+    directory: the run's.
+  """
+  tables = [_read(p, ["step"]) for p in table_files(directory / "rollouts")]
+  return sum(table.num_rows for table in tables if table is not None)
+
+
+def sample_rollouts(
+  directory: epath.Path, *, most: int, most_tokens: int
+) -> pa.Table:
+  """Returns an even sample of a run's rollouts, whole groups.
+
+  A smaller sample is part of a larger one.
+
+  Args:
+    directory: the run's.
+    most: rollouts, at most.
+    most_tokens: of all their completions, at most.
+  """
+  paths = table_files(directory / "rollouts")
+  sizes: dict[tuple[float, int, str], list[int]] = {}
+  for path in paths:
+    table = _read(path, ["seed", "step", "problem_id", "length"])
+    for row in table.to_pylist() if table is not None else ():
+      place = (row["seed"], row["step"], row["problem_id"])
+      size = sizes.setdefault((draw(*place), *place[1:]), [0, 0])
+      size[0] += 1
+      size[1] += row["length"]
+  below, num_rollouts, num_tokens = 0.0, 0, 0
+  for (value, *_), (rollouts, tokens) in sorted(sizes.items()):
+    num_rollouts, num_tokens = num_rollouts + rollouts, num_tokens + tokens
+    if num_rollouts > most or num_tokens > most_tokens:
+      break
+    below = math.nextafter(value, 1.0)
+  some = lambda table: table if table is None else _below(table, below)
+  return _joined((some(_read(path)) for path in paths), ROLLOUT)
+
+
+def _joined(tables: Iterable[pa.Table | None], schema: pa.Schema) -> pa.Table:
+  there = [t.cast(schema) for t in tables if t is not None]
+  return pa.concat_tables([schema.empty_table(), *there])
 
 
 def draw(seed: int, step: int, problem_id: str) -> float:
@@ -244,6 +296,15 @@ def table_files(folder: epath.Path) -> list[epath.Path]:
   return sorted(folder.glob("step_*.parquet")) if folder.exists() else []
 
 
+def _below(rows: pa.Table, threshold: float) -> pa.Table:
+  """Returns the rows that are drawn below a threshold."""
+  names = ("seed", "step", "problem_id")
+  places = zip(*(rows[name].to_pylist() for name in names))
+  return rows.filter(
+    pa.array([draw(*place) < threshold for place in places], pa.bool_())
+  )
+
+
 def _first_step(path: epath.Path) -> int:
   return int(path.stem.removeprefix("step_"))
 
@@ -261,7 +322,8 @@ def _size(rows: pa.Table) -> float:
   size = 64.0 * rows.num_rows
   if "length" in rows.column_names:
     size += 16 * (pc.sum(rows["length"]).as_py() or 0)
-    size += 4 * (pc.sum(rows["prefix_length"]).as_py() or 0)
+    for name in ("prompt", "prefix"):
+      size += 4 * (pc.sum(pc.list_value_length(rows[name])).as_py() or 0)
   return size
 
 
@@ -276,12 +338,15 @@ def _encoded(table: pa.Table, factor: float) -> bytes:
   return sink.getvalue()
 
 
-def _read(path: epath.Path) -> pa.Table | None:
+def _read(
+  path: epath.Path, columns: Sequence[str] | None = None
+) -> pa.Table | None:
   """Returns a file's rows; sets it aside, and warns, if it is damaged."""
+  if not path.exists():
+    return None  # it has just been set aside
   try:
-    return pq.read_table(
-      pa.BufferReader(path.read_bytes()), page_checksum_verification=True
-    )
+    with path.open("rb") as f:
+      return pq.read_table(f, columns=columns, page_checksum_verification=True)
   except _UNREADABLE as e:
     aside = path.parent / f"_damaged_{path.name}"
     path.replace(aside)

@@ -29,9 +29,11 @@ def work(tmp_path, monkeypatch):
   }
   artifact = lambda stage, *_: _Artifact(
     summary=summaries[stage],
+    directory=epath.Path(tmp_path),
     files={"curve.json": [], "samples.json": [], "results.parquet": None},
   )
   monkeypatch.setattr(report, "read_results", lambda file: [])
+  monkeypatch.setattr(report.rollout_pages, "write_viewer", lambda *_: 0)
   monkeypatch.setattr(
     report.page,
     "write_report",
@@ -54,6 +56,8 @@ def work(tmp_path, monkeypatch):
     console=Console(quiet=True),
     data_seeds=(0,),
     data_seed=lambda seed: seed,
+    problems=lambda seed: [],
+    tokenizer=None,
     run_artifact=artifact,
     data_artifact=artifact,
     need=lambda artifact: artifact,

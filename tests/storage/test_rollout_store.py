@@ -31,7 +31,13 @@ def _write(store, steps, seed=3, tokens=4):
     rng = np.random.default_rng(step)
     rollouts = [
       key
-      | dict(lane=lane, prefix=[], tokens=np.arange(tokens), length=tokens)
+      | dict(
+        lane=lane,
+        prompt=[7],
+        prefix=[],
+        tokens=np.arange(tokens),
+        length=tokens,
+      )
       | dict(text=f"{step}.{lane}", logprobs=rng.normal(size=tokens))
       | dict(advantages=np.full(tokens, 0.25), reward=1.0, truncated=False)
       for key in keys
@@ -122,8 +128,8 @@ def test_a_resumed_run_has_every_rollout_once(
     assert again == whole
 
 
-# 200 tokens take 64 + 16 * 200 bytes at most.
-_OF_200 = 3264
+# 64, 4 for the prompt's token and 16 for each of 200, at most.
+_OF_200 = 3268
 _ALL_20 = 20 * 32 * _OF_200
 
 
@@ -199,3 +205,23 @@ def test_a_damaged_file_is_set_aside(tmp_path, caplog, monkeypatch, place):
   assert f"{newest} is damaged" in caplog.text
   assert (newest.parent / f"_damaged_{newest.name}").exists()
   assert _places(tmp_path) == _expected([1, 2], 1.0)
+
+
+def test_a_sample_is_of_whole_groups_and_within_larger_ones(
+  tmp_path, monkeypatch
+):
+  monkeypatch.setattr(rollout_store, "_FILE_BYTES", 6_000)
+  folder = epath.Path(tmp_path)
+  assert len(rollout_store.sample_rollouts(folder, most=9, most_tokens=9)) == 0
+  with _store(tmp_path, share=1.0) as store:
+    _write(store, range(1, 9))
+  places = sorted((draw(3, s, p), s, p) for s in range(1, 9) for p in _PROBLEMS)
+  assert rollout_store.count_rollouts(folder) == 8 * 16 * 2
+  # Two rollouts of four tokens a group.
+  for most, most_tokens, groups in ((21, 999, 10), (999, 47, 5), (999, 0, 0)):
+    sample = rollout_store.sample_rollouts(
+      folder, most=most, most_tokens=most_tokens
+    )
+    found = {(r["step"], r["problem_id"]) for r in sample.to_pylist()}
+    assert found == {place[1:] for place in places[:groups]}
+    assert len(sample) == 2 * groups
