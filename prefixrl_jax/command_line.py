@@ -1,20 +1,19 @@
 """The command line: the config's file and argument, and --help."""
 
-import importlib.util
 import pathlib
 import re
 import shutil
 import textwrap
-import traceback
 from collections.abc import Iterator, Sequence
 from typing import Any
 
 import ml_collections
 from absl import flags
 
+from prefixrl_jax import user_code
 from prefixrl_jax.settings import fields
 from prefixrl_jax.settings import validation as config_lib
-from prefixrl_jax.types import UserError, one_line
+from prefixrl_jax.types import UserError
 
 _OWN = pathlib.Path(__file__).parent / "configs"
 _NAMES = ("demo", "countdown", "math", "code", "logic", "gym")
@@ -93,24 +92,17 @@ def read(file: pathlib.Path, arg: str | None) -> ml_collections.ConfigDict:
   Raises:
     UserError: get_config is missing, raises or returns no config; with line.
   """
-  spec = importlib.util.spec_from_file_location("config_of_run", file)
-  assert spec is not None
-  assert spec.loader is not None
+  module = user_code.run_file(str(file), file.read_bytes(), "--config")
+  get_config = getattr(module, "get_config", None)
+  if not callable(get_config):
+    raise UserError(f"--config: {file} has no function get_config.")
+  config_lib.arguments.clear()
   try:
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    get_config = getattr(module, "get_config", None)
-    if not callable(get_config):
-      raise UserError(f"--config: {file} has no function get_config.")
-    config_lib.arguments.clear()
     config = get_config() if arg is None else get_config(arg)
   except UserError:
     raise
-  except SyntaxError as e:
-    where = f"{e.filename or file}:{e.lineno}"
-    raise UserError(f"--config: {where}: {e.msg}.") from e
   except (Exception, SystemExit) as e:
-    raise UserError(f"--config: {_raised(e, file)}") from e
+    raise UserError(f"--config: {user_code.raised(e, str(file))}") from e
   if not isinstance(config, ml_collections.ConfigDict):
     raise UserError(
       f"--config: get_config of {file} returns a {type(config).__name__}, not"
@@ -143,15 +135,6 @@ def missing_field(argv: Sequence[str]) -> str:
           return f"--config.{path}: the config has no {part!r} there{there}."
         node = node[part]
   return ""
-
-
-def _raised(e: BaseException, file: pathlib.Path) -> str:
-  """Returns in one line what was raised, and at which line of the file."""
-  where = str(file)
-  for frame in traceback.extract_tb(e.__traceback__):
-    if pathlib.Path(frame.filename) == file.absolute():
-      where = f"{file}:{frame.lineno}"
-  return f"{where}: {one_line(e)}"
 
 
 def help_text(argv: Sequence[str], own_flags: Sequence[flags.Flag]) -> str:

@@ -22,6 +22,7 @@ from prefixrl_jax.storage.files import (
 from prefixrl_jax.storage.locking import locked
 from prefixrl_jax.types import UserError
 
+_JUDGING = {"import", "screen", "collect", "train", "evaluate"}
 # Every run leaves it: a folder that has it is a workdir.
 MARKER = "run_config.json"
 # What says so of one that is older than the marker, or was refused.
@@ -88,6 +89,8 @@ class Pipeline:
       # For people; what an artifact was made from is in its manifest.
       write_json(workdir / MARKER, work.config.to_dict())
       with contextlib.closing(work):
+        if _JUDGING.intersection(stages):
+          work.try_reward()
         # What shows problems first, what exports last.
         for name in ("problems", *STAGES, "export"):
           if name in stages:

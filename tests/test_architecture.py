@@ -14,6 +14,7 @@ _DEVICE_PACKAGES = ("jax", "jaxlib", "jaxtyping", "flax", "optax", "orbax")
 # import what is on the floors below and in its own room, and nothing else.
 _FLOORS = (
   ("rounding", "types"),
+  ("user_code",),
   ("batches", "distributed", "text"),
   ("embedded", "storage"),
   ("checkpoints", "models", "prefixes", "rewards"),
@@ -41,6 +42,7 @@ _TEXT_ROOMS = (
   "storage",
   "text",
   "types",
+  "user_code",
 )
 _TEXT_ELSEWHERE = (
   "distributed.huge_pages",

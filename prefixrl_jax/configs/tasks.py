@@ -54,6 +54,7 @@ def get_config(
     task=chosen.task,  # docs/tasks.md has them
     level=chosen.level,  # how hard, in the task's own words
     file="",  # in place of the hub; * for several
+    function="",  # FILE.py:NAME, in place of both; docs/own_tasks.md
     split="",  # of the source; empty: the one for training
     name="",  # of the tfds or reasoning-gym data set
     max_number=25,  # of countdown

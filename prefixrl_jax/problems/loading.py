@@ -11,6 +11,7 @@ from collections.abc import Iterator
 import ml_collections
 
 from prefixrl_jax.embedded import tasks
+from prefixrl_jax.problems import own
 from prefixrl_jax.problems.sources import Source
 from prefixrl_jax.problems.streams import (
   EVALUATED,
@@ -74,6 +75,11 @@ def load_parts(
   Raises:
     UserError: names what is missing, and what to do about it.
   """
+  if config.function:
+    excluded = dict.fromkeys(_excluded(config, seed), EVALUATED)
+    train, heldout, easy = own.load(config, seed, excluded, limit)
+    _check_count(config, train, heldout, apart=True)
+    return [train, heldout, *([easy] if easy.problems else [])]
   if config.task in tasks.TASKS:
     parts = _drawn(config, seed)
     for part in parts:
@@ -235,7 +241,7 @@ def _heldout_choice(config, source: Source) -> Selection | None:
 
 def _excluded(config, seed: int) -> Iterator[bytes]:
   """Yields the fingerprints of all problems that must not be trained on."""
-  for item in filter(None, config.exclude.split(",")):
+  for item in filter(None, config.get("exclude", "").split(",")):
     task, _, file = item.strip().partition("=")
     source = find_source(config, task)
     chosen = Selection(

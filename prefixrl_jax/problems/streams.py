@@ -201,8 +201,8 @@ class Stream:
     c, source, config = self._chosen, self._source, self._config
     if c.level and "level" not in source.columns and not source.generate:
       raise UserError(
-        f"config.problems.level = {c.level!r}: {c.task} has no levels; leave it"
-        " empty."
+        f"{c.field.rpartition('.')[0]}.level = {c.level!r}: {c.task} has no"
+        " levels; leave it empty."
       )
     if c.task == "tfds":
       return config.name, origins.from_tfds(config.name, c.split or "train")

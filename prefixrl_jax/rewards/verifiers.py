@@ -80,6 +80,7 @@ VERIFIERS = {
   "gym": VerifierSpec(
     "prefixrl_jax.rewards.gym:GymVerifier", form="<answer>{}</answer>"
   ),
+  "function": VerifierSpec("prefixrl_jax.rewards.own:FunctionVerifier"),
   "checksum": VerifierSpec("prefixrl_jax.embedded.checksum:ChecksumVerifier"),
   "countdown_steps": VerifierSpec(
     "prefixrl_jax.embedded.countdown_steps:StepsVerifier"

@@ -24,6 +24,8 @@ from prefixrl_jax.text.tokenizer import (
 )
 from prefixrl_jax.types import Problem, UserError, Verifier
 
+_TRIED = 4  # problems, on an own reward
+
 
 class Inputs:
   """A config, and what can be loaded without weights or a workdir."""
@@ -88,6 +90,18 @@ class Inputs:
   def close(self) -> None:
     """Ends the verifiers' processes, if there are any."""
     self._to_close.close()
+
+  def try_reward(self) -> None:
+    """Has a reward of the user's judge something, before anything else is.
+
+    Raises:
+      UserError: it raises, or returns something else than rewards.
+    """
+    if self.config.rewards.function:
+      problems = self.problems(self.data_seeds[0])[:_TRIED]
+      self.verifier.judge(
+        problems * 2, [*(p.answer for p in problems), *[""] * len(problems)]
+      )
 
   @functools.cached_property
   def tokenizer(self) -> Tokenizer:
@@ -182,4 +196,6 @@ def own_tokenizer(task: str) -> SymbolTokenizer:
 
 def verifier_name(config: ml_collections.ConfigDict) -> str:
   """Returns the name of the verifier: the config's, else the task's own."""
+  if config.rewards.function:
+    return "function"
   return config.rewards.verifier or loading.find_verifier(config.problems)

@@ -77,7 +77,9 @@ _PLACES = (
   "model.folder",
   "problems.exclude",
   "problems.file",
+  "problems.function",
   "problems.heldout.file",
+  "rewards.function",
   "traces.file",
 )
 # Younger fields, and the value that runs from before they existed had: such a

@@ -12,6 +12,7 @@ import ml_collections
 from etils import epath
 
 from prefixrl_jax.checkpoints import saved_steps
+from prefixrl_jax.rewards import own
 from prefixrl_jax.run import evaluations, provenance
 from prefixrl_jax.run.inputs import Inputs
 from prefixrl_jax.run.session import Session, open_session
@@ -209,12 +210,14 @@ class Workspace(Inputs):
       if stage == "import":
         return {
           "problems": self._problems_digest(seed),
+          **self._own_reward,
           **self._sources_of_import(),
         }
       if stage == "screen":
         return {
           "problems": self._problems_digest(seed),
           "base": self._base_digest(),
+          **self._own_reward,
         }
       needed = ["screen"]
       if stage == "cut":
@@ -225,6 +228,12 @@ class Workspace(Inputs):
     if stage == "cut":
       own["traces_from"] = self.traces_stage
     return self._artifact(stage, f"seed_{seed}", own, made_from)
+
+  @functools.cached_property
+  def _own_reward(self) -> dict[str, str]:
+    """The digest of a reward of the user's; nothing if there is none."""
+    function = self.config.rewards.function
+    return {"reward": own.check(function).digest} if function else {}
 
   def _sources_of_import(self) -> dict[str, str]:
     file = self.config.traces.file

@@ -84,9 +84,17 @@ _COMMON: Section = {
       "what the backward pass recomputes; auto: as memory requires",
     ),
   },
+  "problems": {
+    "function": Field(
+      TEXT, "FILE.py:NAME of a function of problems; see docs/own_tasks.md"
+    ),
+  },
   "rewards": {
     "verifier": Field(
       one_of("", *VERIFIERS), "verifier; empty: the task's own"
+    ),
+    "function": Field(
+      TEXT, "FILE.py:NAME of a reward function; see docs/own_tasks.md"
     ),
     "num_workers": how(whole(0, 4096), "processes that judge; 0: one per core"),
     "timeout_seconds": how(

@@ -112,6 +112,7 @@ def validate(
   _check_problems(c.problems, check)
   _check_tasks(c.problems)
   _check_sets(c, check)
+  _check_functions(c, check)
   m = c.mesh
   check(
     list(m.values()).count(-1) <= 1,
@@ -288,6 +289,35 @@ def _check_sets(c: ml_collections.ConfigDict, check) -> None:
       bool(row.file) or row.task != "jsonl",
       f"{field}.file is empty; give a file of problems.",
     )
+
+
+def _check_functions(c: ml_collections.ConfigDict, check) -> None:
+  """Functions of the user's: they are read here, before anything else is."""
+  # Imported here, so that --help answers at once.
+  from prefixrl_jax.problems import own as own_problems
+  from prefixrl_jax.rewards import own as own_reward
+
+  r, p = c.rewards, c.problems
+  check(
+    bool(r.function) or r.verifier != "function",
+    "config.rewards.verifier = 'function' needs config.rewards.function,"
+    " FILE.py:NAME.",
+  )
+  check(
+    not r.function or r.verifier in ("", "function"),
+    "config.rewards: there can be a verifier or a function, not both; got"
+    f" {r.verifier!r} and {r.function!r}.",
+  )
+  others = [p.get("file", ""), *dict(p.get("heldout", {})).values()]
+  check(
+    not p.function or not any(others),
+    "config.problems.function gives all problems; leave file and heldout"
+    " empty.",
+  )
+  if r.function:
+    own_reward.check(r.function)
+  if p.function:
+    own_problems.check(p.function)
 
 
 def _check_problems(p: ml_collections.ConfigDict, check) -> None:

@@ -13,6 +13,7 @@ _LOOKED_AT = 2000
 def run(work: Inputs) -> None:
   """Prints what would be trained on; loads no weights, leaves nothing."""
   c = work.config
+  work.try_reward()
   for seed in work.data_seeds:
     parts = work.problem_parts(seed)
     problems = [p for part in parts for p in part.problems]

@@ -10,9 +10,12 @@ from prefixrl_jax.rewards.verifiers import VERIFIERS
 from prefixrl_jax.types import Problem, Verdict
 
 
-def test_every_name_makes_one():
+def test_every_name_makes_one(tmp_path):
   config = code.get_config("trial=true").rewards
   config.sandbox = "unsafe_subprocess"
+  own = tmp_path / "own.py"
+  own.write_text("def reward(problems, texts):\n  return [0] * len(texts)\n")
+  config.function = f"{own}:reward"
   for name in VERIFIERS:
     with contextlib.closing(VERIFIERS[name].make(config)) as verifier:
       assert verifier.judge([], []) == []

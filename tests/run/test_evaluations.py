@@ -302,7 +302,7 @@ def test_a_file_of_ones_own_is_a_set(tmp_path, monkeypatch, capsys):
     ({"task": "countdown"}, "sets.own: countdown is drawn by rule"),
     (
       {"file": "p.jsonl", "level": "5"},
-      "jsonl has no levels; level = '5' says nothing",
+      r"config\.evals\.sets\.own\.level = '5': jsonl has no levels",
     ),
   ],
 )
