@@ -21,8 +21,8 @@ from prefixrl_jax.storage.files import digest, write_bytes, write_text
 from prefixrl_jax.storage.signals import Deferred
 from prefixrl_jax.types import UserError, one_line
 
-# In a step's folder, in the format of `sha256sum --check`: for all files but
-# Orbax's metadata of the folder itself, which it writes later.
+# In a step's folder, in the format of `sha256sum --check`: all files except
+# Orbax's metadata of the folder itself, which is written later.
 _SUMS = "SHA256SUMS"
 _NOTHING_LOST = (
   "Nothing was removed: run the same command again if the fault may pass (a"
@@ -48,7 +48,8 @@ class Checkpointer:
 
     Args:
       directory: a folder of steps.
-      keep: how many of the newest steps to keep; at least 2 for a fallback.
+      keep: how many of the newest steps to keep; with at least 2, one can be
+        damaged.
     """
     self._directory = directory
     self._saving = 0  # the step being written
@@ -69,12 +70,12 @@ class Checkpointer:
   def save(self, step: int, state: Any, host: dict[str, Any]) -> None:
     """Saves a step; only the writing continues after the return.
 
-    The state may be donated to the next update at once: Orbax has copied it
-    to the host when save returns. Signals are deferred until then: if
-      interrupted, Orbax would leave threads and event loops behind.
+    The state may be donated to the next update at once: Orbax has copied it to
+    the host when save returns. Signals are deferred until then, since an
+    interrupted Orbax would leave threads and event loops behind.
 
     Args:
-      step: its number.
+      step: the number of the step.
       state: pytree of arrays on the mesh.
       host: JSON values, saved with the state or not at all.
 
@@ -197,7 +198,7 @@ def restore_params(
   Args:
     directory: a Checkpointer's, which may be in use.
     abstract_params: tree of ShapeDtypeStruct with the target shardings.
-    step: exactly this one; None is the newest.
+    step: exactly this one; None: the newest.
     remedy: what to do if it is missing, or can never be read.
 
   Returns:

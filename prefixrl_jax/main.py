@@ -60,11 +60,11 @@ _REDO = flags.DEFINE_list(
   "redo",
   [],
   "Re-make single parts: STAGE, STAGE/seed_N (of screen, collect, import and"
-  " cut) or STAGE/ARM/seed_N, separated by commas. What was made from a part"
-  " that comes out different is re-made (cut, evaluate) or refused.",
+  " cut) or STAGE/ARM/seed_N, separated by commas. If a re-made part comes out"
+  " different, what was made from it is re-made (cut, evaluate) or refused.",
 )
 
-# Read by name, before all else: see `main`.
+# Read by name before flags are parsed: see `main`.
 flags.DEFINE_bool(
   "huge_pages",
   True,
@@ -88,7 +88,9 @@ _run: Any = None  # the Pipeline, once there is one
 
 def _main(argv) -> None:
   if len(argv) > 1:
-    raise UserError(f"what is {argv[1]!r}? Flags start with --; see --help.")
+    raise UserError(
+      f"{argv[1]!r} is not a flag: flags start with --; see --help."
+    )
   config = _CONFIG.value
   if config is None:
     raise UserError("--config is missing, e.g. --config=configs/demo.py.")
@@ -122,7 +124,7 @@ def _main(argv) -> None:
 
 
 def _workdir() -> str:
-  """Returns where the artifacts are; ~ is one's home."""
+  """Returns where the artifacts are; ~ is the user's home."""
   name = config_flags.get_config_filename(flags.FLAGS["config"])
   default = f"runs/{pathlib.Path(name.partition(':')[0]).stem}"
   return os.path.expanduser(_WORKDIR.value or default)
@@ -187,7 +189,7 @@ def main() -> None:
 
 
 def _exit(message: str, code: int) -> None:
-  """Ends the process; output that nobody reads is no error."""
+  """Ends the process; output that nobody reads is not an error."""
   # One more Ctrl-C ends it at once, without a stack trace of JAX's exit.
   for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, signal.SIG_DFL)
@@ -214,8 +216,8 @@ def _unexpected(e: Exception) -> str:
     what = f"the disk is full; make room and {_GO_ON}. {what}"
   elif "RESOURCE_EXHAUSTED" in what or isinstance(e, MemoryError):
     what = (
-      "out of memory; fewer rows and lanes (config.train.rows, collect, evals)"
-      f" or learner.rows_per_microbatch need less. {what}"
+      "out of memory; lower rows and lanes (config.train.rows, collect, evals)"
+      f" or learner.rows_per_microbatch. {what}"
     )
   trace = "".join(traceback.format_exception(e))
   with contextlib.suppress(OSError):
@@ -238,7 +240,7 @@ def _keep(trace: str) -> str:
 
 
 def _hint() -> str:
-  """Warns about flags that would discard this run's work if repeated."""
+  """Warns of flags that would discard this run's work if repeated."""
   if _run is None or not _run.work.has_removed:
     return ""
   return " (without --fresh and --redo: what they name was removed already)"

@@ -1,8 +1,8 @@
 """The stages, top to bottom: from problems to a compute-matched report.
 
-Every stage leaves an artifact in the workdir. A complete one is not made
-again; one that was cut off goes on where it stopped; one that was made with
-other settings is an error.
+Every stage leaves an artifact in the workdir. A complete one is not re-made, an
+interrupted one is resumed where it stopped, and one that was made with other
+settings is an error.
 """
 
 import contextlib
@@ -25,7 +25,7 @@ from prefixrl_jax.types import UserError
 _JUDGING = {"import", "screen", "collect", "train", "evaluate"}
 # Every run leaves it: a folder that has it is a workdir.
 MARKER = "run_config.json"
-# What says so of one that is older than the marker, or was refused.
+# What identifies a workdir from before the marker, or of a refused run.
 _RECORDS = (
   "error.log",
   *(
@@ -52,8 +52,8 @@ class Pipeline:
     Args:
       config: validated.
       workdir: for the artifacts.
-      fresh: make all anew that the stages make which are run.
-      redo: names of artifacts that are made anew, or what they begin with.
+      fresh: re-make everything that the stages to run make.
+      redo: names of artifacts to re-make, or beginnings of their names.
     """
     self.work = Workspace(config, workdir)
     self._fresh, self._redo = fresh, redo
@@ -74,7 +74,7 @@ class Pipeline:
       )
     with locked(workdir, work.console.print):
       remove_temporaries(workdir, workdir / "report")
-      work.ask_anew(self._redo, stages, everything=self._fresh)
+      work.request_redo(self._redo, stages, everything=self._fresh)
       in_order = list(STAGES)
       last = max((in_order.index(s) for s in stages if s in STAGES), default=-1)
       # Refused before anything is computed, or removed.
@@ -91,7 +91,7 @@ class Pipeline:
       with contextlib.closing(work):
         if _JUDGING.intersection(stages):
           work.try_reward()
-        # What shows problems first, what exports last.
+        # Problems are shown first, and exports come last.
         for name in ("problems", *STAGES, "export"):
           if name in stages:
             pkgutil.resolve_name((STAGES | ON_DEMAND)[name])(work)

@@ -185,12 +185,12 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
       (
         "run/workspace.py",
         "fresh_takes_what_the_stages_make_and_nothing_else",
-        ("        if other.name in anew:", "        if True:"),
+        ("        if other.name in to_redo:", "        if True:"),
       ),
       (
         "run/workspace.py",
         "whether_anything_was_removed_is_known",
-        ("    self._anew.clear()\n", ""),
+        ("    self._to_redo.clear()\n", ""),
       ),
       (
         "run/workspace.py",
@@ -276,7 +276,7 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     "run/parts.py",
     "run/test_parts.py",
     (
-      'File(file, part["file_sha256"], "It is made again.").read_bytes()',
+      'File(file, part["file_sha256"], "It is re-made.").read_bytes()',
       "pass",
     ),
     ("      remove(record)\n", ""),

@@ -8,15 +8,15 @@ import warnings
 import jax
 import jax.monitoring
 
-# One event for every program that is asked of the compiler, found in the
-# persistent cache or not.
+# One event for every program that is requested from the compiler, whether found
+# in the persistent cache or not.
 _COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 
 
 def keep_compiled_programs() -> None:
-  """Keeps compiled programs between processes, as the environment allows."""
+  """Keeps compiled programs between processes, if there is a place for them."""
   if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
-    # Without a home (a container's user has none), or with one that cannot be
+    # Without a home (as for a container's user), or with one that cannot be
     # written to, every process compiles for itself.
     with contextlib.suppress(OSError, RuntimeError):
       cache = pathlib.Path.home() / ".cache" / "prefixrl_jax" / "xla"
@@ -25,8 +25,8 @@ def keep_compiled_programs() -> None:
         jax.config.update("jax_compilation_cache_dir", str(cache))
   if "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS" not in os.environ:
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.1)
-  # XLA cannot write down calls of oneDNN (see `backends`): such programs are
-  # compiled by every process, which is nobody's concern.
+  # XLA cannot save calls of oneDNN (see `backends`): such programs are compiled
+  # by every process, which needs no warning.
   warnings.filterwarnings(
     "ignore",
     "Error writing persistent compilation cache entry.*onednn-fusion",

@@ -10,10 +10,10 @@ _VARIABLE = "GLIBC_TUNABLES"
 def ensure() -> None:
   """Restarts the process so that what it allocates is in huge pages.
 
-  The C library reads its setting at the start alone, so this belongs before
-  everything else. Does nothing where there is no such setting, or where the
-  environment has the variable GLIBC_TUNABLES already: an empty one will do to
-  keep the process from starting again.
+  The C library reads its setting only at the start, so this comes before
+  everything else. Does nothing if there is no such setting, or if
+  GLIBC_TUNABLES is already set, even to nothing: that prevents a second
+  restart.
   """
   name, version = platform.libc_ver()
   known = name == "glibc" and tuple(map(int, version.split("."))) >= (2, 35)

@@ -20,7 +20,7 @@ def make_mesh(
   """Returns a mesh with axes data, fsdp, tensor and expert.
 
   Args:
-    data: replicas of the parameters; -1 takes the devices that are left.
+    data: replicas of the parameters; -1 takes the remaining devices.
     fsdp: shards of the parameters and the batch.
     tensor: shards of heads, MLP width and vocabulary.
     expert: shards of the experts and the batch.

@@ -1,4 +1,4 @@
-"""What Linux says of the processor."""
+"""What Linux says about the processor."""
 
 import contextlib
 import functools
@@ -7,7 +7,7 @@ import pathlib
 
 @functools.cache
 def facts() -> dict[str, str]:
-  """Returns what /proc/cpuinfo says of the first core; empty elsewhere."""
+  """Returns what /proc/cpuinfo says about the first core; empty elsewhere."""
   found: dict[str, str] = {}
   with contextlib.suppress(OSError):
     for line in pathlib.Path("/proc/cpuinfo").read_text().splitlines():
@@ -17,5 +17,5 @@ def facts() -> dict[str, str]:
 
 
 def features() -> frozenset[str]:
-  """Returns the names of its features, as "avx2"; none are known elsewhere."""
+  """Returns the names of its features, as "avx2"; none on other systems."""
   return frozenset(facts().get("flags", "").split())

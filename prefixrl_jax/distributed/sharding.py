@@ -20,7 +20,7 @@ AXIS_RULES = {
   "rows": ("data", "fsdp", "expert"),
   "lanes": None,
   "length": None,
-  "residual": "tensor",  # length, where all that is done to tokens is alike
+  "residual": "tensor",  # length, in operations that treat all tokens alike
   "features": None,
   "routes": None,
 }
@@ -32,7 +32,7 @@ def spec(*logical_axes: str | None) -> PartitionSpec:
 
 
 def constrain(x: jax.Array, *logical_axes: str | None) -> jax.Array:
-  """Shards an activation as the table says, on the mesh that is set, if any.
+  """Shards an activation as the table says, on the current mesh, if any.
 
   Args:
     x: of any shape.
@@ -49,7 +49,7 @@ def constrain(x: jax.Array, *logical_axes: str | None) -> jax.Array:
 def fitted(mesh, shape, *logical_axes: str | None) -> PartitionSpec:
   """Returns the partition of an array of this shape.
 
-  Axes that the mesh does not divide stay whole (e.g. 3 kv heads over 2).
+  Axes that the mesh does not divide are not sharded (e.g. 3 kv heads over 2).
 
   Args:
     mesh: the devices, or an abstract mesh.
@@ -75,7 +75,7 @@ def sharding(mesh: Mesh, shape, *logical_axes) -> NamedSharding:
 
 
 def replicated(mesh: Mesh) -> NamedSharding:
-  """Returns the sharding that keeps a whole copy on every device."""
+  """Returns the sharding that replicates an array on every device."""
   return NamedSharding(mesh, PartitionSpec())
 
 
@@ -91,24 +91,24 @@ def tree_shardings(mesh: Mesh, boxed):
 
 
 def unbox(boxed):
-  """Returns the tree without its axis names, which are no mesh axes."""
+  """Returns the tree without its axis names, which are not mesh axes."""
   return jax.tree.map(
     lambda x: x.value if is_boxed(x) else x, boxed, is_leaf=is_boxed
   )
 
 
 def is_boxed(x) -> bool:
-  """Returns whether a leaf carries its axes' names."""
+  """Returns whether a leaf has names for its axes."""
   return isinstance(x, nn.Partitioned)
 
 
 def num_row_shards(mesh) -> int:
-  """Returns into how many parts the mesh, if there is any, divides rows."""
+  """Returns into how many shards the mesh, if there is one, divides rows."""
   return math.prod(mesh.shape.get(axis, 1) for axis in AXIS_RULES["rows"] or ())
 
 
 def rows_sharding(mesh: Mesh, shape, axis: int) -> NamedSharding:
-  """Returns how an array is sharded whose rows, if any, are on `axis`."""
+  """Returns the sharding of an array whose rows, if any, are on `axis`."""
   names: list[str | None] = [None] * len(shape)
   if len(shape) > axis:
     names[axis] = "rows"
@@ -122,7 +122,7 @@ def put_rows(mesh: Mesh, tree, axis: int = 0):
     mesh: the devices.
     tree: of numpy arrays [..., rows, ...]; those without such an axis are
       replicated.
-    axis: that of the rows.
+    axis: the axis of the rows.
   """
   return jax.tree.map(
     lambda x: jax.device_put(x, rows_sharding(mesh, x.shape, axis)), tree

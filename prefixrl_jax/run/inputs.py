@@ -28,7 +28,7 @@ _TRIED = 4  # problems, on an own reward
 
 
 class Inputs:
-  """A config, and what can be loaded without weights or a workdir."""
+  """A config, and what needs neither weights nor a workdir."""
 
   def __init__(self, config: ml_collections.ConfigDict):
     """Finds the model's folder.
@@ -110,7 +110,7 @@ class Inputs:
 
   @functools.cache  # noqa: B019 - one Workspace a process
   def problems(self, seed: int) -> list[Problem]:
-    """Returns all problems of a data seed, whose prompts fit."""
+    """Returns all problems of a data seed; their prompts fit."""
     parts = self.problem_parts(seed)
     self._check_prompts(parts)
     problems = [p for part in parts for p in part.problems]
@@ -157,7 +157,7 @@ class Inputs:
       drops=self.config.problems.get("too_long") == "drop",
     )
     with contextlib.ExitStack() as stack:
-      # With only a few, nobody has to wait.
+      # Not shown if it takes no time.
       bar = functools.cache(
         lambda: stack.enter_context(Progress(what, total=1.0, waits_for=""))
       )

@@ -1,7 +1,7 @@
-"""The memory plan: bytes a device, reckoned before anything is compiled.
+"""The memory plan: bytes per device, estimated before anything is compiled.
 
-A run goes through phases, and each has its own things alive: the base policy
-always, one sampler (`rollouts.sampler.Arena`), and in training the learner.
+A run goes through phases with different arrays in memory: always the base
+policy, one sampler (`rollouts.sampler.Arena`), and in training the learner.
 """
 
 import dataclasses
@@ -32,7 +32,7 @@ from prefixrl_jax.rounding import ceil_div, round_up
 from prefixrl_jax.settings import arms
 from prefixrl_jax.types import UserError
 
-# Which fields say how large a phase's caches are.
+# The fields that decide how large a phase's caches are.
 _CACHES_OF = {
   "screen": "config.screen",
   "collect": "config.collect",
@@ -40,7 +40,7 @@ _CACHES_OF = {
   "curve": "config.evals",
   "evaluate": "config.evals",
 }
-# Rows a device that a micro-batch may have where the config leaves it open.
+# Rows per device that a micro-batch may have if the config leaves it open.
 _ROWS_A_DEVICE = (8, 4, 2, 1)
 
 
@@ -51,9 +51,9 @@ def fit(
   show: Callable[[str], None],
   device_bytes: float | None = None,
 ) -> tuple[transformer.TransformerConfig, int]:
-  """Settles what the config leaves open so that the plan fits; shows the plan.
+  """Chooses what the config leaves open so that the plan fits; shows it.
 
-  Recomputing layers costs a third of the update, so more rows a micro-batch
+  Recomputing layers costs a third of an update, so more rows per micro-batch
   never justify it.
 
   Args:
@@ -61,10 +61,10 @@ def fit(
     model: its remat may be "auto" (open).
     mesh: see `plan`; its devices may be absent if device_bytes is given.
     show: prints a line.
-    device_bytes: that a device has; None: ask it.
+    device_bytes: memory of a device; None: ask it.
 
   Returns:
-    The model with its remat, and rows a micro-batch, whole ones a device.
+    The model with its remat, and rows per micro-batch: whole ones per device.
 
   Raises:
     UserError: nothing fits.
@@ -84,7 +84,7 @@ def fit(
       break
   check(by_phase[phase], have, show, phase)
   if len(remats) > 1 or not wished:
-    show(f"remat {remat}, {rows} rows a micro-batch")
+    show(f"remat {remat}, {rows} rows per micro-batch")
   return settled, rows
 
 
@@ -94,7 +94,7 @@ def plan(
   mesh: Mesh,
   rows_per_microbatch: int,
 ) -> dict[str, float]:
-  """Returns bytes per device of everything large in the phase with the most.
+  """Returns bytes per device of all large arrays, in the phase with most.
 
   Args:
     config, model, mesh, rows_per_microbatch: see `phases`.
@@ -113,7 +113,7 @@ def phases(
   mesh: Mesh,
   rows_per_microbatch: int,
 ) -> dict[str, dict[str, float]]:
-  """Returns bytes per device of what is alive in each phase, by what it is.
+  """Returns bytes per device of the arrays of each phase, by kind.
 
   Args:
     config: the whole config.
@@ -174,7 +174,7 @@ def phases(
 
 @functools.cache
 def _of_caches(model, mesh, rows, lanes, trunk_length, completion_length):
-  """Returns the bytes of what a sampler carries besides weights."""
+  """Returns the bytes of a sampler's state, without weights."""
   shards = sharding.num_row_shards(mesh)
   abstract = jax.eval_shape(
     functools.partial(
@@ -195,7 +195,7 @@ def _of_caches(model, mesh, rows, lanes, trunk_length, completion_length):
 def _of_microbatch(
   config, model, mesh, rows_per_microbatch
 ) -> dict[str, float]:
-  """Returns the bytes of what an update keeps of a micro-batch's tokens."""
+  """Returns the bytes that an update keeps for a micro-batch's tokens."""
   compute = jnp.dtype(model.dtype).itemsize
   rollouts = config.rollouts
   row_length = max(
@@ -205,13 +205,15 @@ def _of_microbatch(
   device_rows = ceil_div(rows_per_microbatch, sharding.num_row_shards(mesh))
   tokens = device_rows * row_length
   kept = bytes_kept(model)
-  if model.num_experts:  # a device meets the tokens of all that share experts
+  if (
+    model.num_experts
+  ):  # a device sees the tokens of all devices that share experts
     without = dataclasses.replace(model, num_experts=0, mlp_width=1)
     of_experts = kept - bytes_kept(without)
     kept += (mesh.shape["expert"] - 1) * of_experts
   kept = tokens * kept / mesh.shape["tensor"]
   residual = tokens * model.width * compute / mesh.shape["tensor"]
-  # One layer more is under way; where they are recomputed, that and its own.
+  # One more layer is in progress; if layers are recomputed, so are its arrays.
   activations = (model.num_layers + 1) * kept
   if model.remat == "full":
     activations = model.num_layers * residual + 2 * kept
@@ -224,7 +226,7 @@ def _of_microbatch(
 
 
 def _sizes(tree) -> list[float]:
-  """Returns how many numbers of each of the shapes a device has."""
+  """Returns how many elements of each array a device has."""
   size = lambda x: float(np.prod(x.sharding.shard_shape(x.shape)))
   return [size(x) for x in jax.tree.leaves(tree)]
 
@@ -236,9 +238,10 @@ def _bytes(tree) -> float:
 
 @functools.cache
 def bytes_kept(model: transformer.TransformerConfig) -> float:
-  """Returns what a layer keeps of a token for the backward pass, in bytes.
+  """Returns the bytes per token that a layer keeps for the backward pass.
 
-  Asks JAX, of two short rows; what does not depend on their length is weights.
+  Asks JAX about rows of two lengths; what does not depend on the length is
+  weights.
   """
   params = jax.eval_shape(
     functools.partial(parameters.init, model), jax.random.key(0)
@@ -269,7 +272,7 @@ def bytes_kept(model: transformer.TransformerConfig) -> float:
     pull = jax.eval_shape(pull, layer, beside, x)
     return sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(pull))
 
-  short, long = 512, 1024  # whole blocks of attention on every backend
+  short, long = 512, 1024  # whole attention blocks on every backend
   return (kept(long) - kept(short)) / (long - short)
 
 
@@ -309,7 +312,7 @@ def check(
 
 
 def _device_bytes(mesh: Mesh) -> float:
-  """Memory of one device; forced host devices share the machine's."""
+  """Returns a device's memory; forced host devices share the machine's."""
   device = mesh.devices.flat[0]
   stats = device.memory_stats() if device.platform != "cpu" else None
   if stats and "bytes_limit" in stats:

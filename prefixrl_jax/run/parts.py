@@ -1,4 +1,4 @@
-"""Long stages process their problems in parts, each kept once made."""
+"""Long stages process their problems in parts and keep each finished part."""
 
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -28,7 +28,7 @@ def in_parts(
   show: Callable[[str], Any],
   on_part: Callable[[int, File, dict], None] = lambda *_: None,
 ) -> tuple[list[File], dict]:
-  """Processes problems in parts; a part that is on disk is kept.
+  """Processes problems in parts, except those on disk already.
 
   A part records its problems, so the size may change between runs. A damaged
   part is re-made.
@@ -40,8 +40,8 @@ def in_parts(
     model: the model whose FLOPs a ledger counts.
     make: (problems, file, ledger) -> None; writes the file, fills the ledger.
     show: prints a line.
-    on_part: called for every part, old or new, with its number of problems, its
-      file and its ledger.
+    on_part: called for every part, old or new, with (number of problems, file,
+      ledger).
 
   Returns:
     The parts' files, not in the problems' order, and their summed ledger.
@@ -58,8 +58,8 @@ def in_parts(
   for record in sorted(folder.glob("*.json")) if folder.exists() else []:
     file = record.with_suffix(".parquet")
     try:
-      part = read_sealed(record, "It is made again.")
-      File(file, part["file_sha256"], "It is made again.").read_bytes()
+      part = read_sealed(record, "It is re-made.")
+      File(file, part["file_sha256"], "It is re-made.").read_bytes()
     except Damaged as e:
       show(str(e))
       remove(record)

@@ -15,8 +15,8 @@ from prefixrl_jax.settings import arms, fields
 from prefixrl_jax.storage.files import digest_of
 from prefixrl_jax.types import Problem
 
-# Raised by hand when a stage makes something else from the same inputs; not for
-# changes of speed or wording.
+# Raised by hand when a stage makes something else from the same inputs, not
+# when only its speed or wording changes.
 VERSIONS = {
   "pretrain": 1,
   "import": 1,
@@ -82,8 +82,8 @@ _PLACES = (
   "rewards.function",
   "traces.file",
 )
-# Younger fields, and the value that runs from before they existed had: such a
-# run goes on.
+# Newer fields, and the value that describes runs from before they existed: such
+# a run can be continued.
 _BEFORE = {
   "arm.schedule.name": "mixture",
   "arm.loss.name": "policy_gradient",
@@ -156,7 +156,7 @@ def as_today(
 
 
 def limits(config: ml_collections.ConfigDict, stage: str) -> dict[str, float]:
-  """Returns the fields that may be raised for a complete artifact."""
+  """Returns the fields that may be raised once an artifact is complete."""
   if stage != "train":
     return {}
   return {path: value for path, value in flatten(config) if path in _LIMITS}
@@ -173,7 +173,7 @@ def flatten(config: ml_collections.ConfigDict) -> Iterator[tuple[str, Any]]:
 
 
 def of_problems(problems: Iterable[Problem]) -> str:
-  """Returns a digest of problems' contents, wherever they come from."""
+  """Returns a digest of the problems' contents, wherever they come from."""
   digest = hashlib.sha256()
   for p in problems:
     row = [p.id, p.prompt, p.answer, p.split, p.index, p.metadata]
@@ -182,7 +182,7 @@ def of_problems(problems: Iterable[Problem]) -> str:
 
 
 def of_files(files: Sequence[epath.Path]) -> str:
-  """Returns a digest of files' bytes, in their order."""
+  """Returns a digest of the files' bytes, in this order."""
   digest = hashlib.sha256()
   for file in files:
     with file.open("rb") as f:
@@ -193,13 +193,13 @@ def of_files(files: Sequence[epath.Path]) -> str:
 def of_model_folder(folder: epath.Path, *, weights: bool) -> str:
   """Returns a digest of what is read from a Hugging Face folder.
 
-  Of a weight file of more than 64 MiB: its size, its header and 64 pieces of
-  1 MiB spread over it. The hash of all weights, taken when they are loaded,
-  is compared then.
+  Of a weight file above 64 MiB, that is its size, its header and 64 evenly
+  spaced pieces of 1 MiB; the hash of all weights is compared once they are
+  loaded.
 
   Args:
     folder: of the model.
-    weights: whether they count; else only settings and tokenizer do.
+    weights: whether they count, or only settings and tokenizer.
   """
   files = {
     path.relative_to(folder).as_posix(): path

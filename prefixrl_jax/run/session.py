@@ -1,4 +1,4 @@
-"""What every stage needs: mesh, model, tokenizer, verifier."""
+"""What the stages share: mesh, model, tokenizer, verifier."""
 
 import dataclasses
 from collections.abc import Callable
@@ -32,7 +32,7 @@ class Session:
     base_params: the base policy, on the mesh.
     policy: "<id>@<weight hash>" of the base policy.
     tokenizer, verifier: the task's.
-    arena: shared by its samplers.
+    arena: lets one sampler at a time have weights and caches.
   """
 
   config: ml_collections.ConfigDict
@@ -55,15 +55,15 @@ class Session:
   ) -> Sampler:
     """Returns a sampler of this session's model; see `Sampler`.
 
-    Only the sampler loaded last has weights and caches: the memory plan has
-    room for one.
+    Only the sampler loaded last has weights and caches, since the memory plan
+    has room for one.
     """
     rollouts = self.config.rollouts
     return Sampler(
       self.model,
       self.mesh,
       arena=self.arena,
-      # Whole rows per device; which row a completion has makes no difference.
+      # Whole rows per device; which row a completion has changes no result.
       rows=round_up(rows, sharding.num_row_shards(self.mesh)),
       lanes=lanes,
       trunk_length=round_up(trunk_length, 8),
@@ -103,8 +103,8 @@ def open_session(
 
   Args:
     config: the whole config.
-    folder: the Hugging Face model's, if config.model.folder names one.
-    base: the embedded task's base model; not read if there is a folder.
+    folder: of the Hugging Face model, if config.model.folder names one.
+    base: file of the embedded task's base model; not read if there is a folder.
     verifier: the task's.
     show: prints a line.
 

@@ -44,12 +44,12 @@ _ENTRIES = {
   "evaluate": ("results.parquet", "samples.json"),
   "export": ("model/",),
 }
-# Cheap compared with what they are made from, or useless without it.
+# Cheap compared with what they are made from, so they are re-made with it.
 _FOLLOW = ("cut", "evaluate")
 
 
 class Workspace(Inputs):
-  """A config and a workdir: what the stages find and leave there."""
+  """A config and its workdir: paths of artifacts, problems, the session."""
 
   def __init__(self, config: ml_collections.ConfigDict, workdir: epath.Path):
     """Checks what can be checked before anything is loaded.
@@ -60,11 +60,11 @@ class Workspace(Inputs):
     """
     super().__init__(config)
     self.workdir = workdir
-    self._anew: set[str] = set()
+    self._to_redo: set[str] = set()
     self.has_removed = False  # the artifacts that --fresh and --redo name
 
   def artifacts(self, stages: Collection[str]) -> Iterator[Artifact]:
-    """Yields what the stages named make, for this config's arms and seeds."""
+    """Yields what the named stages make, for this config's arms and seeds."""
     run_arms = tuple(self.config.run_arms)
     if "pretrain" in stages and not self._base_is_given:
       yield self.pretrained
@@ -82,18 +82,18 @@ class Workspace(Inputs):
     if "export" in stages:
       yield self.export_artifact
 
-  def ask_anew(
+  def request_redo(
     self,
     names: Collection[str],
     stages: Collection[str],
     everything: bool = False,
   ) -> None:
-    """Notes which artifacts are to be re-made; removes nothing yet.
+    """Notes which artifacts to re-make; removes nothing yet.
 
     Args:
       names: artifacts' names or prefixes of them: "train", "train/rl".
       stages: the stages to run.
-      everything: whether to re-make all that the stages make.
+      everything: whether to re-make everything that the stages make.
 
     Raises:
       UserError: a name is not one that the stages make.
@@ -104,9 +104,9 @@ class Workspace(Inputs):
       # A report is always rebuilt.
       if not found and not (name in stages and name not in _ENTRIES):
         raise UserError(self._not_made(name, known, stages))
-      self._anew |= found
+      self._to_redo |= found
     if everything:
-      self._anew.update(known)
+      self._to_redo.update(known)
 
   def _not_made(
     self, name: str, known: Collection[str], stages: Collection[str]
@@ -123,14 +123,14 @@ class Workspace(Inputs):
   def begin(self, artifact: Artifact) -> None:
     """Marks an artifact as in progress, once nothing can be refused.
 
-    Now everything that is to be re-made is removed, so an interrupted run can
-      be resumed without --fresh and --redo.
+    This removes everything to be re-made, so an interrupted run is resumed
+    without --fresh and --redo.
     """
-    anew, waiting = set(self._anew), [*self.artifacts(_ENTRIES)]
-    self._anew.clear()
+    to_redo, waiting = set(self._to_redo), [*self.artifacts(_ENTRIES)]
+    self._to_redo.clear()
     with Deferred(signal.SIGINT, signal.SIGTERM):
       for other in waiting:
-        if other.name in anew:
+        if other.name in to_redo:
           other.remove()
           self.has_removed = True
     artifact.begin()
@@ -149,7 +149,7 @@ class Workspace(Inputs):
         weights are not those that the workdir was made from.
     """
     if not self._base_is_given and self.pretrained.complete:
-      self.pretrained.file(_BASE).read_bytes()  # is it whole?
+      self.pretrained.file(_BASE).read_bytes()  # is it undamaged?
     session = open_session(
       self.config,
       folder=self.model_folder,
@@ -204,7 +204,7 @@ class Workspace(Inputs):
     return self._artifact("pretrain", "", {}, dict)
 
   def data_artifact(self, stage: str, seed: int) -> Artifact:
-    """The artifact of a seed's import, screen, collect or cut."""
+    """Returns the artifact of a data seed's import, screen, collect or cut."""
 
     def made_from() -> dict[str, str | None]:
       if stage == "import":
@@ -319,17 +319,17 @@ class Workspace(Inputs):
       made_from=made_from,
       limits=provenance.limits(self.config, stage),
       execution=provenance.execution(self.config),
-      went_on=lambda summary: any(
+      has_continued=lambda summary: any(
         step > summary["steps"]
         for step in saved_steps(directory / "checkpoints")
       ),
       follows=stage in _FOLLOW,
-      anew=self._anew,
+      to_redo=self._to_redo,
       as_today=provenance.as_today,
     )
 
   def done(self, artifact: Artifact, what: str) -> bool:
-    """Whether the stage is complete; if so, prints that."""
+    """Returns whether the artifact is complete, and prints it if so."""
     if artifact.complete:
       self.console.print(f"[dim]{what}: complete, not run again[/dim]")
     return artifact.complete
@@ -367,7 +367,7 @@ class Workspace(Inputs):
     if train.has_finished and not train.complete:
       self.console.print(
         f"{train.name} ended at a limit that was raised since: --stage=train"
-        " goes on with it; what is evaluated is its policy of before"
+        " continues it; this evaluates the policy that it ended with"
       )
 
   def need(self, artifact: Artifact) -> Artifact:

@@ -1,7 +1,7 @@
-"""A config held against the table of its fields, one field at a time.
+"""Compares a config with the table of its fields, one field at a time.
 
-What no rule allows is refused, and so are a field that is missing and one that
-nothing reads.
+A value that its rule does not allow is refused, and so is a missing or unknown
+field.
 """
 
 import difflib
@@ -14,17 +14,17 @@ from prefixrl_jax.types import UserError
 
 
 def check(config: Any) -> None:
-  """Refuses values that no rule allows, and missing and unknown fields.
+  """Refuses values that break their rule, and missing and unknown fields.
 
   Args:
-    config: the whole of it, a ConfigDict or a dict.
+    config: the whole config, a ConfigDict or a dict.
 
   Raises:
-    UserError: names the first such field, and what it may be.
+    UserError: names the first such field and its possible values.
   """
   problems = config.get("problems")
   if not hasattr(problems, "items"):
-    raise UserError("config.problems is missing or no section.")
+    raise UserError("config.problems is missing or not a section.")
   task = problems.get("task")
   is_own = isinstance(task, str) and task in tasks.TASKS
   if ("size" if is_own else "file") not in problems:
@@ -46,7 +46,7 @@ def _check(value: Any, node: Any, path: str) -> None:
   if isinstance(node, fields.Choice) and hasattr(value, "items"):
     name = {k: v for k, v in value.items() if k == "name"}
     node = node.tree(name.get("name"))
-    # Before the fields that it decides upon.
+    # Before the fields that depend on it.
     _check(name, {"name": node["name"]}, path)
   elif isinstance(node, fields.Choice):
     node = node.whole()

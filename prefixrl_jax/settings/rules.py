@@ -15,7 +15,7 @@ class Rule:
   allows: Callable[[Any], bool]
 
 
-_LARGEST = 2**31 - 1  # of what goes to devices as int32
+_LARGEST = 2**31 - 1  # what fits into a device's int32
 
 
 def whole(low: int, high: int = _LARGEST) -> Rule:
@@ -28,7 +28,7 @@ def whole(low: int, high: int = _LARGEST) -> Rule:
 
 
 def real(low: float, high: float, *, open_low=False, open_high=False) -> Rule:
-  """Returns the rule: a finite number between two, which count or not."""
+  """Returns the rule: a finite number in an open or closed interval."""
   is_real = lambda v: type(v) in (int, float) and math.isfinite(v)
   sides = ("(" if open_low else "[") + f"{low:g}, {high:g}"
   return Rule(

@@ -1,4 +1,4 @@
-"""Reading a config's argument, and every check across its fields."""
+"""Reading a config's argument, and the checks across its fields."""
 
 import importlib.util
 import re
@@ -11,7 +11,7 @@ from prefixrl_jax.embedded import tasks
 from prefixrl_jax.settings import arms, checks, fields, rules
 from prefixrl_jax.types import UserError
 
-# What configs' arguments are; a config may have others.
+# Arguments that several configs take; a config may have others.
 ARGUMENTS = {
   "arms": fields.Field(rules.NAME, "rows of config.arms, + between"),
   "seeds": fields.Field(rules.whole(1, 10_000), "how many runs, from seed 0"),
@@ -40,7 +40,7 @@ def parse_arg(arg: str, **defaults: Any) -> ml_collections.ConfigDict:
 
   Args:
     arg: "key=value,key=value"; a bare key means true.
-    **defaults: the keys there are; a value takes its default's type.
+    **defaults: the known keys; a value has its default's type.
 
   Raises:
     UserError: an unknown key, or a value that does not parse.
@@ -94,7 +94,7 @@ def validate(
       raise UserError(message)
 
   _check_arms(c, check)
-  # Found out after a model is loaded or problems are screened otherwise.
+  # Otherwise found only after a model is loaded or problems are screened.
   needed = [s for s in ("import", "collect", "cut", "train") if s in stages]
   check(
     c.problems.num_train > 0 or not needed,
@@ -162,7 +162,7 @@ def validate(
 
 
 def notes(config: ml_collections.ConfigDict) -> Iterator[str]:
-  """Yields what is done otherwise than the config says, a line each.
+  """Yields a line for each way in which the run departs from the config.
 
   Args:
     config: validated.
@@ -187,7 +187,7 @@ def notes(config: ml_collections.ConfigDict) -> Iterator[str]:
 def _is_installed(package: str) -> bool:
   try:
     return importlib.util.find_spec(package) is not None
-  except ValueError:  # it was imported without being found
+  except ValueError:  # it was imported without being findable
     return False
 
 
@@ -195,8 +195,8 @@ def _check_arms(c: ml_collections.ConfigDict, check) -> None:
   for name in c.arms:
     check(
       bool(re.fullmatch(r"\w[\w.+-]*", name)) and name != "base",
-      f"config.arms: {name!r} is no name for an arm; it is the name of a"
-      " folder, so letters, digits and _.+- are, but not 'base'.",
+      f"config.arms: {name!r} cannot be the name of an arm, which names a"
+      " folder: use letters, digits and _.+-, and not 'base'.",
     )
   for arm in c.run_arms:
     check(
@@ -220,7 +220,7 @@ def _check_arms(c: ml_collections.ConfigDict, check) -> None:
 
 
 def _check_symbols(c: ml_collections.ConfigDict, check) -> None:
-  """What a model can be whose shape and alphabet are ours."""
+  """Checks the model and problems of an embedded task."""
   own, m, p = tasks.TASKS[c.problems.task], c.model, c.problems
   for name, size in (("size", p.size), ("easy_size", p.easy_size)):
     check(
@@ -236,7 +236,7 @@ def _check_symbols(c: ml_collections.ConfigDict, check) -> None:
 
 
 def _check_tasks(p: ml_collections.ConfigDict) -> None:
-  """All that are named, while nothing has been read yet."""
+  """Checks sources by name; nothing has been read yet."""
   # Imported here, so that --help answers at once.
   from prefixrl_jax.problems.streams import find_source
 

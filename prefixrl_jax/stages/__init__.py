@@ -1,7 +1,7 @@
 """The stages, each from artifacts to artifacts: what the command runs.
 
-Here are their names, in their order, and where each is; they are imported when
-they are run.
+Their names, in their order, and where each is; a stage is imported when it is
+run.
 """
 
 STAGES = {

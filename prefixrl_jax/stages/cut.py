@@ -31,7 +31,7 @@ def run(work: Workspace) -> None:
     )
     if not cuts.prefixed:
       raise UserError(
-        f"No prefix of a trace is left (seed {seed}): all hold the answer"
+        f"no prefix of a trace can be used (seed {seed}): all hold the answer"
         " already, or the traces are too short. Cut earlier"
         " (config.prefixes.low, high) or bring other traces."
       )
@@ -71,5 +71,7 @@ def _account(cuts: Cuts) -> str:
       f" {cuts.left_out} left out"
     )
   if cuts.too_short:
-    said.append(f"{cuts.too_short} fewer, for want of places in short traces")
+    said.append(
+      f"{cuts.too_short} fewer, since short traces have too few places to cut"
+    )
   return "".join(f"; {s}" for s in said)

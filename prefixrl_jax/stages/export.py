@@ -1,4 +1,4 @@
-"""A run's policy as a Hugging Face folder."""
+"""Export of a run's policy as a Hugging Face folder."""
 
 from etils import epath
 
@@ -11,7 +11,7 @@ from prefixrl_jax.types import UserError
 
 
 def check(work: Workspace) -> None:
-  """Raises UserError if the folder asked for is no place for an export."""
+  """Raises UserError if nothing can be exported to the requested folder."""
   folder = _folder(work)
   artifact = work.export_artifact
   again = artifact.complete and artifact.summary["folder"] == str(folder)
@@ -35,7 +35,7 @@ def run(work: Workspace) -> None:
   source = work.model_folder
   if source is None:
     raise UserError(
-      "--stage=export: the embedded task's model is of no Hugging Face"
+      "--stage=export: the embedded task's model belongs to no Hugging Face"
       " family; only what began as a Hugging Face folder"
       " (config.model.folder) can be exported."
     )

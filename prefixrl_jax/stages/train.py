@@ -1,4 +1,4 @@
-"""Every arm and seed, on the same budget."""
+"""Training of every arm and seed, on the same budget."""
 
 from prefixrl_jax.checkpoints import saved_steps
 from prefixrl_jax.evals import curve
@@ -11,15 +11,15 @@ from prefixrl_jax.types import UserError
 
 
 def train_again(artifact: Artifact) -> str:
-  """Says how to get a finished policy back that is lost for good.
+  """Says how to recover a finished policy whose last checkpoint is lost.
 
   Args:
-    artifact: of the training, complete.
+    artifact: of a complete training.
   """
   return (
     f"If it is lost for good, remove {artifact.directory / 'manifest.json'}:"
-    " --stage=train then goes on from an older checkpoint to the same policy,"
-    " or from the start if there is none."
+    " --stage=train then reaches the same policy from an older checkpoint, or"
+    " from the start if there is none."
   )
 
 
@@ -34,7 +34,7 @@ def run(work: Workspace) -> None:
     checkpoints = artifact.directory / "checkpoints"
     if artifact.has_finished and not saved_steps(checkpoints):
       raise UserError(
-        f"{artifact.name} is to go on, to a raised limit, but there is no"
+        f"{artifact.name} would continue to a raised limit, but there is no"
         f" checkpoint in {checkpoints}. {artifact.remedy}"
       )
     data = upstream.train_data(work, seed)

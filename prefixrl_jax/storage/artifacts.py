@@ -46,9 +46,9 @@ class Artifact:
     made_from: Callable[[], Mapping[str, str | None]] = dict,
     limits: Mapping[str, float] | None = None,
     execution: Mapping[str, Any] | None = None,
-    went_on: Callable[[Mapping[str, Any]], bool] = lambda summary: False,
+    has_continued: Callable[[Mapping[str, Any]], bool] = lambda summary: False,
     follows: bool = False,
-    anew: Collection[str] = (),
+    to_redo: Collection[str] = (),
     as_today: Callable[
       [Mapping[str, Any], Mapping[str, Any]], Mapping[str, Any]
     ] = lambda record, today: record,
@@ -65,19 +65,19 @@ class Artifact:
         None for one that does not exist yet.
       limits: config fields that say when to stop, 0 for no limit: raising one
         lets a complete artifact continue.
-      went_on: takes its summary; whether it has continued since.
+      has_continued: whether it has continued since; takes its summary.
       execution: config fields that change no result; they are recorded.
       follows: whether it is re-made if what it was made from has changed;
         otherwise that is refused.
-      anew: names of artifacts that count as absent.
+      to_redo: names of artifacts to re-make, which count as absent.
       as_today: takes the fields in an older record, and `depends`; returns what
         the record would say today.
     """
     self.directory, self.name = directory, name
     self._depends, self._limits = dict(depends), dict(limits or {})
     self._execution, self._entries = dict(execution or {}), entries
-    self._read_sources, self._went_on = made_from, went_on
-    self._follows, self._anew = follows, anew
+    self._read_sources, self._has_continued = made_from, has_continued
+    self._follows, self._to_redo = follows, to_redo
     self._as_today = as_today
 
   def within(self, folder: str) -> "Artifact":
@@ -108,7 +108,7 @@ class Artifact:
 
   @property
   def exists(self) -> bool:
-    """Whether it was ever begun; what is to be made anew counts."""
+    """Whether it was ever begun; what is to be made to_redo counts."""
     return any((self.directory / name).exists() for name in _RECORDS)
 
   @property
@@ -118,11 +118,11 @@ class Artifact:
 
   @property
   def remedy(self) -> str:
-    """Says how to re-make it."""
+    """How to re-make it, in a sentence."""
     return f"--redo={self.name} re-makes it."
 
   def incomplete(self) -> UserError:
-    """Returns the error for those who need it while it is not complete."""
+    """Returns the error that a stage needs this and it is not complete."""
     stage = self.name.partition("/")[0]
     return UserError(
       f"{self.directory} is not complete; run --stage={stage} first."
@@ -291,10 +291,10 @@ class Artifact:
 
   def _read(self, name: str) -> dict[str, Any] | None:
     path = self.directory / name
-    if self.name in self._anew or not path.exists():
+    if self.name in self._to_redo or not path.exists():
       return None
     record = read_sealed(path, self.remedy)
-    if name == "manifest.json" and self._went_on(record["summary"]):
+    if name == "manifest.json" and self._has_continued(record["summary"]):
       return None
     return record
 

@@ -106,7 +106,7 @@ def test_what_a_part_of_an_evaluation_is_named_for_redo(workdir):
   for artifact, *_ in Workspace(config, workdir).evaluations_to_make():
     _finish(artifact)
   run = Pipeline(config, workdir, redo=["evaluate/rl/seed_0"])
-  run.work.ask_anew(["evaluate/rl/seed_0"], ("evaluate",))
+  run.work.request_redo(["evaluate/rl/seed_0"], ("evaluate",))
   [(artifact, *_)] = run.work.evaluations_to_make()
   assert artifact.name.startswith("evaluate/rl/seed_0/problems-")
 

@@ -64,7 +64,7 @@ def test_a_damaged_part_is_made_again_alone(work, tmp_path, name):
   made, [said] = work(4)
   assert made == [["p2", "p3"]]
   assert name in said
-  assert "made again" in said
+  assert "re-made" in said
   assert work(2) == ([], [])
 
 

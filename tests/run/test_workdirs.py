@@ -353,7 +353,7 @@ def test_a_program_that_makes_something_else(workdir, monkeypatch, stage):
     _run(config, workdir)
 
 
-# -- going on, and making anew -------------------------------------------------
+# -- continuing, and re-making -------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -454,7 +454,7 @@ def test_fresh_takes_what_the_stages_make_and_nothing_else(workdir):
     (workdir / name).write_text("years")
   before = _all(workdir)
   work = Workspace(_config(arg="tiny=true,arms=rl"), workdir)
-  work.ask_anew(["train", "evaluate"], ("train", "evaluate"))
+  work.request_redo(["train", "evaluate"], ("train", "evaluate"))
   work.begin(work.run_artifact("train", "rl", 0))
   gone = {name for name in before if not epath.Path(name).exists()}
   assert gone == {
@@ -503,46 +503,46 @@ def test_fresh_knows_a_workdir(workdir, older):
 def test_a_part_is_named_for_redo(workdir):
   config = _config(arg="tiny=true,arms=rl+prefixrl,seeds=2")
 
-  def anew(*names):
+  def redone(*names):
     work = Workspace(config, workdir)
-    work.ask_anew(names, STAGES)
-    return work._anew
+    work.request_redo(names, STAGES)
+    return work._to_redo
 
-  assert anew("collect/seed_1") == {"collect/seed_1"}
-  assert anew("cut", "train/rl") == {
+  assert redone("collect/seed_1") == {"collect/seed_1"}
+  assert redone("cut", "train/rl") == {
     "cut/seed_0",
     "cut/seed_1",
     "train/rl/seed_0",
     "train/rl/seed_1",
   }
-  assert anew("evaluate/base/seed_0") == {"evaluate/base/seed_0"}
-  assert anew("report") == set()
+  assert redone("evaluate/base/seed_0") == {"evaluate/base/seed_0"}
+  assert redone("report") == set()
   # As a shell completes it.
-  assert anew("train/rl/seed_1/") == {"train/rl/seed_1"}
+  assert redone("train/rl/seed_1/") == {"train/rl/seed_1"}
   for wrong in ("train/r", "train/rl/seed_7", "", "data", "Train", "train//rl"):
     with pytest.raises(UserError, match=f"--redo={wrong} names no artifact"):
-      Workspace(config, workdir).ask_anew([wrong], ("collect", "train"))
+      Workspace(config, workdir).request_redo([wrong], ("collect", "train"))
 
 
 @pytest.mark.parametrize("name", ["screen/seed_0", "export", "import"])
-def test_what_no_stage_makes_is_not_made_anew(workdir, name):
+def test_what_no_stage_makes_is_not_remade(workdir, name):
   stage = name.partition("/")[0]
   with pytest.raises(UserError, match=f"--redo={name} needs {stage} among"):
-    Workspace(_config(), workdir).ask_anew([name], ("report",))
+    Workspace(_config(), workdir).request_redo([name], ("report",))
   with pytest.raises(UserError, match="there are none, and"):
-    Workspace(_config(), workdir).ask_anew(["x"], ("report",))
+    Workspace(_config(), workdir).request_redo(["x"], ("report",))
 
 
-def test_a_base_that_is_given_is_not_made_anew(workdir):
+def test_a_base_that_is_given_is_not_remade(workdir):
   with pytest.raises(UserError, match="--redo=pretrain names no artifact"):
-    Workspace(_config(), workdir).ask_anew(["pretrain"], STAGES)
+    Workspace(_config(), workdir).request_redo(["pretrain"], STAGES)
 
 
 def test_whether_anything_was_removed_is_known(workdir):
   """What is said about going on depends on it."""
   _make_up(_config(), workdir)
   work = Workspace(_config(), workdir)
-  work.ask_anew(["cut"], STAGES)
+  work.request_redo(["cut"], STAGES)
   assert not work.has_removed
   cut = work.data_artifact("cut", 0)
   work.begin(cut)

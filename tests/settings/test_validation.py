@@ -219,7 +219,7 @@ def _set(config, field, value):
 def test_an_arm_s_name_is_that_of_a_folder(name):
   config = demo.get_config()
   config.arms[name] = dict(config.arms.rl)
-  with pytest.raises(UserError, match="is no name for an arm"):
+  with pytest.raises(UserError, match="cannot be the name of an arm"):
     validate(config)
 
 

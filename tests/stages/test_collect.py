@@ -76,6 +76,13 @@ def _work(folder, artifact, said):
   )
 
 
+@pytest.fixture(autouse=True)
+def screened(monkeypatch):
+  monkeypatch.setattr(
+    collect.upstream, "hard_train", lambda work, seed: _PROBLEMS
+  )
+
+
 def test_the_bar_ends_at_what_the_last_line_says(tmp_path, monkeypatch):
   bars = []
   monkeypatch.setattr(
@@ -92,9 +99,6 @@ def test_the_bar_ends_at_what_the_last_line_says(tmp_path, monkeypatch):
     return _attempts(*args, **kwargs)
 
   monkeypatch.setattr(collect, "collect", killed_in_the_second_part)
-  monkeypatch.setattr(
-    collect.upstream, "hard_train", lambda work, seed: _PROBLEMS
-  )
   said = []
   artifact = Artifact(epath.Path(tmp_path) / "collect", {}, name="collect")
   work = _work(tmp_path, artifact, said)

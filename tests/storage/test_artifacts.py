@@ -125,7 +125,7 @@ def test_a_limit_can_be_raised_and_not_lowered(folder):
   made = lambda flops, steps: _artifact(
     folder,
     limits={"train.flops": flops, "train.max_steps": steps},
-    went_on=lambda summary: has_gone_on,
+    has_continued=lambda summary: has_gone_on,
   )
   _finish(made(1e3, 10))
   assert made(1e3, 10).complete
@@ -214,7 +214,7 @@ def test_a_manifest_of_before_digests_is_refused(folder):
     _artifact(folder).check()
   assert "manifest.json has no digest" in str(e.value)
   assert "--redo=screen/seed_0 re-makes it" in str(e.value)
-  anew = _artifact(folder, anew={"screen/seed_0"})
+  anew = _artifact(folder, to_redo={"screen/seed_0"})
   anew.check()
   anew.remove()
   assert not list(folder.iterdir())
