@@ -61,7 +61,8 @@ _REDO = flags.DEFINE_list(
   [],
   "Re-make single parts: STAGE, STAGE/seed_N (of screen, collect, import and"
   " cut) or STAGE/ARM/seed_N, separated by commas. If a re-made part comes out"
-  " different, what was made from it is re-made (cut, evaluate) or refused.",
+  " different, what was made from it is re-made (cut, evaluate, rescore) or"
+  " refused.",
 )
 
 # Read by name before flags are parsed: see `main`.

@@ -201,8 +201,8 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
         "run/workspace.py",
         "what_was_made_from_a_part_that_came_out_different",
         (
-          '_FOLLOW = ("cut", "evaluate")',
-          '_FOLLOW = ("cut", "evaluate", "train")',
+          '_FOLLOW = ("cut", "evaluate", "rescore")',
+          '_FOLLOW = ("cut", "evaluate", "rescore", "train")',
         ),
       ),
       (

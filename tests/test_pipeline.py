@@ -104,6 +104,7 @@ def test_rollouts_can_be_looked_at(done):
   listed = (folder / "data/rollouts_0.js").read_text()
   rows = json.loads(listed.removeprefix('rolloutData("rollouts",0,')[:-3])
   assert len(rows) == kept
+  assert all(row[12] for row in rows)  # rescored, as they are few
   for name in ("index.html", "viewer.js", "reader.js", "viewer.css"):
     assert (folder / name).stat().st_size > 1000
 

@@ -25,6 +25,7 @@ VERSIONS = {
   "cut": 1,
   "train": 1,
   "evaluate": 1,
+  "rescore": 1,
 }
 
 # What the curve is evaluated on: part of a run, unlike the rest of `evals`.
@@ -69,6 +70,7 @@ _USES: dict[str, tuple[tuple[str, ...], tuple[str, ...]]] = {
     ("evals", "screen.max_correct"),
     (*_CURVE, "evals.marker", "evals.run_sets", "evals.sets"),
   ),
+  "rescore": ((), ()),
   "export": ((), ()),
 }
 # Paths: the contents count, wherever they are.

@@ -42,10 +42,11 @@ _ENTRIES = {
     "wandb/",
   ),
   "evaluate": ("results.parquet", "samples.json"),
+  "rescore": ("logprobs.parquet",),
   "export": ("model/",),
 }
 # Cheap compared with what they are made from, so they are re-made with it.
-_FOLLOW = ("cut", "evaluate")
+_FOLLOW = ("cut", "evaluate", "rescore")
 
 
 class Workspace(Inputs):
@@ -75,6 +76,7 @@ class Workspace(Inputs):
     for stage, who, sets in (
       ("train", run_arms, ("",)),
       ("evaluate", ("base", *run_arms), ("", *self.sets)),
+      ("rescore", run_arms, ("",)),
     ):
       if stage in stages:
         for arm, seed, name in itertools.product(who, self.config.seeds, sets):
@@ -251,10 +253,10 @@ class Workspace(Inputs):
   def run_artifact(
     self, stage: str, arm: str, seed: int, of_set: str = ""
   ) -> Artifact:
-    """The artifact of one arm's (or the base's) train or evaluate, one seed.
+    """The artifact of one seed of an arm, or of the base policy.
 
     Args:
-      stage: "train" or "evaluate".
+      stage: "train", "evaluate" or "rescore".
       arm: a key of config.arms, or "base".
       seed: of the run.
       of_set: a key of config.evals.sets that is evaluated on; empty: the run's
@@ -271,7 +273,7 @@ class Workspace(Inputs):
     self, stage: str, arm: str, seed: int, of_set: str = ""
   ) -> Artifact:
     def made_from() -> dict[str, str | None]:
-      if stage == "evaluate" and arm != "base":
+      if stage == "rescore" or (stage == "evaluate" and arm != "base"):
         return {"train": self.run_artifact("train", arm, seed).digest}
       needed = ["screen", self.traces_stage]
       if arm != "base" and arms.uses_prefixes(self.config.arms[arm]):
@@ -305,7 +307,7 @@ class Workspace(Inputs):
     made_from: Callable[[], dict[str, str | None]],
     subject: str = "",
   ) -> Artifact:
-    if stage in ("pretrain", "train", "evaluate", "export"):
+    if stage in ("pretrain", "train", "evaluate", "rescore", "export"):
       directory = self.workdir / stage / place
     else:
       directory = self.workdir / "data" / place / stage
@@ -341,12 +343,12 @@ class Workspace(Inputs):
       if not self.done(artifact, f"{stage}, seed {seed}"):
         yield artifact, seed
 
-  def runs_to_make(self) -> Iterator[tuple[Artifact, str, int]]:
-    """Yields the arms' incomplete trainings, with arm and seed."""
+  def runs_to_make(self, stage: str) -> Iterator[tuple[Artifact, str, int]]:
+    """Yields arm and seed of the arms' incomplete artifacts of a stage."""
     for seed in self.config.seeds:
       for arm in self.config.run_arms:
-        artifact = self.run_artifact("train", arm, seed)
-        if not self.done(artifact, f"train, {arm} seed {seed}"):
+        artifact = self.run_artifact(stage, arm, seed)
+        if not self.done(artifact, f"{stage}, {arm} seed {seed}"):
           yield artifact, arm, seed
 
   def evaluations_to_make(self) -> Iterator[tuple[Artifact, str, int, str]]:

@@ -12,6 +12,7 @@ STAGES = {
   "cut": "prefixrl_jax.stages.cut:run",
   "train": "prefixrl_jax.stages.train:run",
   "evaluate": "prefixrl_jax.stages.evaluate:run",
+  "rescore": "prefixrl_jax.stages.rescore:run",
   "report": "prefixrl_jax.stages.report:run",
 }
 ON_DEMAND = {

@@ -65,13 +65,18 @@ def run(work: Workspace) -> None:
     " (config.evals.final_problems, num_samples, fraction_samples)"
   )
   for (arm, seed), some in itertools.groupby(wanted, lambda w: w[1:3]):
-    params = _params(work, arm, seed)
+    params = policy_of(work, arm, seed)
     for artifact, _, _, name in some:
       _make(work, artifact, params, arm, seed, name)
     del params  # before the next run's are there
 
 
-def _params(work: Workspace, arm: str, seed: int) -> dict:
+def policy_of(work: Workspace, arm: str, seed: int) -> dict:
+  """Returns what an arm's training ended with; the base policy for "base".
+
+  Raises:
+    UserError: the training is not complete, or its checkpoint cannot be read.
+  """
   if arm == "base":
     return work.session.base_params
   train = work.need(work.run_artifact("train", arm, seed))

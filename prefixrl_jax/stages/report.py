@@ -11,6 +11,7 @@ from prefixrl_jax.run import provenance, upstream
 from prefixrl_jax.run.workspace import Workspace
 from prefixrl_jax.settings import arms
 from prefixrl_jax.storage.artifacts import Artifact
+from prefixrl_jax.storage.rescored import read_rescored
 from prefixrl_jax.storage.results import read_results
 from prefixrl_jax.traces.rules import RULES
 
@@ -105,6 +106,7 @@ def _viewed(
   work: Workspace, run: RunRecord, runs: Sequence[RunRecord]
 ) -> rollout_pages.ViewedRun:
   """Returns what the viewer shows of a run, its rollouts beside its results."""
+  scores = work.run_artifact("rescore", run.arm, run.seed)
   [base] = (r for r in runs if r.arm == "base" and r.seed == run.seed)
   return rollout_pages.ViewedRun(
     arm=run.arm,
@@ -113,7 +115,9 @@ def _viewed(
     directory=work.run_artifact("train", run.arm, run.seed).directory,
     before=base.results,
     after=run.results,
-    rescored={},
+    rescored=read_rescored(scores.file("logprobs.parquet"))
+    if scores.complete
+    else {},
   )
 
 

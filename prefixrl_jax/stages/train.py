@@ -30,7 +30,7 @@ def run(work: Workspace) -> None:
     UserError: the run cannot continue, or see `train.train`.
   """
   said: set[str] = set()  # all arms of a seed have the same curve
-  for artifact, arm, seed in work.runs_to_make():
+  for artifact, arm, seed in work.runs_to_make("train"):
     checkpoints = artifact.directory / "checkpoints"
     if artifact.has_finished and not saved_steps(checkpoints):
       raise UserError(

@@ -150,7 +150,7 @@ class _Table:
     if any(factor > self._factor for factor in factors):
       self._thin_files()  # a killed process had begun to
     for path in table_files(folder):
-      if (rows := _read(path)) is not None:
+      if (rows := _read(path, schema)) is not None:
         self._reopen(path, rows, resume_step)
 
   def _reopen(self, path: epath.Path, rows: pa.Table, resume_step: int) -> None:
@@ -210,7 +210,7 @@ class _Table:
     """
     size = 0.0
     for path in table_files(self._folder):
-      if path == self._path or (rows := _read(path)) is None:
+      if path == self._path or (rows := _read(path, self._schema)) is None:
         continue
       if kept := self._thinned(rows):
         write_bytes(path, _encoded(kept, self._factor))
@@ -229,8 +229,8 @@ def read_groups(directory: epath.Path) -> pa.Table:
   Args:
     directory: the run's.
   """
-  tables = [_read(path) for path in table_files(directory / "groups")]
-  return _joined(tables, GROUP)
+  paths = table_files(directory / "groups")
+  return _joined((_read(path, GROUP) for path in paths), GROUP)
 
 
 def count_rollouts(directory: epath.Path) -> int:
@@ -239,7 +239,8 @@ def count_rollouts(directory: epath.Path) -> int:
   Args:
     directory: the run's.
   """
-  tables = [_read(p, ["step"]) for p in table_files(directory / "rollouts")]
+  paths = table_files(directory / "rollouts")
+  tables = (_read(path, _columns("step")) for path in paths)
   return sum(table.num_rows for table in tables if table is not None)
 
 
@@ -258,7 +259,7 @@ def sample_rollouts(
   paths = table_files(directory / "rollouts")
   sizes: dict[tuple[float, int, str], list[int]] = {}
   for path in paths:
-    table = _read(path, ["seed", "step", "problem_id", "length"])
+    table = _read(path, _columns("seed", "step", "problem_id", "length"))
     for row in table.to_pylist() if table is not None else ():
       place = (row["seed"], row["step"], row["problem_id"])
       size = sizes.setdefault((draw(*place), *place[1:]), [0, 0])
@@ -271,12 +272,16 @@ def sample_rollouts(
       break
     below = math.nextafter(value, 1.0)
   some = lambda table: table if table is None else _below(table, below)
-  return _joined((some(_read(path)) for path in paths), ROLLOUT)
+  return _joined((some(_read(path, ROLLOUT)) for path in paths), ROLLOUT)
 
 
 def _joined(tables: Iterable[pa.Table | None], schema: pa.Schema) -> pa.Table:
-  there = [t.cast(schema) for t in tables if t is not None]
+  there = (table for table in tables if table is not None)
   return pa.concat_tables([schema.empty_table(), *there])
+
+
+def _columns(*names: str) -> pa.Schema:
+  return pa.schema([ROLLOUT.field(name) for name in names])
 
 
 def draw(seed: int, step: int, problem_id: str) -> float:
@@ -338,15 +343,16 @@ def _encoded(table: pa.Table, factor: float) -> bytes:
   return sink.getvalue()
 
 
-def _read(
-  path: epath.Path, columns: Sequence[str] | None = None
-) -> pa.Table | None:
-  """Returns a file's rows; sets it aside, and warns, if it is damaged."""
+def _read(path: epath.Path, schema: pa.Schema) -> pa.Table | None:
+  """Returns a file's columns; sets it aside, and warns, if it is damaged."""
   if not path.exists():
     return None  # it has just been set aside
   try:
     with path.open("rb") as f:
-      return pq.read_table(f, columns=columns, page_checksum_verification=True)
+      table = pq.read_table(
+        f, columns=schema.names, page_checksum_verification=True
+      )
+    return table.cast(schema)
   except _UNREADABLE as e:
     aside = path.parent / f"_damaged_{path.name}"
     path.replace(aside)

@@ -20,6 +20,7 @@ _FILES = {
   "cut": "prefixed.parquet",
   "train": "curve.json",
   "evaluate": "results.parquet",
+  "rescore": "logprobs.parquet",
 }
 _SUMMARY = {"weights": "", "given_away": {}, "steps": 31}
 

@@ -26,6 +26,7 @@ _FILES = {
   "cut": "prefixed.parquet",
   "train": "curve.json",
   "evaluate": "results.parquet",
+  "rescore": "logprobs.parquet",
 }
 
 

@@ -14,6 +14,8 @@ from prefixrl_jax.types import Trace
 class _Artifact(types.SimpleNamespace):
   """One whose files are what it was made with."""
 
+  complete = False  # asked of rescoring, without which there is a report
+
   def file(self, name):
     return types.SimpleNamespace(read_json=lambda: self.files[name])
 
@@ -26,6 +28,7 @@ def work(tmp_path, monkeypatch):
     "train": {"skipped_updates": 0},
     "evaluate": {"given_away": {}},
     "cut": {},
+    "rescore": {},
   }
   artifact = lambda stage, *_: _Artifact(
     summary=summaries[stage],

@@ -225,3 +225,15 @@ def test_a_sample_is_of_whole_groups_and_within_larger_ones(
     found = {(r["step"], r["problem_id"]) for r in sample.to_pylist()}
     assert found == {place[1:] for place in places[:groups]}
     assert len(sample) == 2 * groups
+
+
+def test_a_file_of_other_columns_is_set_aside(tmp_path, caplog):
+  with _store(tmp_path, share=1.0) as store:
+    _write(store, range(1, 3))
+  [file] = (tmp_path / "rollouts").iterdir()
+  pd.read_parquet(file).drop(columns="lane").to_parquet(file)
+  sample = rollout_store.sample_rollouts(
+    epath.Path(tmp_path), most=99, most_tokens=99
+  )
+  assert len(sample) == 0
+  assert f"{file} is damaged" in caplog.text

@@ -247,7 +247,7 @@ function verdict(r) {
 }
 
 const prefixWords = (r) =>
-  r[PREFIX] ? `prefix of ${percent(r[FRACTION])}` : "no prefix";
+  r[PREFIX] ? `prefix ${percent(r[FRACTION])}` : "no prefix";
 
 function showRollouts() {
   $("#rollouts-title").textContent = counted(found.length, "rollout");
