@@ -3,7 +3,8 @@
 Axes: R sampler rows (one trunk each), P trunk length, G lanes per sampler row,
 C completion length, M micro-batches, B packed rows of a micro-batch, T packed
 length, L layers, D width, N query heads, K key/value heads, H head dimension,
-F MLP width, V vocabulary.
+F MLP width, V vocabulary, E experts. In signatures they are jaxtyping's, which
+only type checkers import: Float[Array, "B T D"]; *B is any number of axes.
 
 A trunk is a prompt followed by a trace; a fork is how many trunk tokens a
 completion sees; a lane is one completion in flight. A token of the trunk sees

@@ -4,14 +4,22 @@ A key is seen by a query of the same tree if it comes no later and is either
 on the query's own branch, or on the trunk before the query's fork.
 """
 
+from __future__ import annotations
+
+import dataclasses
 import functools
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
+from prefixrl_jax.batches import KVCache
 from prefixrl_jax.distributed import backends
 from prefixrl_jax.rounding import ceil_div
+
+if TYPE_CHECKING:
+  from jax import Array
+  from jaxtyping import Bool, Float, Int
 
 NEG_INF = -1e30
 
@@ -22,10 +30,10 @@ class Places(NamedTuple):
   All are int32 [B, T], as in `visible`.
   """
 
-  tree: jax.Array
-  branch: jax.Array
-  position: jax.Array
-  fork: jax.Array
+  tree: Int[Array, "B T"]
+  branch: Int[Array, "B T"]
+  position: Int[Array, "B T"]
+  fork: Int[Array, "B T"]
 
 
 def places_of(rows) -> Places:
@@ -43,14 +51,20 @@ def trunk_places(num_rows: int, length: int) -> Places:
   return Places(zeros + 1, zeros, zeros + jnp.arange(length), zeros)
 
 
-def visible(tree, branch, position, fork, window=None):
-  """Returns which key (last axis) each query sees: bool [..., T, T].
+def visible(
+  tree: Int[Array, "*B T"],
+  branch: Int[Array, "*B T"],
+  position: Int[Array, "*B T"],
+  fork: Int[Array, "*B T"],
+  window: int | None = None,
+) -> Bool[Array, "*B T T"]:
+  """Returns which key (last axis) each query sees.
 
   Args:
-    tree: int [..., T], 0 on padding.
-    branch: int [..., T], 0 on the trunk.
-    position: int [..., T].
-    fork: int [..., T], trunk tokens that the token's lane sees.
+    tree: 0 on padding.
+    branch: 0 on the trunk.
+    position: place in the token's sequence.
+    fork: trunk tokens that the token's lane sees.
     window: if given, how many positions back a query sees, its own included.
   """
   places = (tree, branch, position, fork)
@@ -61,7 +75,7 @@ def visible(tree, branch, position, fork, window=None):
   )
 
 
-def sees(query, key, window=None):
+def sees(query, key, window: int | None = None) -> Bool[Array, "*pairs"]:
   """The rule for pairs: every fast path that masks asks here.
 
   Args:
@@ -82,17 +96,22 @@ def sees(query, key, window=None):
   return same_tree & earlier & (same_branch | below_fork)
 
 
-def dense_attention(q, k, v, mask, soft_cap=None):
+def dense_attention(
+  q: Float[Array, "B T N H"],
+  k: Float[Array, "B T K H"],
+  v: Float[Array, "B T K H"],
+  mask: Bool[Array, "B T T"],
+  soft_cap: float | None = None,
+) -> Float[Array, "B T N H"]:
   """The reference: every pair of tokens, masked.
 
   Args:
-    q: [B, T, N, H].
-    k, v: [B, T, K, H].
-    mask: bool [B, T, T], what each query sees.
+    q, k, v: queries, keys and values.
+    mask: what each query sees.
     soft_cap: if given, scores become soft_cap * tanh(score / soft_cap).
 
   Returns:
-    [B, T, N, H], in q's dtype; 0 where a query sees nothing.
+    The output, in q's dtype; 0 where a query sees nothing.
   """
   q = _group(q, k.shape[2])
   scores = _scale(q, jnp.einsum("btkmh,bskh->bkmts", q, k, **_F32))
@@ -111,19 +130,25 @@ def key_blocks(length: int) -> tuple[int, int]:
 
 
 class Reach(NamedTuple):
-  """How many blocks of its caches a decode step reads; both int []."""
+  """How many blocks of its caches a decode step reads."""
 
-  trunk: jax.Array
-  lane: jax.Array
+  trunk: Int[Array, ""]
+  lane: Int[Array, ""]
 
 
-def decode_reach(cache, *, fork, length, active) -> Reach:
+def decode_reach(
+  cache: KVCache,
+  *,
+  fork: Int[Array, "R G"],
+  length: Int[Array, "R G"],
+  active: Bool[Array, "R G"],
+) -> Reach:
   """Returns what the active lanes have to see, the furthest of them.
 
   Args:
-    cache: KVCache of any layer.
+    cache: of any layer.
     fork, length: as in `decode_attention`.
-    active: bool [R, G].
+    active: which lanes count.
   """
   furthest = lambda seen: jnp.max(jnp.where(active, seen, 1))
   return Reach(
@@ -132,19 +157,24 @@ def decode_reach(cache, *, fork, length, active) -> Reach:
   )
 
 
-def num_keys(cache, reach: Reach):
-  """Returns how many keys each lane's query meets: int []."""
+def num_keys(cache: KVCache, reach: Reach) -> Int[Array, ""]:
+  """Returns how many keys each lane's query meets."""
   block_sizes = cache.trunk_key.shape[-1], cache.lane_key.shape[-1]
   return reach.trunk * block_sizes[0] + reach.lane * block_sizes[1]
 
 
-def write_trunks(cache, row_ids, k, v):
+def write_trunks(
+  cache: KVCache,
+  row_ids: Int[Array, "r"],
+  k: Float[Array, "r P K H"],
+  v: Float[Array, "r P K H"],
+) -> KVCache:
   """Returns the cache with trunks' keys and values in its rows.
 
   Args:
-    cache: KVCache.
-    row_ids: int [r]; a number beyond the rows is ignored.
-    k, v: [r, P, K, H].
+    cache: of one layer.
+    row_ids: the rows; a number beyond the last is ignored.
+    k, v: keys and values.
   """
 
   def blocks(x):
@@ -154,19 +184,25 @@ def write_trunks(cache, row_ids, k, v):
     x = jnp.pad(x, padding).swapaxes(1, 2)
     return x.reshape(*x.shape[:2], count, size, -1)
 
-  return cache.replace(
+  return dataclasses.replace(
+    cache,
     trunk_key=cache.trunk_key.at[row_ids].set(blocks(k).swapaxes(-1, -2)),
     trunk_value=cache.trunk_value.at[row_ids].set(blocks(v)),
   )
 
 
-def write_lanes(cache, slot, k, v):
+def write_lanes(
+  cache: KVCache,
+  slot: Int[Array, "R G"],
+  k: Float[Array, "R G K H"],
+  v: Float[Array, "R G K H"],
+) -> KVCache:
   """Returns the cache with one more key and value in every lane.
 
   Args:
-    cache: KVCache.
-    slot: int [R, G]; one beyond the last is ignored.
-    k, v: [R, G, K, H].
+    cache: of one layer.
+    slot: where to write; a slot beyond the last is ignored.
+    k, v: one key and value per lane.
   """
   size = cache.lane_key.shape[-1]
 
@@ -178,32 +214,37 @@ def write_lanes(cache, slot, k, v):
   write_key = of_lanes(lambda old, new, b, i: old.at[b, :, i].set(new))
   write_value = of_lanes(lambda old, new, b, i: old.at[b, i].set(new))
   place = slot // size, slot % size
-  return cache.replace(
+  return dataclasses.replace(
+    cache,
     lane_key=write_key(cache.lane_key, k.swapaxes(1, 2), *place),
     lane_value=write_value(cache.lane_value, v.swapaxes(1, 2), *place),
   )
 
 
 def decode_attention(
-  q, cache, reach: Reach, *, fork, length, window=None, soft_cap=None
-):
+  q: Float[Array, "R G N H"],
+  cache: KVCache,
+  reach: Reach,
+  *,
+  fork: Int[Array, "R G"],
+  length: Int[Array, "R G"],
+  window: int | None = None,
+  soft_cap: float | None = None,
+) -> Float[Array, "R G N H"]:
   """One new token a lane, whose key is already in the cache.
 
   The trunk's keys are read once for all lanes of a row, and of no cache more
   than some lane has reached.
 
   Args:
-    q: [R, G, N, H].
-    cache: KVCache of this layer.
+    q: one query per lane.
+    cache: of this layer.
     reach: from `decode_reach`.
-    fork: int [R, G]; the lane sees trunk tokens before fork - 1, and the one
+    fork: the lane sees trunk tokens before fork - 1, and the one
       at fork - 1 in slot 0 of its own.
-    length: int [R, G], the slot of the new token.
+    length: the slot of the new token.
     window: as in `visible`.
     soft_cap: as in `dense_attention`.
-
-  Returns:
-    [R, G, N, H].
   """
   q = _group(q, cache.trunk_key.shape[1]).swapaxes(1, 2)
   *lead, head_dim = q.shape

@@ -4,31 +4,37 @@ No token is ever dropped: what is sent to one expert is brought together, as
 much as it is, and multiplied group by group (`jax.lax.ragged_dot`).
 """
 
+from __future__ import annotations
+
 import functools
 import math
 from collections.abc import Callable
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
 from prefixrl_jax.distributed import sharding
 
+if TYPE_CHECKING:
+  from jax import Array
+  from jaxtyping import Bool, Float, Float32, Int32
+
 
 class Routes(NamedTuple):
   """Where tokens are sent."""
 
-  probs: jax.Array  # float32 [..., E]
-  expert: jax.Array  # int32 [..., k], different ones
-  weight: jax.Array  # float32 [..., k], what their outputs count
+  probs: Float32[Array, "*B E"]
+  expert: Int32[Array, "*B k"]  # different ones
+  weight: Float32[Array, "*B k"]  # of the experts' outputs
 
 
-def route(config, logits) -> Routes:
+def route(config, logits: Float[Array, "*B E"]) -> Routes:
   """Sends each token to the experts with the largest logits.
 
   Args:
     config: TransformerConfig.
-    logits: [..., E], of the router.
+    logits: of the router.
   """
   probs = jax.nn.softmax(logits.astype(jnp.float32), axis=-1)
   # One after another: XLA is slow to compile a sort for TPU, and these few
@@ -45,14 +51,14 @@ def route(config, logits) -> Routes:
   return Routes(probs, expert, weight)
 
 
-def load(routes: Routes, valid):
-  """Returns what each expert is sent and how likely it was: float32 [2, E].
+def load(routes: Routes, valid: Bool[Array, "*B"]) -> Float32[Array, "2 E"]:
+  """Returns what each expert is sent, and how likely it was.
 
   Both are sums over tokens, so those of several batches may be added up.
 
   Args:
-    routes: of tokens [...].
-    valid: bool [...], tokens that count.
+    routes: of tokens.
+    valid: tokens that count.
   """
   sent = jax.nn.one_hot(routes.expert, routes.probs.shape[-1]).mean(-2)
   both = jnp.stack([sent, routes.probs])
@@ -60,24 +66,27 @@ def load(routes: Routes, valid):
   return jnp.sum(jnp.where(valid[..., None], both, 0.0), axis=over_tokens)
 
 
-def balance(load):
+def balance(load: Float32[Array, "*B 2 E"]) -> Float32[Array, "*B"]:
   """Returns how unevenly experts are used: 1 is evenly, E is one for all.
 
   E times the sum over experts of their share of what is sent and their mean
   probability (Switch Transformer, arXiv 2101.03961, equation 4).
 
   Args:
-    load: float32 [..., 2, E], from the function of that name.
-
-  Returns:
-    float32 [...].
+    load: from the function of that name.
   """
   share = load / jnp.sum(load, axis=-1, keepdims=True)
   return load.shape[-1] * jnp.sum(jnp.prod(share, axis=-2), axis=-1)
 
 
-def run(activate: Callable, y, routes: Routes, up, down):
-  """Returns the weighted sum of the experts' outputs, [B, ..., D].
+def run(
+  activate: Callable,
+  y: Float[Array, "B *T D"],
+  routes: Routes,
+  up: tuple[Float[Array, "E D F"], ...],
+  down: Float[Array, "E F D"],
+) -> Float[Array, "B *T D"]:
+  """Returns the weighted sum of the experts' outputs.
 
   On a mesh each device has its own experts and, with `tensor`, a part of their
   width. Rows are gathered along `expert`, so that every device sees all tokens
@@ -85,10 +94,10 @@ def run(activate: Callable, y, routes: Routes, up, down):
 
   Args:
     activate: (*products with `up`) -> what `down` takes; all [tokens, F].
-    y: [B, ..., D].
-    routes: of y's tokens, fields [B, ..., k].
-    up: weights [E, D, F], one or two.
-    down: [E, F, D].
+    y: the tokens.
+    routes: of y's tokens.
+    up: one or two weights.
+    down: the weight of the output.
   """
   local = functools.partial(_run, activate)
   arrays = (y, routes.expert, routes.weight, up, down)

@@ -1,8 +1,10 @@
 """The layers of the decoder: norm, rotary embedding, attention and MLP."""
 
+from __future__ import annotations
+
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
@@ -17,6 +19,13 @@ from prefixrl_jax.models.decoder_config import (
 )
 from prefixrl_jax.models.linear import Linear
 
+if TYPE_CHECKING:
+  from jax import Array
+  from jaxtyping import Bool, Float, Float32, Int
+
+  # Cosines and sines of tokens' angles, for each of the model's ropes.
+  CosSin = tuple[Float32[Array, "ropes *B H/2"], Float32[Array, "ropes *B H/2"]]
+
 
 class RMSNorm(nn.Module):
   """Root-mean-square norm over the last axes, computed in float32.
@@ -28,7 +37,7 @@ class RMSNorm(nn.Module):
   axes: tuple[str, ...] = ("features",)
 
   @nn.compact
-  def __call__(self, x):
+  def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
     plus_one = self.config.norm_plus_one
     initializer = nn.initializers.zeros if plus_one else nn.initializers.ones
     scale: Any = self.param(
@@ -47,7 +56,9 @@ class RMSNorm(nn.Module):
     return (x32 * scale).astype(x.dtype)
 
 
-def rotary_cos_sin(config: TransformerConfig, position):
+def rotary_cos_sin(
+  config: TransformerConfig, position: Int[Array, "*B"]
+) -> CosSin:
   """Returns cosines and sines of tokens' angles.
 
   They are to be computed outside the loop or program that has the layers:
@@ -56,10 +67,7 @@ def rotary_cos_sin(config: TransformerConfig, position):
 
   Args:
     config: TransformerConfig.
-    position: int [...].
-
-  Returns:
-    cos, sin: float32 [ropes, ..., H/2].
+    position: of each token in its sequence.
   """
   by_rope = frequencies(config)
   by_rope = by_rope.reshape(len(by_rope), *[1] * position.ndim, -1)
@@ -67,16 +75,20 @@ def rotary_cos_sin(config: TransformerConfig, position):
   return jnp.cos(angle), jnp.sin(angle)
 
 
-def rotate(x, cos_sin, scale: float = 1.0):
+def rotate(
+  x: Float[Array, "*B N H"],
+  cos_sin: tuple[Float32[Array, "*B H/2"], Float32[Array, "*B H/2"]],
+  scale: float = 1.0,
+) -> Float[Array, "*B N H"]:
   """Applies the rotary embedding, halves layout.
 
   Args:
-    x: [..., N, H].
-    cos_sin: of one of the ropes, [..., H/2] each.
+    x: queries or keys.
+    cos_sin: of one of the ropes.
     scale: what the result is multiplied by.
 
   Returns:
-    [..., N, H], in x's dtype.
+    The rotated heads, in x's dtype.
   """
   cos, sin = (x[..., None, :] for x in cos_sin)
   x1, x2 = jnp.split(x.astype(jnp.float32), 2, axis=-1)
@@ -105,18 +117,24 @@ class Block(nn.Module):
   linear: type[Linear] = Linear
 
   @nn.compact
-  def __call__(self, x, cos_sin, flags: LayerFlags, valid=None):
+  def __call__(
+    self,
+    x: Float[Array, "*B D"],
+    cos_sin: CosSin,
+    flags: LayerFlags,
+    valid: Bool[Array, "*B"] | None = None,
+  ) -> tuple[Float[Array, "*B D"], Any]:
     """Runs the layer.
 
     Args:
-      x: [..., D], the residual before the layer.
+      x: the residual before the layer.
       cos_sin: from `rotary_cos_sin`, of the tokens' positions.
       flags: of the layer.
-      valid: bool [...], tokens that count as the experts' load, which is left
-        in the collection "load"; None: none do.
+      valid: tokens that count as the experts' load, which is left in the
+        collection "load"; None: none do.
 
     Returns:
-      The residual after the layer, [..., D], and what `attend` kept.
+      The residual after the layer, and what `attend` kept.
     """
     y = self._norm_in("attention_norm", x)
     y, kept = self._attention(y, cos_sin, flags)

@@ -5,17 +5,23 @@ A layer says `linear(name, x, inputs, outputs)`, whoever runs it: the learner
 (`OutputsFirst`) or its decode step (`TokensLast`).
 """
 
+from __future__ import annotations
+
 import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
 from prefixrl_jax.distributed import sharding
+
+if TYPE_CHECKING:
+  from jax import Array
+  from jaxtyping import Float, Float32
 
 # Up to here, transposing a product costs less than what it gains.
 _FEW_TOKENS = 128
@@ -36,12 +42,12 @@ class Linear:
   def __call__(
     self,
     name: str,
-    x: jax.Array,
+    x: Float[Array, "..."],
     inputs: dict[str, int],
     outputs: dict[str, int],
     *,
     bias: bool = False,
-  ) -> jax.Array:
+  ) -> Float[Array, "..."]:
     """Returns x times a weight, sharded like the residual or by its outputs.
 
     Args:
@@ -65,10 +71,10 @@ class Linear:
     self,
     activate: Callable,
     names: tuple[str, ...],
-    x: jax.Array,
+    x: Float[Array, "..."],
     inputs: dict[str, int],
     outputs: dict[str, int],
-  ) -> jax.Array:
+  ) -> Float[Array, "..."]:
     """Returns `activate(*products)`, elementwise, of x with several weights.
 
     Args:
@@ -146,7 +152,11 @@ class TokensLast(OutputsFirst):
     return self._constrain(out.reshape(*lead, *outputs.values()), outputs)
 
 
-def outputs_first_product(weight, x, dtype=None):
+def outputs_first_product(
+  weight: Float[Array, "outputs inputs"],
+  x: Float[Array, "..."],
+  dtype: Any = None,
+) -> Float[Array, "outputs tokens"]:
   """Returns a matrix's product with every token, tokens last.
 
   XLA:CPU multiplies a few tokens by a large matrix half as fast again with the
@@ -154,12 +164,9 @@ def outputs_first_product(weight, x, dtype=None):
   loop. The barrier keeps the compiler from turning it back.
 
   Args:
-    weight: [outputs, inputs].
+    weight: all outputs and all inputs as one axis each.
     x: [..., *inputs].
     dtype: of the result; None: x's.
-
-  Returns:
-    [outputs, tokens].
   """
   contract_last = (((1,), (1,)), ((), ()))
   product = functools.partial(
@@ -174,16 +181,18 @@ def outputs_first_product(weight, x, dtype=None):
   return jax.lax.optimization_barrier(product(weight, x)).astype(dtype)
 
 
-def with_adapter(config, weight, adapter):
+def with_adapter(
+  config, weight: Float[Array, "..."], adapter: dict
+) -> Float32[Array, "..."]:
   """Returns one layer's weight with its adapter added in.
 
   Args:
     config: TransformerConfig.
-    weight: [*inputs, *outputs].
+    weight: [*inputs, *outputs], of the base.
     adapter: {"a": [*inputs, r], "b": [r, *outputs]}.
 
   Returns:
-    float32 [*inputs, *outputs].
+    [*inputs, *outputs].
   """
   product = jnp.tensordot(adapter["a"], adapter["b"], axes=1)
   return weight.astype(jnp.float32) + config.lora.scale * product

@@ -6,9 +6,11 @@ so that its caches are updated in place. Both kinds of parameters are made in
 parameters.py.
 """
 
+from __future__ import annotations
+
 import functools
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
 import jax.numpy as jnp
@@ -17,6 +19,7 @@ from prefixrl_jax.batches import KVCache
 from prefixrl_jax.distributed import sharding
 from prefixrl_jax.models import attention, tree_attention
 from prefixrl_jax.models.decoder_config import (
+  LayerFlags,
   TransformerConfig,
   layer_flags,
   stacked_flags,
@@ -28,6 +31,12 @@ from prefixrl_jax.models.linear import (
   outputs_first_product,
 )
 
+if TYPE_CHECKING:
+  from jax import Array
+  from jaxtyping import Bool, Float, Float32, Int
+
+  from prefixrl_jax.models.layers import CosSin
+
 
 class Transformer(nn.Module):
   """Embedding, scanned blocks, final norm; the head is applied by `logits`."""
@@ -36,8 +45,13 @@ class Transformer(nn.Module):
   attend: Callable
 
   @nn.compact
-  def __call__(self, tokens, position, valid=None):
-    """tokens, position, valid: [B, T] -> hidden [B, T, D], what blocks kept."""
+  def __call__(
+    self,
+    tokens: Int[Array, "B T"],
+    position: Int[Array, "B T"],
+    valid: Bool[Array, "B T"] | None = None,
+  ) -> tuple[Float[Array, "B T D"], Any]:
+    """Returns final hidden states, and what the blocks kept."""
     c = self.config
     table: Any = self.param(
       "embedding",
@@ -86,27 +100,33 @@ class Transformer(nn.Module):
     return RMSNorm(c, name="final_norm")(x), kept
 
 
-def embed(config, params, tokens):
-  """Returns the tokens' embeddings, [..., D]; tokens: int [...]."""
+def embed(
+  config: TransformerConfig, params: dict, tokens: Int[Array, "*B"]
+) -> Float[Array, "*B D"]:
+  """Returns the tokens' embeddings."""
   x = params["embedding"][tokens].astype(config.dtype)
   if config.embed_scale != 1.0:
     x *= jnp.asarray(config.embed_scale, config.dtype)
   return x
 
 
-def head(config: TransformerConfig, params: dict):
+def head(config: TransformerConfig, params: dict) -> Float[Array, "_ _"]:
   """Returns the head's weight, [V, D] if tied (or unstacked), else [D, V]."""
   weight = params["embedding"] if config.tied_head else params["head"]
   return weight.astype(config.dtype)
 
 
-def logits_of(config: TransformerConfig, head, hidden):
-  """Returns float32 logits [..., V] of final hidden states [..., D].
+def logits_of(
+  config: TransformerConfig,
+  head: Float[Array, "_ _"],
+  hidden: Float[Array, "*B D"],
+) -> Float32[Array, "*B V"]:
+  """Returns the logits of final hidden states.
 
   Args:
     config: TransformerConfig.
     head: from `head`, [V, D] or [D, V], or a part of its vocabulary.
-    hidden: [..., D].
+    hidden: from `forward`.
   """
   equation = "...d,vd->...v" if config.tied_head else "...d,dv->...v"
   raw = jnp.einsum(equation, hidden, head, preferred_element_type=jnp.float32)
@@ -118,27 +138,35 @@ def _soft_cap(config, raw):
   return raw if cap is None else cap * jnp.tanh(raw / cap)
 
 
-def logits(config: TransformerConfig, params: dict, hidden):
-  """Returns float32 logits [..., V] of final hidden states [..., D].
+def logits(
+  config: TransformerConfig, params: dict, hidden: Float[Array, "*B D"]
+) -> Float32[Array, "*B V"]:
+  """Returns the logits of final hidden states.
 
   Args:
     config: TransformerConfig.
     params: as from `parameters.init`.
-    hidden: [..., D].
+    hidden: from `forward`.
   """
   return logits_of(config, head(config, params), hidden)
 
 
-def logits_vjp(config: TransformerConfig, head, hidden, logits, d_logits):
-  """Returns the gradients of `logits_of`: float32 [D, V] and [..., D].
+def logits_vjp(
+  config: TransformerConfig,
+  head: Float[Array, "_ _"],
+  hidden: Float[Array, "*B D"],
+  logits: Float32[Array, "*B V"],
+  d_logits: Float32[Array, "*B V"],
+) -> tuple[Float32[Array, "D V"], Float32[Array, "*B D"]]:
+  """Returns the gradients of `logits_of` by head and hidden states.
 
   The head's has its inputs first even if it is tied: otherwise XLA:CPU would
   transpose `d_logits` before it multiplies.
 
   Args:
     config, head, hidden: as `logits_of` took them.
-    logits: what it returned, [..., V].
-    d_logits: their cotangent, float32 [..., V].
+    logits: what it returned.
+    d_logits: their cotangent.
   """
   if config.final_soft_cap is not None:
     d_logits = d_logits * (1 - jnp.square(logits / config.final_soft_cap))
@@ -148,21 +176,28 @@ def logits_vjp(config: TransformerConfig, head, hidden, logits, d_logits):
   return f32("...d,...v->dv", hidden, d_logits), f32(equation, d_logits, head)
 
 
-def forward(config, params, tokens, position, attend, valid=None):
-  """Returns final hidden states [B, T, D] of packed rows, and experts' load.
+def forward(
+  config: TransformerConfig,
+  params: dict,
+  tokens: Int[Array, "B T"],
+  position: Int[Array, "B T"],
+  attend: Callable,
+  valid: Bool[Array, "B T"] | None = None,
+) -> tuple[Float[Array, "B T D"], Float32[Array, "L 2 E"]]:
+  """Returns final hidden states of packed rows, and the experts' load.
 
   Args:
     config: TransformerConfig.
     params: as from `parameters.init`, or with adapters
       (`adapters.policy_params`).
-    tokens: int [B, T].
-    position: int [B, T].
+    tokens: packed rows.
+    position: place of each token in its sequence.
     attend: (q [B, T, N, H], k [B, T, K, H], v [B, T, K, H], window int [])
       -> out [B, T, N, H]; see `tree_attention.for_layers`.
-    valid: bool [B, T], tokens that count as load; None: none do.
+    valid: tokens that count as load; None: none do.
 
   Returns:
-    hidden; load: float32 [L, 2, E] as in `experts.load`, E 0 without experts.
+    Hidden states; load as in `experts.load`, where E is 0 without experts.
   """
   model = Transformer(config, lambda *args: (attend(*args), None))
   (hidden, _), seen = model.apply(
@@ -186,35 +221,45 @@ def split_adapters(params: dict) -> tuple[dict, dict]:
   return params.get("adapters", {}), base
 
 
-def embed_trunks(config, params, trunks):
+def embed_trunks(
+  config: TransformerConfig, params: dict, trunks: Int[Array, "r P"]
+) -> tuple[Float[Array, "r P D"], CosSin]:
   """Returns what `prefill_layer` begins with.
 
   Args:
     config: TransformerConfig.
     params: unstacked parameters; of them, the embedding.
-    trunks: int [r, P], from position 0, padded at the end.
+    trunks: from position 0, padded at the end.
 
   Returns:
-    The residual [r, P, D], and cos_sin, float32 [ropes, P, H/2] each.
+    The residual before the first layer, and cos_sin of all positions.
   """
   x = sharding.constrain(embed(config, params, trunks), *Block.axes)
   return x, rotary_cos_sin(config, jnp.arange(trunks.shape[1]))
 
 
-def prefill_layer(config, params, x, cos_sin, cache, row_ids, flags):
+def prefill_layer(
+  config: TransformerConfig,
+  params: dict,
+  x: Float[Array, "r P D"],
+  cos_sin: CosSin,
+  cache: KVCache,
+  row_ids: Int[Array, "r"],
+  flags: LayerFlags,
+) -> tuple[Float[Array, "r P D"], KVCache]:
   """Runs a layer over trunks; their keys and values go into rows of its cache.
 
   Args:
     config: TransformerConfig.
     params: one of the layers of unstacked parameters.
-    x: [r, P, D], the residual before the layer.
+    x: the residual before the layer.
     cos_sin: from `embed_trunks`.
-    cache: KVCache of the layer.
-    row_ids: int [r], rows to fill; a number beyond the rows is ignored.
+    cache: of the layer.
+    row_ids: rows to fill; a number beyond the last is ignored.
     flags: from `layer_flags`.
 
   Returns:
-    The residual after the layer, [r, P, D], and the updated cache.
+    The residual after the layer, and the updated cache.
   """
   places = attention.trunk_places(*x.shape[:2])
   see, _ = tree_attention.for_layers(config, places)
@@ -224,37 +269,50 @@ def prefill_layer(config, params, x, cos_sin, cache, row_ids, flags):
     return out, attention.write_trunks(cache, row_ids, k, v)
 
   block = Block(config, attend, linear=OutputsFirst)
-  return block.apply({"params": params}, x, cos_sin, flags)
+  out: Any = block.apply({"params": params}, x, cos_sin, flags)
+  return out
 
 
-def decode_cos_sin(config, *, fork, length):
+def decode_cos_sin(
+  config: TransformerConfig,
+  *,
+  fork: Int[Array, "R G"],
+  length: Int[Array, "R G"],
+) -> CosSin:
   """Returns cos_sin of one token a lane, at position fork - 1 + length.
 
   Args:
     config: TransformerConfig.
-    fork, length: int [R, G], as in `decode_step`.
-
-  Returns:
-    cos, sin: float32 [ropes, R, G, H/2].
+    fork, length: as in `decode_step`.
   """
   return rotary_cos_sin(config, fork - 1 + length)
 
 
-def decode_step(config, params, token, cos_sin, caches, reach, *, fork, length):
+def decode_step(
+  config: TransformerConfig,
+  params: dict,
+  token: Int[Array, "R G"],
+  cos_sin: CosSin,
+  caches: Sequence[KVCache],
+  reach: attention.Reach,
+  *,
+  fork: Int[Array, "R G"],
+  length: Int[Array, "R G"],
+) -> tuple[Float32[Array, "V R G"], tuple[KVCache, ...]]:
   """Decodes one token a lane.
 
   Args:
     config: TransformerConfig.
     params: unstacked parameters.
-    token: int [R, G].
+    token: the last token of each lane.
     cos_sin: from `decode_cos_sin`.
-    caches: a KVCache per layer.
+    caches: one per layer.
     reach: from `attention.decode_reach`.
-    fork: int [R, G].
-    length: int [R, G], the slot the token is written to.
+    fork: how many tokens of its row's trunk a lane sees.
+    length: the slot the token is written to.
 
   Returns:
-    Logits of the next token [V, R, G] float32, and the updated caches.
+    Logits of the next token, and the updated caches.
   """
   x: Any = embed(config, params, token)
   updated = []
@@ -276,15 +334,23 @@ def decode_step(config, params, token, cos_sin, caches, reach, *, fork, length):
     axes = ("rows", "lanes", "features")
     block = Block(config, attend, axes, linear=TokensLast)
     flags = layer_flags(config, i)
-    x, cache = block.apply({"params": layer}, x, cos_sin, flags)
-    updated.append(cache)
+    after: Any = block.apply({"params": layer}, x, cos_sin, flags)
+    x, kept = after
+    updated.append(kept)
   x = RMSNorm(config).apply({"params": params["final_norm"]}, x)
   logits = outputs_first_product(head(config, params), x, jnp.float32)
   logits = _soft_cap(config, logits)
   return logits.reshape(-1, *x.shape[:-1]), tuple(updated)
 
 
-def init_caches(config, *, rows, lanes, trunk_length, completion_length):
+def init_caches(
+  config: TransformerConfig,
+  *,
+  rows: int,
+  lanes: int,
+  trunk_length: int,
+  completion_length: int,
+) -> tuple[KVCache, ...]:
   """Returns empty caches, one KVCache per layer.
 
   Args:

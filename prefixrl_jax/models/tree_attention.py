@@ -1,6 +1,10 @@
 """Attention over packed rows of trees: the way that suits the devices."""
 
+from __future__ import annotations
+
 import functools
+from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -16,8 +20,14 @@ from prefixrl_jax.models import (
 )
 from prefixrl_jax.rounding import round_up
 
+if TYPE_CHECKING:
+  from jax import Array
+  from jaxtyping import Float
 
-def block_schedule(rows, *, window=None) -> block_map.BlockSchedule:
+
+def block_schedule(
+  rows, *, window: int | None = None
+) -> block_map.BlockSchedule:
   """Returns which blocks meet in these rows; every layer needs to know.
 
   Args:
@@ -40,7 +50,16 @@ def _block_sizes(length: int) -> tuple[int, int]:
   return min(block_q, length), min(block_kv, length)
 
 
-def attend(rows, schedule, q, k, v, *, soft_cap=None, implementation=None):
+def attend(
+  rows,
+  schedule: block_map.BlockSchedule,
+  q: Float[Array, "B T N H"],
+  k: Float[Array, "B T K H"],
+  v: Float[Array, "B T K H"],
+  *,
+  soft_cap: float | None = None,
+  implementation: Callable | None = None,
+) -> Float[Array, "B T N H"]:
   """Attention under `attention.visible` on the mesh in force, if any.
 
   Every device computes its own rows and heads; heads that the mesh does not
@@ -49,13 +68,12 @@ def attend(rows, schedule, q, k, v, *, soft_cap=None, implementation=None):
   Args:
     rows: as in `block_schedule`.
     schedule: from there.
-    q: [B, T, N, H].
-    k, v: [B, T, K, H].
+    q, k, v: queries, keys and values.
     soft_cap: as in `attention.dense_attention`.
-    implementation: None is the one for the backend.
+    implementation: None: the one for the backend.
 
   Returns:
-    [B, T, N, H], in q's dtype; 0 where a query sees nothing.
+    The output, in q's dtype; 0 where a query sees nothing.
   """
   if implementation is None:
     implementation = _implementation(q.shape[1])
@@ -158,8 +176,8 @@ def _one_block(places: attention.Places, schedule, q, k, v, *, soft_cap):
   return attention.dense_attention(q, k, v, mask, soft_cap)
 
 
-def num_pairs(schedule):
-  """Returns how many pairs of tokens the blocks hold, all rows: float32 [].
+def num_pairs(schedule: block_map.BlockSchedule) -> Float[Array, ""]:
+  """Returns how many pairs of tokens the blocks of all rows hold.
 
   Args:
     schedule: from `block_schedule`.

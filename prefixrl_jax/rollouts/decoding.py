@@ -1,7 +1,11 @@
 """The device side of the sampler: jitted functions of SamplerState."""
 
+from __future__ import annotations
+
 import dataclasses
 import functools
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -13,9 +17,18 @@ from prefixrl_jax.models import attention, parameters, transformer
 from prefixrl_jax.models.decoder_config import layer_flags
 from prefixrl_jax.rollouts.drawing import draw
 
+if TYPE_CHECKING:
+  from jax import Array
+  from jaxtyping import Bool, Float32, Int, Int32, UInt32
+
 
 def init_state(
-  config, *, rows, lanes, trunk_length, completion_length
+  config,
+  *,
+  rows: int,
+  lanes: int,
+  trunk_length: int,
+  completion_length: int,
 ) -> SamplerState:
   """Returns a state in which every lane is idle.
 
@@ -165,7 +178,14 @@ def jit_prefill_layer(config, shardings: SamplerState, *, is_last=False):
   )
 
 
-def start(state: SamplerState, lanes, fork, limit, seed, key_ids):
+def start(
+  state: SamplerState,
+  lanes: Bool[Array, "R G"],
+  fork: Int[Array, "R G"],
+  limit: Int[Array, "R G"],
+  seed: UInt32[Array, ""],
+  key_ids: UInt32[Array, "R G 4"],
+) -> SamplerState:
   """Starts a completion in the chosen lanes; a limit of 0 makes them idle.
 
   A completion's key is a function of (seed, key_ids) alone, never of the row,
@@ -173,11 +193,11 @@ def start(state: SamplerState, lanes, fork, limit, seed, key_ids):
 
   Args:
     state: SamplerState.
-    lanes: bool [R, G], which lanes to start.
-    fork: int [R, G].
-    limit: int [R, G], tokens to sample at most.
-    seed: uint32 [], seed for the sampling.
-    key_ids: uint32 [R, G, 4]: purpose, step, problem, attempt.
+    lanes: which lanes to start.
+    fork: how many tokens of its row's trunk a lane sees.
+    limit: tokens to sample at most.
+    seed: seed for the sampling.
+    key_ids: purpose, step, problem, attempt.
 
   Returns:
     The new SamplerState.
@@ -202,25 +222,33 @@ def start(state: SamplerState, lanes, fork, limit, seed, key_ids):
 
 def decode(
   config,
-  params,
+  params: dict,
   state: SamplerState,
-  patience,
+  patience: Int[Array, ""],
   *,
-  num_steps,
-  temperature,
-  top_k,
-  top_p,
-  stop_tokens,
-):
+  num_steps: int,
+  temperature: float,
+  top_k: int,
+  top_p: float,
+  stop_tokens: Sequence[int],
+) -> tuple[
+  SamplerState,
+  tuple[
+    Int32[Array, ""],
+    Float32[Array, ""],
+    Bool[Array, "R G"],
+    Int32[Array, "R G"],
+  ],
+]:
   """Samples until num_steps are done or lanes have waited long enough.
 
   Args:
     config: TransformerConfig.
     params: unstacked parameters.
     state: SamplerState.
-    patience: int [], leave when lanes that finished on the way have idled for
-      so many steps together.
-    num_steps: tokens a lane at most.
+    patience: return once lanes that have finished have idled for so many steps,
+      summed over lanes.
+    num_steps: maximum tokens per lane.
     temperature: what logits are divided by; 0 is greedy.
     top_k: sample among the k likeliest; 0 is off.
     top_p: sample from the smallest set with this mass (nucleus sampling); 1 is
@@ -228,9 +256,8 @@ def decode(
     stop_tokens: tokens that end a completion (and belong to it).
 
   Returns:
-    The new SamplerState, and for the host (steps done int32 [], keys that a
-    lane's queries met in all of them float32 [], active bool [R, G], length
-    int32 [R, G]).
+    The new SamplerState, and for the host (steps done, keys that a lane's
+    queries met in all of them, active, length).
   """
   cos_sin_of = lambda state: transformer.decode_cos_sin(
     config, fork=state.fork, length=state.length
@@ -303,15 +330,17 @@ def _append(state: SamplerState, token, logprob, stop_tokens) -> SamplerState:
   )
 
 
-def pick(state: SamplerState, index):
+def pick(
+  state: SamplerState, index: Int[Array, "2 n"]
+) -> tuple[Int32[Array, "n C"], Float32[Array, "n C"]]:
   """Returns what some lanes have sampled.
 
   Args:
     state: SamplerState.
-    index: int [2, n], rows and lanes.
+    index: rows and lanes.
 
   Returns:
-    Tokens int32 [n, C] and their log-probabilities float32 [n, C].
+    Tokens and their log-probabilities.
   """
   rows, lanes = index
   return state.tokens[rows, lanes], state.logprobs[rows, lanes]

@@ -1,11 +1,26 @@
 """A token from logits: temperature, top-k, top-p, one number a lane."""
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
 import jax
 import jax.numpy as jnp
 
+if TYPE_CHECKING:
+  from jax import Array
+  from jaxtyping import Float32, Int, Int32, Key
 
-def draw(logits, key, length, temperature, top_k, top_p):
-  """Draws a token a lane: int32 [R, G], and its log-probability.
+
+def draw(
+  logits: Float32[Array, "V R G"],
+  key: Key[Array, "R G"],
+  length: Int[Array, "R G"],
+  temperature: float,
+  top_k: int,
+  top_p: float,
+) -> tuple[Int32[Array, "R G"], Float32[Array, "R G"]]:
+  """Draws a token per lane; returns them and their log-probabilities.
 
   Logits that are NaN or infinite give a log-probability that is.
 
@@ -15,8 +30,8 @@ def draw(logits, key, length, temperature, top_k, top_p):
   would take longer than to draw.
 
   Args:
-    logits: float32 [V, R, G].
-    key, length: [R, G], of the completion and its place.
+    logits: of the next token.
+    key, length: of the completion, and the token's place in it.
     temperature, top_k, top_p: see `decoding.decode`.
   """
   grid = length.shape
