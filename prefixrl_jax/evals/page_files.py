@@ -24,7 +24,7 @@ def to_script(value: Any) -> str:
     value: of JSON.
   """
   text = json.dumps(value, separators=(",", ":"), allow_nan=False)
-  return text.replace("<", "\\u003c").replace("\x7f", "\\u007f")
+  return text.replace("<", "\\u003c")
 
 
 def cut_text(text: str) -> str:

@@ -142,10 +142,7 @@ class _Table:
     self._open_bytes = 0.0  # of the newest file
     self._closed_bytes = 0.0  # of all others
     remove_temporaries(folder)
-    there = [(_first_step(path), path) for path in table_files(folder)]
-    remove(*(path for step, path in there if step > resume_step))
-    paths = [path for step, path in there if step <= resume_step]
-    factors = [_factor(path) for path in paths]
+    factors = [_factor(path) for path in table_files(folder)]
     self._factor = min(factors, default=1.0)
     if any(factor > self._factor for factor in factors):
       self._thin_files()  # a killed process had begun to
@@ -308,10 +305,6 @@ def _below(rows: pa.Table, threshold: float) -> pa.Table:
   return rows.filter(
     pa.array([draw(*place) < threshold for place in places], pa.bool_())
   )
-
-
-def _first_step(path: epath.Path) -> int:
-  return int(path.stem.removeprefix("step_"))
 
 
 def _factor(path: epath.Path) -> float:

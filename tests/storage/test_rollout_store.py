@@ -227,6 +227,25 @@ def test_a_sample_is_of_whole_groups_and_within_larger_ones(
     assert len(sample) == 2 * groups
 
 
+def test_no_damage_goes_unnoticed(tmp_path):
+  """Any byte that is another: the file is set aside, or says the same."""
+  with _store(tmp_path, share=1.0) as store:
+    _write(store, range(1, 3))
+  [file] = (tmp_path / "rollouts").iterdir()
+  whole, rows = file.read_bytes(), pq.read_table(file)
+  damaged = 0
+  for place in range(0, len(whole), 61):
+    file.write_bytes(
+      whole[:place] + bytes([whole[place] ^ 8]) + whole[place + 1 :]
+    )
+    sample = rollout_store.sample_rollouts(
+      epath.Path(tmp_path), most=999, most_tokens=9999
+    )
+    damaged += not len(sample)
+    assert not len(sample) or sample.equals(rows.cast(sample.schema)), place
+  assert damaged > 50
+
+
 def test_a_file_of_other_columns_is_set_aside(tmp_path, caplog):
   with _store(tmp_path, share=1.0) as store:
     _write(store, range(1, 3))
