@@ -7,14 +7,15 @@ the package need not be installed. With torch and transformers beside them, the
 same work is timed with these as well. Parts, the most telling first:
 
   machine         the card: products, copies, launches; what float32 means there
-  exact           attention, sampler and update against dense float32 on the CPU
+  exact_bfloat16, exact_float32, exact_tf32  attention, sampler and update
+                  against dense float32 on the CPU
   demo            the tiny demo from start to report
-  demo_highest    the same with float32 products in full precision
+  demo_tf32       the same with float32 products in TF32, JAX's default
   decode, update  SmolLM2-135M's and Qwen3-0.6B's shapes in bfloat16: tokens/s,
                   shares of memory bandwidth and of a product, kernels, memory
   decode_peer, update_peer  the same work by transformers
   decode_sweep, update_sweep  constants of distributed/backends.py, one by one
-  graphs, no_graphs, no_triton  both with other flags of XLA's
+  no_graphs, no_triton  both with other flags of XLA's
 
 Each part is a process with a time limit of its own, so that one that fails or
 hangs costs none of the others anything, and each result is written at once: a
@@ -40,10 +41,6 @@ from typing import Any
 from absl import app, flags
 
 _ROOT = pathlib.Path(__file__).parents[1]
-_GRAPH_EVERYTHING = (
-  "--xla_gpu_enable_command_buffer=FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN,"
-  "DYNAMIC_SLICE_FUSION,WHILE,CONDITIONAL --xla_gpu_graph_min_graph_size=1"
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,20 +62,22 @@ class Part:
 
 def _beside(**env: str) -> dict[str, str]:
   """Parts that run at the same time share the card's memory."""
-  return {"XLA_PYTHON_CLIENT_MEM_FRACTION": ".25", **env}
+  return {"XLA_PYTHON_CLIENT_MEM_FRACTION": ".18", **env}
 
 
 _EXACT, _SPEED = "benchmarks.device_exact", "benchmarks.device_speed"
 _PEER = "benchmarks.device_peer"
 PARTS = {
   "machine": Part(f"{_SPEED}:machine", 45),
-  "exact": Part(f"{_EXACT}:exact", 150, "untimed", _beside()),
+  "exact_bfloat16": Part(f"{_EXACT}:exact_bfloat16", 100, "untimed", _beside()),
+  "exact_float32": Part(f"{_EXACT}:exact_float32", 100, "untimed", _beside()),
+  "exact_tf32": Part(f"{_EXACT}:exact_tf32", 100, "untimed", _beside()),
   "demo": Part(f"{_EXACT}:demo", 150, "untimed", _beside()),
-  "demo_highest": Part(
+  "demo_tf32": Part(
     f"{_EXACT}:demo",
     150,
     "untimed",
-    _beside(JAX_DEFAULT_MATMUL_PRECISION="highest"),
+    _beside(JAX_DEFAULT_MATMUL_PRECISION="tensorfloat32"),
   ),
   "decode": Part(f"{_SPEED}:decode", 90),
   "update": Part(f"{_SPEED}:update", 90),
@@ -87,9 +86,6 @@ PARTS = {
   "update_peer": Part(f"{_PEER}:update", 60, env={"JAX_PLATFORMS": "cpu"}),
   "decode_sweep": Part(f"{_SPEED}:decode_sweep", 75),
   "update_sweep": Part(f"{_SPEED}:update_sweep", 75),
-  "graphs": Part(
-    f"{_SPEED}:with_flags", 50, env={"XLA_FLAGS": _GRAPH_EVERYTHING}
-  ),
   "no_graphs": Part(
     f"{_SPEED}:with_flags",
     50,

@@ -303,20 +303,27 @@ def update(record: Recorder, small: bool) -> None:
   )
 
 
+# Loops whose length the device knows as graphs that it runs by itself.
+_GRAPHS = {
+  "xla_gpu_enable_command_buffer": "FUSION,CUBLAS,CUBLASLT,CUSTOM_CALL,CUDNN,"
+  "DYNAMIC_SLICE_FUSION,WHILE,CONDITIONAL",
+  "xla_gpu_graph_min_graph_size": 1,
+}
 # Constants of `Backend`, one away from what is shipped at a time.
 _DECODE_VARIANTS: dict[str, dict[str, Any]] = {
   "as shipped": {},
-  "whole caches": {"whole_cache": 2**20},
+  "graphs": {"options": _GRAPHS},
+  "key_block 2048": {"key_block": 2048},
   "key_block 1024": {"key_block": 1024},
-  "key_block 512": {"key_block": 512},
-  "key_block 128": {"key_block": 128},
+  "key_block 256": {"key_block": 256},
 }
 _UPDATE_VARIANTS: dict[str, dict[str, Any]] = {
   "as shipped": {},
-  "blocks of 512": {"attention_blocks": (512, 512)},
+  "graphs": {"options": _GRAPHS},
+  "one visit a turn": {"visits_a_turn": 1},
   "blocks of 1024": {"attention_blocks": (1024, 1024)},
+  "blocks of 256": {"attention_blocks": (256, 256)},
   "dense": {"attention_blocks": (2**20, 2**20)},
-  "blocks of 128": {"attention_blocks": (128, 128)},
 }
 
 

@@ -1,7 +1,7 @@
 """What CPU, GPU and TPU want done differently.
 
-A CPU's choices were measured, a TPU's come from what its compiler says
-(docs/performance.md); a GPU's were not measured.
+A CPU's choices were measured, a GPU's on one H200, and a TPU's come from what
+its compiler says (docs/performance.md).
 """
 
 import dataclasses
@@ -30,29 +30,47 @@ class Backend:
   whole_cache: int = 0
   # A CPU has no use for wider steps, and rows differ in their visits.
   rows_in_turn: bool = False
+  # Visits of attention over packed rows in a turn of their loop. How many there
+  # are is known on the device alone, and a GPU's host waits for it every turn.
+  visits_a_turn: int = 1
   # What a synchronisation of the sampler with the host costs, in decode steps
-  # of all lanes; the lanes that wait for it may cost as much. Measured on a CPU
-  # only.
+  # of all lanes; the lanes that wait for it may cost as much.
   sync_cost: float = 0.25
   # The order in memory of a KVCache's axes, where it is not theirs: as the
   # decode loop wants them, which else copies all of them in and out.
   cache_order: Mapping[str, tuple[int, ...]] = dataclasses.field(
     default_factory=dict, hash=False
   )
-  # LLVM's, of large programs: they run as fast on a CPU without its costlier
-  # passes, since nearly all of their time is the library's, in products.
-  optimization_level: int | None = None
+  # The compiler's, of large programs.
+  options: Mapping[str, int | bool | str] = dataclasses.field(
+    default_factory=dict, hash=False
+  )
 
   # From so many parameters on, a sampler's matrix products are oneDNN's, each a
   # call of its own, rather than what XLA chooses. Such programs cannot be kept
   # between processes.
   onednn_from: float = math.inf
 
+  # Of products of a model that computes in float32, where JAX's default is
+  # less.
+  float32_precision: str | None = None
+
+  def keep_float32(self, dtype: str) -> None:
+    """Has what is compiled from now on multiply float32 in full precision.
+
+    Only where the model asks for float32. A precision that the user has set
+    (JAX_DEFAULT_MATMUL_PRECISION) holds.
+
+    Args:
+      dtype: of the model's activations.
+    """
+    is_free = jax.config.jax_default_matmul_precision is None
+    if dtype == "float32" and self.float32_precision and is_free:
+      jax.config.update("jax_default_matmul_precision", self.float32_precision)
+
   def compiler_options(self) -> dict[str, int | bool | str]:
     """Returns options for large programs; what XLA_FLAGS says holds."""
-    if self.optimization_level is None:
-      return {}
-    return _unsaid({"xla_backend_optimization_level": self.optimization_level})
+    return _unsaid(self.options)
 
   def sampler_options(self, num_params: int) -> dict[str, int | bool | str]:
     """Returns options for a sampler's large programs, likewise.
@@ -102,10 +120,20 @@ BACKENDS = {
     attention_blocks=(64, 64),
     rows_in_turn=True,
     sync_cost=0.0,
-    optimization_level=1,
+    # LLVM's: large programs run as fast on a CPU without its costlier passes,
+    # since nearly all of their time is the library's, in products.
+    options={"xla_backend_optimization_level": 1},
     onednn_from=onednn_pays_from(processor.features()),
   ),
-  "gpu": Backend(key_block=256, attention_blocks=(256, 256)),
+  # Every turn of a loop whose length the device knows costs the host's waiting
+  # and some twenty launches: few and large blocks.
+  "gpu": Backend(
+    key_block=4096,
+    attention_blocks=(512, 512),
+    visits_a_turn=4,
+    sync_cost=1.0,
+    float32_precision="highest",  # TF32 else
+  ),
   "tpu": Backend(
     key_block=512,
     attention_blocks=(512, 512),

@@ -16,6 +16,7 @@ from prefixrl_jax.models.attention_blocks import (
   KernelConfig,
   run_in_blocks,
 )
+from prefixrl_jax.rounding import ceil_div
 
 
 def tree_block_attention(places, schedule, q, k, v, *, soft_cap=None):
@@ -83,16 +84,14 @@ def _forward_row(config, codes, num_visits, q_places, k_places, q, k, v):
   """q [K, T, M, H]; k, v [K, T, H] -> out [K, T, M, H], logsumexp [K, T, M]."""
   block_shape = (q.shape[0], config.block_q, q.shape[2])
 
-  def visit(i, carry):
+  def visit(code, carry):
     seen, max_score, exp_sum, out_sum, out, logsumexp = carry
-    is_first = (codes[i] & block_map.FIRST) > 0
+    is_first = (code & block_map.FIRST) > 0
     max_score = jnp.where(is_first, FLOOR, max_score)
     exp_sum = jnp.where(is_first, 0.0, exp_sum)
     out_sum = jnp.where(is_first, 0.0, out_sum)
-    seen = _seen(config, codes[i], q_places, k_places, seen)
-    at_q, (scores, _, _, values) = _visit_scores(
-      config, codes[i], seen, q, k, v
-    )
+    seen = _seen(config, code, q_places, k_places, seen)
+    at_q, (scores, _, _, values) = _visit_scores(config, code, seen, q, k, v)
     new_max = jnp.maximum(max_score, jnp.max(scores, axis=-1))
     decay = jnp.exp(max_score - new_max)
     weights = jnp.exp(scores - new_max[..., None])
@@ -115,7 +114,7 @@ def _forward_row(config, codes, num_visits, q_places, k_places, q, k, v):
     jnp.zeros_like(q),
     jnp.zeros(q.shape[:3], jnp.float32),
   )
-  return jax.lax.fori_loop(0, num_visits, visit, start)[4:]
+  return _walk(codes, num_visits, visit, start)[4:]
 
 
 def _backward_row(
@@ -133,13 +132,13 @@ def _backward_row(
 ):
   """Returns the gradients of q, k and v in float32."""
 
-  def visit(i, carry):
+  def visit(code, carry):
     seen, dq, dk, dv = carry
-    seen = _seen(config, codes[i], q_places, k_places, seen)
+    seen = _seen(config, code, q_places, k_places, seen)
     at_q, (scores, queries, keys, values) = _visit_scores(
-      config, codes[i], seen, q, k, v
+      config, code, seen, q, k, v
     )
-    at_k = block_map.inner_of(codes[i]) * config.block_kv
+    at_k = block_map.inner_of(code) * config.block_kv
     block = lambda x: _take(x, at_q, config.block_q)
     weights = jnp.exp(scores - block(logsumexp)[..., None])
     d_block = block(d_out)
@@ -165,7 +164,22 @@ def _backward_row(
     jnp.zeros((config.block_q, config.block_kv), bool),
     *(jnp.zeros(x.shape, jnp.float32) for x in (q, k, v)),
   )
-  return jax.lax.fori_loop(0, num_visits, visit, start)[1:]
+  return _walk(codes, num_visits, visit, start)[1:]
+
+
+def _walk(codes, num_visits, visit, carry):
+  """Returns carry after visit(code, carry) for the first of the codes."""
+  per_turn = backends.current_backend().visits_a_turn
+  # What fills the last turn stays where the last visit was, and adds nothing.
+  more = codes[-1] & ~(block_map.ACTIVE | block_map.FIRST)
+  codes = jnp.concatenate([codes, jnp.full(per_turn - 1, more)])
+
+  def turn(i, carry):
+    for j in range(per_turn):
+      carry = visit(codes[i * per_turn + j], carry)
+    return carry
+
+  return jax.lax.fori_loop(0, ceil_div(num_visits, per_turn), turn, carry)
 
 
 def _seen(config, code, q_places, k_places, before):

@@ -9,7 +9,7 @@ import safetensors
 from etils import epath
 
 from prefixrl_jax import checkpoints
-from prefixrl_jax.distributed import sharding
+from prefixrl_jax.distributed import backends, sharding
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.models import adapters, importing, parameters, transformer
 from prefixrl_jax.rollouts.sampler import Arena, Sampler
@@ -123,6 +123,7 @@ def open_session(
     )
   else:
     model = demo_model(c.model)
+  backends.of_mesh(mesh).keep_float32(model.dtype)
   model = adapters.with_lora(c.lora, model)
   check_vocabulary(tokenizer, model.vocab_size)
   model, rows_per_microbatch = memory_plan.fit(c, model, mesh, show)

@@ -3,6 +3,7 @@
 from etils import epath
 
 from prefixrl_jax import checkpoints
+from prefixrl_jax.distributed import backends
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.models import adapters, exporting, importing
 from prefixrl_jax.run.workspace import Workspace
@@ -54,6 +55,8 @@ def run(work: Workspace) -> None:
   )
   model = adapters.with_lora(c.lora, model)
   mesh = make_mesh(**c.mesh)
+  # Adapters are merged into weights that may be float32 in any case.
+  backends.of_mesh(mesh).keep_float32(c.model.param_dtype)
   asked = settings.step if settings.step >= 0 else None
   remedy = {}
   if asked is None and train.complete:

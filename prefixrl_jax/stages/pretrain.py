@@ -3,6 +3,7 @@
 import jax
 
 from prefixrl_jax import checkpoints
+from prefixrl_jax.distributed import backends
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.learner.packing import layout_for
 from prefixrl_jax.learner.pretraining import pretrain
@@ -23,6 +24,7 @@ def run(work: Workspace) -> None:
     return
   steps = sum(dict(p)["num_steps"] for p in c.pretrain.phases)
   mesh = make_mesh(**c.mesh)
+  backends.of_mesh(mesh).keep_float32(c.model.dtype)
   model, rows_per_microbatch = memory_plan.fit(
     c, demo_model(c.model), mesh, work.console.print
   )

@@ -51,7 +51,7 @@ def test_onednn_is_for_weights_that_stay_in_no_cache(
 
 
 def test_what_xla_flags_say_holds(monkeypatch, change_backend):
-  change_backend(onednn_from=0, optimization_level=1)
+  change_backend(onednn_from=0, options={"xla_backend_optimization_level": 1})
   options = lambda: backends.BACKENDS["cpu"].sampler_options(0)
   monkeypatch.delenv("XLA_FLAGS")
   assert options() == {
@@ -69,6 +69,43 @@ def test_what_xla_flags_say_holds(monkeypatch, change_backend):
   assert options()["xla_cpu_use_onednn"]
   # An update is kept between processes.
   assert not backends.BACKENDS["cpu"].compiler_options()
+
+
+@pytest.fixture
+def default_precision():
+  """JAX's own, as nobody has set it; put back afterwards."""
+  before = jax.config.jax_default_matmul_precision
+  jax.config.update("jax_default_matmul_precision", None)
+  yield
+  jax.config.update("jax_default_matmul_precision", before)
+
+
+def _is_full_precision():
+  """Returns whether a product of float32 is lowered so."""
+  x = jnp.ones((2, 2))
+  return jax.jit(lambda x: x @ x).lower(x).as_text().count("HIGHEST") > 0
+
+
+@pytest.mark.parametrize(
+  ("platform", "dtype", "is_full"),
+  [
+    ("gpu", "float32", True),
+    ("gpu", "bfloat16", False),
+    ("cpu", "float32", False),  # full as it is
+  ],
+)
+def test_a_model_in_float32_is_multiplied_in_float32(
+  default_precision, platform, dtype, is_full
+):
+  backends.BACKENDS[platform].keep_float32(dtype)
+  assert _is_full_precision() == is_full
+
+
+@pytest.mark.parametrize("said", ["default", "tensorfloat32"])
+def test_the_user_s_precision_holds(default_precision, said):
+  jax.config.update("jax_default_matmul_precision", said)
+  backends.BACKENDS["gpu"].keep_float32("float32")
+  assert jax.config.jax_default_matmul_precision == said
 
 
 @_is_x86
@@ -124,7 +161,8 @@ def test_a_sampler_s_products_are_onednn_s_and_right(
 
   def sampled(has_onednn):
     change_backend(
-      onednn_from=0 if has_onednn else math.inf, optimization_level=0
+      onednn_from=0 if has_onednn else math.inf,
+      options={"xla_backend_optimization_level": 0},
     )
     sampler = ours.make_sampler(
       model,

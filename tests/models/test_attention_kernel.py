@@ -96,12 +96,20 @@ def test_blockwise_equals_dense(
       assert not a[places.tree == 0].any()
 
 
-def test_rows_side_by_side_equal_dense(rng, packed_rows, change_backend):
-  """As on a GPU, where rows go through their visits in step."""
-  change_backend(rows_in_turn=False)
+# In the third case each block of keys is visited: no code is left over that
+# could fill the last turn.
+@pytest.mark.parametrize(
+  ("visits", "block_q"), [(1, 32), (4, 32), (5, LENGTH), (7, 16)]
+)
+@pytest.mark.parametrize("in_turn", [False, True])
+def test_rows_side_by_side_equal_dense(
+  rng, packed_rows, change_backend, in_turn, visits, block_q
+):
+  """As on a GPU: in step, and several visits in a turn of the loop."""
+  change_backend(rows_in_turn=in_turn, visits_a_turn=visits)
   places = packed_rows(rng, LENGTH, 3)
   inputs = _inputs(rng, places, 6, 2, 8)
-  blockwise = functools.partial(_blockwise, "xla", block_q=32, block_kv=16)
+  blockwise = functools.partial(_blockwise, "xla", block_q=block_q, block_kv=16)
   for a, b in zip(
     _with_gradients(blockwise, *inputs, places),
     _with_gradients(_dense, *inputs, places),
