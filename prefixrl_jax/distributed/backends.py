@@ -64,7 +64,7 @@ class Backend:
     Args:
       dtype: of the model's activations.
     """
-    is_free = jax.config.jax_default_matmul_precision is None
+    is_free = jax.config.values["jax_default_matmul_precision"] is None
     if dtype == "float32" and self.float32_precision and is_free:
       jax.config.update("jax_default_matmul_precision", self.float32_precision)
 
