@@ -155,6 +155,7 @@ def get_config(
       completions_per_prompt=4,
       checkpoint_every=1,
     )
+    c.train.rollouts_kept.share = 1.0
     c.evals.update(
       rows=8,
       lanes=2,
