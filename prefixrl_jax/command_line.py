@@ -1,5 +1,6 @@
 """The command line: the config's file and argument, and --help."""
 
+import contextlib
 import pathlib
 import re
 import shutil
@@ -9,11 +10,12 @@ from typing import Any
 
 import ml_collections
 from absl import flags
+from ml_collections import config_flags
 
 from prefixrl_jax import user_code
 from prefixrl_jax.settings import fields
 from prefixrl_jax.settings import validation as config_lib
-from prefixrl_jax.types import UserError
+from prefixrl_jax.types import UserError, one_line
 
 _OWN = pathlib.Path(__file__).parent / "configs"
 _NAMES = ("demo", "countdown", "math", "code", "logic", "gym")
@@ -80,6 +82,52 @@ def _find(name: str) -> tuple[pathlib.Path, str]:
     f"--config: there is no file {file}; the package has"
     f" {', '.join(f'configs/{n}.py' for n in _NAMES)}."
   )
+
+
+@contextlib.contextmanager
+def said_in_a_line(argv: Sequence[str]) -> Iterator[None]:
+  """Turns what parsing flags raises into a UserError.
+
+  Args:
+    argv: the command line, from `located`.
+
+  Raises:
+    UserError: a flag or a field of the config is wrong.
+  """
+  try:
+    yield
+  except UserError:
+    raise
+  except flags.Error as e:
+    raise UserError(" ".join(str(e).split())) from None
+  except Exception as e:  # each type of field raises its own
+    said = missing_field(argv)
+    raise UserError(said or f"--config: {one_line(e)}") from e
+
+
+def config_of(
+  argv: Sequence[str],
+) -> tuple[ml_collections.ConfigDict, str]:
+  """Returns the config of --config and --config.FIELD=VALUE, and a note.
+
+  Args:
+    argv: these flags alone.
+
+  Raises:
+    UserError: there is no such config, or a field is wrong.
+  """
+  argv, note = located(argv)
+  [file] = [a for a in argv if a.startswith("--config=")]
+  name, colon, arg = file.removeprefix("--config=").partition(":")
+  config = read(pathlib.Path(name), arg if colon else None)
+  fields_alone = ["", *(a for a in argv if a != file)]
+  values = flags.FlagValues()
+  with said_in_a_line(argv):
+    config_flags.DEFINE_config_dict(
+      "config", config, flag_values=values, sys_argv=fields_alone
+    )
+    values(fields_alone)
+  return values["config"].value, note
 
 
 def read(file: pathlib.Path, arg: str | None) -> ml_collections.ConfigDict:

@@ -249,20 +249,14 @@ def _hint() -> str:
 
 def _parse_flags(argv):
   """Parses flags; a wrong config field is a UserError."""
-  try:
+  with command_line.said_in_a_line(argv):
     argv = flags.FLAGS.read_flags_from_files(argv, force_gnu=False)
-    argv, note = command_line.located(argv)
-    if note:
-      print(f"note: {note}", file=sys.stderr)
-    sys.argv[:] = argv  # where config_flags looks for fields
+  argv, note = command_line.located(argv)
+  if note:
+    print(f"note: {note}", file=sys.stderr)
+  sys.argv[:] = argv  # where config_flags looks for fields
+  with command_line.said_in_a_line(argv):
     return flags.FLAGS(argv)
-  except UserError:
-    raise
-  except flags.Error as e:
-    raise UserError(" ".join(str(e).split())) from None
-  except Exception as e:  # each type of field raises its own
-    said = command_line.missing_field(argv)
-    raise UserError(said or f"--config: {one_line(e)}") from e
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ _FLOORS = (
   ("train",),
   ("stages",),
   ("command_line", "pipeline", "startup"),
-  ("main",),
+  ("main", "sweep"),
 )
 # Rooms of text and files, which are usable where there is no accelerator and no
 # JAX; in the others these modules are.
@@ -66,6 +66,9 @@ _TEXT_ELSEWHERE = (
   "run.inputs",
   "run.provenance",
   "stages.show_problems",
+  "sweep.jobs",
+  "sweep.points",
+  "sweep.table",
   "traces.foreign",
   "traces.imports",
   "traces.rules",

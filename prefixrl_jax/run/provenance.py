@@ -157,6 +157,11 @@ def as_today(
   return younger | there
 
 
+def places(config: ml_collections.ConfigDict) -> dict[str, Any]:
+  """Returns the fields that say where something is, {path: value}."""
+  return {p: value for p, value in flatten(config) if p in _PLACES}
+
+
 def limits(config: ml_collections.ConfigDict, stage: str) -> dict[str, float]:
   """Returns the fields that may be raised once an artifact is complete."""
   if stage != "train":

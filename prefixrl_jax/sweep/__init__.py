@@ -1,0 +1,1 @@
+"""Sweeps: every arm at every combination of settings, as one command."""
