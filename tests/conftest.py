@@ -90,6 +90,15 @@ def change_backend(monkeypatch):
 
 
 @pytest.fixture
+def default_precision():
+  """JAX's own, as nobody has set it; put back afterwards."""
+  before = jax.config.values["jax_default_matmul_precision"]
+  jax.config.update("jax_default_matmul_precision", None)
+  yield
+  jax.config.update("jax_default_matmul_precision", before)
+
+
+@pytest.fixture
 def environment_of():
   """Returns (number of host devices) -> variables for a process of its own."""
 

@@ -71,15 +71,6 @@ def test_what_xla_flags_say_holds(monkeypatch, change_backend):
   assert not backends.BACKENDS["cpu"].compiler_options()
 
 
-@pytest.fixture
-def default_precision():
-  """JAX's own, as nobody has set it; put back afterwards."""
-  before = jax.config.jax_default_matmul_precision
-  jax.config.update("jax_default_matmul_precision", None)
-  yield
-  jax.config.update("jax_default_matmul_precision", before)
-
-
 def _is_full_precision():
   """Returns whether a product of float32 is lowered so."""
   x = jnp.ones((2, 2))

@@ -3,6 +3,7 @@
 import importlib.resources
 import json
 
+import jax
 import pytest
 import tokenizers
 from etils import epath
@@ -57,6 +58,27 @@ def test_without_a_sandbox_the_code_task_does_not_start(tmp_path, monkeypatch):
   work = Workspace(config, epath.Path(tmp_path / "run"))
   with pytest.raises(UserError, match=r"install bubblewrap(.|\n)*unsafe_sub"):
     _ = work.session
+
+
+@pytest.mark.parametrize(
+  ("dtype", "precision"), [("float32", "highest"), ("bfloat16", None)]
+)
+def test_a_session_in_float32_asks_for_it(
+  change_backend, default_precision, dtype, precision
+):
+  """As on a GPU, whose products are in TF32 unless it is told otherwise."""
+  change_backend(float32_precision="highest")
+  config = demo.get_config("tiny=true")
+  config.model.dtype = dtype
+  data = importlib.resources.files("prefixrl_jax") / "data"
+  open_session(
+    config,
+    folder=None,
+    base=epath.Path(str(data / "demo_base.safetensors")),
+    verifier=LogicVerifier(),
+    show=print,
+  )
+  assert jax.config.values["jax_default_matmul_precision"] == precision
 
 
 @pytest.mark.parametrize(
