@@ -102,7 +102,7 @@ def exact_bfloat16(record: Recorder, small: bool) -> None:
 def _exact(record: Recorder, small: bool, dtype: str) -> None:
   """Records how far attention, sampler and update are from the reference."""
   precision = jax.config.values["jax_default_matmul_precision"] or "default"
-  for check in (_attention, _sampler_and_update):
+  for check in (_sampler_and_update, _attention):
     for figures in check(_work(small), dtype):
       record(dtype=dtype, precision=precision, **figures)
 
