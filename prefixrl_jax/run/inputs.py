@@ -42,7 +42,7 @@ class Inputs:
     """
     self.config = config
     self.console = Console(stderr=True, highlight=False)
-    self._to_close = contextlib.ExitStack()
+    self._of_sets: dict[str, Verifier] = {}
     folder = config.model.folder
     self.model_folder = find_folder(folder) if folder else None
     if not folder and config.problems.task not in tasks.TASKS:
@@ -69,7 +69,7 @@ class Inputs:
   @functools.cached_property
   def verifier(self) -> Verifier:
     """The task's verifier; one for code needs a sandbox."""
-    return self._verifier_named(verifier_name(self.config))
+    return VERIFIERS[verifier_name(self.config)].make(self.config.rewards)
 
   def verifier_of(self, of_set: str) -> Verifier:
     """Returns what judges a row of config.evals.sets; "": the run's own."""
@@ -79,17 +79,15 @@ class Inputs:
     name = loading.find_source(self.config.problems, task).verifier
     if name == loading.find_verifier(self.config.problems):
       return self.verifier
-    return self._verifier_named(name)
-
-  @functools.cache  # noqa: B019 - one Workspace a process
-  def _verifier_named(self, name: str) -> Verifier:
-    verifier = VERIFIERS[name].make(self.config.rewards)
-    self._to_close.callback(verifier.close)
-    return verifier
+    if name not in self._of_sets:
+      self._of_sets[name] = VERIFIERS[name].make(self.config.rewards)
+    return self._of_sets[name]
 
   def close(self) -> None:
     """Ends the verifiers' processes, if there are any."""
-    self._to_close.close()
+    own = [self.verifier] if "verifier" in vars(self) else []
+    for verifier in (*own, *self._of_sets.values()):
+      verifier.close()
 
   def try_reward(self) -> None:
     """Has a reward of the user's judge something, before anything else is.

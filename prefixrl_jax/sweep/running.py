@@ -136,6 +136,7 @@ class Sweep:
       artifact.check()
     return all(artifact.complete for artifact in artifacts)
 
+  @functools.cache  # noqa: B019 - one Sweep a process
   def _work(self, point: Point) -> Workspace:
     return Workspace(self._configs[point], epath.Path(self.folder(point)))
 
