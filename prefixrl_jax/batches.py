@@ -25,9 +25,10 @@ Array = Any
 class TrainBatch:
   """Packed rows of trees, M micro-batches of B rows.
 
-  All arrays but `is_prefixed` are [M, B, T] and aligned with `tokens`. The
+  All arrays but those of [M] are [M, B, T] and aligned with `tokens`. The
   step from a token to the one that predicts it is `parent`, and is taken in
-  `learner.logprobs.action_logprobs` alone.
+  `learner.logprobs` alone. The last ones are there if the loss needs them, 0
+  where action_mask is false.
   """
 
   tokens: Array  # int32
@@ -40,6 +41,12 @@ class TrainBatch:
   behavior_logprobs: Array  # float32, 0 where action_mask is false
   advantages: Array  # float32, 0 where action_mask is false
   is_prefixed: Array  # bool [M], micro-batches are all of one kind
+  weights: Array = None  # float32, of a token in the objective
+  is_trace: Array = None  # bool, of a stored trace, not of a rollout
+  old_values: Array = None  # float32, the critic's before the first update
+  returns: Array = None  # float32, what the critic is to predict
+  normalizer: Array = None  # float32 [M], the objective's divisor, the same
+  kl_coefficient: Array = None  # float32 [M], the same
 
 
 @flax.struct.dataclass

@@ -7,7 +7,7 @@ import logging
 import os
 import re
 import signal
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -97,7 +97,7 @@ class Checkpointer:
         raise RuntimeError(f"Orbax refuses step {step} in {self._directory}")
 
   def restore_latest(
-    self, abstract_state: Any
+    self, abstract_state: Callable[[int], Any]
   ) -> tuple[int, Any, dict[str, Any]] | None:
     """Restores the newest readable checkpoint, onto any mesh.
 
@@ -105,7 +105,8 @@ class Checkpointer:
     reaches the same state, only later.
 
     Args:
-      abstract_state: pytree of ShapeDtypeStruct with the target shardings.
+      abstract_state: of a step's state, a pytree of ShapeDtypeStruct with the
+        target shardings.
 
     Returns:
       (step, state, host), or None if nothing was saved yet.
@@ -113,14 +114,18 @@ class Checkpointer:
     Raises:
       UserError: there are checkpoints, but none can be read.
     """
-    args = ocp.args.Composite(
-      state=ocp.args.StandardRestore(abstract_state),
-      host=ocp.args.JsonRestore(),
-    )
     failed: dict[int, str] = {}
     for step in sorted(self._manager.all_steps(), reverse=True):
       try:
-        restored = _restore(self._manager, self._directory, step, args)
+        restored = _restore(
+          self._manager,
+          self._directory,
+          step,
+          lambda step=step: ocp.args.Composite(
+            state=ocp.args.StandardRestore(abstract_state(step)),
+            host=ocp.args.JsonRestore(),
+          ),
+        )
       except Exception as e:  # whatever a damaged file may cause
         failed[step] = one_line(e)
         continue
@@ -193,11 +198,12 @@ def restore_params(
   step: int | None,
   remedy: str = "Run --stage=train first.",
 ) -> tuple[int, dict]:
-  """Restores only a training state's parameters; the rest is not read.
+  """Restores only a training state's policy; the rest is not read.
 
   Args:
     directory: a Checkpointer's, which may be in use.
-    abstract_params: tree of ShapeDtypeStruct with the target shardings.
+    abstract_params: tree of ShapeDtypeStruct with the target shardings; of the
+      policy alone, whether it was trained with a critic or not.
     step: exactly this one; None: the newest.
     remedy: what to do if it is missing, or can never be read.
 
@@ -210,7 +216,6 @@ def restore_params(
   none = UserError(f"there is no checkpoint in {directory}. {remedy}")
   if not directory.exists():
     raise none
-  wanted = {"params": abstract_params}
   options = ocp.CheckpointManagerOptions(create=False)
   with ocp.CheckpointManager(_absolute(directory), options=options) as manager:
     steps = sorted(manager.all_steps())
@@ -223,13 +228,20 @@ def restore_params(
         f"there is no checkpoint of step {step} in {directory}; {there}"
         f" (config.train.checkpoints_kept says how many are kept). {remedy}"
       )
-    args = ocp.args.Composite(
-      state=ocp.args.PyTreeRestore(
-        wanted,
-        restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
-        partial_restore=True,
+
+    def args():
+      of_policy = abstract_params
+      if _has_critic(directory / str(step)):
+        of_policy = {"policy": of_policy}
+      wanted = {"params": of_policy}
+      return ocp.args.Composite(
+        state=ocp.args.PyTreeRestore(
+          wanted,
+          restore_args=ocp.checkpoint_utils.construct_restore_args(wanted),
+          partial_restore=True,
+        )
       )
-    )
+
     try:
       restored = _restore(manager, directory, step, args)
     except Exception as e:  # whatever a damaged file may cause
@@ -237,7 +249,18 @@ def restore_params(
         f"checkpoint {step} in {directory} cannot be read now"
         f" ({one_line(e)}); {there}. {_NOTHING_LOST} {remedy}"
       ) from e
-  return step, restored["state"]["params"]
+  params = restored["state"]["params"]
+  return step, params["policy"] if _is_with_critic(params) else params
+
+
+def _has_critic(folder: epath.Path) -> bool:
+  """Returns whether a step's parameters are a policy's and a critic's."""
+  metadata = ocp.PyTreeCheckpointHandler().metadata(folder / "state")
+  return _is_with_critic(metadata.tree["params"])
+
+
+def _is_with_critic(params: dict) -> bool:
+  return "policy" in params
 
 
 def saved_steps(directory: epath.Path) -> list[int]:
@@ -246,8 +269,14 @@ def saved_steps(directory: epath.Path) -> list[int]:
   return sorted(int(name) for name in names if name.isdecimal())
 
 
-def _restore(manager, directory: epath.Path, step: int, args):
+def _restore(manager, directory: epath.Path, step: int, make_args):
   """Restores a step, after checking its files' checksums.
+
+  Args:
+    manager: of the directory.
+    directory: of the steps.
+    step: which.
+    make_args: () -> what is restored; may read the step's files.
 
   Raises:
     DamagedError: a file is not what was written.
@@ -256,7 +285,7 @@ def _restore(manager, directory: epath.Path, step: int, args):
   for is_last in (False, True):
     try:
       check_sums(directory / str(step))
-      return manager.restore(step, args=args)
+      return manager.restore(step, args=make_args())
     except Exception as e:  # whatever a file system and Orbax may raise
       if is_last or isinstance(e, DamagedError):
         raise

@@ -2,17 +2,25 @@
 
 Two counts side by side. The paper's convention: 2 N D for sampling and 6 N D
 for an update, with N parameters and D input + output tokens of every
-sequence; a prefix is input, charged for each of the n completions. Executed:
-what the device was given, matrix products and attention, shared trunks once,
-padding and idle lanes, recomputation and the KL's reference pass included. (It
-is compared with what XLA says of compiled updates in tests/test_ledger.py.)
+sequence; a prefix is input, charged for each of the n completions. What the
+paper has no part for is charged likewise: 2 N D for each forward pass of the
+base policy or a critic, 6 N D for training a critic's own trunk. Executed: what
+the device was given, matrix products and attention, shared trunks once, padding
+and idle lanes and recomputation included. (It is compared with what XLA says of
+compiled updates in tests/test_ledger.py.)
 """
 
 import dataclasses
 
 from prefixrl_jax.models import flops
 from prefixrl_jax.models.decoder_config import TransformerConfig
-from prefixrl_jax.types import PURPOSES, TRAINING, SamplingUsage, UpdateUsage
+from prefixrl_jax.types import (
+  PURPOSES,
+  TRAINING,
+  SamplingUsage,
+  ScoringUsage,
+  UpdateUsage,
+)
 
 
 @dataclasses.dataclass
@@ -58,8 +66,17 @@ class Ledger:
     """
     entry = self._entries[purpose]
     # Of all parameters, whatever of them is trained.
-    entry.flops_paper += 6.0 * self._num_params * usage.tokens
+    per_param = 6.0 * (1 + usage.has_critic_trunk) + 2.0 * usage.has_reference
+    entry.flops_paper += per_param * self._num_params * usage.tokens
     entry.flops_executed += flops.update_flops(self._config, usage)
+    entry.tokens += usage.tokens
+    entry.seconds += usage.seconds
+
+  def add_scoring(self, usage: ScoringUsage) -> None:
+    """Adds what a scoring pass spent, as from `Scorer.score`."""
+    entry = self._entries["scoring"]
+    entry.flops_paper += 2.0 * usage.passes * self._num_params * usage.tokens
+    entry.flops_executed += flops.scoring_flops(self._config, usage)
     entry.tokens += usage.tokens
     entry.seconds += usage.seconds
 
@@ -72,7 +89,8 @@ class Ledger:
 
   def set_entries(self, entries: dict[str, dict]) -> None:
     """Puts the ledger back to what `to_dict` returned."""
-    self._entries = {p: Entry(**entries[p]) for p in PURPOSES}
+    # An older version's checkpoint has fewer.
+    self._entries = {p: Entry(**entries.get(p, {})) for p in PURPOSES}
 
   def training_flops(self, count: str = "flops_paper") -> float:
     """Returns an arm's place on the x axis.
@@ -89,4 +107,5 @@ class Ledger:
 
 def training_flops(entries: dict[str, dict]) -> float:
   """Returns the place on the x axis of what `Ledger.to_dict` returned."""
-  return sum(entries[purpose]["flops_paper"] for purpose in TRAINING)
+  spent = (entries.get(purpose, {}) for purpose in TRAINING)
+  return sum(entry.get("flops_paper", 0.0) for entry in spent)

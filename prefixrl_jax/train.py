@@ -1,13 +1,13 @@
 """The training loop of one arm and seed, top to bottom.
 
-Strictly on-policy: draw problems, sample, judge, weigh, update; again. SFT
-steps, if the arm has any, come first and use the same update.
+Draw problems, sample, judge, weigh, update; again. Every batch is of the policy
+that is updated, though by choice in several updates. SFT steps, if the arm has
+any, come first and use the same update.
 """
 
 import functools
 import signal
 import sys
-from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -17,24 +17,22 @@ from prefixrl_jax.checkpoints import Checkpointer, restore_params
 from prefixrl_jax.distributed.compilation import CompilationCounter
 from prefixrl_jax.evals.curve import Curve, curve_point
 from prefixrl_jax.learner import sft
-from prefixrl_jax.learner.advantages import advantages, discounted
-from prefixrl_jax.learner.packing import Lane, Tree
 from prefixrl_jax.models import adapters
-from prefixrl_jax.rollouts.sampler import Sampler
 from prefixrl_jax.run import setup
-from prefixrl_jax.run.rollout import Group, encode, rollout
+from prefixrl_jax.run.experience import Experience, Gatherer
+from prefixrl_jax.run.questions import Questions
+from prefixrl_jax.run.rollout import encode
 from prefixrl_jax.run.rollout_log import RolloutLog
 from prefixrl_jax.run.session import Session
+from prefixrl_jax.run.updates import Updater
+from prefixrl_jax.settings import arms
 from prefixrl_jax.storage import metrics as metrics_lib
 from prefixrl_jax.storage.signals import Deferred
 from prefixrl_jax.types import (
   NonFiniteError,
   Preempted,
-  PrefixedProblem,
-  Problem,
   SamplingUsage,
   TrainData,
-  UpdateUsage,
 )
 
 
@@ -77,6 +75,7 @@ def train(
   """
   config, name = session.config, f"{arm} seed {seed}"
   model, settings = session.model, config.arms[arm]
+  how = arms.learner_of(config, settings)
   policy = functools.partial(adapters.policy_params, model, session.base_params)
 
   # -- What the arm starts with ------------------------------------------------
@@ -93,18 +92,41 @@ def train(
   )
   last_step = num_sft_steps + (config.train.max_steps or sys.maxsize)
 
+  questions = Questions(session, data, settings, prompts)
+  longest_trunk = questions.longest_trunk(schedule)
+
   # -- Everything that is compiled, before the first step ----------------------
   first_params = adapters.init(model, session.base_params, session.mesh, seed)
-  sampler, eval_sampler = setup.samplers(session, prompts.values(), schedule)
-  learner = setup.rl_learner(
-    session, settings, schedule, longest_trunk=sampler.trunk_length
+  sampler, eval_sampler = setup.samplers(
+    session, settings, prompts.values(), longest_trunk
+  )
+  sizes = session, settings, schedule, longest_trunk
+  learner, scorer = setup.rl_learner(*sizes), setup.scorer(*sizes)
+  updater = Updater(
+    learner, scorer, how, pass_rates=data.pass_rates, ledger=ledger
+  )
+  timers = metrics_lib.Timers()
+  num_samples = arms.num_samples(config, settings)
+  gatherer = Gatherer(
+    session,
+    sampler,
+    schedule,
+    questions,
+    setup.traces_to_learn(session, data, settings, sft_examples, ledger),
+    how,
+    num_samples=num_samples,
+    num_traces=settings.trace_lanes,
+    seed=seed,
+    timers=timers,
   )
   learners = [learner]
   if num_sft_steps:
     learners.append(setup.sft_learner(session, sft_examples, num_sft_steps))
   first_learner = learners[-1]
   with metrics_lib.busy(f"{name}  compiling …"):
-    setup.compile_all(learners, [sampler, eval_sampler], policy(first_params))
+    setup.compile_all(
+      learners, scorer, [sampler, eval_sampler], policy(first_params)
+    )
 
   with (
     Deferred(signal.SIGTERM) as terminated,
@@ -113,15 +135,21 @@ def train(
     ) as checkpointer,
   ):
     # -- Where the run begins, or goes on --------------------------------------
-    restored = checkpointer.restore_latest(learner.abstract_state)
+    learner_at = lambda step: first_learner if step < num_sft_steps else learner
+    restored = checkpointer.restore_latest(
+      lambda step: learner_at(step).abstract_state
+    )
     if restored is None:
       step, skipped, curve = 0, 0, Curve(config, [])
       state = first_learner.init(first_params)
+      draws = 0
     else:
       step, state, host = restored
       ledger.set_entries(host["ledger"])
       schedule.restore(host.get("schedule", {}))
       skipped, curve = host.get("skipped", 0), Curve(config, host["curve"])
+      draws = host.get("draws", max(step - num_sft_steps, 0))
+      updater.restore(host.get("updater", {}))
     saved = step
 
     def save() -> None:
@@ -132,13 +160,15 @@ def train(
           "curve": curve.points,
           "skipped": skipped,
           "schedule": schedule.state(),
+          "draws": draws,
+          "updater": updater.state(),
         }
         rollout_log.flush()  # before: no checkpoint is ahead of it
         checkpointer.save(step, state, host)
         saved = step
 
     def evaluate() -> None:
-      eval_sampler.load(policy(state.params))
+      eval_sampler.load(policy(learner_at(step).policy(state)))
       curve.add(curve_point(session, eval_sampler, data, ledger, step, seed))
       stop_if_terminated()
 
@@ -148,7 +178,6 @@ def train(
         raise Preempted(f"{name}: saved at step {step}")
 
     # -- The loop --------------------------------------------------------------
-    timers = metrics_lib.Timers()
     with (
       CompilationCounter() as compilations,
       metrics_lib.StepLog(
@@ -169,20 +198,17 @@ def train(
           evaluate()
         try:
           if is_rl:
-            drawn = schedule.draw(step - num_sft_steps)
-            sampler.load(policy(state.params))
-            groups = _sample(
-              session, sampler, problems, prompts, drawn, step, seed, timers
-            )
-            schedule.observe(drawn, np.stack([g.rewards for g in groups]))
-            sampled = sampler.pop_usage()
-            ledger.add_sampling("sampling", sampled)
-            trees = _trees(groups, config.learner)
-            rollout_log.write(step + 1, drawn, groups, trees)
+            if sampler:
+              sampler.load(policy(learner.policy(state)))
+            experience = gatherer.gather(draws, num_sft_steps + draws)
+            draws += experience.draws
+            sampled = sampler.pop_usage() if sampler else None
+            if sampled:
+              ledger.add_sampling("sampling", sampled)
             with timers("update"):
-              state, of_update, usage = learner.step(state, trees)
-            ledger.add_update("update", usage)
-            metrics = _rl_metrics(of_update, groups, sampled, usage)
+              state, trees, of_update = updater.step(state, experience.kept)
+            rollout_log.write(step + 1, experience.groups, trees)
+            metrics = _rl_metrics(of_update, experience, sampled)
           else:
             trees = sft.batch(sft_examples, config.sft.batch_size, step, seed)
             state, of_update, usage = first_learner.step(state, trees)
@@ -232,95 +258,42 @@ def trained_params(
   return adapters.policy_params(session.model, session.base_params, trained)
 
 
-# -- What a step of RL samples, learns from and measures -----------------------
-
-
-def _sample(
-  session: Session,
-  sampler: Sampler,
-  problems: Mapping[str, Problem],
-  prompts: Mapping[str, np.ndarray],
-  drawn: Sequence[PrefixedProblem],
-  step: int,
-  seed: int,
-  timers: metrics_lib.Timers,
-) -> list[Group]:
-  """Returns a judged group for each problem that the schedule has drawn.
-
-  Args:
-    session: of the run.
-    sampler: loaded with the policy.
-    problems: {id: Problem}.
-    prompts: {problem id: int32 [prompt length]}.
-    drawn: from the schedule.
-    step: part of the completions' keys, with seed.
-    seed: seed for the sampling.
-    timers: of "rollout" and "judge".
-  """
-  return rollout(
-    session,
-    sampler,
-    [problems[p.problem_id] for p in drawn],
-    [prompts[p.problem_id] for p in drawn],
-    [p.prefix for p in drawn],
-    session.config.train.completions_per_prompt,
-    # A problem may be drawn with several prefixes in one step.
-    steps=[step * len(drawn) + i for i in range(len(drawn))],
-    purpose="sampling",
-    seed=seed,
-    timers=timers,
-  )
-
-
-def _trees(groups: Sequence[Group], learner) -> list[Tree]:
-  """Returns what the update learns from, every completion a lane.
-
-  Args:
-    groups: of the step.
-    learner: config.learner.
-  """
-  lengths = np.array([[len(c.tokens) for c in g.completions] for g in groups])
-  rewards = np.stack([g.rewards for g in groups])
-  weights = advantages(
-    discounted(rewards, lengths, learner.discount), learner.advantage
-  )
-  return [
-    Tree(
-      group.trunk,
-      [
-        Lane(
-          len(group.trunk),
-          c.tokens,
-          c.logprobs,
-          np.full(len(c.tokens), weight),
-        )
-        for c, weight in zip(group.completions, of_group)
-      ],
-      is_prefixed=len(group.prefix) > 0,
-    )
-    for group, of_group in zip(groups, weights)
-  ]
+# -- What a step of RL learns from and measures --------------------------------
 
 
 def _rl_metrics(
   of_update: dict[str, float],
-  groups: Sequence[Group],
-  sampled: SamplingUsage,
-  updated: UpdateUsage,
+  experience: Experience,
+  sampled: SamplingUsage | None,
 ) -> dict[str, float]:
-  """Returns a step's metrics, from its update, rollouts, and what they took."""
-  verdicts = [v for g in groups for v in g.verdicts]
-  return {
-    **{f"train/{k}": v for k, v in of_update.items() if k != "is_skipped"},
-    **metrics_lib.group_metrics(
-      np.array([len(g.prefix) > 0 for g in groups]),
+  """Returns a step's metrics, from its updates and its rollouts.
+
+  Args:
+    of_update: from `Updater.step`.
+    experience: of the step.
+    sampled: what it took; None if nothing was sampled.
+  """
+  groups = experience.groups
+  metrics = dict(of_update)
+  metrics.pop("is_skipped")
+  speed = {"update": metrics.pop("tokens_per_second", None)}
+  metrics = {f"train/{k}": v for k, v in metrics.items()}
+  if sampled:
+    verdicts = [v for g in groups for v in g.verdicts]
+    metrics |= metrics_lib.group_metrics(
+      np.array([g.is_prefixed for g in groups]),
       np.stack([g.rewards for g in groups]),
       [g.completions for g in groups],
-    ),
-    "train/judge_timeouts": sum(v.timed_out for v in verdicts),
-    "train/judge_deaths": sum(v.died for v in verdicts),
-    "tokens_per_second/rollout": sampled.output_tokens / sampled.seconds,
-    "tokens_per_second/update": updated.tokens / updated.seconds,
+    )
+    metrics |= {
+      "train/judge_timeouts": sum(v.timed_out for v in verdicts),
+      "train/judge_deaths": sum(v.died for v in verdicts),
+    }
+    speed["rollout"] = sampled.output_tokens / sampled.seconds
+  if len(groups) > len(experience.kept):
+    metrics["train/groups_left_out"] = len(groups) - len(experience.kept)
+  return metrics | {
+    f"tokens_per_second/{what}": x for what, x in speed.items() if x is not None
   }
 
 

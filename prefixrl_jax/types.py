@@ -12,12 +12,13 @@ PURPOSES = (
   "collection",
   "sft",
   "sampling",
+  "scoring",
   "update",
   "evaluation",
 )
 # What an arm's place on the x axis sums up. Screening is shown separately,
 # since the paper leaves it out, and evaluation is no cost of training.
-TRAINING = ("collection", "sft", "sampling", "update")
+TRAINING = ("collection", "sft", "sampling", "scoring", "update")
 
 
 class Preempted(BaseException):
@@ -134,6 +135,7 @@ class TrainData:
     hard_heldout: ids of the hard ones among them.
     traces, prefixed: of the train problems.
     ledger: what the traces cost, {purpose: fields}.
+    pass_rates: what screening found of the train problems, by id.
   """
 
   train: Sequence[Problem]
@@ -142,6 +144,7 @@ class TrainData:
   traces: Sequence[Trace]
   prefixed: Sequence[PrefixedProblem]
   ledger: dict
+  pass_rates: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass
@@ -169,6 +172,7 @@ class UpdateUsage:
     keeps_logits: whether a chunk is a whole row, so that XLA keeps the logits
       for the backward pass; otherwise it recomputes them.
     seconds: wall-clock.
+    has_critic_trunk: whether a critic's own trunk was trained too.
   """
 
   tokens: int
@@ -176,6 +180,26 @@ class UpdateUsage:
   tokens_per_microbatch: int
   has_reference: bool
   keeps_logits: bool
+  seconds: float
+  has_critic_trunk: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class ScoringUsage:
+  """What a scoring pass cost, for the ledger.
+
+  Attributes:
+    tokens: see `UpdateUsage`.
+    work: what the device did in one pass; logits are of all passes.
+    tokens_per_microbatch: see `UpdateUsage`.
+    passes: how many models ran forward.
+    seconds: wall-clock.
+  """
+
+  tokens: int
+  work: dict[str, float]
+  tokens_per_microbatch: int
+  passes: int
   seconds: float
 
 

@@ -52,7 +52,7 @@ def test_restores_the_newest_onto_another_mesh(
   _save(folder, eight_devices, [1, 2, 3])
   target = _abstract(_state(one_device, 0))
   with Checkpointer(folder, keep=2) as checkpointer:
-    step, state, host = checkpointer.restore_latest(target)
+    step, state, host = checkpointer.restore_latest(lambda _: target)
   assert (step, host) == (3, {"step": 3, "c": [3]})
   np.testing.assert_array_equal(state["x"], _state(one_device, 3)["x"])
   assert state["x"].sharding == target["x"].sharding
@@ -90,7 +90,7 @@ def test_signals_wait_for_a_save(
   finally:
     signal.signal(number, before)
   with Checkpointer(folder, keep=2) as checkpointer:
-    assert checkpointer.restore_latest(_abstract(state))[0] == 1
+    assert checkpointer.restore_latest(lambda _: _abstract(state))[0] == 1
 
 
 def test_restores_parameters_alone(tmp_path, one_device, eight_devices):
@@ -116,7 +116,7 @@ def test_restores_parameters_alone(tmp_path, one_device, eight_devices):
 
 def test_nothing_saved_is_none(tmp_path, one_device):
   with Checkpointer(epath.Path(tmp_path), keep=2) as checkpointer:
-    assert checkpointer.restore_latest(_state(one_device, 0)) is None
+    assert checkpointer.restore_latest(lambda _: _state(one_device, 0)) is None
 
 
 def _files(folder):
@@ -141,7 +141,7 @@ def test_falls_back_from_a_damaged_checkpoint_and_keeps_it(
     Checkpointer(folder, keep=2) as checkpointer,
     caplog.at_level(logging.WARNING),
   ):
-    step, state, host = checkpointer.restore_latest(target)
+    step, state, host = checkpointer.restore_latest(lambda _: target)
   assert (step, host["step"]) == (1, 1)
   np.testing.assert_array_equal(state["x"], _state(one_device, 1)["x"])
   assert "checkpoint 2" in caplog.text
@@ -161,12 +161,12 @@ def test_what_cannot_be_read_survives_the_saves_that_follow(
     _damage(folder / "2")
     damaged = _files(folder / "2")
     with Checkpointer(folder, keep=2) as checkpointer:
-      assert checkpointer.restore_latest(target)[0] == 1
+      assert checkpointer.restore_latest(lambda _: target)[0] == 1
       assert not (aside / name).exists()
       checkpointer.save(2, _state(one_device, 2), {})
     assert _files(aside / name) == damaged
     with Checkpointer(folder, keep=2) as checkpointer:
-      step, state, _ = checkpointer.restore_latest(target)
+      step, state, _ = checkpointer.restore_latest(lambda _: target)
     assert step == 2
     np.testing.assert_array_equal(state["x"], _state(one_device, 2)["x"])
   _save(folder, one_device, [3, 4, 5])  # which leave the two newest
@@ -210,14 +210,14 @@ def test_nothing_is_lost_where_nothing_can_be_read(
       Checkpointer(folder, keep=2) as checkpointer,
       pytest.raises(UserError) as e,
     ):
-      checkpointer.restore_latest(target)
+      checkpointer.restore_latest(lambda _: target)
   for said in ("step 2", "step 1", type(error).__name__, str(error)):
     assert said in str(e.value)
   assert "remove that" not in str(e.value)
   assert len(str(e.value).splitlines()) == 1
   assert _files(folder) == before
   with Checkpointer(folder, keep=2) as checkpointer:
-    assert checkpointer.restore_latest(target)[0] == 2
+    assert checkpointer.restore_latest(lambda _: target)[0] == 2
 
 
 def test_a_fault_that_passes_at_once_costs_nothing(
@@ -227,7 +227,9 @@ def test_a_fault_that_passes_at_once_costs_nothing(
   _save(folder, one_device, [1, 2])
   _faulty(monkeypatch, _FAULTS[0], times=1)
   with Checkpointer(folder, keep=2) as checkpointer:
-    found = checkpointer.restore_latest(_abstract(_state(one_device, 0)))
+    found = checkpointer.restore_latest(
+      lambda _: _abstract(_state(one_device, 0))
+    )
   assert found[0] == 2
 
 
@@ -240,7 +242,7 @@ def test_a_program_with_another_state_removes_nothing(tmp_path, one_device):
     Checkpointer(folder, keep=2) as checkpointer,
     pytest.raises(UserError, match=r"no checkpoint .* the version that wrote"),
   ):
-    checkpointer.restore_latest(target | {"more": target["x"]})
+    checkpointer.restore_latest(lambda _: target | {"more": target["x"]})
   assert _files(folder) == before
 
 
@@ -326,7 +328,7 @@ def test_a_missing_file_is_named(tmp_path, one_device):
     Checkpointer(folder, keep=2) as checkpointer,
     pytest.raises(UserError, match="1/host/metadata is missing"),
   ):
-    checkpointer.restore_latest(_abstract(_state(one_device, 0)))
+    checkpointer.restore_latest(lambda _: _abstract(_state(one_device, 0)))
 
 
 def test_a_checkpoint_of_before_there_were_sums_is_read(
@@ -336,7 +338,9 @@ def test_a_checkpoint_of_before_there_were_sums_is_read(
   _save(folder, one_device, [1])
   (folder / "1/SHA256SUMS").unlink()
   with Checkpointer(folder, keep=2) as checkpointer:
-    found = checkpointer.restore_latest(_abstract(_state(one_device, 0)))
+    found = checkpointer.restore_latest(
+      lambda _: _abstract(_state(one_device, 0))
+    )
   assert found[0] == 1
   assert "SHA256SUMS is missing" in caplog.text
 

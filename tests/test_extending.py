@@ -70,18 +70,17 @@ def test_every_block_that_names_a_file_is_run():
 
 def test_a_loss(config, tmp_path):
   logprobs, behavior = np.log([0.8, 0.2]), np.log([0.2, 0.4])
-  loss = losses.make_loss("cispo", cap=1.5)
+  loss = losses.make_loss("masked_ratio", cap=3.0)
   ones = np.ones(2)
   value, sums = loss.function(
     losses.Tokens(logprobs, ones > 0, ones, behavior, ones > 0)
   )
-  # Ratios of 4, which is capped, and of a half.
-  expected = -(1.5 * np.log(0.8) + 0.5 * np.log(0.2))
-  assert float(value) == pytest.approx(expected, rel=1e-6)
-  assert float(sums["capped"]) == 1
-  rows = _train(config, "rl_cispo", tmp_path)
+  # Ratios of 4, which is masked, and of a half.
+  assert float(value) == pytest.approx(-0.5, rel=1e-6)
+  assert float(sums["masked"]) == 1
+  rows = _train(config, "rl_masked", tmp_path)
   assert len(rows) == 3
-  assert {row["train/capped"] for row in rows} == {0}  # on-policy
+  assert {row["train/masked"] for row in rows} == {0}  # on-policy
 
 
 def test_a_schedule(config, tmp_path):

@@ -182,7 +182,9 @@ def test_a_schedule_and_a_loss_of_its_own_are_resumed(
   run, tmp_path, monkeypatch
 ):
   fields = {
-    "arms.prefixrl_adaptive.loss": ml_collections.ConfigDict(sections.CLIPPED),
+    "arms.prefixrl_adaptive.loss": ml_collections.ConfigDict(
+      sections.policy_gradient(importance="token", clip_low=0.2, clip_high=0.2)
+    ),
     "arms.prefixrl_adaptive.schedule.low": 0.5,
     "arms.prefixrl_adaptive.schedule.high": 0.5,
     "train.max_steps": 4,

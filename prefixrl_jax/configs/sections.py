@@ -7,36 +7,170 @@ want.
 
 from typing import Any
 
-# PPO's surrogate at its usual clip.
-CLIPPED = dict(name="clipped", clip_low=0.2, clip_high=0.2)
 # Prefixes that half of the completions solve, or nearly so.
 ADAPTIVE = dict(name="adaptive", low=0.25, high=0.75)
+
+
+def policy_gradient(**own: Any) -> dict[str, Any]:
+  """Returns the loss of that name: REINFORCE, or with an importance ratio."""
+  return (
+    dict(
+      name="policy_gradient",
+      importance="none",  # or token, sequence (GSPO), trajectory
+      clip_low=0.0,  # 0: none
+      clip_high=0.0,
+      dual_clip=0.0,
+      detached=False,  # True: the ratio only weighs log pi (CISPO)
+    )
+    | own
+  )
+
+
+def ppo(**own: Any) -> dict[str, Any]:
+  """Returns the loss of that name; it needs a critic."""
+  return (
+    dict(
+      name="ppo",
+      clip_low=0.2,
+      clip_high=0.2,
+      dual_clip=0.0,
+      value_clip=0.2,
+      value_coefficient=0.1,
+    )
+    | own
+  )
+
+
+def luffy(**own: Any) -> dict[str, Any]:
+  """Returns the loss of that name; it needs traces beside the completions."""
+  return dict(name="luffy", shaping="ratio", shift=0.1) | own
 
 
 def arm(
   *,
   learning_rate: float,
   prefixed_share: float = 0.0,
+  given: str = "prefix",
   sft_epochs: int = 0,
+  group_size: int = 0,
+  trace_lanes: int = 0,
   schedule: dict[str, Any] | None = None,
   loss: dict[str, Any] | None = None,
+  learner: dict[str, Any] | None = None,
 ) -> dict[str, Any]:
   """Returns a row of config.arms.
 
   Args:
     learning_rate: of RL, at its peak.
     prefixed_share: of a step's problems.
+    given: how they are given a share of a trace: as a "prefix" of the answer,
+      or as a "hint" in the prompt.
     sft_epochs: on the traces, before RL.
+    group_size: completions of a problem, traces included; 0:
+      config.train.completions_per_prompt.
+    trace_lanes: whole traces of a problem in its group.
     schedule: which prefixes a step has, see prefixes/schedules.py.
     loss: of the updates, see learner/losses.py.
+    learner: fields of config.learner that the arm has otherwise.
   """
   return dict(
     prefixed_share=prefixed_share,
+    given=given,
     sft_epochs=sft_epochs,
+    group_size=group_size,
+    trace_lanes=trace_lanes,
     learning_rate=learning_rate,
     schedule=schedule or dict(name="mixture"),
-    loss=loss or dict(name="policy_gradient"),
+    loss=loss or policy_gradient(),
+    learner=learner or {},
   )
+
+
+def arms(learning_rates: dict[str, float], **own: Any) -> dict[str, Any]:
+  """Returns config.arms: every method, each a row.
+
+  Args:
+    learning_rates: of RL, by arm; "rl" for those that are not named.
+    **own: sft_epochs and prefixed_share.
+  """
+  rate = lambda name: learning_rates.get(name, learning_rates["rl"])
+  clipped = policy_gradient(importance="token", clip_low=0.2, clip_high=0.2)
+  rows: dict[str, dict[str, Any]] = dict(
+    rl=dict(),
+    # PPO's clip and four updates a batch, without a critic.
+    rl_clipped=dict(loss=clipped, learner=dict(num_minibatches=4)),
+    # Eight times the samples of a problem.
+    rl_n64=dict(group_size=64),
+    # What POPE (arXiv 2601.18779) finds not to help on hard problems.
+    rl_entropy=dict(learner=dict(entropy_coefficient=1e-3)),
+    rl_clip_higher=dict(
+      loss=clipped | dict(clip_high=0.28), learner=dict(num_minibatches=4)
+    ),
+    # DAPO (2503.14476): groups without signal are replaced, what is cut off
+    # is not learnt from.
+    dapo=dict(
+      loss=clipped | dict(clip_high=0.28),
+      learner=dict(
+        num_minibatches=4,
+        silent_groups="resample",
+        truncated="masked",
+        advantage="group_std",
+      ),
+    ),
+    dr_grpo=dict(learner=dict(normalization="length")),
+    cispo=dict(
+      loss=policy_gradient(importance="token", clip_high=0.28, detached=True),
+      learner=dict(num_minibatches=4),
+    ),
+    gspo=dict(
+      loss=policy_gradient(
+        importance="sequence", clip_low=3e-4, clip_high=4e-4
+      ),
+      learner=dict(
+        num_minibatches=4, normalization="sequence", advantage="group_std"
+      ),
+    ),
+    ppo=dict(
+      loss=ppo(),
+      learner=dict(
+        advantage="gae", num_minibatches=4, critic=dict(kind="head")
+      ),
+    ),
+    sft_rl=dict(sft_epochs=own["sft_epochs"]),
+    off_policy=dict(
+      group_size=1,
+      trace_lanes=1,
+      loss=policy_gradient(importance="token"),
+      learner=dict(trace_advantage="reward"),
+    ),
+    # Truncated importance weights in place of the ratio's gradient.
+    off_policy_truncated=dict(
+      group_size=1,
+      trace_lanes=1,
+      loss=policy_gradient(importance="token", clip_high=1.0, detached=True),
+      learner=dict(trace_advantage="reward"),
+    ),
+    luffy=dict(
+      trace_lanes=1,
+      loss=luffy(),
+      learner=dict(normalization="length", entropy_coefficient=1e-3),
+    ),
+    # RL, and beside it SFT on the trace: LUFFY's own baseline.
+    rl_sft_loss=dict(
+      trace_lanes=1,
+      loss=luffy(shaping="log"),
+      learner=dict(trace_advantage="reward", trace_mean=True),
+    ),
+    hint=dict(prefixed_share=own["prefixed_share"], given="hint"),
+    prefixrl=dict(prefixed_share=own["prefixed_share"]),
+    prefixrl_only=dict(prefixed_share=1.0),
+    prefixrl_adaptive=dict(
+      prefixed_share=own["prefixed_share"], schedule=ADAPTIVE
+    ),
+  )
+  return {
+    name: arm(learning_rate=rate(name), **row) for name, row in rows.items()
+  }
 
 
 def mesh(**own: Any) -> dict[str, Any]:
@@ -109,10 +243,35 @@ def learner(**own: Any) -> dict[str, Any]:
       ),
       warmup_steps=0,
       decay_steps=0,
-      advantage="group_mean",
+      advantage="group_mean",  # or leave_one_out, group_std, gae
       discount=1.0,
+      gae_decay=1.0,  # lambda of gae; the next one is of its returns
+      value_decay=1.0,
+      decay_by_length=0.0,  # VAPO's alpha; 0: off
+      whiten=False,  # advantages to mean 0 and variance 1 over a step's tokens
+      critic=dict(
+        kind="none",  # or head, on the policy's trunk; trunk, its own
+        trunk_gradient=True,
+        learning_rate=0.0,  # 0: the arm's
+        first_steps=0,  # updates of the critic alone, at the start
+      ),
+      trace_advantage="group",  # or reward, pass_rate: of a trace in a group
+      trace_mean=False,  # True: traces count by the mean of their tokens
+      normalization="token",  # or length (Dr. GRPO), sequence
+      num_minibatches=1,  # updates of a step, each with a part of it
+      num_epochs=1,
+      truncated="wrong",  # or masked: not learnt from (DAPO)
+      silent_groups="train",  # those of equal rewards; or skip, resample
+      signal_of="reward",  # or outcome: whether right and wrong are in a group
+      resample_limit=3,  # draws a step
+      hold_without_signal=False,  # True: such an update changes nothing
+      entropy_coefficient=0.0,
       kl_coefficient=0.0,  # 0: off
-      kl_estimator="k3",  # GRPO's; k1 and k2: see learner/losses.py
+      kl_estimator="k3",  # GRPO's; k1 and k2: see learner/kl.py
+      kl_in="loss",  # or reward
+      kl_target=0.0,  # of a token's, to which the coefficient adapts; 0: fixed
+      kl_horizon=10_000,  # completions
+      norms_by_kind=False,  # True: gradients with and without prefix told apart
       skip_nonfinite=False,  # True: leave such updates out, instead of stopping
       logits_chunk_length=512,
     )

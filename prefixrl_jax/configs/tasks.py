@@ -97,17 +97,7 @@ def get_config(
     row_length=32768,  # tokens of a packed row, unless a tree needs more
   )
   c.sft = sections.sft(batch_size=32, learning_rate=1e-5)
-  arm, clipped, adaptive = sections.arm, sections.CLIPPED, sections.ADAPTIVE
-  c.arms = dict(
-    rl=arm(learning_rate=1e-6),
-    rl_clipped=arm(learning_rate=1e-6, loss=clipped),
-    sft_rl=arm(learning_rate=1e-6, sft_epochs=2),
-    prefixrl=arm(learning_rate=1e-6, prefixed_share=0.75),
-    prefixrl_only=arm(learning_rate=1e-6, prefixed_share=1.0),
-    prefixrl_adaptive=arm(
-      learning_rate=1e-6, prefixed_share=0.75, schedule=adaptive
-    ),
-  )
+  c.arms = sections.arms(dict(rl=1e-6), sft_epochs=2, prefixed_share=0.75)
   c.train = sections.train(
     flops=2.4e20,  # max_steps is no limit; the paper's runs take 400 steps
     prompts_per_step=128,

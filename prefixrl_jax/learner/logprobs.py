@@ -13,7 +13,34 @@ from prefixrl_jax.models.block_map import pad_to_multiple, true_first
 from prefixrl_jax.rounding import ceil_div
 
 
-def action_logprobs(config, params, *, rows, temperature, chunk_length, attend):
+class Actions(NamedTuple):
+  """What a policy says of the sampled tokens of packed rows.
+
+  Attributes:
+    logprobs: float32 [B, T], 0 where action_mask is false.
+    entropy: float32 [B, T], of the distributions they were drawn from.
+    load: what experts were sent, as from `transformer.forward`.
+    values: float32 [B, T], of a value head; None: there is none.
+  """
+
+  logprobs: Any
+  entropy: Any
+  load: Any
+  values: Any = None
+
+
+def action_logprobs(
+  config,
+  params,
+  *,
+  rows,
+  temperature,
+  chunk_length,
+  attend,
+  entropy_gradient=False,
+  value_head=None,
+  value_gradient=True,
+) -> Actions:
   """Returns each sampled token's log-probability and the policy's entropy.
 
   Logits exist for sampled tokens alone, `chunk_length` of each row at a time;
@@ -27,33 +54,82 @@ def action_logprobs(config, params, *, rows, temperature, chunk_length, attend):
     chunk_length: tokens of a packed row whose logits are held at once.
     attend: (q, k, v, window) -> out, the attention rule over these rows; see
       `tree_attention.for_layers`.
-
-  Returns:
-    logprobs: float32 [B, T], 0 where action_mask is false.
-    entropy: float32 [B, T], likewise.
-    load: what experts were sent, as from `transformer.forward`.
+    entropy_gradient: the entropy has a gradient; its cotangent is dropped
+      otherwise.
+    value_head: float [D], what a token's value is read with where its logits
+      are; None: there is none.
+    value_gradient: the values' gradient enters the trunk.
   """
-  hidden, load = transformer.forward(
-    config, params, rows.tokens, rows.position, attend, valid=rows.tree > 0
-  )
-  # Sampled tokens to the front of their row: chunks beyond them are left out.
-  order, place = true_first(rows.action_mask)
-  order = pad_to_multiple(order, _chunk_size(order.shape[1], chunk_length))
+  order, back = _sampled_first(rows, chunk_length)
   take = lambda x: jnp.take_along_axis(x, order, axis=1)
-  # The one place where a token meets the token that predicts it.
-  predictors = jnp.take_along_axis(hidden, take(rows.parent)[..., None], axis=1)
+  predictors, load = _predictors(config, params, rows, attend, order)
+  static = _Static(
+    config, temperature, chunk_length, config.lora is not None, entropy_gradient
+  )
   front = _logprobs_of_rows(
-    _Static(config, temperature, chunk_length, config.lora is not None),
+    static,
     transformer.head(config, params),
     predictors,
     take(rows.tokens),
     jnp.sum(rows.action_mask, axis=1, dtype=jnp.int32),
   )
+  logprobs, entropy = jax.tree.map(back, front)
+  if value_head is None:
+    return Actions(logprobs, entropy, load)
+  if not value_gradient:
+    predictors = jax.lax.stop_gradient(predictors)
+  return Actions(logprobs, entropy, load, back(_values(predictors, value_head)))
+
+
+def action_values(config, params, value_head, *, rows, attend):
+  """Returns the values of the sampled tokens, float32 [B, T], 0 elsewhere.
+
+  No logits are computed.
+
+  Args:
+    config: TransformerConfig.
+    params: of the critic's trunk, as from `parameters.init`.
+    value_head: float [D].
+    rows: see `action_logprobs`.
+    attend: see `action_logprobs`.
+  """
+  order, back = _sampled_first(rows, rows.tokens.shape[1])
+  predictors, _ = _predictors(config, params, rows, attend, order)
+  return back(_values(predictors, value_head))
+
+
+def _values(predictors, value_head):
+  return jnp.einsum("btd,d->bt", predictors.astype(jnp.float32), value_head)
+
+
+def _sampled_first(rows, chunk_length):
+  """Returns sampled tokens' places, those first, and the way back.
+
+  Chunks beyond the sampled tokens can then be left out.
+
+  Args:
+    rows: see `action_logprobs`.
+    chunk_length: the places are padded to a multiple of it.
+
+  Returns:
+    int32 [B, padded T]; a function of arrays in that order to float [B, T].
+  """
+  order, place = true_first(rows.action_mask)
+  order = pad_to_multiple(order, _chunk_size(order.shape[1], chunk_length))
   back = lambda x: jnp.where(
     rows.action_mask, jnp.take_along_axis(x, place, axis=1), 0.0
   )
-  logprobs, entropy = jax.tree.map(back, front)
-  return logprobs, entropy, load
+  return order, back
+
+
+def _predictors(config, params, rows, attend, order):
+  """Returns what tokens are predicted from, [B, padded T, D]; experts' load."""
+  hidden, load = transformer.forward(
+    config, params, rows.tokens, rows.position, attend, valid=rows.tree > 0
+  )
+  parent = jnp.take_along_axis(rows.parent, order, axis=1)
+  # The one place where a token meets the token that predicts it.
+  return jnp.take_along_axis(hidden, parent[..., None], axis=1), load
 
 
 class _Static(NamedTuple):
@@ -63,6 +139,7 @@ class _Static(NamedTuple):
   temperature: float
   chunk_length: int
   is_head_frozen: bool
+  entropy_gradient: bool = False
 
 
 def _logprobs_of_rows(static, head, hidden, targets, counts):
@@ -111,16 +188,24 @@ def _logprobs_in_chunks_fwd(static, vocab_axis, head, hidden, targets, counts):
   logprob, entropy, log_normalizer = jax.lax.fori_loop(
     0, num_chunks, one, (zeros, zeros, zeros)
   )
-  return (logprob, entropy), (head, hidden, targets, counts, log_normalizer)
+  # The entropy is needed again only for its own gradient.
+  of_entropy = entropy if static.entropy_gradient else None
+  kept = (head, hidden, targets, counts, log_normalizer, of_entropy)
+  return (logprob, entropy), kept
 
 
 def _logprobs_in_chunks_bwd(static, vocab_axis, kept, cotangents):
-  """d logprob / d logits = one-hot of the target - softmax(logits)."""
-  head, hidden, targets, counts, log_normalizer = kept
+  """d logprob / d logits = one-hot of the target - p, with p = softmax(logits).
+
+  And d entropy / d logits = -p (log p + entropy).
+  """
+  head, hidden, targets, counts, log_normalizer, entropy = kept
   size, num_chunks = _chunks(static, targets, counts)
-  weight, _ = cotangents  # nothing is descended by the entropy
+  weight, of_entropy = cotangents
   if vocab_axis:  # each shard has its share of what belongs to all
     weight = jax.lax.psum(weight, vocab_axis)
+    if static.entropy_gradient:
+      of_entropy = jax.lax.psum(of_entropy, vocab_axis)
 
   def one(i, grads):
     d_head, d_hidden = grads
@@ -130,8 +215,13 @@ def _logprobs_in_chunks_bwd(static, vocab_axis, kept, cotangents):
     raw = transformer.logits_of(static.config, head, predictors)
     logits = raw / static.temperature
     chosen = _own(logits, target, vocab_axis) == jnp.arange(logits.shape[-1])
-    d_logits = chosen - jnp.exp(logits - total[..., None])
+    log_p = logits - total[..., None]
+    d_logits = chosen - jnp.exp(log_p)
     d_logits *= cotangent[..., None] / static.temperature
+    if static.entropy_gradient:
+      own, slope = _chunk(entropy, i, size), _chunk(of_entropy, i, size)
+      d_entropy = -jnp.exp(log_p) * (log_p + own[..., None])
+      d_logits += d_entropy * (slope[..., None] / static.temperature)
     new_d_head, new_d_hidden = transformer.logits_vjp(
       static.config, head, predictors, raw, d_logits
     )

@@ -18,6 +18,7 @@ def make_optimizer(
   eps: float,
   weight_decay: float,
   clip_norm: float,
+  wait_steps: int = 0,
 ) -> optax.GradientTransformation:
   """Returns optax AdamW.
 
@@ -32,6 +33,7 @@ def make_optimizer(
     eps: added to the root of the second moment.
     weight_decay: decoupled, times the learning rate.
     clip_norm: global norm of the gradient; 0 does not clip.
+    wait_steps: with a learning rate of 0, before all others.
   """
   # optax counts from 0: what is sampled first would be learnt at a rate of 0.
   first = learning_rate / max(warmup_steps, 1)
@@ -42,6 +44,10 @@ def make_optimizer(
     )
   else:
     schedule = optax.warmup_constant_schedule(first, learning_rate, to_peak)
+  if wait_steps:
+    schedule = optax.join_schedules(
+      [optax.constant_schedule(0.0), schedule], [wait_steps]
+    )
   adamw = optax.adamw(schedule, b1, b2, eps, weight_decay=weight_decay)
   if not clip_norm:
     return adamw

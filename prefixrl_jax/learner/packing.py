@@ -4,7 +4,8 @@ In this module a row is a packed row.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Collection, Mapping, Sequence
+from typing import NamedTuple
 
 import numpy as np
 
@@ -16,7 +17,7 @@ from prefixrl_jax.types import UserError
 # of two (attention, the logits' chunks) then leaves no rest, or a short one.
 _ROW_MULTIPLE = 128
 
-_FIELDS = {
+_FIELDS: dict[str, type] = {
   "tokens": np.int32,
   "position": np.int32,
   "tree": np.int32,
@@ -26,6 +27,12 @@ _FIELDS = {
   "action_mask": bool,
   "behavior_logprobs": np.float32,
   "advantages": np.float32,
+}
+# Fields that are there if a loss needs them, by what it says it needs.
+_OPTIONAL: dict[str, dict[str, type]] = {
+  "weights": {"weights": np.float32},
+  "traces": {"is_trace": bool},
+  "values": {"old_values": np.float32, "returns": np.float32},
 }
 
 
@@ -38,12 +45,20 @@ class Lane:
     tokens: int [completion length].
     logprobs: float [completion length], the behavior policy's.
     advantages: float [completion length].
+    weight: of each of its tokens in the objective.
+    is_trace: a stored trace, not the policy's own.
+    values: float [completion length], the critic's; None: there is none.
+    returns: float [completion length], what the critic is to predict.
   """
 
   fork: int
   tokens: np.ndarray
   logprobs: np.ndarray
   advantages: np.ndarray
+  weight: float = 1.0
+  is_trace: bool = False
+  values: np.ndarray | None = None
+  returns: np.ndarray | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,6 +79,11 @@ class Tree:
   def num_tokens(self) -> int:
     """Tokens the tree takes in a packed row, the trunk's once."""
     return len(self.trunk) + sum(len(lane.tokens) for lane in self.lanes)
+
+  @property
+  def num_sequence_tokens(self) -> int:
+    """Tokens of all sequences, what a lane sees of the trunk for each."""
+    return sum(lane.fork + len(lane.tokens) for lane in self.lanes)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -178,7 +198,22 @@ def split_tree(tree: Tree, max_tokens: int) -> list[Tree]:
   return [dataclasses.replace(tree, lanes=lanes) for lanes in parts]
 
 
-def pack(trees: Sequence[Tree], layout: Layout) -> TrainBatch:
+class Place(NamedTuple):
+  """Where a lane is in a batch: from `start` on in a row of a micro-batch."""
+
+  microbatch: int
+  row: int
+  start: int
+
+
+def pack(
+  trees: Sequence[Tree],
+  layout: Layout,
+  *,
+  needs: Collection[str] = (),
+  scalars: Mapping[str, float] | None = None,
+  places: dict[int, Place] | None = None,
+) -> TrainBatch:
   """Packs trees into rows, longest first, several a row where they fit.
 
   Trees that share a trunk are joined, those longer than a packed row split.
@@ -188,6 +223,9 @@ def pack(trees: Sequence[Tree], layout: Layout) -> TrainBatch:
   Args:
     trees: in any order.
     layout: the shape to fill.
+    needs: what a loss needs; says which further fields there are.
+    scalars: fields of [M] that have one value.
+    places: is told where each lane came to be, by its `id`.
 
   Returns:
     TrainBatch of numpy arrays, [M, B, T], is_prefixed [M].
@@ -210,7 +248,12 @@ def pack(trees: Sequence[Tree], layout: Layout) -> TrainBatch:
     layout.rows_per_microbatch,
     layout.row_length,
   )
-  fields = {name: np.zeros(shape, dtype) for name, dtype in _FIELDS.items()}
+  dtypes: dict[str, type] = dict(_FIELDS)
+  for name in needs:
+    dtypes |= _OPTIONAL.get(name, {})
+  fields: dict[str, np.ndarray] = {
+    name: np.zeros(shape, dtype) for name, dtype in dtypes.items()
+  }
   is_prefixed = np.zeros(layout.num_microbatches, bool)
   for m, rows in enumerate(filled):
     is_prefixed[m] = rows[0][0].is_prefixed
@@ -223,8 +266,21 @@ def pack(trees: Sequence[Tree], layout: Layout) -> TrainBatch:
           number,
           start,
         )
+        if places is not None:
+          _note(places, tree, Place(m, b, start + len(tree.trunk)))
         start += tree.num_tokens
-  return TrainBatch(is_prefixed=is_prefixed, **fields)
+  spread = {
+    name: np.full(layout.num_microbatches, value, np.float32)
+    for name, value in (scalars or {}).items()
+  }
+  return TrainBatch(is_prefixed=is_prefixed, **fields, **spread)
+
+
+def _note(places: dict[int, Place], tree: Tree, place: Place) -> None:
+  """Notes where a tree's lanes are, the first at `place`."""
+  for lane in tree.lanes:
+    places[id(lane)] = place
+    place = place._replace(start=place.start + len(lane.tokens))
 
 
 def _microbatches(
@@ -278,4 +334,11 @@ def _write(
     row["action_mask"][here] = True
     row["behavior_logprobs"][here] = lane.logprobs
     row["advantages"][here] = lane.advantages
+    if "weights" in row:
+      row["weights"][here] = lane.weight
+    if "is_trace" in row:
+      row["is_trace"][here] = lane.is_trace
+    if "returns" in row:
+      row["old_values"][here] = lane.values
+      row["returns"][here] = lane.returns
     place += k

@@ -1,92 +1,199 @@
-"""Log-probabilities of completions that a policy did not just sample."""
+"""Scoring: what policies and a critic say of tokens that are there already."""
 
-from collections.abc import Sequence
+import functools
+import time
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
-from prefixrl_jax.batches import TrainBatch
-from prefixrl_jax.distributed import sharding
-from prefixrl_jax.learner.logprobs import action_logprobs
-from prefixrl_jax.learner.packing import Lane, Layout, Tree, pack
-from prefixrl_jax.models import tree_attention
+from prefixrl_jax.distributed import backends, sharding
+from prefixrl_jax.learner.critic import Critic, critic_values, policy_of
+from prefixrl_jax.learner.logprobs import action_logprobs, num_logit_tokens
+from prefixrl_jax.learner.packing import Lane, Layout, Place, Tree, pack
+from prefixrl_jax.models import adapters, tree_attention
 from prefixrl_jax.models.transformer import TransformerConfig
+from prefixrl_jax.types import ScoringUsage
+
+# What there is to ask for: the log-probabilities of the policy in training and
+# of the base policy, and the critic's values.
+SCORES = ("logprobs", "reference", "values")
+_WORK = ("num_microbatches", "pairs", "logit_tokens")
 
 
 class Scorer:
-  """Scores trees that fit into one layout; compiled at the first call."""
+  """Scores the lanes of trees in forward passes of the layout's shape."""
 
   def __init__(
     self,
     model_config: TransformerConfig,
     mesh: jax.sharding.Mesh,
     layout: Layout,
+    wants: Collection[str] = ("reference",),
     *,
     temperature: float,
     chunk_length: int,
+    base_params: dict | None = None,
+    critic: Critic | None = None,
   ):
-    """Sets up the program.
+    """Sets up the program; compiles nothing yet.
 
     Args:
       model_config: of the transformer.
       mesh: that parameters and batches are sharded over.
       layout: shape of the batches.
-      temperature: what logits are divided by.
+      wants: of `SCORES`.
+      temperature: what logits are divided by, that of sampling.
       chunk_length: see `action_logprobs`.
+      base_params: of the base policy; None if neither adapters nor
+        "reference" need them.
+      critic: whose values are wanted, if any.
     """
     self._mesh, self._layout = mesh, layout
-
-    def of_microbatch(params, batch: TrainBatch, m) -> jax.Array:
-      rows = jax.tree.map(lambda x: x[m], batch)
-      attend, _ = tree_attention.for_layers(model_config, rows)
-      logprobs, *_ = action_logprobs(
-        model_config,
-        params,
-        rows=rows,
-        temperature=temperature,
-        chunk_length=chunk_length,
-        attend=attend,
-      )
-      return logprobs
-
-    self._of_microbatch: Any = jax.jit(
-      of_microbatch, out_shardings=sharding.replicated(mesh)
+    self._wants = frozenset(wants)
+    needs_base = "reference" in self._wants or model_config.lora is not None
+    self._base_params = base_params if needs_base else None
+    self._score: Any = jax.jit(
+      functools.partial(
+        _score, model_config, critic, self._wants, temperature, chunk_length
+      ),
+      compiler_options=backends.of_mesh(mesh).compiler_options(),
     )
+
+  def compile(self, trained: dict) -> None:
+    """Compiles the program; no later call compiles.
+
+    Args:
+      trained: what is trained, arrays or shapes with shardings.
+    """
+    with jax.set_mesh(self._mesh):
+      batch = self._put(pack([], self._layout))
+      self._score = self._score.lower(
+        trained, self._base_params, batch
+      ).compile()
+
+  def score(
+    self,
+    trained: dict,
+    trees: Sequence[Tree],
+    base_params: dict | None = None,
+  ) -> tuple[dict[str, dict[int, np.ndarray]], ScoringUsage]:
+    """Scores every lane's tokens.
+
+    Args:
+      trained: what is trained.
+      trees: that fit into the layout.
+      base_params: in place of those given before.
+
+    Returns:
+      {score: {id of a lane: float32 [completion length]}}, and what it cost.
+    """
+    places: dict[int, Place] = {}
+    batch = pack(trees, self._layout, places=places)
+    started = time.perf_counter()
+    with jax.set_mesh(self._mesh):
+      on_device = self._score(
+        trained, base_params or self._base_params, self._put(batch)
+      )
+    scores, work = jax.device_get(on_device)
+    usage = ScoringUsage(
+      tokens=sum(tree.num_sequence_tokens for tree in trees),
+      work={name: float(x) for name, x in work.items()},
+      tokens_per_microbatch=self._layout.row_length
+      * self._layout.rows_per_microbatch,
+      passes=len(self._wants),
+      seconds=time.perf_counter() - started,
+    )
+    lanes = [lane for tree in trees for lane in tree.lanes]
+    return {
+      name: {id(lane): _read(x, places[id(lane)], lane) for lane in lanes}
+      for name, x in scores.items()
+    }, usage
 
   def logprobs(
     self, params: dict, trunks: Sequence[np.ndarray], groups: Sequence[Sequence]
   ) -> list[list[np.ndarray]]:
-    """Returns the completions' log-probabilities, float32 [length] each.
+    """Returns completions' log-probabilities, float32 [length] each.
 
     Args:
-      params: of the policy, as samplers take them.
+      params: of a policy, as samplers take them; the scorer's "reference".
       trunks: int32 [trunk length], what each group's completions begin from.
       groups: of completions, int32 [completion length].
 
     Raises:
       UserError: they do not fit into the layout.
     """
-    number, trees = 0, []
-    for trunk, group in zip(trunks, groups, strict=True):
-      lanes = []
-      for tokens in group:
-        # Packing moves lanes; their numbers, as advantages, tell where to.
-        numbers = np.full(len(tokens), number, np.float32)
-        lanes.append(Lane(len(trunk), tokens, np.zeros(len(tokens)), numbers))
-        number += 1
-      trees.append(Tree(trunk, lanes, is_prefixed=False))
-    batch = pack(trees, self._layout)
-    filled = int(np.any(batch.tree > 0, axis=(1, 2)).sum())
-    with jax.set_mesh(self._mesh):
-      on_mesh = sharding.put_rows(self._mesh, batch, axis=1)
-      scored = [
-        np.asarray(self._of_microbatch(params, on_mesh, m))
-        for m in range(filled)
-      ]
-    mask = batch.action_mask[:filled]
-    order = np.argsort(batch.advantages[:filled][mask], kind="stable")
-    flat = np.array(scored, np.float32).reshape(mask.shape)[mask][order]
-    ends = np.cumsum([len(tokens) for group in groups for tokens in group])
-    each = iter(np.split(flat, ends[:-1])) if len(ends) else iter(())
-    return [[next(each) for _ in group] for group in groups]
+    trees = [
+      Tree(
+        trunk,
+        [
+          Lane(len(trunk), x, np.zeros(len(x)), np.zeros(len(x))) for x in group
+        ],
+        is_prefixed=False,
+      )
+      for trunk, group in zip(trunks, groups, strict=True)
+    ]
+    scores, _ = self.score({}, trees, params)
+    return [[scores["reference"][id(x)] for x in t.lanes] for t in trees]
+
+  def _put(self, batch):
+    return sharding.put_rows(self._mesh, batch, axis=1)
+
+
+def _read(x, place: Place, lane) -> np.ndarray:
+  end = place.start + len(lane.tokens)
+  return np.array(x[place.microbatch, place.row, place.start : end])
+
+
+def _score(
+  config, critic, wants, temperature, chunk_length, trained, base_params, batch
+):
+  """Returns ({score: float32 [M, B, T]}, {what the device did: float32 []})."""
+
+  def of_microbatch(rows):
+    attend, pairs = tree_attention.for_layers(config, rows)
+    logprobs_of = functools.partial(
+      action_logprobs,
+      config,
+      rows=rows,
+      temperature=temperature,
+      chunk_length=chunk_length,
+      attend=attend,
+    )
+    scores = {}
+    if "reference" in wants:
+      scores["reference"] = logprobs_of(base_params).logprobs
+    if "logprobs" in wants:
+      policy = policy_of(critic, trained)
+      policy = adapters.policy_params(config, base_params, policy)
+      scores["logprobs"] = logprobs_of(policy).logprobs
+    if "values" in wants:  # which take no logits
+      args = critic, config, base_params, trained
+      scores["values"] = critic_values(*args, rows=rows, attend=attend)
+    with_logits = len(wants & {"reference", "logprobs"})
+    return scores, {
+      "num_microbatches": jnp.float32(1),
+      "pairs": pairs,
+      "logit_tokens": with_logits
+      * num_logit_tokens(rows.action_mask, chunk_length),
+    }
+
+  def add(m, done):
+    rows = jax.tree.map(lambda x: x[m], batch)
+    scores, work = of_microbatch(rows)
+    old_scores, old_work = done
+    put = lambda old, new: old.at[m].set(new)
+    return (
+      jax.tree.map(put, old_scores, scores),
+      jax.tree.map(jnp.add, old_work, work),
+    )
+
+  zeros = jnp.zeros(batch.tokens.shape, jnp.float32)
+  nothing = (
+    dict.fromkeys(wants, zeros),
+    {name: jnp.float32(0) for name in _WORK},
+  )
+  num_microbatches = jnp.sum(jnp.any(batch.tree > 0, axis=(1, 2)))
+  return jax.lax.fori_loop(0, num_microbatches, add, nothing)

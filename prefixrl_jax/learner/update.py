@@ -11,8 +11,9 @@ import optax
 from prefixrl_jax.batches import TrainState
 from prefixrl_jax.distributed import backends, sharding
 from prefixrl_jax.learner import losses
+from prefixrl_jax.learner.critic import Critic, with_critic, with_values
 from prefixrl_jax.learner.logprobs import action_logprobs, num_logit_tokens
-from prefixrl_jax.models import adapters, experts, tree_attention
+from prefixrl_jax.models import experts, tree_attention
 
 # Metrics that say what the device did, for the ledger: micro-batches, pairs of
 # tokens that attention took in a forward pass and what its backward pass costs,
@@ -53,7 +54,9 @@ def abstract_state(params, optimizer) -> TrainState:
   shapes = jax.eval_shape(functools.partial(_init, optimizer), params)
   whole = sharding.replicated(jax.tree.leaves(params)[0].sharding.mesh)
   put = lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
-  like = lambda x, param: put(x, param.sharding)
+  # What one part's optimizer does not hold stands as a MaskedNode.
+  is_masked = lambda x: isinstance(x, optax.MaskedNode)
+  like = lambda x, param: x if is_masked(x) else put(x, param.sharding)
   return TrainState(
     step=put(shapes.step, whole),
     params=jax.tree.map(like, shapes.params, params),
@@ -63,20 +66,27 @@ def abstract_state(params, optimizer) -> TrainState:
       shapes.opt_state,
       params,
       transform_non_params=lambda x: put(x, whole),
+      is_leaf=is_masked,
     ),
   )
 
 
-def make_init(optimizer, state: TrainState) -> jax.stages.Wrapped:
-  """Returns params -> the state before the first step.
+def make_init(
+  optimizer, state: TrainState, config=None, critic: Critic | None = None
+) -> jax.stages.Wrapped:
+  """Returns the policy's params -> the state before the first step.
 
   Args:
     optimizer: from `make_optimizer`.
     state: from `abstract_state`.
+    config: TransformerConfig; None if there is no critic.
+    critic: that is trained beside the policy, if any.
   """
-  return jax.jit(
-    functools.partial(_init, optimizer), out_shardings=_shardings(state)
-  )
+
+  def init(policy) -> TrainState:
+    return _init(optimizer, with_critic(critic, config, policy))
+
+  return jax.jit(init, out_shardings=_shardings(state))
 
 
 def _init(optimizer, params) -> TrainState:
@@ -96,7 +106,8 @@ class _Totals(NamedTuple):
 
   Attributes:
     grads: as the parameters, float32.
-    prefixed_grads: those of prefixed trees alone; None unless told apart.
+    prefixed_grads: those of prefixed trees alone; None unless both kinds are
+      there and told apart.
     sums: {name: float32 [2]}, of trees without prefix and of prefixed ones.
     max_gap: float32 [], the largest gap between two log-probabilities of a
       token: the sampler's and the learner's.
@@ -118,14 +129,17 @@ def make_update(
   *,
   temperature: float,
   chunk_length: int,
+  critic: Critic | None = None,
   mixed: bool = False,
+  norms_by_kind: bool = False,
   skip_nonfinite: bool = False,
+  hold_without_signal: bool = False,
 ) -> jax.stages.Wrapped:
   """Returns update(state, batch, base_params) -> (state, metrics).
 
   The loss is a sum over the sampled tokens of all micro-batches divided by
-  their count, so it does not depend on how they are divided into micro-batches.
-  Micro-batches without a tree are left out.
+  their count, or by the batch's normalizer, so it does not depend on how they
+  are divided into micro-batches. Micro-batches without a tree are left out.
 
   The function returned takes a TrainState, which is donated (with adapters, it
   is theirs), a TrainBatch of fields [M, B, T], and the base policy's
@@ -139,13 +153,17 @@ def make_update(
     loss: what is descended, from `losses.make_loss`.
     temperature: what logits are divided by, that of sampling.
     chunk_length: see `action_logprobs`.
-    mixed: batches hold prefixed and other trees; their gradients' norms are
-      told apart, at the price of a second sum of gradients.
+    critic: that is trained beside the policy, if any.
+    mixed: batches hold prefixed and other trees.
+    norms_by_kind: their gradients' norms are told apart, at the price of a
+      second sum of gradients.
     skip_nonfinite: where the loss or the gradient is NaN or infinite, the new
       parameters and moments are the old ones; metrics say so, see `nonfinite`.
+    hold_without_signal: where no advantage differs from 0, the new parameters
+      and moments are the old ones: moments do not decay through a drought.
   """
   of_microbatch = functools.partial(
-    _microbatch_loss, config, loss, temperature, chunk_length
+    _microbatch_loss, config, loss, critic, temperature, chunk_length
   )
   grad = jax.value_and_grad(of_microbatch, has_aux=True)
   backend = backends.of_mesh(state.step.sharding.mesh)
@@ -154,18 +172,25 @@ def make_update(
     totals = _accumulate(
       lambda rows: grad(state.params, base_params, rows),
       batch,
-      _no_totals(config, loss, state.params, mixed),
+      _no_totals(config, loss, state.params, mixed and norms_by_kind),
     )
     sums = {name: jnp.sum(values) for name, values in totals.sums.items()}
     count = jnp.maximum(sums["tokens"], 1)
-    grads = jax.tree.map(lambda g: g / count, totals.grads)
+    divisor = count
+    if batch.normalizer is not None:
+      divisor = jnp.maximum(batch.normalizer[0], 1)
+    grads = jax.tree.map(lambda g: g / divisor, totals.grads)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    mean_loss, grad_norm = sums["loss"] / count, optax.tree.norm(grads)
+    mean_loss, grad_norm = sums["loss"] / divisor, optax.tree.norm(grads)
+    accepted = jnp.bool_(True)
     if skip_nonfinite:
-      is_finite = jnp.isfinite(mean_loss) & jnp.isfinite(grad_norm)
+      accepted &= jnp.isfinite(mean_loss) & jnp.isfinite(grad_norm)
+    if hold_without_signal:
+      accepted &= jnp.any(batch.advantages != 0)
+    if skip_nonfinite or hold_without_signal:
       params, opt_state = jax.tree.map(
-        functools.partial(jnp.where, is_finite),
+        functools.partial(jnp.where, accepted),
         (params, opt_state),
         (state.params, state.opt_state),
       )
@@ -178,7 +203,7 @@ def make_update(
       "param_norm": optax.tree.norm(_in_float32(params)),
       **{name: sums[name] for name in WORK},
       **_balance(config, totals.load),
-      **_by_kind(totals, count, batch.is_prefixed),
+      **_by_kind(totals, divisor, batch.is_prefixed, mixed),
     }
     state = TrainState(step=state.step + 1, params=params, opt_state=opt_state)
     return state, metrics
@@ -196,44 +221,55 @@ def _in_float32(tree):
 
 
 def _microbatch_loss(
-  config, loss, temperature, chunk_length, trained, base_params, rows
+  config, loss, critic, temperature, chunk_length, trained, base_params, rows
 ):
   """Returns the loss of a micro-batch, its sums, largest gap, experts' load.
 
   Args:
-    config, loss, temperature, chunk_length: see `make_update`.
+    config, loss, critic, temperature, chunk_length: see `make_update`.
     trained: what is differentiated.
     base_params: of the base policy, or None.
     rows: TrainBatch without its micro-batch axis, fields [B, T].
   """
   attend, pairs = tree_attention.for_layers(config, rows)
-  logprobs_by = functools.partial(
+  actions_of = functools.partial(
     action_logprobs,
     config,
     rows=rows,
     temperature=temperature,
     chunk_length=chunk_length,
     attend=attend,
+    entropy_gradient="entropy" in loss.needs,
   )
-  policy = adapters.policy_params(config, base_params, trained)
-  logprobs, entropy, load = logprobs_by(policy)
-  mask = rows.action_mask
+  actions = with_values(
+    critic, config, base_params, trained, actions_of, rows=rows, attend=attend
+  )
+  logprobs, mask = actions.logprobs, rows.action_mask
   tokens = losses.Tokens(
     logprobs=logprobs,
     action_mask=mask,
     advantages=rows.advantages,
     behavior_logprobs=rows.behavior_logprobs,
     goes_on=_goes_on(rows),
+    weights=rows.weights,
+    entropy=actions.entropy,
+    values=actions.values,
+    old_values=rows.old_values,
+    returns=rows.returns,
+    is_trace=rows.is_trace,
+    kl_coefficient=rows.kl_coefficient,
   )
   if "reference" in loss.needs:
-    reference, *_ = logprobs_by(base_params)
+    reference = actions_of(base_params).logprobs
     tokens = tokens._replace(reference_logprobs=reference)
   value, sums = loss.function(tokens)
   gap = jnp.where(mask, jnp.abs(logprobs - rows.behavior_logprobs), 0.0)
+  if rows.is_trace is not None:  # whose log-probabilities may be unknown
+    gap = jnp.where(rows.is_trace, 0.0, gap)
   sums = {
     "loss": value,
     "tokens": jnp.sum(mask).astype(jnp.float32),
-    "entropy": jnp.sum(entropy),
+    "entropy": jnp.sum(actions.entropy),
     "logprob_gap": jnp.sum(gap),
     "num_microbatches": jnp.float32(1),
     "pairs": pairs,
@@ -241,16 +277,16 @@ def _microbatch_loss(
     "logit_tokens": num_logit_tokens(mask, chunk_length),
     **sums,
   }
-  return value, (sums, jnp.max(gap), load)
+  return value, (sums, jnp.max(gap), actions.load)
 
 
-def _no_totals(config, loss: losses.Loss, params, mixed: bool) -> _Totals:
+def _no_totals(config, loss: losses.Loss, params, apart: bool) -> _Totals:
   """Returns the totals of no micro-batch."""
   zeros = jax.tree.map(lambda x: jnp.zeros(x.shape, jnp.float32), params)
   names = {"loss", "tokens", "entropy", "logprob_gap", *loss.sums, *WORK}
   return _Totals(
     grads=zeros,
-    prefixed_grads=zeros if mixed else None,
+    prefixed_grads=zeros if apart else None,
     sums={name: jnp.zeros(2) for name in sorted(names)},
     max_gap=jnp.float32(0),
     load=jnp.zeros((config.num_layers, 2, config.num_experts)),
@@ -307,23 +343,26 @@ def _balance(config, load) -> dict[str, jax.Array]:
   }
 
 
-def _by_kind(totals: _Totals, count, is_prefixed) -> dict[str, jax.Array]:
+def _by_kind(
+  totals: _Totals, divisor, is_prefixed, mixed: bool
+) -> dict[str, jax.Array]:
   """Returns entropy and gradient norm of trees without prefix and with one.
 
   Args:
     totals: of the update.
-    count: float [], sampled tokens.
+    divisor: float [], of the objective.
     is_prefixed: bool [M].
+    mixed: there may be trees of both kinds.
   """
-  norms = _norms_by_kind(totals.grads, totals.prefixed_grads, is_prefixed)
   entropy, tokens = totals.sums["entropy"], totals.sums["tokens"]
+  by_kind = {"entropy": entropy / jnp.maximum(tokens, 1)}
+  if not mixed or totals.prefixed_grads is not None:
+    norms = _norms_by_kind(totals.grads, totals.prefixed_grads, is_prefixed)
+    by_kind["grad_norm"] = jnp.stack(norms) / divisor
   return {
-    f"{name}/{what}": value
+    f"{name}/{what}": values[kind]
     for kind, name in enumerate(("no_prefix", "prefixed"))
-    for what, value in (
-      ("entropy", entropy[kind] / jnp.maximum(tokens[kind], 1)),
-      ("grad_norm", norms[kind] / count),
-    )
+    for what, values in by_kind.items()
   }
 
 

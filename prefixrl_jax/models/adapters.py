@@ -90,15 +90,17 @@ def _uniform(key, like):
   return jax.random.uniform(key, like.shape, like.dtype, -limit, limit)
 
 
-def policy_params(config: TransformerConfig, base: dict, trained: dict) -> dict:
+def policy_params(
+  config: TransformerConfig, base: dict | None, trained: dict
+) -> dict:
   """Returns a policy's parameters, from the base's and what is trained.
 
   Args:
     config: TransformerConfig.
-    base: parameters of the base policy.
+    base: parameters of the base policy; None will do without config.lora.
     trained: adapters, as from `init`; without config.lora, all parameters.
   """
-  return trained if config.lora is None else dict(base, adapters=trained)
+  return trained if config.lora is None else dict(base or {}, adapters=trained)
 
 
 def abstract_trained(config: TransformerConfig, mesh) -> dict:

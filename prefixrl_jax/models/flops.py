@@ -3,7 +3,7 @@
 from prefixrl_jax.models import adapters
 from prefixrl_jax.models.decoder_config import TransformerConfig
 from prefixrl_jax.models.parameters import num_active_params
-from prefixrl_jax.types import SamplingUsage, UpdateUsage
+from prefixrl_jax.types import SamplingUsage, ScoringUsage, UpdateUsage
 
 __all__ = [
   "attention_flops",
@@ -11,6 +11,7 @@ __all__ = [
   "num_active_params",
   "prefill_flops_per_token",
   "sampling_flops",
+  "scoring_flops",
   "update_flops",
 ]
 
@@ -46,11 +47,35 @@ def update_flops(config: TransformerConfig, usage: UpdateUsage) -> float:
   # An adapter runs with the policy, not with the reference.
   layers += 2.0 * adapters.num_params(c) * (3 + is_remat)
   head_passes = passes + (not usage.keeps_logits)
-  return (
-    work["num_microbatches"] * usage.tokens_per_microbatch * layers
-    + attention_flops(c, (1 + usage.has_reference + is_remat) * work["pairs"])
-    + attention_flops(c, work["pairs_back"])
+  num_tokens = work["num_microbatches"] * usage.tokens_per_microbatch
+  trunk = attention_flops(
+    c, (1 + is_remat) * work["pairs"] + work["pairs_back"]
+  )
+  total = (
+    num_tokens * layers
+    + trunk
+    + attention_flops(c, usage.has_reference * work["pairs"])
     + head_passes * work["logit_tokens"] * 2 * c.width * c.vocab_size
+  )
+  if usage.has_critic_trunk:  # the policy's trunk once more
+    of_reference = usage.has_reference * flops_per_token(c, head=False)
+    total += num_tokens * (layers - of_reference) + trunk
+  return total
+
+
+def scoring_flops(config: TransformerConfig, usage: ScoringUsage) -> float:
+  """Returns what a scoring pass's matrix products and attention take.
+
+  Args:
+    config: of the model that ran.
+    usage: of the scorer.
+  """
+  c, work = config, usage.work
+  num_tokens = work["num_microbatches"] * usage.tokens_per_microbatch
+  return (
+    usage.passes * num_tokens * flops_per_token(c, head=False)
+    + usage.passes * attention_flops(c, work["pairs"])
+    + work["logit_tokens"] * 2 * c.width * c.vocab_size
   )
 
 

@@ -134,13 +134,23 @@ def phases(
     "base policy": _bytes(params),
     "sampler's parameters": _bytes(sampled),
   }
-  state = {"parameters": _bytes(trained), "optimizer": 2.0 * 4 * count}
-  is_mixed = any(map(arms.is_mixed, config.arms.values()))
+  of_arms = [config.arms[name] for name in config.run_arms]
+  learners = [arms.learner_of(config, arm) for arm in of_arms]
+  # The arm that needs most decides; a critic's own trunk is another model.
+  trunks = 1 + any(x.critic.kind == "trunk" for x in learners)
+  state = {
+    "parameters": trunks * _bytes(trained),
+    "optimizer": 2.0 * 4 * trunks * count,
+  }
+  apart = any(
+    arms.is_mixed(arm) and x.norms_by_kind for arm, x in zip(of_arms, learners)
+  )
   learner = {
     # Of a micro-batch, their sum, and that of prefixed trees alone.
-    "gradients": (2.0 + is_mixed) * 4 * count,
-    **_of_microbatch(config, model, mesh, rows_per_microbatch),
+    "gradients": (2.0 + apart) * 4 * trunks * count,
+    **_of_microbatch(config, model, mesh, rows_per_microbatch, trunks),
   }
+  most_samples = max(1, *(arms.num_samples(config, a) for a in of_arms))
   train, evals = config.train, config.evals
   prompt = config.rollouts.max_prompt_length
   completion = config.rollouts.max_completion_length
@@ -159,7 +169,7 @@ def phases(
       **learner,
       **caches(
         train.rows or train.prompts_per_step,
-        train.completions_per_prompt,
+        most_samples,
         prompt + completion,
       ),
     },
@@ -193,7 +203,7 @@ def _of_caches(model, mesh, rows, lanes, trunk_length, completion_length):
 
 
 def _of_microbatch(
-  config, model, mesh, rows_per_microbatch
+  config, model, mesh, rows_per_microbatch, trunks
 ) -> dict[str, float]:
   """Returns the bytes that an update keeps for a micro-batch's tokens."""
   compute = jnp.dtype(model.dtype).itemsize
@@ -220,7 +230,7 @@ def _of_microbatch(
   chunk = config.learner.logits_chunk_length
   logits = 3.0 * 4 * device_rows * chunk * model.vocab_size
   return {
-    "activations": activations,
+    "activations": trunks * activations,
     "logits": logits / mesh.shape["tensor"],
   }
 

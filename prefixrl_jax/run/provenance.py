@@ -87,11 +87,41 @@ _PLACES = (
 # Newer fields, and the value that describes runs from before they existed: such
 # a run can be continued.
 _BEFORE = {
-  "arm.schedule.name": "mixture",
+  "arm.given": "prefix",
+  "arm.group_size": 0,
+  "arm.loss.clip_high": 0.0,
+  "arm.loss.clip_low": 0.0,
+  "arm.loss.detached": False,
+  "arm.loss.dual_clip": 0.0,
+  "arm.loss.importance": "none",
   "arm.loss.name": "policy_gradient",
+  "arm.schedule.name": "mixture",
+  "arm.trace_lanes": 0,
   "evals.marker": "",
   "evals.curve_problems": 0,
   "evals.final_problems": 0,
+  "learner.critic.first_steps": 0,
+  "learner.critic.kind": "none",
+  "learner.critic.learning_rate": 0.0,
+  "learner.critic.trunk_gradient": True,
+  "learner.decay_by_length": 0.0,
+  "learner.entropy_coefficient": 0.0,
+  "learner.gae_decay": 1.0,
+  "learner.hold_without_signal": False,
+  "learner.kl_horizon": 10_000,
+  "learner.kl_in": "loss",
+  "learner.kl_target": 0.0,
+  "learner.normalization": "token",
+  "learner.num_epochs": 1,
+  "learner.num_minibatches": 1,
+  "learner.resample_limit": 3,
+  "learner.signal_of": "reward",
+  "learner.silent_groups": "train",
+  "learner.trace_advantage": "group",
+  "learner.trace_mean": False,
+  "learner.truncated": "wrong",
+  "learner.value_decay": 1.0,
+  "learner.whiten": False,
 }
 # Younger fields, and an older one that stood for them as well.
 _SPLIT_OFF = {"evals.curve_temperature": "evals.temperature"}
@@ -127,7 +157,10 @@ def settings(
     own = config.arms[subject]
     uses += ("sft",) if own.sft_epochs else ()
     uses += ("lora",) if config.lora.rank else ()
+    uses += ("problems.hint",) if arms.uses_hints(own) else ()
     not_after_all += () if arms.uses_prefixes(own) else ("train.cuts_together",)
+    config = config.copy_and_resolve_references()
+    config.learner = arms.learner_of(config, own)
   depends = {
     path: value
     for path, value in flatten(config)
@@ -136,7 +169,11 @@ def settings(
     and not _is_execution(path)
   }
   if stage == "train":
-    depends |= {f"arm.{path}": value for path, value in flatten(own)}
+    depends |= {
+      f"arm.{path}": value
+      for path, value in flatten(own)
+      if not _within(path, ("learner",))  # it is in config.learner by now
+    }
   return depends
 
 

@@ -11,7 +11,7 @@ from prefixrl_jax.rollouts.requests import Request
 from prefixrl_jax.rollouts.sampler import Sampler
 from prefixrl_jax.run.session import Session
 from prefixrl_jax.storage.metrics import Timers
-from prefixrl_jax.types import Completion, Problem, Verdict
+from prefixrl_jax.types import Completion, Problem, Trace, Verdict
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +23,8 @@ class Group:
     prefix: int32 [prefix length], given to them; empty: none.
     trunk: int32 [fork], prompt and prefix.
     completions, verdicts: aligned.
+    fraction: of a trace that they were given, as a prefix or as a hint.
+    traces: of the problem, to learn from beside them.
   """
 
   problem: Problem
@@ -30,6 +32,13 @@ class Group:
   trunk: np.ndarray
   completions: Sequence[Completion]
   verdicts: Sequence[Verdict]
+  fraction: float = 0.0
+  traces: Sequence[Trace] = ()
+
+  @property
+  def is_prefixed(self) -> bool:
+    """Whether they were given a share of a trace."""
+    return self.fraction > 0
 
   @property
   def rewards(self) -> np.ndarray:

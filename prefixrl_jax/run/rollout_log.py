@@ -9,7 +9,6 @@ from prefixrl_jax.learner.packing import Tree
 from prefixrl_jax.run.rollout import Group
 from prefixrl_jax.storage.rollout_store import RolloutStore
 from prefixrl_jax.text.tokenizer import Tokenizer
-from prefixrl_jax.types import PrefixedProblem
 
 
 class RolloutLog(RolloutStore):
@@ -45,7 +44,6 @@ class RolloutLog(RolloutStore):
   def write(
     self,
     step: int,
-    drawn: Sequence[PrefixedProblem],
     groups: Sequence[Group],
     trees: Sequence[Tree],
   ) -> None:
@@ -53,7 +51,6 @@ class RolloutLog(RolloutStore):
 
     Args:
       step: that of metrics.jsonl: the update that the groups go into.
-      drawn: which problems and prefixes they are of, aligned.
       groups: judged.
       trees: what the update learns from, in any order.
     """
@@ -61,15 +58,15 @@ class RolloutLog(RolloutStore):
       id(lane.tokens): lane.advantages for tree in trees for lane in tree.lanes
     }
     rollout_rows, group_rows = [], []
-    for number, (prefixed, group) in enumerate(zip(drawn, groups, strict=True)):
+    for number, group in enumerate(groups):
       of_group = {
         "arm": self._arm,
         "seed": self._seed,
         "step": step,
         "problem_id": group.problem.id,
         "group": number,
-        "prefix_length": len(prefixed.prefix),
-        "fraction": prefixed.fraction,
+        "prefix_length": len(group.prefix),
+        "fraction": group.fraction,
       }
       group_rows.append(
         {

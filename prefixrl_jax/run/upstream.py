@@ -97,4 +97,8 @@ def train_data(work: Workspace, seed: int) -> TrainData:
     traces=found,
     prefixed=trace_store.read_prefixed_problems(cuts.file("prefixed.parquet")),
     ledger=cost.to_dict(),
+    pass_rates={
+      r.problem_id: r.num_correct / r.num_samples
+      for r in pass_rates(work, seed)
+    },
   )

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from prefixrl_jax.embedded import tasks
-from prefixrl_jax.settings import fields
+from prefixrl_jax.settings import fields, schema
 from prefixrl_jax.types import UserError
 
 
@@ -50,6 +50,11 @@ def _check(value: Any, node: Any, path: str) -> None:
     _check(name, {"name": node["name"]}, path)
   elif isinstance(node, fields.Choice):
     node = node.whole()
+  known = None
+  if isinstance(node, schema.Some) and hasattr(value, "items"):
+    known, node = node.fields, node.named(value)
+  elif isinstance(node, schema.Some):
+    node = node.fields
   if fields.EACH in node and isinstance(value, (list, tuple)) and value:
     value = {str(i): each for i, each in enumerate(value)}
   elif fields.EACH in node or not hasattr(value, "items"):
@@ -59,7 +64,8 @@ def _check(value: Any, node: Any, path: str) -> None:
     node = {name: fields.child_of(node, name) for name in value}
   for name in value:
     if name not in node:
-      raise UserError(f"there is no field {path}.{name}{_nearest(name, node)}")
+      near = _nearest(name, known or node)
+      raise UserError(f"there is no field {path}.{name}{near}")
   for name, child in node.items():
     if name not in value:
       what = f" ({child.help})" if isinstance(child, fields.Field) else ""

@@ -9,9 +9,9 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from prefixrl_jax.embedded import tasks
-from prefixrl_jax.learner.advantages import ESTIMATORS, KL_ESTIMATORS
 from prefixrl_jax.rewards.verifiers import VERIFIERS
 from prefixrl_jax.settings import task_fields
+from prefixrl_jax.settings.learner_fields import LEARNER, LOSSES
 from prefixrl_jax.settings.rules import (
   COUNT,
   COUNT_OR_NONE,
@@ -34,23 +34,16 @@ from prefixrl_jax.settings.rules import (
 from prefixrl_jax.settings.schema import (
   ANY,
   EACH,
-  OPTIMIZER,
   Choice,
   Field,
   Section,
+  Some,
   how,
 )
 
 _SAMPLER = {
   "rows": how(COUNT, "prompts sampled at a time"),
   "lanes": how(COUNT, "completions of a prompt sampled at a time"),
-}
-LOSSES = {
-  "policy_gradient": {},
-  "clipped": {
-    "clip_low": Field(SHARE, "how far the ratio may go below 1"),
-    "clip_high": Field(real(0, 1e30), "how far the ratio may go above 1"),
-  },
 }
 SCHEDULES = {
   "mixture": {},
@@ -152,38 +145,7 @@ _COMMON: Section = {
     "top_k": Field(COUNT_OR_NONE, "top-k sampling; 0: off; biases the ratio"),
     "top_p": Field(RATE, "top-p sampling; 1: off; biases the ratio"),
   },
-  "learner": {
-    "optimizer": OPTIMIZER,
-    "warmup_steps": Field(
-      COUNT_OR_NONE, "steps of linear warm-up of the learning rate"
-    ),
-    "decay_steps": Field(
-      COUNT_OR_NONE, "steps of cosine decay to a tenth; 0: constant"
-    ),
-    "advantage": Field(
-      one_of(*ESTIMATORS), "how rewards are compared within a group"
-    ),
-    "discount": Field(
-      RATE, "discount of the reward per token of the completion"
-    ),
-    "kl_coefficient": Field(
-      real(0, 1e30), "weight of the KL to the base policy"
-    ),
-    "kl_estimator": Field(
-      one_of(*KL_ESTIMATORS), "estimator of the KL: see learner/losses.py"
-    ),
-    # Without it, a run in which it would change anything stops with an error.
-    "skip_nonfinite": how(
-      SWITCH, "whether to skip updates that are NaN or infinite"
-    ),
-    "rows_per_microbatch": how(
-      COUNT_OR_NONE, "packed rows per micro-batch; 0: as many as fit"
-    ),
-    "logits_chunk_length": how(
-      COUNT, "tokens whose logits exist at the same time"
-    ),
-    "row_length": how(COUNT, "tokens of a packed row, or of the longest tree"),
-  },
+  "learner": LEARNER,
   "sft": {
     "batch_size": Field(COUNT, "traces per step"),
     "learning_rate": Field(RATE, "peak learning rate"),
@@ -193,6 +155,15 @@ _COMMON: Section = {
       "prefixed_share": Field(
         SHARE, "share of a step's problems that have a prefix"
       ),
+      "given": Field(
+        one_of("prefix", "hint"),
+        "whether a prefix begins the answer or stands in the prompt",
+      ),
+      "group_size": Field(
+        COUNT_OR_NONE,
+        "completions and traces per problem; 0: train.completions_per_prompt",
+      ),
+      "trace_lanes": Field(COUNT_OR_NONE, "whole traces in each group"),
       "sft_epochs": Field(
         COUNT_OR_NONE, "epochs of SFT on the traces, before RL"
       ),
@@ -201,6 +172,7 @@ _COMMON: Section = {
         SCHEDULES, "schedule of prefixes: see prefixes/schedules.py"
       ),
       "loss": Choice(LOSSES, "loss of the update: see learner/losses.py"),
+      "learner": Some(LEARNER),
     }
   },
   "train": {
@@ -292,6 +264,8 @@ def leaves(tree: Section, path: str = "") -> Iterator[tuple[str, Field]]:
   for name, node in tree.items():
     if isinstance(node, Choice):
       node = node.whole()
+    if isinstance(node, Some):
+      continue  # the fields are those of another section
     if isinstance(node, Field):
       yield path + name, node
     else:
@@ -323,6 +297,8 @@ def child_of(node: Any, name: str) -> Any:
   """Returns a section's field or section of that name; None: there is none."""
   if isinstance(node, Choice):
     node = node.whole()
+  if isinstance(node, Some):
+    node = node.named({name})
   if not isinstance(node, Mapping):
     return None
   return node.get(name, node.get(ANY, node.get(EACH)))

@@ -1,7 +1,7 @@
 """What the tables of fields are made of: fields, and sections with a choice."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import Any
 
 from prefixrl_jax.settings.rules import RATE, SHARE, Rule, one_of, real
@@ -45,7 +45,24 @@ class Choice:
     return {k: v for name in self.options for k, v in self.tree(name).items()}
 
 
-Section = Mapping[str, Any]  # of sections (Section, Choice) and fields (Field)
+@dataclasses.dataclass(frozen=True)
+class Some:
+  """A section that has some of another section's fields.
+
+  Attributes:
+    fields: the other section's, of which it may have any.
+  """
+
+  fields: Mapping[str, Any]
+
+  def named(self, names: Collection[str]) -> "Section":
+    """Returns those of the fields that it has."""
+    wrap = lambda node: Some(node) if isinstance(node, Mapping) else node
+    return {k: wrap(v) for k, v in self.fields.items() if k in names}
+
+
+# Of sections (Section, Choice, Some) and fields (Field).
+Section = Mapping[str, Any]
 ANY, EACH = "NAME", "N"  # in a path: any name, any index of a list
 
 

@@ -9,6 +9,7 @@ import ml_collections
 
 from prefixrl_jax.embedded import tasks
 from prefixrl_jax.settings import arms, checks, fields, rules
+from prefixrl_jax.settings.methods import check_method
 from prefixrl_jax.types import UserError
 
 # Arguments that several configs take; a config may have others.
@@ -203,6 +204,7 @@ def _check_arms(c: ml_collections.ConfigDict, check) -> None:
       arm in c.arms,
       f"there is no arm {arm!r}; config.arms has {', '.join(c.arms)}.",
     )
+    check_method(c, arm, check)
     schedule = c.arms[arm].schedule
     check(
       schedule.get("low", 0) <= schedule.get("high", 0),

@@ -46,7 +46,7 @@ def _loss(model, params, trees, layout):
     pack([Tree(t.trunk, t.lanes, False) for t in trees], layout),
   )
   attend, _ = tree_attention.for_layers(model, rows)
-  logprobs, entropy, _ = action_logprobs(
+  actions = action_logprobs(
     model,
     params,
     rows=rows,
@@ -54,9 +54,10 @@ def _loss(model, params, trees, layout):
     chunk_length=3,
     attend=attend,
   )
-  return -losses.masked_sum(rows.advantages * logprobs, rows.action_mask), (
-    logprobs,
-    entropy,
+  weighted = rows.advantages * actions.logprobs
+  return -losses.masked_sum(weighted, rows.action_mask), (
+    actions.logprobs,
+    actions.entropy,
     rows,
   )
 

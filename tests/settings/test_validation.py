@@ -7,9 +7,19 @@ import pathlib
 import re
 import sys
 
+import ml_collections
 import pytest
 
-from prefixrl_jax.configs import code, countdown, demo, gym, logic, math, tasks
+from prefixrl_jax.configs import (
+  code,
+  countdown,
+  demo,
+  gym,
+  logic,
+  math,
+  sections,
+  tasks,
+)
 from prefixrl_jax.settings import fields
 from prefixrl_jax.settings.validation import parse_arg, validate
 from prefixrl_jax.types import UserError
@@ -98,7 +108,7 @@ def test_argument_takes_the_types_of_the_defaults():
     ("seed=1", "no argument 'seed'; known are arms, seeds, tiny"),
     ("seeds=many", "seeds='many' is not of type int"),
     ("tiny=perhaps", "'perhaps' is not true or false"),
-    ("arms=rl+ppo", "no arm 'ppo'; config.arms has"),
+    ("arms=rl+prl", "no arm 'prl'; config.arms has"),
     ("arms=rl+rl", "run_arms = .* a list of different values"),
   ],
 )
@@ -119,8 +129,8 @@ def test_what_to_do_with_long_prompts_is_one_of_two():
   [
     (
       "export.arm",
-      "ppo",
-      r"export\.arm: there is no arm 'ppo'; config\.arms has",
+      "prl",
+      r"export\.arm: there is no arm 'prl'; config\.arms has",
     ),
     ("export.seed", 3, r"export\.seed = 3 is none of config\.seeds, 0\."),
     ("export.dtype", "int4", "'int4' is not one of '', 'float32', 'bfloat16'"),
@@ -140,7 +150,7 @@ def test_what_to_do_with_long_prompts_is_one_of_two():
     ("rewards.sandbox", "none", "'none' is not one of 'bubblewrap', 'unsafe"),
     ("rewards.total_seconds", 1.0, r"got\n? ?5\.0 and 1\.0"),
     ("prefixes.low", 0.9, "low=0.9, high=0.8"),
-    ("learner.advantage", "gae", "'gae' is not one of 'group_mean'"),
+    ("learner.advantage", "gea", "'gea' is not one of 'group_mean'"),
     ("learner.discount", 0.0, r"discount = 0\.0 is not a number in \(0, 1\]"),
     ("learner.decay_steps", 30, r"must be above warmup_steps = 30"),
     ("train.completions_per_prompt", 1, "at least 2 .*baseline"),
@@ -279,6 +289,8 @@ def _paths(section, path=""):
 def test_a_field_that_is_missing_is_named(name):
   get_config = _ALL[name].get_config
   for path, _ in _paths(get_config()):
+    if re.match(r"arms\.\w+\.learner\.", path):
+      continue  # what an arm has otherwise; config.learner has all
     config = get_config()
     *sections, last = path.split(".")
     section = config
@@ -333,7 +345,7 @@ screen.rows screen.lanes screen.problems_per_part
 collect.rows collect.lanes collect.problems_per_part
 rollouts.steps_per_dispatch
 learner.rows_per_microbatch learner.logits_chunk_length learner.row_length
-learner.skip_nonfinite
+learner.skip_nonfinite learner.norms_by_kind
 train.rows train.checkpoint_every train.checkpoints_kept train.log_every
 train.rollouts_kept.share train.rollouts_kept.max_megabytes
 evals.rows evals.lanes
@@ -353,3 +365,66 @@ def test_says_what_changes_only_how_results_are_computed():
   assert found == set(_EXECUTION.split())
   for path in ("pretrain.phases.0.noise", "problems", "no.such.field"):
     assert not fields.is_execution(path)
+
+
+@pytest.mark.parametrize(
+  ("arm", "fields", "message"),
+  [
+    ("ppo", {"learner.critic.kind": "none"}, r"missing is .*critic\.kind=head"),
+    ("ppo", {"learner.advantage": "group_mean"}, r"missing is .*advantage=gae"),
+    ("luffy", {"trace_lanes": 0}, r"luffy learns from traces; set trace_lanes"),
+    ("luffy", {"trace_lanes": 9}, r"trace_lanes = 9 is more than .* size, 8"),
+    ("luffy", {"trace_lanes": 7}, None),
+    ("rl_sft_loss", {"trace_lanes": 7}, r"a single completion is its own"),
+    (
+      "off_policy",
+      {"learner.trace_advantage": "group"},
+      r"a group of 1 is its own baseline",
+    ),
+    ("off_policy", {"schedule": sections.ADAPTIVE}, r"samples nothing"),
+    ("ppo", {"trace_lanes": 1}, r"a critic has no say on traces"),
+    ("ppo", {"loss.dual_clip": 0.5}, r"dual_clip = 0\.5 must be above 1"),
+    ("ppo", {"learner.num_minibatches": 99}, r"99 mini-batches of .* = 16"),
+    ("rl_entropy", {"learner.entropy_coefficient": -1.0}, r"is not a number"),
+    ("dapo", {"learner.truncated": "cut"}, r"'cut' is not one of 'wrong'"),
+    ("dapo", {"loss.importance": "word"}, r"'word' is not one of 'none'"),
+  ],
+)
+def test_parts_of_a_method_that_need_each_other(arm, fields, message):
+  config = demo.get_config(f"arms={arm}")
+  for path, value in fields.items():
+    *parts, last = path.split(".")
+    section = config.arms[arm]
+    for part in parts:
+      section = section[part]
+    section[last] = value
+  if message is None:
+    return validate(config)
+  with pytest.raises(UserError, match=message):
+    validate(config)
+
+
+@pytest.mark.parametrize(
+  ("learner", "message"),
+  [
+    ({"kl_target": 0.1}, "adapts learner.kl_coefficient, which is 0"),
+    ({"row_length": 64}, "it is one for all arms"),
+    ({"num_minibatch": 2}, "no field .*; did you mean num_minibatches"),
+    (
+      {"critic": {"kinds": "head"}},
+      "no field .*critic.kinds; did you mean kind",
+    ),
+  ],
+)
+def test_what_an_arm_has_otherwise_than_the_learner(learner, message):
+  config = demo.get_config("arms=rl")
+  config.arms.rl.learner = ml_collections.ConfigDict(learner)
+  with pytest.raises(UserError, match=message):
+    validate(config)
+
+
+def test_every_arm_of_every_config_is_allowed():
+  for module in _ALL.values():
+    config = module.get_config()
+    config.run_arms = tuple(config.arms)
+    validate(config)
