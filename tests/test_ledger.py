@@ -27,7 +27,7 @@ from prefixrl_jax.models.flops import (
   update_flops,
 )
 from prefixrl_jax.rollouts.sampler import Sampler
-from prefixrl_jax.types import SamplingUsage, UpdateUsage
+from prefixrl_jax.types import SamplingUsage, ScoringUsage, UpdateUsage
 
 # d = 8, 2 heads of 4, 1 kv head, mlp 16, vocabulary 10, 3 layers.
 _MODEL = transformer.TransformerConfig(
@@ -95,7 +95,7 @@ def _executed(model, work, *, has_reference=False, keeps_logits=False):
     ),
   )
   entry = ledger.to_dict()["update"]
-  assert entry["flops_paper"] == 6 * _PARAMS * 17
+  assert entry["flops_paper"] == (6 + 2 * has_reference) * _PARAMS * 17
   return entry["flops_executed"]
 
 
@@ -121,6 +121,40 @@ def test_update_by_hand():
   remat = dataclasses.replace(_MODEL, remat="full")
   again = forward - 36 * 3 * 2 * 8 * 16 + _attention(100)
   assert _executed(remat, _WORK) == plain + again
+
+
+def test_a_critic_s_own_trunk_is_charged_like_the_policy_s():
+  ledger = Ledger(_MODEL)
+  usage = UpdateUsage(
+    tokens=17,
+    work=_WORK,
+    tokens_per_microbatch=18,
+    has_reference=True,
+    keeps_logits=False,
+    seconds=1.0,
+    has_critic_trunk=True,
+  )
+  ledger.add_update("update", usage)
+  entry = ledger.to_dict()["update"]
+  assert entry["flops_paper"] == (6 + 6 + 2) * _PARAMS * 17
+  trunk = 3 * 36 * _TOKEN + _attention(100 + 250)
+  reference = 36 * _TOKEN + _attention(100) + 24 * _HEAD
+  assert entry["flops_executed"] == 2 * trunk + reference + 4 * 24 * _HEAD
+
+
+def test_scoring_by_hand():
+  """Two models run forward, one of them with logits."""
+  ledger = Ledger(_MODEL)
+  ledger.add_scoring(
+    ScoringUsage(
+      tokens=17, work=_WORK, tokens_per_microbatch=18, passes=2, seconds=1.0
+    )
+  )
+  entry = ledger.to_dict()["scoring"]
+  assert entry["flops_paper"] == 2 * 2 * _PARAMS * 17
+  forward = 36 * _TOKEN + _attention(100)
+  assert entry["flops_executed"] == 2 * forward + 24 * _HEAD
+  assert ledger.training_flops() == entry["flops_paper"]
 
 
 def test_update_of_adapters_by_hand():
@@ -150,9 +184,9 @@ def test_training_leaves_screening_and_evaluation_out():
       for i, purpose in enumerate(PURPOSES)
     }
   )
-  # screening, collection, sft, sampling, update, evaluation
-  assert ledger.training_flops() == 11110
-  assert ledger.training_flops("flops_executed") == 22220
+  # screening, collection, sft, sampling, scoring, update, evaluation
+  assert ledger.training_flops() == 111110
+  assert ledger.training_flops("flops_executed") == 222220
 
 
 def test_comes_back_from_its_dict():

@@ -25,7 +25,7 @@ from prefixrl_jax.learner.learner import Learner
 from prefixrl_jax.learner.packing import pack
 from prefixrl_jax.models import transformer
 from prefixrl_jax.models.attention import dense_attention
-from prefixrl_jax.run import rollout
+from prefixrl_jax.run import credit, experience, rollout
 from prefixrl_jax.run.session import Session
 from prefixrl_jax.storage.metrics import read_jsonl
 from prefixrl_jax.storage.rollout_store import draw
@@ -263,9 +263,9 @@ def test_sft_is_maximum_likelihood_and_every_epoch_has_its_order(
   """Whatever the temperature of sampling."""
   batches = []
 
-  def recorded(trees, layout):
+  def recorded(trees, layout, **how):
     batches.append(trees)
-    return pack(trees, layout)
+    return pack(trees, layout, **how)
 
   monkeypatch.setattr(learner_lib, "pack", recorded)
   fields = {
@@ -292,14 +292,14 @@ def test_discounted_rewards_are_what_is_compared(run, tmp_path, monkeypatch):
   """Two right answers, one longer: without a discount there is no signal."""
   weights = []
 
-  def recorded(trees, layout):
+  def recorded(trees, layout, **how):
     weights.extend(
       (len(lane.tokens), float(a))
       for tree in trees
       for lane in tree.lanes
       for a in lane.advantages
     )
-    return pack(trees, layout)
+    return pack(trees, layout, **how)
 
   right = lambda *args: [Verdict(reward=1.0) for _ in args[-1]]
   monkeypatch.setattr(learner_lib, "pack", recorded)
@@ -317,7 +317,8 @@ def test_discounted_rewards_are_what_is_compared(run, tmp_path, monkeypatch):
 
 def _terminate(monkeypatch, name, when):
   """Lets SIGTERM come at the so-maniest call of a function of the loop."""
-  function, calls = getattr(train, name), []
+  module = {"curve_point": train, "rollout": experience}[name]
+  function, calls = getattr(module, name), []
 
   def terminated(*args, **kwargs):
     calls.append(1)
@@ -325,7 +326,7 @@ def _terminate(monkeypatch, name, when):
       os.kill(os.getpid(), signal.SIGTERM)
     return function(*args, **kwargs)
 
-  monkeypatch.setattr(train, name, terminated)
+  monkeypatch.setattr(module, name, terminated)
 
 
 @pytest.mark.parametrize(
@@ -376,11 +377,12 @@ def _poison(monkeypatch, when):
 
   def poisoned(rewards, estimator):
     calls.append(1)
+    of_step = -(-len(calls) // 4)  # a call a group, four groups a step
     return advantages(rewards, estimator) * (
-      float("nan") if len(calls) == when else 1.0
+      float("nan") if of_step == when else 1.0
     )
 
-  monkeypatch.setattr(train, "advantages", poisoned)
+  monkeypatch.setattr(credit, "advantages", poisoned)
 
 
 def test_stops_at_the_first_update_that_is_not_finite(
@@ -478,9 +480,9 @@ def test_every_step_has_problems_of_its_own(run, tmp_path, monkeypatch):
   """Two of four a step: two steps go through them all."""
   trunks = []
 
-  def recorded(trees, layout):
+  def recorded(trees, layout, **how):
     trunks.append({tuple(tree.trunk.tolist()) for tree in trees})
-    return pack(trees, layout)
+    return pack(trees, layout, **how)
 
   monkeypatch.setattr(learner_lib, "pack", recorded)
   run(tmp_path, "rl", **{"train.max_steps": 2, "train.prompts_per_step": 2})

@@ -1,13 +1,20 @@
 """Hand-computed advantages, and gradients by enumeration."""
 
 import itertools
+import json
 
 import jax
 import numpy as np
 import pytest
+from make_ppo_goldens import GOLDENS
 from tabular import Tabular
 
-from prefixrl_jax.learner.advantages import advantages, discounted
+from prefixrl_jax.learner.advantages import (
+  advantages,
+  discounted,
+  gae,
+  whitened,
+)
 
 
 @pytest.mark.parametrize(
@@ -80,3 +87,51 @@ def test_expected_gradient_is_the_discounted_objective_s(discount, reward):
 def test_an_unknown_estimator_is_an_error():
   with pytest.raises(ValueError, match="none of"):
     advantages(np.ones((1, 2)), "median")
+
+
+def test_gae_by_hand():
+  rewards, values = np.array([0, 0, 1.0]), np.array([0.5, 0.25, 0.75])
+  # Deltas, from the end: 1 - .75; .9 * .75 - .25; .9 * .25 - .5.
+  deltas = [-0.275, 0.425, 0.25]
+  last = deltas[2]
+  middle = deltas[1] + 0.9 * 0.8 * last
+  expected = [deltas[0] + 0.9 * 0.8 * middle, middle, last]
+  np.testing.assert_allclose(gae(rewards, values, 0.9, 0.8), expected)
+
+
+def test_gae_without_discount_and_decay_is_reward_minus_value(rng):
+  values, rewards = rng.normal(size=7), np.zeros(7)
+  rewards[-1] = 0.5  # not cut off to an integer
+  np.testing.assert_allclose(gae(rewards, values, 1.0, 1.0), 0.5 - values)
+
+
+def test_gae_is_the_sum_that_defines_it(rng):
+  rewards, values = rng.normal(size=9), rng.normal(size=9)
+  after = np.append(values[1:], 0)
+  deltas = rewards + 0.97 * after - values
+  expected = [
+    sum((0.97 * 0.6) ** (k - t) * deltas[k] for k in range(t, 9))
+    for t in range(9)
+  ]
+  np.testing.assert_allclose(gae(rewards, values, 0.97, 0.6), expected)
+
+
+def test_whitened_over_all_tokens_together():
+  groups = [np.array([1.0, 2.0, 3.0]), np.array([10.0])]
+  white = whitened(groups)
+  np.testing.assert_allclose(np.concatenate(white).mean(), 0, atol=1e-12)
+  np.testing.assert_allclose(np.concatenate(white).std(), 1, rtol=1e-6)
+  assert [len(w) for w in white] == [3, 1]
+  # Equal values do not blow up.
+  for value in (0.0, 0.3, -7.0):
+    for w in whitened([np.full(3, value), np.full(1, value)]):
+      np.testing.assert_array_equal(w, 0)
+
+
+@pytest.mark.parametrize("case", json.loads(GOLDENS.read_text())["cases"])
+def test_gae_is_verl_s(case):
+  for rewards, values, returns in zip(
+    case["rewards"], case["values"], case["returns"]
+  ):
+    ours = gae(np.array(rewards), np.array(values), case["gamma"], case["lam"])
+    np.testing.assert_allclose(ours + values, returns, rtol=1e-12, atol=1e-12)

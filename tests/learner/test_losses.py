@@ -1,11 +1,13 @@
 """Hand-computed losses; no gradient where nothing was sampled."""
 
 import inspect
+import json
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from make_ppo_goldens import GOLDENS
 from tabular import Tabular
 
 from prefixrl_jax.learner import kl, losses
@@ -254,6 +256,41 @@ def test_ppo_s_critic_by_hand():
   _, sums, gradient = _of_values(values, old, returns, value_clip=0.0)
   np.testing.assert_allclose(gradient, [-0.01, -0.09, 0.15], rtol=1e-5)
   assert float(sums["value_clipped"]) == 0
+
+
+@pytest.mark.parametrize("case", json.loads(GOLDENS.read_text())["cases"])
+def test_ppo_is_verl_s(case):
+  """Loss and gradients, policy's and critic's, with dual clip; float64."""
+  flat = lambda name: np.ravel(np.array(case[name]))
+  clips = {k: case[k] for k in ("clip_low", "clip_high", "dual_clip")}
+  loss = losses.make_loss("ppo", **clips, value_clip=0.2, value_coefficient=1.0)
+  count = len(flat("logprobs"))
+  with jax.enable_x64():
+
+    def of(logprobs, values):
+      tokens = _tokens(
+        logprobs,
+        flat("behavior_logprobs"),
+        flat("advantages"),
+        np.ones(count, bool),
+        values=values,
+        old_values=flat("values"),
+        returns=flat("returns"),
+      )
+      value, sums = loss.function(tokens)
+      return value / count, {k: v / count for k, v in sums.items()}
+
+    point = flat("logprobs"), flat("predicted")
+    (_, sums), gradient = jax.value_and_grad(of, (0, 1), has_aux=True)(*point)
+  for name, mine in (
+    ("logprobs_gradient", gradient[0]),
+    ("predicted_gradient", gradient[1]),
+    ("policy_loss", sums["policy_loss"]),
+    ("clipped", sums["clipped"]),
+    ("value_loss", sums["value_loss"]),
+    ("value_clipped", sums["value_clipped"]),
+  ):
+    np.testing.assert_allclose(mine, flat(name).squeeze(), rtol=1e-6, atol=1e-9)
 
 
 def test_luffy_by_hand():

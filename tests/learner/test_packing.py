@@ -5,6 +5,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
+from prefixrl_jax.learner import packing
 from prefixrl_jax.learner.packing import (
   Lane,
   Layout,
@@ -62,7 +63,7 @@ def _unpack(batch):
     row = {
       name: getattr(batch, name)[m, b]
       for name in batch.__dataclass_fields__
-      if name != "is_prefixed"
+      if name in packing._FIELDS
     }
     for number in range(1, row["tree"].max() + 1):
       of_tree = row["tree"] == number

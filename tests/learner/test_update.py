@@ -9,7 +9,7 @@ import pytest
 from optimizers import plain_adamw
 
 from prefixrl_jax.distributed import sharding
-from prefixrl_jax.learner import losses, update
+from prefixrl_jax.learner import losses, segments, update
 from prefixrl_jax.learner.logprobs import action_logprobs
 from prefixrl_jax.learner.losses import make_loss
 from prefixrl_jax.learner.packing import Lane, Layout, Tree, join_trees, pack
@@ -165,7 +165,7 @@ def test_what_is_to_come_of_a_completion_ends_with_it(model, rng):
   assert goes_on[rows.action_mask].tolist() == expected
   assert not goes_on[~rows.action_mask].any()
   ones = np.where(rows.action_mask, 1.0, 0.0).astype(np.float32)
-  to_come = np.asarray(losses._sum_to_end(ones, goes_on))
+  to_come = np.asarray(segments.sum_to_end(ones, goes_on))
   expected = [left for n in lengths for left in range(n, 0, -1)]
   assert to_come[rows.action_mask].tolist() == expected
 
@@ -187,6 +187,7 @@ def _run(model, params, trees, mesh, layout, kl=0.0, steps=2):
       temperature=0.8,
       chunk_length=5,
       mixed=len({t.is_prefixed for t in trees}) > 1,
+      norms_by_kind=True,
     )
     reference = jax.tree.map(lambda x: x * 0.9, params)
     state = update.make_init(optimizer, abstract)(params)
