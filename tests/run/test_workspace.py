@@ -44,11 +44,30 @@ def test_runs_from_before_an_arm_had_schedule_and_loss_go_on():
   older = {
     name: value
     for name, value in of("rl").items()
-    if not name.startswith(("arm.schedule.", "arm.loss."))
+    if not name.startswith(("arm.schedule.", "arm.loss.", "learner."))
+  } | {
+    # What config.learner had when there was one method.
+    f"learner.{name}": value
+    for name, value in {
+      "optimizer.b1": 0.9,
+      "optimizer.b2": 0.95,
+      "optimizer.eps": 1e-8,
+      "optimizer.weight_decay": 0.0,
+      "optimizer.clip_norm": 1.0,
+      "warmup_steps": 30,
+      "decay_steps": 0,
+      "advantage": "group_mean",
+      "discount": 1.0,
+      "kl_coefficient": 0.0,
+      "kl_estimator": "k3",
+    }.items()
   }
   assert provenance.as_today(older, of("rl")) == of("rl")
   for arm, field, was in (
     ("prefixrl_adaptive", "arm.schedule.name", "mixture"),
-    ("rl_clipped", "arm.loss.name", "policy_gradient"),
+    ("luffy", "arm.loss.name", "policy_gradient"),
+    ("rl_clipped", "arm.loss.importance", "none"),
+    ("rl_clipped", "learner.num_minibatches", 1),
+    ("ppo", "learner.critic.kind", "none"),
   ):
     assert provenance.as_today(older, of(arm))[field] == was != of(arm)[field]
