@@ -59,6 +59,8 @@ class RolloutLog(RolloutStore):
     }
     rollout_rows, group_rows = [], []
     for number, group in enumerate(groups):
+      if not group.completions:  # nothing was sampled, only a trace is learnt
+        continue
       of_group = {
         "arm": self._arm,
         "seed": self._seed,

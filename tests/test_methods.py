@@ -1,0 +1,143 @@
+"""Every method trains on the one loop, resumes, and is charged what it does."""
+
+import jax
+import numpy as np
+import pytest
+import tiny_run
+from etils import epath
+
+from prefixrl_jax import checkpoints, train
+from prefixrl_jax.configs import demo
+from prefixrl_jax.distributed.mesh import make_mesh
+from prefixrl_jax.learner.learner import Learner
+from prefixrl_jax.run import rollout
+from prefixrl_jax.settings.validation import validate
+from prefixrl_jax.storage.metrics import read_jsonl
+from prefixrl_jax.train import trained_params
+from prefixrl_jax.types import Verdict
+
+
+@pytest.fixture(scope="module")
+def mesh():
+  return make_mesh(1, 1, 1, devices=jax.devices()[:1])
+
+
+@pytest.fixture(autouse=True)
+def judged(monkeypatch):
+  """Some completions are right, as their tokens have it."""
+
+  def judge(verifier, tokenizer, problems, prefixes, completions):
+    return [Verdict(float(c.tokens.sum() % 4 == 0)) for c in completions]
+
+  monkeypatch.setattr(rollout, "judge", judge)
+
+
+def _train(mesh, folder, arm, **fields):
+  config = tiny_run.config(
+    **{"train.max_steps": 4, "train.checkpoint_every": 1, **fields}
+  )
+  config.run_arms = (arm,)
+  validate(config)
+  session, directory = tiny_run.session(config, mesh), epath.Path(folder)
+  trained = train.train(session, tiny_run.data(), directory, arm=arm, seed=0)
+  weights = checkpoints.weight_hash(trained_params(session, directory))
+  return trained.curve, read_jsonl(directory / "metrics.jsonl"), weights
+
+
+# What each spends, beside sampling and updates.
+_SPENDS = {
+  "ppo": {"scoring"},
+  "sft_rl": {"sft"},
+  # Of a made-up author, whose log-probabilities nobody knows: the base's.
+  "off_policy": {"scoring"},
+  "off_policy_truncated": {"scoring"},
+}
+
+
+@pytest.mark.parametrize("arm", demo.get_config().arms)
+def test_every_arm_trains_and_is_charged_what_it_does(mesh, tmp_path, arm):
+  curve, rows, _ = _train(
+    mesh, tmp_path, arm, **{"train.max_steps": 2, "evals.curve_points": 1}
+  )
+  rows = [row for row in rows if "sft/loss" not in row]
+  assert len(rows) == 2
+  assert {row["compilations"] for row in rows} == {0}
+  for row in rows:
+    assert all(x is not None and np.isfinite(x) for x in row.values())
+  ledger = curve[-1]["ledger"]
+  spent = {p for p, fields in ledger.items() if fields["flops_paper"]}
+  expected = {"evaluation", "update", "sampling"} | _SPENDS.get(arm, set())
+  if arm.startswith("off_policy"):
+    expected.remove("sampling")
+  assert spent == expected
+
+
+class KilledError(Exception):
+  pass
+
+
+@pytest.mark.parametrize(
+  ("arm", "fields", "killed_after"),
+  [
+    # In the midst of the third step's mini-batches.
+    (
+      "ppo",
+      {
+        "learner.kl_coefficient": 0.1,
+        "learner.kl_in": "reward",
+        "learner.kl_target": 0.01,
+        "learner.kl_horizon": 10,
+      },
+      10,
+    ),
+    ("dapo", {"learner.kl_coefficient": 0.1, "learner.kl_target": 0.01}, 6),
+    ("luffy", {}, 2),
+    ("off_policy", {}, 2),
+    ("hint", {"learner.truncated": "masked", "learner.whiten": True}, 2),
+  ],
+)
+def test_resumed_equals_uninterrupted(
+  mesh, tmp_path, monkeypatch, arm, fields, killed_after
+):
+  curve, rows, weights = _train(mesh, tmp_path / "whole", arm, **fields)
+  step, steps = Learner.step, 0
+
+  def dying(self, *args):
+    nonlocal steps
+    if steps == killed_after:
+      raise KilledError
+    steps += 1
+    return step(self, *args)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(Learner, "step", dying)
+    with pytest.raises(KilledError):
+      _train(mesh, tmp_path / "killed", arm, **fields)
+  again, resumed, same = _train(mesh, tmp_path / "killed", arm, **fields)
+  assert same == weights
+  learned = lambda rows: [
+    {k: v for k, v in row.items() if k.startswith(("train/", "flops"))}
+    for row in rows
+  ]
+  assert learned(resumed) == learned(rows)
+  assert [p["accuracy"] for p in again] == [p["accuracy"] for p in curve]
+  if "learner.kl_target" in fields:
+    coefficients = {row["train/kl_coefficient"] for row in rows}
+    assert len(coefficients) == 4
+
+
+def test_a_step_of_mini_batches_is_charged_like_one_of_one(mesh, tmp_path):
+  """k mini-batches cost k updates of a k-th, and epochs as often again."""
+  spent = {}
+  for name, fields in (
+    ("one", {}),
+    ("four", {"learner.num_minibatches": 4}),
+    ("twice", {"learner.num_minibatches": 4, "learner.num_epochs": 2}),
+  ):
+    curve, *_ = _train(
+      mesh, tmp_path / name, "rl", **{"train.max_steps": 1, **fields}
+    )
+    spent[name] = curve[-1]["ledger"]["update"]
+  assert spent["four"]["tokens"] == spent["one"]["tokens"]
+  assert spent["four"]["flops_paper"] == spent["one"]["flops_paper"]
+  assert spent["twice"]["flops_paper"] == 2 * spent["one"]["flops_paper"]
