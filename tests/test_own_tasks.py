@@ -259,7 +259,8 @@ def test_a_file_that_is_edited_meanwhile_is_judged_with_as_it_was(write):
     verifier.close()
 
 
-def test_a_reward_has_no_accelerator_and_its_own_process(write):
+def test_a_reward_has_no_accelerator_and_its_own_process(write, monkeypatch):
+  monkeypatch.setenv("JAX_PLATFORMS", "tpu")
   write(
     "r.py",
     "import os\n"

@@ -214,6 +214,15 @@ def test_a_set_is_added_to_a_finished_run(workdir):
   assert len(_evaluations(config, workdir)) == 2
 
 
+def test_a_set_has_its_own_place_whatever_is_in_the_run_s(workdir):
+  (workdir / "evaluate/rl/seed_0/manifest.json").write_text("{")
+  config = _config(**{"evals.run_sets": "shorter"})
+  of_set = Workspace(config, workdir).run_artifact(
+    "evaluate", "rl", 0, "shorter"
+  )
+  assert of_set.name.startswith("evaluate/rl/seed_0/shorter-")
+
+
 def test_a_set_has_its_own_number_of_samples():
   config = _config(**{"evals.run_sets": "shorter"})
   read = lambda: provenance.settings(config, "evaluate", "shorter")

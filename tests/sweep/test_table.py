@@ -119,6 +119,11 @@ def test_a_point_that_has_failed_is_shown_last_with_its_reason():
   assert lines[4] == "| rl | 3 | 0 | not finished yet |  |  |"
 
 
+def test_an_arm_of_which_nothing_has_finished_has_no_best_point():
+  records = rank([_result("1", error="no"), _result("2", error="no")])
+  assert [r["is_best"] for r in records] == [False, False]
+
+
 def test_columns_are_named_as_briefly_as_they_differ():
   records = rank(
     [
