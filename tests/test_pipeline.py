@@ -225,6 +225,8 @@ def test_a_finished_run_is_evaluated_otherwise_beside(copy, capsys):
     assert manifest["ledger"]["evaluation"]["completions"] == 12
   summary = json.loads((copy / "report/summary.json").read_text())
   assert [e["set"] for e in summary["evaluations"]] == ["", "", "shorter"]
+  # Its samples can be read, too.
+  assert "problem shorter/" in (copy / "report/index.html").read_text()
   first, second, _ = summary["evaluations"]
   assert first["differs"] == {"final_problems": 2}
   assert second["differs"] == {"final_problems": 0}

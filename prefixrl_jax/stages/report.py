@@ -46,6 +46,10 @@ def run(work: Workspace) -> None:
       )
       runs.append(run)
       samples += evaluated.file("samples.json").read_json()
+      for name in work.sets:
+        of_set = work.run_artifact("evaluate", arm, seed, name)
+        if of_set.complete:
+          samples += of_set.file("samples.json").read_json()
       of_run = list(work.evaluations(arm, seed))
       # First the one that everything else is from.
       of_run.sort(key=lambda e: e.directory != evaluated.directory)

@@ -65,6 +65,7 @@ def work(tmp_path, monkeypatch):
     data_artifact=artifact,
     need=lambda artifact: artifact,
     evaluations=lambda arm, seed: [],
+    sets=[],
     summaries=summaries,
   )
 
