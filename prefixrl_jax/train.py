@@ -82,7 +82,8 @@ def train(
   ledger = setup.opening_ledger(session, data, settings)
   budget = config.train.flops
   schedule = setup.schedule_of(config, data, settings, seed)
-  problems = {p.id: p for p in (*data.train, *data.heldout)}
+  easy = data.easy if settings.easy_share else ()
+  problems = {p.id: p for p in (*data.train, *data.heldout, *easy)}
   prompts = dict(zip(problems, encode(session, [*problems.values()])))
   sft_examples = [
     sft.example(prompts[t.problem_id], t.tokens) for t in data.traces

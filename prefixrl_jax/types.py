@@ -136,6 +136,7 @@ class TrainData:
     traces, prefixed: of the train problems.
     ledger: what the traces cost, {purpose: fields}.
     pass_rates: what screening found of the train problems, by id.
+    easy: training problems that are not hard, for arms that mix them in.
   """
 
   train: Sequence[Problem]
@@ -145,6 +146,7 @@ class TrainData:
   prefixed: Sequence[PrefixedProblem]
   ledger: dict
   pass_rates: dict[str, float] = dataclasses.field(default_factory=dict)
+  easy: Sequence[Problem] = ()
 
 
 @dataclasses.dataclass

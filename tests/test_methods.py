@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pandas as pd
 import pytest
 import tiny_run
 from etils import epath
@@ -70,6 +71,10 @@ def test_every_arm_trains_and_is_charged_what_it_does(mesh, tmp_path, arm):
   if arm.startswith("off_policy"):
     expected.remove("sampling")
   assert spent == expected
+  if arm == "rl_easy":
+    asked = set(pd.read_parquet(tmp_path / "groups").problem_id)
+    assert asked & {p.id for p in tiny_run.data().easy}
+    assert asked & {p.id for p in tiny_run.data().train}
 
 
 class KilledError(Exception):

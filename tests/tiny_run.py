@@ -78,6 +78,8 @@ def data(seed=0) -> TrainData:
       hold_answer=lambda ids, _: [False] * len(ids),
     ).prefixed,
     ledger={},
+    easy=checksum.make_problems(3, 1, seed=seed, split="train", start=6),
+    pass_rates={p.id: 0.0 for p in train},
   )
 
 

@@ -23,6 +23,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     num_train=192,
     num_heldout=128,
     num_easy=16,
+    num_easy_train=0,  # of those, to train on (arms with an easy_share)
     easy_size=2,
   )
   c.screen.num_samples = 512  # as in the paper; the demo's 64 hide one in 100

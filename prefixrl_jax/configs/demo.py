@@ -51,6 +51,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     num_train=48,
     num_heldout=32,
     num_easy=16,
+    num_easy_train=0,  # of those, to train on (arms with an easy_share)
     easy_size=2,
   )
 

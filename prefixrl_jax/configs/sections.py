@@ -50,6 +50,7 @@ def arm(
   *,
   learning_rate: float,
   prefixed_share: float = 0.0,
+  easy_share: float = 0.0,
   given: str = "prefix",
   sft_epochs: int = 0,
   group_size: int = 0,
@@ -63,6 +64,7 @@ def arm(
   Args:
     learning_rate: of RL, at its peak.
     prefixed_share: of a step's problems.
+    easy_share: of a step's problems, those that screening finds not hard.
     given: how they are given a share of a trace: as a "prefix" of the answer,
       or as a "hint" in the prompt.
     sft_epochs: on the traces, before RL.
@@ -75,6 +77,7 @@ def arm(
   """
   return dict(
     prefixed_share=prefixed_share,
+    easy_share=easy_share,
     given=given,
     sft_epochs=sft_epochs,
     group_size=group_size,
@@ -106,6 +109,7 @@ def arms(learning_rates: dict[str, float], **own: Any) -> dict[str, Any]:
     rl_clip_higher=dict(
       loss=clipped | dict(clip_high=0.28), learner=dict(num_minibatches=4)
     ),
+    rl_easy=dict(easy_share=0.5),
     # DAPO (2503.14476): groups without signal are replaced, what is cut off
     # is not learnt from.
     dapo=dict(

@@ -19,6 +19,8 @@ class Mixture:
     prefixed_share: float,
     cuts_together: bool,
     seed: int,
+    easy: Sequence[Problem] = (),
+    easy_share: float = 0.0,
   ):
     """Sets the two pools.
 
@@ -30,15 +32,16 @@ class Mixture:
       cuts_together: whether prefixes of one trace follow each other, so that a
         step computes their trunk once; otherwise all are shuffled.
       seed: seed for the order.
+      easy: problems that are not hard; may be empty if easy_share is 0.
+      easy_share: share of a step's problems that are easy.
     """
+    num_easy = round(easy_share * prompts_per_step)
     self.num_prefixed = round(prefixed_share * prompts_per_step)
     self.num_originals = prompts_per_step - self.num_prefixed
-    originals = [
-      PrefixedProblem(p.id, np.zeros(0, np.int32), 0.0, "", 0) for p in problems
-    ]
     self._pools = (
       (list(prefixed), self.num_prefixed),
-      (originals, self.num_originals),
+      (_without_prefix(problems), self.num_originals - num_easy),
+      (_without_prefix(easy), num_easy),
     )
     self._cuts_together = cuts_together
     self._seed = seed
@@ -86,3 +89,8 @@ class Mixture:
     rng = np.random.default_rng([self._seed, kind, epoch])
     in_order = list(groups.values())
     return [p for g in rng.permutation(len(in_order)) for p in in_order[g]]
+
+
+def _without_prefix(problems: Sequence[Problem]) -> list[PrefixedProblem]:
+  none = np.zeros(0, np.int32)
+  return [PrefixedProblem(p.id, none, 0.0, "", 0) for p in problems]

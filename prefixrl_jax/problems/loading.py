@@ -210,7 +210,10 @@ def _drawn(config, seed) -> list[Part]:
     ("train", config.num_train, config.size),
     ("heldout", config.num_heldout, config.size),
     ("easy", config.num_easy, config.easy_size),
+    ("train", config.num_easy_train, config.easy_size),
   ):
+    if not count and split == "train" and parts:
+      continue  # no easy ones to train on
     part = Part(config.task, f"drawn, seed {seed}", "", split)
     part.problems = tasks.TASKS[config.task].make_problems(
       count, size, seed=seed, split=split, start=start

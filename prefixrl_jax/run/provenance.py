@@ -87,6 +87,7 @@ _PLACES = (
 # Newer fields, and the value that describes runs from before they existed: such
 # a run can be continued.
 _BEFORE = {
+  "arm.easy_share": 0.0,
   "arm.given": "prefix",
   "arm.group_size": 0,
   "arm.loss.clip_high": 0.0,
@@ -122,6 +123,7 @@ _BEFORE = {
   "learner.truncated": "wrong",
   "learner.value_decay": 1.0,
   "learner.whiten": False,
+  "problems.num_easy_train": 0,
 }
 # Younger fields, and an older one that stood for them as well.
 _SPLIT_OFF = {"evals.curve_temperature": "evals.temperature"}

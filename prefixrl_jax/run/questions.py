@@ -51,7 +51,7 @@ class Questions:
       arm: a row of config.arms.
       prompts: {problem id: int32 [prompt length]}, of the originals.
     """
-    self._problems = {p.id: p for p in data.train}
+    self._problems = {p.id: p for p in (*data.train, *data.easy)}
     self._prompts = prompts
     self._hinted: dict[tuple, np.ndarray] = {}
     self._gives_hints = arms.uses_hints(arm)

@@ -54,17 +54,28 @@ def schedule_of(
 ) -> Schedule:
   """Returns the arm's schedule.
 
+  Raises:
+    UserError: the arm mixes in easy problems, and there are none.
+
   Args:
     config: the whole config.
     data: of the run.
     arm: an entry of config.arms.
     seed: seed for the schedule's draws.
   """
+  if arm.easy_share and not data.easy:
+    raise UserError(
+      "an arm has an easy_share, but screening found no training problem that"
+      " is not hard; set easy_share = 0, bring easier problems, or, for an"
+      " embedded task, raise config.problems.num_easy_train."
+    )
   return make_schedule(
     problems=data.train,
     prefixed=data.prefixed,
     prompts_per_step=config.train.prompts_per_step,
     prefixed_share=arm.prefixed_share,
+    easy=data.easy,
+    easy_share=arm.easy_share,
     cuts_together=config.train.cuts_together,
     seed=seed,
     **arm.schedule,

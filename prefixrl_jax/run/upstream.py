@@ -37,6 +37,13 @@ def hard(work: Workspace, seed: int, split: str) -> list[Problem]:
   return [p for p in work.problems(seed) if p.split == split and p.id in ids]
 
 
+def easy_train(work: Workspace, seed: int) -> list[Problem]:
+  """Returns the training problems that are not hard, maybe none."""
+  hard_ids = {p.id for p in hard(work, seed, "train")}
+  problems = (p for p in work.problems(seed) if p.split == "train")
+  return [p for p in problems if p.id not in hard_ids]
+
+
 def hard_train(work: Workspace, seed: int) -> list[Problem]:
   """Returns the hard training problems.
 
@@ -97,6 +104,7 @@ def train_data(work: Workspace, seed: int) -> TrainData:
     traces=found,
     prefixed=trace_store.read_prefixed_problems(cuts.file("prefixed.parquet")),
     ledger=cost.to_dict(),
+    easy=easy_train(work, seed),
     pass_rates={
       r.problem_id: r.num_correct / r.num_samples
       for r in pass_rates(work, seed)

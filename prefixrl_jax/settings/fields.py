@@ -155,6 +155,9 @@ _COMMON: Section = {
       "prefixed_share": Field(
         SHARE, "share of a step's problems that have a prefix"
       ),
+      "easy_share": Field(
+        SHARE, "share of a step's problems that are not hard"
+      ),
       "given": Field(
         one_of("prefix", "hint"),
         "whether a prefix begins the answer or stands in the prompt",

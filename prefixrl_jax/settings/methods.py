@@ -87,6 +87,16 @@ def check_method(c: ml_collections.ConfigDict, name: str, check) -> None:
     f"{path}: learner.kl_target adapts learner.kl_coefficient, which is 0; set"
     " both or neither.",
   )
+  share = arm.prefixed_share + arm.easy_share
+  check(
+    share <= 1,
+    f"{path}: prefixed_share and easy_share together are {share:g}, above 1.",
+  )
+  check(
+    not (arm.easy_share and arm.trace_lanes),
+    f"{path}: easy problems have no traces; easy_share or trace_lanes must be"
+    " 0.",
+  )
   dual_clip = arm.loss.get("dual_clip", 0)
   check(
     not dual_clip or dual_clip > 1,

@@ -61,6 +61,9 @@ SYMBOLS: Section = {
     "size": Field(COUNT, "blocks or numbers per problem"),
     **_COUNTS_OF_PROBLEMS,
     "num_easy": Field(_PROBLEMS, "smaller problems, to monitor"),
+    "num_easy_train": Field(
+      _PROBLEMS, "smaller problems to train on, for arms with an easy_share"
+    ),
     "easy_size": Field(COUNT, "size of the smaller problems"),
   },
   "evals": {"sets": {ANY: {"size": Field(COUNT, "as problems.size"), **_SET}}},

@@ -100,3 +100,26 @@ def test_prefixed_and_originals_are_not_shuffled_alike():
     for kind in (slice(5), slice(5, 10))
   ]
   assert len(set(orders)) == 8
+
+
+def test_easy_problems_take_their_share_of_the_originals():
+  easy = [Problem(f"e{i}", "", "", "", "train", 9 + i) for i in range(2)]
+  mixture = Mixture(
+    _PROBLEMS,
+    _PREFIXED,
+    prompts_per_step=8,
+    prefixed_share=0.5,
+    cuts_together=False,
+    seed=0,
+    easy=easy,
+    easy_share=0.25,
+  )
+  drawn = mixture.draw(1)
+  kinds = ["prefix" if len(p.prefix) else p.problem_id[0] for p in drawn]
+  assert kinds == ["prefix"] * 4 + ["p"] * 2 + ["e"] * 2
+  assert {p.problem_id for p in drawn[-2:]} == {"e0", "e1"}
+  # What else is drawn does not depend on them.
+  plain = _mixture(0.5).draw(1)
+  assert [p.prefix.tolist() for p in drawn[:4]] == [
+    p.prefix.tolist() for p in plain[:4]
+  ]
