@@ -454,7 +454,11 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     "evals/intervals.py",
     "evals/test_intervals.py",
     ("np.maximum(n - c - drawn, 0) / (n - drawn)", "(n - c) / n + 0 * drawn"),
-    ("tail = (1 - confidence) / 2", "tail = 1 - confidence"),
+    ("mean(axis=1), [tail, 1 - tail]", "mean(axis=1), [2 * tail, 1 - tail]"),
+    ("nanquantile(means, [tail,", "nanquantile(means, [2 * tail,"),
+    ("drawn @ np", "(0 * drawn + 1 / len(places)) @ np"),
+    ("there = of_seed * (mass > 0)", "there = of_seed"),
+    ("[places[p] for p in by_problem]", "[*range(len(by_problem))]"),
     ("ddof=1", "ddof=0"),
   ),
   (
@@ -477,6 +481,8 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
       "measure(method, baseline, weights, weights[::-1])",
     ),
     ("if len(method) < 2:", "if not method:"),
+    ("1 - 1 / times if times", "1 - times if times"),
+    ("finals[0] - finals[1]", "finals[1] - finals[0]"),
     (
       "shared = sorted(method.keys() & baseline.keys())",
       "shared = sorted(method.keys())",
@@ -491,6 +497,14 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     ("bootstrap_interval(c / n)", "bootstrap_interval(np.repeat(c / n, n))"),
     ("results_of(run, split, fraction=0)", "results_of(run, split)"),
     ('NOT_BASELINES = (BASE, "prefixrl_only")', "NOT_BASELINES = (BASE,)"),
+  ),
+  (
+    "evals/verdicts.py",
+    "evals/test_verdicts.py",
+    ("or 0) < 0", "or 0) <= 0"),
+    ('["interval"][1] >= 0', '["interval"][0] >= 0'),
+    ("times < 1", "times > 1"),
+    ("if winners or", "if"),
   ),
   (
     "evals/report.html.jinja",

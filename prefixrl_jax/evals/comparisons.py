@@ -44,29 +44,56 @@ def compare_arms(
     target = np.nan if line is None else _ends(*line)[1][0]
     if np.isnan(target) and final_accuracy(theirs, split) is None:
       continue
+    measure = functools.partial(_speed_ups, split=split)
+    speed_up, to_crossing = (
+      {
+        axis: _compare(
+          functools.partial(measure, axis=axis, first_crossing=first_crossing),
+          method,
+          baseline,
+        )
+        for axis in AXES
+      }
+      for first_crossing in (False, True)
+    )
     versus[split] = {
       "accuracy": None if np.isnan(target) else float(target),
-      **{
-        name: {
-          axis: _compare(
-            functools.partial(
-              _speed_ups, axis=axis, split=split, first_crossing=first_crossing
-            ),
-            method,
-            baseline,
-          )
-          for axis in AXES
-        }
-        for name, first_crossing in (
-          ("speed_up", False),
-          ("speed_up_first_crossing", True),
-        )
-      },
+      "speed_up": speed_up,
+      "speed_up_first_crossing": to_crossing,
+      "interactions_saved": _saved(speed_up["completions"]),
       "final_ratio": _compare(
         functools.partial(_final_ratios, split=split), method, baseline
       ),
+      "final_difference": compare_finals(method, baseline, split),
     }
   return versus
+
+
+def compare_finals(
+  arm: Mapping[int, RunRecord], other: Mapping[int, RunRecord], split: str
+) -> dict[str, Any]:
+  """Returns an arm's final accuracy minus another's, as a COMPARISON.
+
+  Args:
+    arm, other: by seed.
+    split: whose accuracy is compared.
+  """
+  measure = functools.partial(_final_differences, split=split)
+  return _compare(measure, arm, other)
+
+
+def _saved(speed_up: Mapping[str, Any]) -> dict[str, Any]:
+  """Returns what share of a cost a speed-up saves; null: never reached."""
+  saved = lambda times: 1 - 1 / times if times else None
+  seeds = {seed: saved(times) for seed, times in speed_up["seeds"].items()}
+  ends = speed_up["interval"]
+  return {
+    "of_means": saved(speed_up["of_means"]),
+    "interval": ends and [saved(times) for times in ends],
+    "undefined": speed_up["undefined"],
+    "seeds": seeds,
+    "spread": spread(seeds.values()),
+  }
 
 
 def _compare(
@@ -149,6 +176,34 @@ def _final_ratios(
   split: str,
 ) -> np.ndarray | None:
   """Returns the ratios of mean final accuracies."""
+  finals = _finals(method, baseline, method_weights, baseline_weights, split)
+  if finals is None:
+    return None
+  ours, theirs = finals
+  return ours / np.where(theirs == 0, np.nan, theirs)
+
+
+def _final_differences(
+  method: Records,
+  baseline: Records,
+  method_weights: np.ndarray,
+  baseline_weights: np.ndarray,
+  *,
+  split: str,
+) -> np.ndarray | None:
+  """Returns the differences of mean final accuracies."""
+  finals = _finals(method, baseline, method_weights, baseline_weights, split)
+  return None if finals is None else finals[0] - finals[1]
+
+
+def _finals(
+  method: Records,
+  baseline: Records,
+  method_weights: np.ndarray,
+  baseline_weights: np.ndarray,
+  split: str,
+) -> tuple[np.ndarray, np.ndarray] | None:
+  """Returns mean final accuracies of both, [resamples] each."""
   means = []
   for runs, weights in ((method, method_weights), (baseline, baseline_weights)):
     finals = [final_accuracy([run], split) for run in runs]
@@ -158,7 +213,7 @@ def _final_ratios(
     defined = np.array([final for final in finals if final is not None])
     means.append(_among(weights, has_one) @ defined)
   ours, theirs = means
-  return ours / np.where(theirs == 0, np.nan, theirs)
+  return ours, theirs
 
 
 def _mean_lines(

@@ -6,8 +6,8 @@
   differs: {setting: value} that other evaluations on the same set have not
   settings: {setting: value}, all of them
   arms: {arm: {
-    final: {split: {accuracy: SPREAD, pass_at_k: {k: SPREAD}, num_problems,
-                    num_samples}}                    without prefix
+    final: {split: {accuracy: SPREAD, pass_at_k: {k: SPREAD + {interval}},
+                    num_problems, num_samples}}      without prefix
     by_fraction: {split: ...}
   }}
 
@@ -23,7 +23,7 @@ from typing import Any
 
 from prefixrl_jax.evals.curves import SPLITS, RunRecord, results_of
 from prefixrl_jax.evals.intervals import spread
-from prefixrl_jax.evals.summary import by_fraction, final_of
+from prefixrl_jax.evals.summary import by_fraction, final_of, pass_at_k_over
 
 # They follow from the seed, or from the run.
 _OF_THE_RUN = ("data_seed", "traces_from", "screen.max_correct")
@@ -121,10 +121,7 @@ def _of_arm(by_seed: Mapping[int, RunRecord]) -> dict[str, Any]:
     "final": {
       split: {
         "accuracy": spread(f["accuracy"] for f in of_split),
-        "pass_at_k": {
-          k: spread(f["pass_at_k"].get(k) for f in of_split)
-          for k in max((f["pass_at_k"] for f in of_split), key=len)
-        },
+        "pass_at_k": pass_at_k_over(by_seed.values(), split),
         "num_problems": min(f["num_problems"] for f in of_split),
         "num_samples": min(f["num_samples"] for f in of_split),
       }

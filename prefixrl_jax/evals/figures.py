@@ -12,24 +12,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from prefixrl_jax.evals.curves import BASE
+from prefixrl_jax.evals.names import (
+  SPLITS,
+  arm_colours,
+  arm_label,
+  split_label,
+)
 from prefixrl_jax.storage.files import write_bytes
 
-# Okabe and Ito's colours, which colour-blind people can tell apart; an arm has
-# the same one in every figure and every run.
-_ARMS = {
-  "base": ("Base model", "#000000"),
-  "prefixrl": ("PrefixRL", "#d55e00"),
-  "prefixrl_only": ("PrefixRL, prefixed only", "#e69f00"),
-  "rl": ("RL", "#0072b2"),
-  "sft_rl": ("SFT + RL", "#009e73"),
-}
-_MORE_COLOURS = ("#cc79a7", "#56b4e9", "#8c564b", "#7f7f7f", "#b8a800")
-_SPLITS = {
-  "train": "Training problems",
-  "heldout": "Held-out problems",
-  "heldout_hard": "Hard held-out problems",
-  "easy": "Easy problems",
-}
 _COUNTS = {
   "flops_paper": "Training FLOPs, paper's count",
   "flops_executed": "Training FLOPs, executed",
@@ -73,7 +63,7 @@ def figure_a(summary: Mapping[str, Any], path_stem: epath.PathLike) -> None:
   figure = Figure(figsize=(1 + 4 * len(splits), 7), layout="constrained")
   panels = figure.subplots(2, len(splits), sharey=True, squeeze=False)
   for axes, split in zip(panels[0], splits):
-    axes.set_title(_SPLITS[split])
+    axes.set_title(_title(split))
   for row, axis in zip(panels, _COUNTS):
     for axes, split in zip(row, splits):
       _draw_curves(axes, summary, axis, split)
@@ -88,7 +78,8 @@ def figure_a(summary: Mapping[str, Any], path_stem: epath.PathLike) -> None:
 def figure_b(summary: Mapping[str, Any], path_stem: epath.PathLike) -> None:
   """Draws pass@k of held-out problems over k: all of them, then the hard ones.
 
-  A line is the mean over seeds, its band their minimum and maximum.
+  A line is the mean over seeds, its band the 95 % interval from resampled
+  problems and seeds.
 
   Args:
     summary: from `summarize`.
@@ -107,14 +98,12 @@ def figure_b(summary: Mapping[str, Any], path_stem: epath.PathLike) -> None:
     for arm, of_arm in arms.items():
       by_k = of_arm["final"].get(split, {}).get("pass_at_k")
       if by_k:
-        spreads = list(by_k.values())
-        line = {
-          name: [spread[name] for spread in spreads]
-          for name in ("mean", "min", "max")
-        }
+        low, high = zip(*(spread["interval"] for spread in by_k.values()))
+        mean = [spread["mean"] for spread in by_k.values()]
+        line = {"mean": mean, "min": low, "max": high}
         ks = [int(k) for k in by_k]
         _draw_line(axes, ks, line, arm, colours[arm], marker="o")
-    axes.set_title(_SPLITS[split])
+    axes.set_title(_title(split))
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(lambda k, _: f"{k:g}")
     axes.set_xlabel("k, samples allowed")
@@ -141,7 +130,7 @@ def figure_c(
   colours = arm_colours(arms)
   splits = [
     split
-    for split in _SPLITS
+    for split in SPLITS
     if any(
       max(arm["by_fraction"].get(split, {"fraction": [0]})["fraction"]) > 0
       for arm in arms.values()
@@ -164,7 +153,7 @@ def figure_c(
       line = of_arm["by_fraction"].get(split)
       if line:
         _draw_line(axes, line["fraction"], line, arm, colours[arm], marker="o")
-    axes.set_title(_SPLITS[split])
+    axes.set_title(_title(split))
     axes.set_xlabel("Share of the trace revealed")
     axes.set_xlim(-0.02, 1.02)
   panels[0].set_ylabel("Accuracy")
@@ -191,23 +180,14 @@ def figure_by_hardness(
   for axes, (title, summary) in zip(panels, summaries.items()):
     _draw_curves(axes, summary, "flops_paper", split)
     axes.set_title(title)
-  panels[0].set_ylabel(f"Accuracy without prefix,\n{_SPLITS[split].lower()}")
+  panels[0].set_ylabel(f"Accuracy without prefix,\n{_title(split).lower()}")
   panels[0].set_ylim(0, 1.02)
   _add_legend(figure, panels)
   _save(figure, path_stem)
 
 
-def arm_label(arm: str) -> str:
-  """Returns an arm's display name."""
-  return _ARMS[arm][0] if arm in _ARMS else arm
-
-
-def arm_colours(arms: Iterable[str]) -> dict[str, str]:
-  """Returns a colour per arm; the user's own arms share the remaining ones."""
-  own = sorted(set(arms) - _ARMS.keys())
-  return {arm: colour for arm, (_, colour) in _ARMS.items()} | {
-    arm: _MORE_COLOURS[i % len(_MORE_COLOURS)] for i, arm in enumerate(own)
-  }
+def _title(split: str) -> str:
+  return f"{split_label(split).capitalize()} problems"
 
 
 def _draw_curves(
@@ -251,7 +231,7 @@ def _draw_curves(
 def _draw_line(
   axes: Axes,
   x: Sequence[float],
-  line: Mapping[str, list],
+  line: Mapping[str, Sequence],
   arm: str,
   colour: str,
   marker: str | None = None,

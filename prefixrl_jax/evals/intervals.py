@@ -1,6 +1,6 @@
 """Estimators over judged samples, and over seeds."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -72,6 +72,49 @@ def bootstrap_interval(
   tail = (1 - confidence) / 2
   low, high = np.quantile(values[drawn].mean(axis=1), [tail, 1 - tail])
   return float(low), float(high)
+
+
+def crossed_intervals(
+  values: Sequence[Mapping[str, np.ndarray]],
+  *,
+  confidence: float = 0.95,
+  num_resamples: int = 1000,
+  seed: int = 0,
+) -> np.ndarray:
+  """Returns bootstrap intervals of means over problems, then over seeds.
+
+  Seeds are resampled, and problems by their ids: a problem that several seeds
+  have is drawn for all of them, so that what they share counts once. A seed
+  without any of the problems drawn is left out of that draw's mean.
+
+  Args:
+    values: of each seed, {problem id: [quantities]}; none of them is empty.
+    confidence: share of the resampled means that an interval holds.
+    num_resamples: number of resamples.
+    seed: seed for the draws.
+
+  Returns:
+    float64 [2, quantities]: the lower and the upper ends.
+  """
+  places = {p: i for i, p in enumerate(sorted({p for v in values for p in v}))}
+  of_problems = resampling_weights(
+    len(places), num_resamples=num_resamples, seed=seed
+  )
+  of_seeds = resampling_weights(
+    len(values), num_resamples=num_resamples, seed=seed + 1
+  )
+  total, weight = 0.0, 0.0
+  for of_seed, by_problem in zip(of_seeds.T, values):
+    drawn = of_problems[:, [places[p] for p in by_problem]]
+    mass = drawn.sum(axis=1)
+    mean = drawn @ np.stack([*by_problem.values()])
+    mean /= np.where(mass == 0, 1, mass)[:, None]
+    there = of_seed * (mass > 0)
+    total = total + there[:, None] * mean
+    weight = weight + there
+  means = total / np.where(weight == 0, np.nan, weight)[:, None]
+  tail = (1 - confidence) / 2
+  return np.nanquantile(means, [tail, 1 - tail], axis=0)
 
 
 def spread(values: Iterable[float | None]) -> dict[str, Any]:

@@ -14,22 +14,16 @@ from rich.table import Table
 from prefixrl_jax.evals.curves import BASE, RunRecord
 from prefixrl_jax.evals.evaluations import Evaluation, compare
 from prefixrl_jax.evals.evaluations import label as evaluation_label
-from prefixrl_jax.evals.figures import (
+from prefixrl_jax.evals.figures import figure_a, figure_b, figure_c
+from prefixrl_jax.evals.names import (
+  SPLITS,
   arm_colours,
   arm_label,
-  figure_a,
-  figure_b,
-  figure_c,
+  split_label,
 )
 from prefixrl_jax.evals.summary import summarize
+from prefixrl_jax.evals.verdicts import verdicts
 from prefixrl_jax.storage.files import write_json, write_text
-
-_SPLITS = {
-  "train": "training",
-  "heldout": "held-out",
-  "heldout_hard": "hard held-out",
-  "easy": "easy",
-}
 
 
 def write_report(
@@ -83,6 +77,7 @@ def write_report(
     "times": _times,
     "speed_up": _speed_up,
     "count": _count,
+    "total": _total,
     "label": arm_label,
     "seeds": _each_seed,
     "interval": _interval,
@@ -98,7 +93,10 @@ def write_report(
     notes=notes,
     trained_band=trained_band,
     num_rollouts=num_rollouts,
+    verdicts=verdicts(summary),
     times=_times,
+    points=_points,
+    saved=_saved,
     speed_up=_speed_up,
   )
   write_text(folder / "index.html", page)
@@ -143,6 +141,8 @@ def print_summary(summary: Mapping[str, Any]) -> None:
         _with_interval(faster["flops_paper_with_screening"], _speed_up),
       )
   console.print(f"{arm_label(method)} against", gains)
+  for sentence in verdicts(summary):
+    console.print(sentence, style="bold", markup=False)
   console.print(
     "ratio: of final accuracies. speed-up: the baseline's training FLOPs over"
     f"\nthose {arm_label(method)} needs for the accuracy the baseline ends"
@@ -175,7 +175,7 @@ def _sizes(arm: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
   """Yields (split, its name, problems and samples) of an evaluation."""
   for split, final in arm["final"].items():
     size = f"{final['num_problems']} x {final['num_samples']}"
-    yield split, f"{_SPLITS.get(split, split)}\n{size}"
+    yield split, f"{split_label(split)}\n{size}"
 
 
 def _print_seeds(console: Console, summary: Mapping[str, Any]) -> None:
@@ -213,7 +213,7 @@ def _shown_splits(summary: Mapping[str, Any]) -> dict[str, str]:
   arms = summary["arms"].values()
   return {
     split: name
-    for split, name in _SPLITS.items()
+    for split, name in SPLITS.items()
     if any(split in arm["final"] for arm in arms)
   }
 
@@ -241,6 +241,14 @@ def _times(ratio: float | None) -> str:
 
 def _speed_up(ratio: float | None) -> str:
   return "never" if ratio == 0 else _times(ratio)
+
+
+def _points(difference: float | None) -> str:
+  return "-" if difference is None else f"{100 * difference:+.1f}"
+
+
+def _saved(share: float | None) -> str:
+  return "-" if share is None else f"{100 * share:.0f} %"
 
 
 def _each_seed(arm: Mapping[str, Any], split: str) -> list[str]:
@@ -274,5 +282,14 @@ def _with_interval(
   return f"{text}\n{between}" if between else text
 
 
+def _total(spread: Mapping[str, Any]) -> str:
+  deviation = spread["std"]
+  tail = "" if deviation is None else f" ± {_count(deviation)}"
+  return _count(spread["mean"]) + tail
+
+
 def _count(number: float) -> str:
-  return f"{number:.3g}".replace("e+", "e")
+  if number < 1e6:
+    return f"{number:,.0f}"
+  mantissa, _, exponent = f"{number:.3g}".partition("e")
+  return f"{mantissa}e{int(exponent)}"

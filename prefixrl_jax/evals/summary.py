@@ -19,12 +19,15 @@ keys, so that the summary equals what JSON gives back.
                         seconds}}    at the curve's last point; also
                                      "training", a sum; {} without a curve
       final: {split: {accuracy, interval: [low, high], num_problems,
-                      num_samples, pass_at_k: {k: value}}}
+                      num_samples, pass_at_k: {k: value}}}  k = 1, 2, 4 …, and
+                                   as many as there are samples
       cost_to_level: {axis: {split: {level: cost}}}
     }}
     costs: {purpose: {...}}          means over the seeds that have a curve
     mean_curve: {axis: {split: {cost, mean, min, max}}}      lists
-    final: {split: {accuracy: SPREAD, pass_at_k: {k: SPREAD},
+    totals: {flops_paper, ..., seconds: SPREAD}   of "training" in costs
+    final: {split: {accuracy: SPREAD, gain: COMPARISON or null,
+                    pass_at_k: {k: SPREAD + {interval: [low, high]}},
                     took_off: [seed, ...]}}
     by_fraction: {split: {fraction: [...], mean, min, max: [...],
                           seeds: {seed: [...]}}}
@@ -33,7 +36,9 @@ keys, so that the summary equals what JSON gives back.
     accuracy: the last value of the baseline's mean curve, to be reached
     speed_up: {axis: COMPARISON}
     speed_up_first_crossing: {axis: COMPARISON}
+    interactions_saved: COMPARISON
     final_ratio: COMPARISON
+    final_difference: COMPARISON
   }}}
 
   SPREAD: {mean, min, max, std, num} over the seeds where the value is
@@ -50,9 +55,14 @@ summed over collection, sft, sampling and update; evaluation is no cost of
 training. Screening, which finds out which problems are hard, is left out as in
 the paper; `<count>_with_screening` adds it to arms that use traces.
 
-**Final accuracy.** `final` and `final_ratio` come from the evaluation after
-training (fraction 0: no prefix). Speed-ups use a curve's own last point, so
-that both sides are measured on one scale.
+**Final accuracy.** `final`, `final_ratio` and `final_difference` (the method's
+minus the baseline's) come from the evaluation after training (fraction 0: no
+prefix), as does `gain` (an arm's minus the base model's). Speed-ups use a
+curve's own last point, so that both sides are measured on one scale.
+
+**pass@k.** Its interval is from resampled problems and seeds, see
+`intervals.crossed_intervals`. k ends where the seed with the fewest samples of
+a problem does.
 
 **Reaching an accuracy.** The cost at the first crossing, interpolated linearly
 between curve points; an accuracy that the first point has costs what the first
@@ -64,7 +74,9 @@ is stricter: the baseline's cost counts only up to where its own curve first has
 that accuracy, which for a flat or noisy curve may be long before its end. 0:
 the method never reaches the accuracy. null: there is nothing to speed up (the
 baseline ends at accuracy 0, or has it at cost 0), the method has it at cost 0,
-or one of them has no curve. A final accuracy that is barely above 0 makes
+or one of them has no curve. `interactions_saved` is 1 - 1 / speed_up of the
+completions judged: the share of them that the method needs none of; null where
+it never gets there. A final accuracy that is barely above 0 makes
 speed-ups and the ratio noise; read them next to it.
 
 **Means over seeds.** Per-seed comparisons pair equal seeds. `of_means` compares
@@ -86,8 +98,9 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from numpy.typing import ArrayLike
 
-from prefixrl_jax.evals.comparisons import compare_arms
+from prefixrl_jax.evals.comparisons import compare_arms, compare_finals
 from prefixrl_jax.evals.curves import (
   AXES,
   BASE,
@@ -104,7 +117,12 @@ from prefixrl_jax.evals.curves import (
   on_common_costs,
   results_of,
 )
-from prefixrl_jax.evals.intervals import bootstrap_interval, pass_at_k, spread
+from prefixrl_jax.evals.intervals import (
+  bootstrap_interval,
+  crossed_intervals,
+  pass_at_k,
+  spread,
+)
 from prefixrl_jax.types import PURPOSES, TRAINING, EvalResult, UserError
 
 LEVELS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -143,7 +161,8 @@ def summarize(
       if final_accuracy(runs, split) is not None
     },
     "arms": {
-      arm: _summarize_arm(by_seed, runs) for arm, by_seed in arms.items()
+      arm: _summarize_arm(by_seed, runs, arms.get(BASE, {}))
+      for arm, by_seed in arms.items()
     },
     "versus": {
       rival: compare_arms(arms[method], arms[rival]) for rival in rivals
@@ -157,7 +176,9 @@ def summarize(
 
 
 def _summarize_arm(
-  by_seed: Mapping[int, RunRecord], everyone: Runs
+  by_seed: Mapping[int, RunRecord],
+  everyone: Runs,
+  base: Mapping[int, RunRecord],
 ) -> dict[str, Any]:
   runs = {str(s): _summarize_run(by_seed[s]) for s in sorted(by_seed)}
   splits = in_order(run["final"] for run in runs.values())
@@ -165,6 +186,7 @@ def _summarize_arm(
     split: [r["final"][split] for r in runs.values() if split in r["final"]]
     for split in splits
   }
+  costs = [r["costs"] for r in runs.values() if r["costs"]]
   mean_curve: dict[str, dict[str, Any]] = {}
   for axis in AXES:
     mean_curve[axis] = {}
@@ -179,15 +201,19 @@ def _summarize_arm(
   return {
     "uses_traces": any(run.uses_traces for run in by_seed.values()),
     "runs": runs,
-    "costs": _mean_costs([r["costs"] for r in runs.values() if r["costs"]]),
+    "costs": _mean_costs(costs),
+    "totals": {
+      name: spread(c["training"][name] for c in costs)
+      for name in (costs[0]["training"] if costs else ())
+    },
     "mean_curve": mean_curve,
     "final": {
       split: {
         "accuracy": spread(f["accuracy"] for f in finals[split]),
-        "pass_at_k": {
-          k: spread(f["pass_at_k"].get(k) for f in finals[split])
-          for k in max((f["pass_at_k"] for f in finals[split]), key=len)
-        },
+        "gain": compare_finals(by_seed, base, split)
+        if base and by_seed is not base
+        else None,
+        "pass_at_k": pass_at_k_over(by_seed.values(), split),
         "took_off": _took_off(by_seed, everyone, split),
       }
       for split in splits
@@ -202,7 +228,7 @@ def _summarize_arm(
 
 def _summarize_run(run: RunRecord) -> dict[str, Any]:
   splits = curve_splits([run])
-  unprefixed = {split: results_of(run, split, fraction=0) for split in SPLITS}
+  unprefixed = {split: _unprefixed(run, split) for split in SPLITS}
   return {
     "curve": {
       "step": [point.step for point in run.curve],
@@ -258,14 +284,50 @@ def final_of(results: Sequence[EvalResult]) -> dict[str, Any]:
   """
   n = np.array([e.num_samples for e in results])
   c = np.array([e.num_correct for e in results])
-  ks = [2**i for i in range(int(n.min()).bit_length())]
   return {
     "accuracy": float(np.mean(c / n)),
     "interval": list(bootstrap_interval(c / n)),
     "num_problems": len(results),
     "num_samples": int(n.min()),
-    "pass_at_k": {str(k): float(np.mean(pass_at_k(n, c, k))) for k in ks},
+    "pass_at_k": {str(k): float(np.mean(pass_at_k(n, c, k))) for k in _ks(n)},
   }
+
+
+def pass_at_k_over(runs: Runs, split: str) -> dict[str, dict[str, Any]]:
+  """Returns an arm's entry of `pass_at_k`; see above.
+
+  Args:
+    runs: its seeds, some of which have the split.
+    split: whose results without prefix are taken.
+  """
+  of_seeds = [r for run in runs if (r := _unprefixed(run, split))]
+  ks = _ks([e.num_samples for results in of_seeds for e in results])
+  values = [
+    {
+      e.problem_id: np.array(
+        [float(pass_at_k(e.num_samples, e.num_correct, k)) for k in ks]
+      )
+      for e in results
+    }
+    for results in of_seeds
+  ]
+  means = [np.mean([*by_problem.values()], axis=0) for by_problem in values]
+  return {
+    str(k): spread(float(m[i]) for m in means) | {"interval": ends}
+    for i, (k, ends) in enumerate(
+      zip(ks, crossed_intervals(values).T.tolist(), strict=True)
+    )
+  }
+
+
+def _unprefixed(run: RunRecord, split: str) -> list[EvalResult]:
+  return results_of(run, split, fraction=0)
+
+
+def _ks(num_samples: ArrayLike) -> list[int]:
+  """Returns the powers of two up to the fewest samples, and that many."""
+  fewest = int(np.min(num_samples))
+  return sorted({*(2**i for i in range(fewest.bit_length())), fewest})
 
 
 def by_fraction(by_seed: Mapping[int, RunRecord], split: str) -> dict:

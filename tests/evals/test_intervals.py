@@ -8,6 +8,7 @@ import pytest
 
 from prefixrl_jax.evals.intervals import (
   bootstrap_interval,
+  crossed_intervals,
   pass_at_k,
   resampling_weights,
   spread,
@@ -117,3 +118,56 @@ def test_spread_leaves_out_what_is_undefined():
     "num": 2,
   }
   assert spread([None])["num"] == 0
+
+
+def _ends(means):
+  return np.quantile(means, [0.05, 0.95])
+
+
+def test_crossed_intervals_of_one_seed_equal_enumeration_of_all_resamples():
+  # As for `bootstrap_interval`; the second quantity is the first one, doubled.
+  values = {"a": 0.0, "b": 1.0, "c": 3.0}
+  means = [
+    np.mean(draw) for draw in itertools.product(values.values(), repeat=3)
+  ]
+  found = crossed_intervals(
+    [{p: np.array([v, 2 * v]) for p, v in values.items()}],
+    confidence=0.9,
+    num_resamples=50_000,
+  )
+  np.testing.assert_allclose(found[:, 0], _ends(means))
+  np.testing.assert_allclose(found[:, 1], 2 * found[:, 0])
+
+
+def test_a_problem_that_seeds_share_is_drawn_for_all_of_them():
+  # Two problems that both seeds solve to the same degree: 4 seed draws do not
+  # matter, and problem draws give 0, 1/2 and 1 with 1/4, 1/2 and 1/4. Were
+  # they drawn for each seed, 0 and 1 would be 1/8 each and out of the interval.
+  of_seed = {"a": np.array([0.0]), "b": np.array([1.0])}
+  low, high = crossed_intervals(
+    [of_seed, of_seed], confidence=0.6, num_resamples=20_000
+  )[:, 0]
+  assert (low, high) == (0, 1)
+
+
+def test_seeds_are_drawn_too():
+  # One problem: all that varies is which seeds there are.
+  seeds = [{"a": np.array([v])} for v in (0.0, 1.0, 3.0)]
+  means = [np.mean(draw) for draw in itertools.product((0, 1, 3), repeat=3)]
+  found = crossed_intervals(seeds, confidence=0.9, num_resamples=50_000)
+  np.testing.assert_allclose(found[:, 0], _ends(means))
+
+
+def test_a_seed_without_a_drawn_problem_is_left_out_of_the_draw():
+  # Of problems a and b the second seed has b alone: with 1/4 it has none, and
+  # where neither is left the draw has no mean. All means are 1 nevertheless.
+  seeds = [{"a": np.ones(1), "b": np.ones(1)}, {"b": np.ones(1)}]
+  np.testing.assert_array_equal(crossed_intervals(seeds), [[1.0], [1.0]])
+
+
+def test_crossed_intervals_are_the_same_again():
+  rng = np.random.default_rng(0)
+  seeds = [{str(p): rng.random(3) for p in range(5)} for _ in range(3)]
+  again = crossed_intervals(seeds)
+  np.testing.assert_array_equal(crossed_intervals(seeds), again)
+  assert not np.array_equal(crossed_intervals(seeds, seed=1), again)

@@ -10,12 +10,12 @@ from PIL import Image
 
 from prefixrl_jax.evals.curves import CurvePoint, RunRecord
 from prefixrl_jax.evals.figures import (
-  arm_colours,
   figure_a,
   figure_b,
   figure_by_hardness,
   figure_c,
 )
+from prefixrl_jax.evals.names import arm_colours
 from prefixrl_jax.evals.page import print_summary, write_report
 from prefixrl_jax.evals.summary import summarize
 from prefixrl_jax.types import EvalResult
@@ -186,14 +186,46 @@ def test_page_shows_the_numbers(written):
   final = summary["arms"]["prefixrl"]["final"]["train"]["accuracy"]
   assert f"{100 * final['mean']:.1f} ± {100 * final['std']:.1f}" in text
   compared = summary["versus"]["sft_rl"]["train"]
-  assert f"{compared['final_ratio']['of_means']:.1f}x final" in text
-  speed_up = compared["speed_up"]
-  assert f"{speed_up['flops_paper']['of_means']:.1f}x speed-up" in text
-  screened = speed_up["flops_paper_with_screening"]["of_means"]
-  assert f"with screening charged: {screened:.1f}x speed-up" in text
-  low, high = compared["final_ratio"]["interval"]
-  assert f"{low:.1f}x to {high:.1f}x" in text
+  for comparison in (
+    compared["final_ratio"],
+    compared["speed_up"]["flops_paper"],
+    compared["speed_up"]["flops_paper_with_screening"],
+  ):
+    low, high = comparison["interval"]
+    numbers = f"{comparison['of_means']:.1f}x {low:.1f}x to {high:.1f}x"
+    assert numbers in text
   assert "with the same random numbers" in text
+
+
+def test_page_has_a_row_for_every_arm(written):
+  directory, summary = written
+  text = " ".join(read(directory / "index.html").text.split())
+  rl = summary["arms"]["rl"]
+  costs = "1.5e12 ± 0 (9e11 ± 0) 5e6 ± 0 150,000 ± 0 150 ± 0"
+  assert f"RL {costs} training" in text
+  gain = rl["final"]["train"]["gain"]
+  lead = summary["versus"]["rl"]["train"]["final_difference"]
+  for comparison in (gain, lead):
+    low, high = (f"{100 * end:+.1f}" for end in comparison["interval"])
+    points = f"{100 * comparison['of_means']:+.1f}"
+    assert f"{points} {low} to {high}" in text
+  saved = summary["versus"]["rl"]["train"]["interactions_saved"]["of_means"]
+  assert f"{100 * saved:.0f} %" in text
+  assert "No other arm ends above PrefixRL, on any problems." in text
+
+
+def test_page_and_terminal_say_who_wins(tmp_path, capsys):
+  swapped = {"rl": "prefixrl", "prefixrl": "rl"}
+  runs = [fake_run(arm, seed) for arm in swapped for seed in range(3)]
+  summary = write(
+    tmp_path,
+    runs=[dataclasses.replace(run, arm=swapped[run.arm]) for run in runs],
+  )
+  text = " ".join(read(tmp_path / "index.html").text.split())
+  assert "RL ends above PrefixRL: on training problems by" in text
+  assert "never reaches in training; on held-out problems by" in text
+  print_summary(summary)
+  assert "RL ends above PrefixRL: on training" in capsys.readouterr().out
 
 
 def test_page_shows_every_seed(written):
@@ -285,8 +317,7 @@ def test_never_and_undefined_are_spelled_out(tmp_path, capsys):
   assert ("SFT", "+", "RL", "training", "0x", "never", "never") in rows
   assert ("RL", "training", "-", "-", "-") in rows
   page = " ".join(read(tmp_path / "index.html").text.split())
-  assert "never reached, 0x final" in page
-  assert "nothing to reach" in page
+  assert "0x never never" in page
 
 
 def test_terminal_table_fits_80_columns(written, capsys, monkeypatch):

@@ -118,6 +118,76 @@ def test_speed_up_and_ratio_by_hand():
   assert compared["final_ratio"]["of_means"] == pytest.approx(2.0)
 
 
+def test_interactions_saved_by_hand():
+  # RL has 80 completions judged for 0.4, PrefixRL needs 40 of them.
+  saved = versus(summarize([rl(), prefixrl()]))["interactions_saved"]
+  assert saved["of_means"] == pytest.approx(0.5)
+  assert saved["seeds"] == {"0": pytest.approx(0.5)}
+  # 0.2 is there after 2 * 60, of RL's 2 * 40; 0.4 never is.
+  for end, expected in ((0.2, -0.5), (0.3, None)):
+    slow = run("prefixrl", [0, 60], [0, end], final=end)
+    last = run("rl", [0, 40], [0, end if expected else 0.4])
+    saved = versus(summarize([last, slow]))["interactions_saved"]
+    assert saved["of_means"] == expected
+    assert saved["spread"]["num"] == (expected is not None)
+
+
+def test_final_differences_are_of_pairs_of_seeds():
+  ours, theirs = (0.9, 0.6, 0.8), (0.5, 0.2, 0.4)
+  runs = [prefixrl(seed=s, final=x) for s, x in enumerate(ours)]
+  runs += [rl(seed=s, final=x) for s, x in enumerate(theirs)]
+  difference = versus(summarize(runs))["final_difference"]
+  assert difference["of_means"] == pytest.approx(0.4)
+  # Every pair differs by 0.4, however far seeds are apart.
+  assert difference["interval"] == [pytest.approx(0.4)] * 2
+  assert difference["spread"]["std"] == pytest.approx(0)
+
+
+def test_gain_is_over_the_base_model_and_totals_are_over_seeds():
+  runs = [run("base", [], [], final=0.1), rl(), rl(seed=1, final=0.6)]
+  arms = summarize(runs)["arms"]
+  assert arms["base"]["final"]["train"]["gain"] is None
+  gain = arms["rl"]["final"]["train"]["gain"]
+  assert gain["of_means"] == pytest.approx(0.5 - 0.1)
+  assert gain["seeds"] == {"0": pytest.approx(0.3)}  # that have a base model
+  assert arms["base"]["totals"] == {}
+  assert arms["rl"]["totals"]["completions"] == {
+    "mean": 80,
+    "min": 80,
+    "max": 80,
+    "std": 0,
+    "num": 2,
+  }
+  assert summarize(runs[1:])["arms"]["rl"]["final"]["train"]["gain"] is None
+
+
+def test_pass_at_k_of_an_arm_by_hand():
+  # Seed 0 has 4 samples of each problem, seed 1 has 3: k ends there.
+  seeds = ([("a", 4, 1), ("b", 4, 4)], [("a", 3, 0), ("b", 3, 3)])
+  runs = [
+    RunRecord(
+      "base",
+      s,
+      [],
+      [EvalResult(p, "train", 0.0, n, c) for p, n, c in of_seed],
+      0,
+    )
+    for s, of_seed in enumerate(seeds)
+  ]
+  by_k = summarize(runs)["arms"]["base"]["final"]["train"]["pass_at_k"]
+  means = {k: value["mean"] for k, value in by_k.items()}
+  # pass@k of a: 1/4, 1/2, 3/4 in seed 0, none in seed 1; b is always solved.
+  assert means == {
+    "1": pytest.approx((0.625 + 0.5) / 2),
+    "2": pytest.approx((0.75 + 0.5) / 2),
+    "3": pytest.approx((0.875 + 0.5) / 2),
+  }
+  for value in by_k.values():
+    assert value["interval"][1] == 1  # b alone
+    # a alone, of seed 1: with 1/4 times 1/4 of the draws.
+    assert value["interval"][0] == 0
+
+
 def test_axes_by_hand():
   of_run = summarize([prefixrl()])["arms"]["prefixrl"]["runs"]["0"]
   assert of_run["curve"]["step"] == [0, 1, 2]
@@ -384,7 +454,7 @@ def test_final_accuracy_pass_at_k_and_interval():
     "2": pytest.approx(1 / 2),
     "4": pytest.approx(2 / 3),
   }
-  assert list(final["easy"]["pass_at_k"]) == ["1", "2", "4"]
+  assert list(final["easy"]["pass_at_k"]) == ["1", "2", "4", "6"]
 
 
 def test_the_interval_of_an_accuracy_is_over_problems():
