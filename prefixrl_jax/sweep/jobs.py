@@ -1,16 +1,20 @@
 """Jobs in processes of their own, a few at a time; none stops another."""
 
-import ctypes
 import dataclasses
 import os
 import pathlib
-import signal
 import subprocess
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Protocol
 
 _PAUSE_SECONDS = 0.2  # between two looks
+# PR_SET_PDEATHSIG: SIGTERM comes if the sweep is killed; a run then saves.
+_ENDS_WITH_US = (
+  "import ctypes, os, sys; ctypes.CDLL(None).prctl(1, 15);"
+  " os.execv(sys.argv[1], sys.argv[1:])"
+)
 
 
 @dataclasses.dataclass(eq=False)
@@ -61,22 +65,21 @@ def start(job: Job, cores: Sequence[int]) -> Process:
     job: to be started.
     cores: that it may run on; empty: all.
   """
-  prctl = ctypes.CDLL(None).prctl
-
-  def own_process() -> None:
-    prctl(1, signal.SIGTERM)  # PR_SET_PDEATHSIG: it saves, and ends with us
-    if cores:
-      os.sched_setaffinity(0, cores)
-
   job.log.parent.mkdir(parents=True, exist_ok=True)
+  ours = os.sched_getaffinity(0)
   with job.log.open("ab") as log:
-    return subprocess.Popen(
-      job.argv,
-      stdin=subprocess.DEVNULL,
-      stdout=log,
-      stderr=subprocess.STDOUT,
-      preexec_fn=own_process,
-    )
+    try:
+      # Inherited: a child that runs code of ours first (preexec_fn) is forked
+      # with the locks that JAX's threads hold.
+      os.sched_setaffinity(0, cores or ours)
+      return subprocess.Popen(
+        [sys.executable, "-c", _ENDS_WITH_US, *job.argv],
+        stdin=subprocess.DEVNULL,
+        stdout=log,
+        stderr=subprocess.STDOUT,
+      )
+    finally:
+      os.sched_setaffinity(0, ours)
 
 
 def run(

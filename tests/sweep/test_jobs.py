@@ -3,6 +3,7 @@
 import os
 import pathlib
 import signal
+import subprocess
 import sys
 import time
 
@@ -136,12 +137,14 @@ def test_a_failure_is_said_in_a_line(tmp_path, log, said):
 
 def test_processes_are_real_and_end_with_us(tmp_path):
   """On their cores, with their output in the log; SIGTERM ends them."""
-  core = min(os.sched_getaffinity(0))
+  ours = os.sched_getaffinity(0)
+  core = min(ours)
   code = "import os; print(os.sched_getaffinity(0), flush=True); os._exit(4)"
   job = Job("a", [sys.executable, "-c", code], tmp_path / "logs/a.log")
   process = jobs.start(job, [core])
   assert process.wait() == 4
   assert job.log.read_text() == f"{{{core}}}\n"
+  assert os.sched_getaffinity(0) == ours
   job.argv = [
     sys.executable,
     "-c",
@@ -153,3 +156,37 @@ def test_processes_are_real_and_end_with_us(tmp_path):
   process.terminate()
   assert process.wait() == -signal.SIGTERM
   assert isinstance(job.log, pathlib.Path)
+
+
+def test_a_job_does_not_outlive_a_sweep_that_is_killed(tmp_path):
+  job = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
+  sweep = (
+    "import pathlib, sys, time\n"
+    "from prefixrl_jax.sweep import jobs\n"
+    f"argv = [sys.executable, '-c', {job!r}]\n"
+    f"log = pathlib.Path({str(tmp_path)!r}) / 'a'\n"
+    "jobs.start(jobs.Job('a', argv, log), [])\n"
+    "time.sleep(60)\n"
+  )
+  process = subprocess.Popen(
+    [sys.executable, "-c", sweep], cwd=pathlib.Path(__file__).parents[2]
+  )
+  log = tmp_path / "a"
+  while not (log.exists() and log.read_text().endswith("\n")):
+    time.sleep(0.01)
+  process.kill()
+  process.wait()
+  pid = int(log.read_text())
+  deadline = time.monotonic() + 20
+  while _is_alive(pid) and time.monotonic() < deadline:
+    time.sleep(0.01)
+  assert not _is_alive(pid)
+
+
+def _is_alive(pid):
+  """Whether a process is there, and no zombie."""
+  try:
+    state = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2]
+  except OSError:
+    return False
+  return state.split()[0] != "Z"
