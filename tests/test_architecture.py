@@ -47,6 +47,7 @@ _TEXT_ROOMS = (
 _TEXT_ELSEWHERE = (
   "distributed.huge_pages",
   "distributed.processor",
+  "distributed.xla_flags",
   "evals.comparisons",
   "evals.curves",
   "evals.evaluations",

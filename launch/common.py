@@ -1,0 +1,414 @@
+"""What launchers share: their flags, what is refused, what would run.
+
+A launcher renders a job to files and runs one of them, `run.sh`, here;
+`--dry-run` prints them instead.
+"""
+
+import argparse
+import dataclasses
+import os
+import pathlib
+import re
+import shlex
+import subprocess
+import sys
+import textwrap
+from collections.abc import Callable, Sequence
+
+import yaml
+
+from launch import slices
+from prefixrl_jax.distributed import xla_flags
+from prefixrl_jax.types import UserError
+
+ROOT = pathlib.Path(__file__).parents[1]
+# Seconds between SIGTERM and SIGKILL. A checkpoint is saved in 30, after the
+# step that is in progress.
+GRACE = 120
+# Whether processes on several hosts find one another. Until `main` calls
+# jax.distributed.initialize each of them would believe itself alone, and all
+# would write the same artifacts.
+JOINS_A_CLUSTER = False
+# Whether the program reads and writes gs:// addresses, which needs packages
+# that no extra of the project brings yet.
+READS_BUCKETS = False
+
+_NAME = re.compile(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?")
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# Keys and tokens of the services that a run may talk to, and flags named so.
+_SECRET = re.compile(
+  r"\bhf_[A-Za-z0-9]{16,}|\bgh[a-z]_[A-Za-z0-9]{16,}|\bsk-[\w-]{16,}"
+  r"|\bAKIA[A-Z0-9]{16}\b|\bAIza[\w-]{30,}|\b[0-9a-f]{40}\b"
+  r"|(api_?key|token|secret|password|credentials?)=."
+)
+
+
+@dataclasses.dataclass(frozen=True)
+class Job:
+  """One run of the program, wherever it is.
+
+  Attributes:
+    name: of the job, unique where it runs.
+    commit: of the project, which is what is installed.
+    slice: that it has.
+    workdir: of the run, on storage that outlives the machine.
+    arguments: of the program, the config and workdir among them.
+    cache: where compiled programs are kept.
+    secrets: names of variables whose values the program needs.
+    spot: whether its machine may be preempted.
+  """
+
+  name: str
+  commit: str
+  slice: slices.Slice
+  workdir: str
+  arguments: tuple[str, ...]
+  cache: str
+  secrets: tuple[str, ...]
+  spot: bool
+
+  @property
+  def extras(self) -> str:
+    """Of the project, that the job needs."""
+    return self.slice.chip.extra + (",gcs" if "://" in self.workdir else "")
+
+  def environment(self) -> dict[str, str]:
+    """Returns what is set for the program, no secrets among it."""
+    chip = xla_flags.environment(xla_flags.SETTINGS[self.slice.name])
+    return {"JAX_COMPILATION_CACHE_DIR": self.cache} | chip
+
+
+@dataclasses.dataclass(frozen=True)
+class Rendered:
+  """Files that a launcher makes; `run.sh` is run here."""
+
+  files: dict[str, str]
+
+  def text(self) -> str:
+    """Returns all of them, each after a line with its name."""
+    return "\n".join(f"==> {name}\n{text}" for name, text in self.files.items())
+
+
+@dataclasses.dataclass(frozen=True)
+class Launcher:
+  """A way to get a machine.
+
+  Attributes:
+    name: of its module.
+    about: it, for --help.
+    extras: of the project, whose chips it has: tpu, cuda12.
+    add_flags: adds its own flags to a parser.
+    render: makes its files for a job and its flags' values.
+    has_spot: whether it can ask for machines that may be preempted.
+  """
+
+  name: str
+  about: str
+  extras: Sequence[str]
+  add_flags: Callable[[argparse.ArgumentParser], None]
+  render: Callable[[Job, argparse.Namespace], Rendered]
+  has_spot: bool = True
+
+
+def check_hosts(hosts: int) -> None:
+  """Refuses what the program cannot do yet.
+
+  Args:
+    hosts: that the job would have a process on.
+
+  Raises:
+    UserError: there are several.
+  """
+  if hosts > 1 and not JOINS_A_CLUSTER:
+    raise UserError(
+      f"--slice: these are {hosts} hosts, a process on each, and"
+      " prefixrl_jax.main does not join a cluster yet: each would run all of"
+      " the job. Use a slice of one host, e.g. v5e:2x4, v5p:2x2x1, v6e:2x4 or"
+      " h100:8."
+    )
+
+
+def check_workdir(workdir: str) -> None:
+  """Refuses a workdir that would be lost, or that cannot be used yet.
+
+  Args:
+    workdir: without a / at its end.
+
+  Raises:
+    UserError: it is on no storage that outlives the machine.
+  """
+  if workdir.startswith("gs://") and not READS_BUCKETS:
+    raise UserError(
+      f"--workdir={workdir}: prefixrl_jax.main does not work in a bucket yet;"
+      " give a folder of a shared file system, such as Filestore's."
+    )
+  if not workdir.startswith(("gs://", "/")) or not workdir.strip("/"):
+    raise UserError(
+      f"--workdir={workdir}: it must outlive the machine and be the same on all"
+      " of them: give an absolute path on shared storage."
+    )
+
+
+def job_script(job: Job) -> str:
+  """Returns job.sh: the program, run once in the project's folder."""
+  lines = [
+    "#!/usr/bin/env bash",
+    "# Becomes the program; run in the project's folder.",
+    "set -euo pipefail",
+    'secrets=$(dirname "$0")/secrets.sh',
+    "# shellcheck disable=SC1090",
+    'if [ -e "$secrets" ]; then source "$secrets"; fi',
+  ]
+  for variable, value in job.environment().items():
+    for setting in xla_flags.SETTINGS[job.slice.name]:
+      if setting.variable == variable:
+        lines += _comment(setting.reason)
+    lines.append(f"export {variable}={shlex.quote(value)}")
+  arguments = " \\\n  ".join(map(shlex.quote, job.arguments))
+  lines += [
+    "python=.venv/bin/python # of install.sh; an image has its own",
+    'if [ ! -e "$python" ]; then python=python; fi',
+    f'exec "$python" -m prefixrl_jax.main \\\n  {arguments}',
+  ]
+  return "\n".join(lines) + "\n"
+
+
+def run_script(about: str, values: dict[str, str], body: str) -> str:
+  """Returns a run.sh, which is run here.
+
+  Args:
+    about: what it does, for its first lines.
+    values: of variables, quoted by this.
+    body: bash that uses them.
+  """
+  return "\n".join(
+    (
+      "#!/usr/bin/env bash",
+      *_comment(about),
+      "set -euo pipefail",
+      'cd "$(dirname "$0")"',
+      "launch=$(git rev-parse --show-toplevel)/launch",
+      *(f"{name}={shlex.quote(value)}" for name, value in values.items()),
+      "",
+      body.strip(),
+      "",
+    )
+  )
+
+
+def remote_values(job: Job) -> dict[str, str]:
+  """Returns what remote.sh asks to be set."""
+  return {
+    "commit": job.commit,
+    "extras": job.extras,
+    "folder": f"prefixrl_jax/{job.name}",
+    "grace": str(GRACE),
+    "secrets": " ".join(job.secrets),
+  }
+
+
+def split_mount(flag: str, value: str, workdir: str) -> tuple[str, str]:
+  """Returns what is mounted, and where.
+
+  Args:
+    flag: that says so.
+    value: of the flag, SOURCE:/PATH.
+    workdir: of the run, which must be below the path.
+
+  Raises:
+    UserError: it is not of that form, or the workdir is elsewhere.
+  """
+  source, _, path = value.rpartition(":")
+  if not source or not re.fullmatch(r"(/[\w.-]+)+", path):
+    raise UserError(f"--{flag}={value}: it must be SOURCE:/PATH.")
+  if not re.fullmatch(r"[\w./:@-]+", source):
+    raise UserError(f"--{flag}={value}: {source!r} has unusual characters.")
+  if not workdir.startswith(f"{path}/"):
+    raise UserError(
+      f"--workdir={workdir} is not below {path}, where --{flag} is mounted: it"
+      " would be lost with the machine."
+    )
+  return source, path
+
+
+def image_of(job: Job, repository: str) -> str:
+  """Returns an image's name: the job's commit is its tag.
+
+  Args:
+    job: that is run in it.
+    repository: of images, e.g. REGION-docker.pkg.dev/PROJECT/REPOSITORY/NAME.
+  """
+  return f"{repository}:{job.commit[:12]}"
+
+
+def to_yaml(document: dict) -> str:
+  """Returns a document as YAML, in its own order."""
+  return yaml.dump(document, Dumper=_Plain, sort_keys=False, width=80)
+
+
+class _Plain(yaml.SafeDumper):
+  """What occurs twice is written twice."""
+
+  def ignore_aliases(self, data) -> bool:
+    return True
+
+
+def main(launcher: Launcher, argv: Sequence[str] | None = None) -> None:
+  """Renders a job, and prints it or becomes its run.sh.
+
+  Args:
+    launcher: that is asked for.
+    argv: the command line; the process's own if None.
+  """
+  try:
+    job, rendered, dry_run = prepare(launcher, argv)
+    if not dry_run:
+      _check_secrets(job.secrets)
+  except UserError as e:
+    sys.exit(f"error: {e}")
+  if dry_run:
+    print(rendered.text(), end="")
+    return
+  folder = ROOT / "runs" / "launch" / job.name
+  folder.mkdir(parents=True, exist_ok=True)
+  for name, text in rendered.files.items():
+    (folder / name).write_text(text)
+  os.execvp("bash", ("bash", str(folder / "run.sh")))
+
+
+def prepare(
+  launcher: Launcher, argv: Sequence[str] | None = None
+) -> tuple[Job, Rendered, bool]:
+  """Returns the job of a command line, its files, and whether it is a dry run.
+
+  Args:
+    launcher: that is asked for.
+    argv: the command line; the process's own if None.
+
+  Raises:
+    UserError: a flag's value is of no use.
+  """
+  parser = _parser(launcher)
+  argv = list(sys.argv[1:] if argv is None else argv)
+  at = argv.index("--") if "--" in argv else len(argv)
+  options = parser.parse_args(argv[:at])
+  job = _job(launcher, options, argv[at + 1 :])
+  return job, launcher.render(job, options), options.dry_run
+
+
+def _parser(launcher: Launcher) -> argparse.ArgumentParser:
+  parser = argparse.ArgumentParser(
+    prog=f"python -m launch.{launcher.name}",
+    description=launcher.about,
+    epilog="What comes after -- is the program's: -- --stage=train"
+    " --config.train.flops=1e18",
+    allow_abbrev=False,
+  )
+  add = parser.add_argument
+  add("--config", required=True, help="a config of the project, and argument")
+  add("--slice", required=True, help="CHIP:TOPOLOGY or CHIP:GPUS")
+  add("--workdir", required=True, help="a folder on shared storage")
+  add("--name", help="of the job; default: the workdir's last part")
+  add("--cache", help="of compiled programs; default: xla_cache by the workdir")
+  add("--secrets", default="", help="variables to pass on, e.g. HF_TOKEN")
+  add("--dry-run", action="store_true", help="print what would run")
+  if launcher.has_spot:
+    add("--spot", action="store_true", help="machines that may be preempted")
+  launcher.add_flags(parser)
+  return parser
+
+
+def _job(
+  launcher: Launcher, options: argparse.Namespace, rest: list[str]
+) -> Job:
+  machine = slices.parse(options.slice)
+  if machine.chip.extra not in launcher.extras:
+    raise UserError(
+      f"--slice={options.slice}: launch.{launcher.name} has no {machine.name}."
+    )
+  check_hosts(machine.hosts)
+  workdir = options.workdir.rstrip("/")
+  check_workdir(workdir)
+  parent, _, last = workdir.rpartition("/")
+  name = options.name or re.sub(r"[^a-z0-9]+", "-", last.lower()).strip("-")
+  if not _NAME.fullmatch(name):
+    raise UserError(
+      f"--name={name}: up to 40 of a-z, 0-9 and -, the first a letter."
+    )
+  secrets = tuple(filter(None, options.secrets.split(",")))
+  for variable in secrets:
+    if not _VARIABLE.fullmatch(variable):
+      raise UserError(
+        f"--secrets: {variable.partition('=')[0]!r} is not the name of a"
+        " variable; only names are given, their values are passed on."
+      )
+  arguments = (f"--config={options.config}", f"--workdir={workdir}", *rest)
+  for argument in arguments:
+    if _SECRET.search(argument):
+      raise UserError(
+        f"{argument.partition('=')[0]}: looks like a key or token, which"
+        " everyone who lists processes would see; put it into a variable of the"
+        " environment and name that in --secrets."
+      )
+  return Job(
+    name=name,
+    commit=pinned_commit(options.config.partition(":")[0]),
+    slice=machine,
+    workdir=workdir,
+    arguments=arguments,
+    cache=options.cache or f"{parent}/xla_cache",
+    secrets=secrets,
+    spot=getattr(options, "spot", False),
+  )
+
+
+def pinned_commit(config: str) -> str:
+  """Returns the commit that is checked out, which is what will be installed.
+
+  Args:
+    config: a file of it.
+
+  Raises:
+    UserError: it is not what the files here are, or lacks the config.
+  """
+  changed = _git("status", "--porcelain", "--untracked-files=no").splitlines()
+  if changed:
+    raise UserError(
+      f"{changed[0][3:]} differs from the commit that would be installed;"
+      " commit or stash your changes."
+    )
+  known = _git("ls-files", "--", config, f"prefixrl_jax/configs/{config}.py")
+  if not known:
+    raise UserError(
+      f"--config={config}: the project's commit has no such file; what is not"
+      " committed is not installed."
+    )
+  return _git("rev-parse", "HEAD")
+
+
+def _check_secrets(names: Sequence[str]) -> None:
+  for name in names:
+    if not os.environ.get(name):
+      raise UserError(
+        f"--secrets={name}: it is not set in the environment; export {name}."
+      )
+
+
+def _git(*arguments: str) -> str:
+  done = subprocess.run(
+    ("git", "-C", str(ROOT), *arguments), capture_output=True, text=True
+  )
+  if done.returncode:
+    raise UserError(f"git {arguments[0]}: {done.stderr.strip()}")
+  return done.stdout.rstrip("\n")
+
+
+def _comment(text: str) -> list[str]:
+  """Returns lines of a shell's comment."""
+  return textwrap.wrap(
+    text,
+    79,
+    initial_indent="# ",
+    subsequent_indent="# ",
+    break_long_words=False,
+  )
