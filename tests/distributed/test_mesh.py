@@ -106,6 +106,24 @@ def test_what_is_alive_in_each_phase(one_device):
   assert by_phase["train"]["gradients"] == 3 * params
 
 
+def test_arms_that_are_run_decide_what_training_needs(one_device):
+  """Second sums of gradients, critics with a trunk, larger groups."""
+  phase = lambda arms, **fields: memory_plan.phases(
+    *_shape(one_device, run_arms=arms, **fields)
+  )["train"]
+  plain = phase(("rl",))
+  assert phase(("ppo",)) == plain  # a head is next to nothing
+  alone = {"learner.norms_by_kind": False}
+  mixed = phase(("rl", "prefixrl"))
+  assert mixed["gradients"] == 1.5 * plain["gradients"]
+  assert phase(("rl", "prefixrl"), **alone) == plain
+  with_trunk = phase(("rl", "ppo"), **{"arms.ppo.learner.critic.kind": "trunk"})
+  for name in ("parameters", "optimizer", "gradients", "activations"):
+    assert with_trunk[name] == 2 * plain[name]
+  assert phase(("rl_n64",))["kv caches"] > 2 * plain["kv caches"]
+  assert phase(("off_policy",))["kv caches"] < plain["kv caches"]
+
+
 def test_plan_shrinks_with_shards(one_device, eight_devices):
   whole, _ = _plan(one_device)
   part, _ = _plan(eight_devices)
