@@ -5,7 +5,6 @@ that is updated, though by choice in several updates. SFT steps, if the arm has
 any, come first and use the same update.
 """
 
-import functools
 import signal
 import sys
 from typing import NamedTuple
@@ -18,14 +17,10 @@ from prefixrl_jax.distributed.compilation import CompilationCounter
 from prefixrl_jax.evals.curve import Curve, curve_point
 from prefixrl_jax.learner import sft
 from prefixrl_jax.models import adapters
-from prefixrl_jax.run import setup
-from prefixrl_jax.run.experience import Experience, Gatherer
-from prefixrl_jax.run.questions import Questions
-from prefixrl_jax.run.rollout import encode
+from prefixrl_jax.run.assembly import assemble
+from prefixrl_jax.run.experience import Experience
 from prefixrl_jax.run.rollout_log import RolloutLog
 from prefixrl_jax.run.session import Session
-from prefixrl_jax.run.updates import Updater
-from prefixrl_jax.settings import arms
 from prefixrl_jax.storage import metrics as metrics_lib
 from prefixrl_jax.storage.signals import Deferred
 from prefixrl_jax.types import (
@@ -74,60 +69,11 @@ def train(
     NonFiniteError: at the first update that is not finite; it is not saved.
   """
   config, name = session.config, f"{arm} seed {seed}"
-  model, settings = session.model, config.arms[arm]
-  how = arms.learner_of(config, settings)
-  policy = functools.partial(adapters.policy_params, model, session.base_params)
-
-  # -- What the arm starts with ------------------------------------------------
-  ledger = setup.opening_ledger(session, data, settings)
   budget = config.train.flops
-  schedule = setup.schedule_of(config, data, settings, seed)
-  easy = data.easy if settings.easy_share else ()
-  problems = {p.id: p for p in (*data.train, *data.heldout, *easy)}
-  prompts = dict(zip(problems, encode(session, [*problems.values()])))
-  sft_examples = [
-    sft.example(prompts[t.problem_id], t.tokens) for t in data.traces
-  ]
-  num_sft_steps = sft.num_steps(
-    len(sft_examples), config.sft.batch_size, settings.sft_epochs
-  )
+  # Everything is compiled before the first step.
+  made = assemble(session, data, arm=arm, seed=seed)
+  ledger, num_sft_steps = made.ledger, made.num_sft_steps
   last_step = num_sft_steps + (config.train.max_steps or sys.maxsize)
-
-  questions = Questions(session, data, settings, prompts)
-  longest_trunk = questions.longest_trunk(schedule)
-
-  # -- Everything that is compiled, before the first step ----------------------
-  first_params = adapters.init(model, session.base_params, session.mesh, seed)
-  sampler, eval_sampler = setup.samplers(
-    session, settings, prompts.values(), longest_trunk
-  )
-  sizes = session, settings, schedule, longest_trunk
-  learner, scorer = setup.rl_learner(*sizes), setup.scorer(*sizes)
-  updater = Updater(
-    learner, scorer, how, pass_rates=data.pass_rates, ledger=ledger
-  )
-  timers = metrics_lib.Timers()
-  num_samples = arms.num_samples(config, settings)
-  gatherer = Gatherer(
-    session,
-    sampler,
-    schedule,
-    questions,
-    setup.traces_to_learn(session, data, settings, sft_examples, ledger),
-    how,
-    num_samples=num_samples,
-    num_traces=settings.trace_lanes,
-    seed=seed,
-    timers=timers,
-  )
-  learners = [learner]
-  if num_sft_steps:
-    learners.append(setup.sft_learner(session, sft_examples, num_sft_steps))
-  first_learner = learners[-1]
-  with metrics_lib.busy(f"{name}  compiling …"):
-    setup.compile_all(
-      learners, scorer, [sampler, eval_sampler], policy(first_params)
-    )
 
   with (
     Deferred(signal.SIGTERM) as terminated,
@@ -136,21 +82,19 @@ def train(
     ) as checkpointer,
   ):
     # -- Where the run begins, or goes on --------------------------------------
-    learner_at = lambda step: first_learner if step < num_sft_steps else learner
     restored = checkpointer.restore_latest(
-      lambda step: learner_at(step).abstract_state
+      lambda step: made.learner_at(step).abstract_state
     )
     if restored is None:
-      step, skipped, curve = 0, 0, Curve(config, [])
-      state = first_learner.init(first_params)
-      draws = 0
+      step, draws, skipped, curve = 0, 0, 0, Curve(config, [])
+      state = made.first_learner.init(made.first_params)
     else:
       step, state, host = restored
       ledger.set_entries(host["ledger"])
-      schedule.restore(host.get("schedule", {}))
+      made.schedule.restore(host.get("schedule", {}))
+      made.updater.restore(host.get("updater", {}))
       skipped, curve = host.get("skipped", 0), Curve(config, host["curve"])
       draws = host.get("draws", max(step - num_sft_steps, 0))
-      updater.restore(host.get("updater", {}))
     saved = step
 
     def save() -> None:
@@ -160,17 +104,18 @@ def train(
           "ledger": ledger.to_dict(),
           "curve": curve.points,
           "skipped": skipped,
-          "schedule": schedule.state(),
+          "schedule": made.schedule.state(),
           "draws": draws,
-          "updater": updater.state(),
+          "updater": made.updater.state(),
         }
         rollout_log.flush()  # before: no checkpoint is ahead of it
         checkpointer.save(step, state, host)
         saved = step
 
     def evaluate() -> None:
-      eval_sampler.load(policy(learner_at(step).policy(state)))
-      curve.add(curve_point(session, eval_sampler, data, ledger, step, seed))
+      sampler = made.eval_sampler
+      sampler.load(made.policy(state, step))
+      curve.add(curve_point(session, sampler, data, ledger, step, seed))
       stop_if_terminated()
 
     def stop_if_terminated() -> None:
@@ -199,29 +144,33 @@ def train(
           evaluate()
         try:
           if is_rl:
-            if sampler:
-              sampler.load(policy(learner.policy(state)))
-            experience = gatherer.gather(draws, num_sft_steps + draws)
+            if made.sampler:
+              made.sampler.load(made.policy(state, step))
+            experience = made.gatherer.gather(draws, num_sft_steps + draws)
             draws += experience.draws
-            sampled = sampler.pop_usage() if sampler else None
+            sampled = made.sampler.pop_usage() if made.sampler else None
             if sampled:
               ledger.add_sampling("sampling", sampled)
-            with timers("update"):
-              state, trees, of_update = updater.step(state, experience.kept)
+            with made.timers("update"):
+              state, trees, of_update = made.updater.step(
+                state, experience.kept
+              )
             rollout_log.write(step + 1, experience.groups, trees)
             metrics = _rl_metrics(of_update, experience, sampled)
           else:
-            trees = sft.batch(sft_examples, config.sft.batch_size, step, seed)
-            state, of_update, usage = first_learner.step(state, trees)
+            trees = sft.batch(
+              made.sft_examples, config.sft.batch_size, step, seed
+            )
+            state, of_update, usage = made.first_learner.step(state, trees)
             ledger.add_update("sft", usage)
             metrics = {"sft/loss": of_update["loss"]}
             if step + 1 == num_sft_steps:
-              state = learner.init(state.params)
+              state = made.learner.init(state.params)
         except NonFiniteError as e:
           raise NonFiniteError(_why_stopped(name, step, saved, e)) from None
         step += 1
         skipped += int(of_update["is_skipped"])
-        metrics |= timers.pop() | {
+        metrics |= made.timers.pop() | {
           "flops_paper": ledger.training_flops(),
           "flops_executed": ledger.training_flops("flops_executed"),
           "compilations": compilations.count,

@@ -174,18 +174,21 @@ def make_update(
       batch,
       _no_totals(config, loss, state.params, mixed and norms_by_kind),
     )
-    sums = {name: jnp.sum(values) for name, values in totals.sums.items()}
-    count = jnp.maximum(sums["tokens"], 1)
-    divisor = count
+    divisor = jnp.maximum(jnp.sum(totals.sums["tokens"]), 1)
     if batch.normalizer is not None:
       divisor = jnp.maximum(batch.normalizer[0], 1)
     grads = jax.tree.map(lambda g: g / divisor, totals.grads)
     updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
     params = optax.apply_updates(state.params, updates)
-    mean_loss, grad_norm = sums["loss"] / divisor, optax.tree.norm(grads)
+    metrics = {
+      "grad_norm": optax.tree.norm(grads),
+      **_of_totals(config, loss, totals, divisor),
+      **_by_kind(totals, divisor, batch.is_prefixed, mixed),
+    }
     accepted = jnp.bool_(True)
     if skip_nonfinite:
-      accepted &= jnp.isfinite(mean_loss) & jnp.isfinite(grad_norm)
+      of_step = metrics["loss"], metrics["grad_norm"]
+      accepted &= jnp.all(jnp.isfinite(jnp.stack(of_step)))
     if hold_without_signal:
       accepted &= jnp.any(batch.advantages != 0)
     if skip_nonfinite or hold_without_signal:
@@ -194,17 +197,7 @@ def make_update(
         (params, opt_state),
         (state.params, state.opt_state),
       )
-    metrics = {
-      "loss": mean_loss,
-      **{name: sums[name] / count for name in loss.sums if name != "loss"},
-      "logprob_gap": sums["logprob_gap"] / count,
-      "logprob_gap_max": totals.max_gap,
-      "grad_norm": grad_norm,
-      "param_norm": optax.tree.norm(_in_float32(params)),
-      **{name: sums[name] for name in WORK},
-      **_balance(config, totals.load),
-      **_by_kind(totals, divisor, batch.is_prefixed, mixed),
-    }
+    metrics["param_norm"] = optax.tree.norm(_in_float32(params))
     state = TrainState(step=state.step + 1, params=params, opt_state=opt_state)
     return state, metrics
 
@@ -214,6 +207,20 @@ def make_update(
     out_shardings=(_shardings(state), None),
     compiler_options=backend.compiler_options(),
   )
+
+
+def _of_totals(config, loss, totals: _Totals, divisor) -> dict[str, jax.Array]:
+  """Returns the metrics that are means over tokens, or counts of work."""
+  sums = {name: jnp.sum(values) for name, values in totals.sums.items()}
+  count = jnp.maximum(sums["tokens"], 1)
+  return {
+    "loss": sums["loss"] / divisor,
+    **{name: sums[name] / count for name in loss.sums if name != "loss"},
+    "logprob_gap": sums["logprob_gap"] / count,
+    "logprob_gap_max": totals.max_gap,
+    **{name: sums[name] for name in WORK},
+    **_balance(config, totals.load),
+  }
 
 
 def _in_float32(tree):

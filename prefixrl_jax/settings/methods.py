@@ -50,20 +50,7 @@ def check_method(c: ml_collections.ConfigDict, name: str, check) -> None:
     num_samples != 1 or baseline or how.advantage == advantages.GAE,
     f"{path}: a single completion is its own baseline; raise group_size.",
   )
-  if arm.loss.name == "luffy":
-    check(
-      arm.trace_lanes > 0,
-      f"{path}.loss = luffy learns from traces; set trace_lanes to 1.",
-    )
-  if arm.trace_lanes:
-    check(
-      how.advantage != advantages.GAE,
-      f"{path}: a critic has no say on traces; trace_lanes must be 0 with gae.",
-    )
-    check(
-      not how.kl_coefficient or how.kl_in == "loss",
-      f"{path}: traces have no KL in their reward; learner.kl_in must be loss.",
-    )
+  _check_traces(arm, how, path, check)
   if not num_samples:
     check(
       arm.schedule.name != "adaptive" and how.silent_groups != "resample",
@@ -92,13 +79,31 @@ def check_method(c: ml_collections.ConfigDict, name: str, check) -> None:
     share <= 1,
     f"{path}: prefixed_share and easy_share together are {share:g}, above 1.",
   )
-  check(
-    not (arm.easy_share and arm.trace_lanes),
-    f"{path}: easy problems have no traces; easy_share or trace_lanes must be"
-    " 0.",
-  )
   dual_clip = arm.loss.get("dual_clip", 0)
   check(
     not dual_clip or dual_clip > 1,
     f"{path}.loss.dual_clip = {dual_clip:g} must be above 1, or 0: any.",
+  )
+
+
+def _check_traces(arm, how, path: str, check) -> None:
+  """What an arm asks that learns from whole traces."""
+  if arm.loss.name == "luffy":
+    check(
+      arm.trace_lanes > 0,
+      f"{path}.loss = luffy learns from traces; set trace_lanes to 1.",
+    )
+  if arm.trace_lanes:
+    check(
+      how.advantage != advantages.GAE,
+      f"{path}: a critic has no say on traces; trace_lanes must be 0 with gae.",
+    )
+    check(
+      not how.kl_coefficient or how.kl_in == "loss",
+      f"{path}: traces have no KL in their reward; learner.kl_in must be loss.",
+    )
+  check(
+    not (arm.easy_share and arm.trace_lanes),
+    f"{path}: easy problems have no traces; easy_share or trace_lanes must be"
+    " 0.",
   )

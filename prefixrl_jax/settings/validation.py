@@ -140,21 +140,7 @@ def validate(
     c.screen.max_correct < c.screen.num_samples,
     "config.screen.max_correct must be below num_samples.",
   )
-  check(
-    c.export.arm in ("", *c.arms),
-    f"config.export.arm: there is no arm {c.export.arm!r}; config.arms has"
-    f" {', '.join(c.arms)}.",
-  )
-  check(
-    c.export.seed in (-1, *c.seeds),
-    f"config.export.seed = {c.export.seed} is none of config.seeds,"
-    f" {', '.join(map(str, c.seeds))}.",
-  )
-  check(
-    c.export.lora == "merged" or c.lora.rank > 0,
-    "config.export.lora = 'peft', but there are no adapters: config.lora.rank"
-    " is 0.",
-  )
+  _check_export(c, check)
   check(
     not c.wandb_project or _is_installed("wandb"),
     "config.wandb_project is set, but wandb is not installed: pip install"
@@ -183,6 +169,24 @@ def notes(config: ml_collections.ConfigDict) -> Iterator[str]:
         f" config.train.prompts_per_step = {prompts} is no whole number of"
         f" problems; {count}, a share of {count / prompts:.3g}, are prefixed"
       )
+
+
+def _check_export(c: ml_collections.ConfigDict, check) -> None:
+  check(
+    c.export.arm in ("", *c.arms),
+    f"config.export.arm: there is no arm {c.export.arm!r}; config.arms has"
+    f" {', '.join(c.arms)}.",
+  )
+  check(
+    c.export.seed in (-1, *c.seeds),
+    f"config.export.seed = {c.export.seed} is none of config.seeds,"
+    f" {', '.join(map(str, c.seeds))}.",
+  )
+  check(
+    c.export.lora == "merged" or c.lora.rank > 0,
+    "config.export.lora = 'peft', but there are no adapters: config.lora.rank"
+    " is 0.",
+  )
 
 
 def _is_installed(package: str) -> bool:
