@@ -13,18 +13,19 @@ runs() { [ -e running ] && ! flock -n running true; }
 case $1 in
   start)
     if runs; then exit 0; fi
-    rm -f code
+    rm -f code pid
     echo "$2" > grace
     setsid nohup bash host.sh run >> log 2>&1 < /dev/null &
-    until runs || [ -e code ]; do sleep 0.1; done
+    until [ -e pid ] || [ -e code ]; do sleep 0.1; done
     ;;
   run)
     exec 9> running
-    flock -n 9
+    flock -w 10 9 # `runs` may hold it for a moment
     cd project
     bash ../job.sh 9>&- & # which becomes the program: SIGTERM reaches it
     program=$!
-    echo "$program" > ../pid
+    echo "$program" > ../pid.new
+    mv ../pid.new ../pid
     code=0
     wait "$program" || code=$?
     cd ..

@@ -106,10 +106,11 @@ def test_several_hosts_are_refused_until_main_joins_them(
   assert files["run.sh"]
 
 
-def test_the_check_of_hosts_goes_when_main_joins_a_cluster():
-  """Then JOINS_A_CLUSTER becomes True, and this test goes."""
-  text = (launched.ROOT / "prefixrl_jax" / "main.py").read_text()
-  assert ("distributed.initialize" in text) == common.JOINS_A_CLUSTER
+def test_the_check_of_hosts_goes_when_the_program_joins_a_cluster():
+  """JOINS_A_CLUSTER then becomes True; docs/launch/index.md says what else."""
+  sources = (launched.ROOT / "prefixrl_jax").rglob("*.py")
+  joins = any("distributed.initialize(" in file.read_text() for file in sources)
+  assert joins == common.JOINS_A_CLUSTER
 
 
 @pytest.mark.parametrize(
@@ -334,3 +335,24 @@ def test_the_installed_xla_knows_its_flags():
   )
   assert run(env).returncode == 0
   assert run({**env, "XLA_FLAGS": "--xla_gpu_no_such_flag=1"}).returncode != 0
+
+
+def test_the_installed_libtpu_knows_its_flags():
+  pytest.importorskip("libtpu")
+  code = """if True:
+    from jax.experimental import topologies
+    topologies.get_topology_desc("v5e:2x2", platform="tpu")
+  """
+  quiet = dict(
+    JAX_PLATFORMS="cpu", TPU_SKIP_MDS_QUERY="1", ALLOW_MULTIPLE_LIBTPU_LOAD="1"
+  )
+
+  def accepts(flags):
+    env = {**os.environ, **quiet, "LIBTPU_INIT_ARGS": flags}
+    run = subprocess.run((sys.executable, "-c", code), env=env)
+    return run.returncode == 0
+
+  for chip in ("v5e", "v5p", "v6e"):
+    said = xla_flags.environment(xla_flags.SETTINGS[chip])
+    assert accepts(said["LIBTPU_INIT_ARGS"])
+  assert not accepts("--xla_tpu_no_such_flag=1")
