@@ -25,6 +25,9 @@ ROOT = pathlib.Path(__file__).parents[1]
 # Seconds between SIGTERM and SIGKILL. A checkpoint is saved in 30, after the
 # step that is in progress.
 GRACE = 120
+# What a run holds its workdir by (storage/locking.py); one that is killed
+# outright leaves it behind.
+LOCK = "lock.json"
 # Whether processes on several hosts find one another. Until `main` calls
 # jax.distributed.initialize each of them would believe itself alone, and all
 # would write the same artifacts.

@@ -1,7 +1,7 @@
 """TPUs or GPUs of any cloud that SkyPilot knows, as a managed job.
 
   python -m launch.sky --slice=h100:8 --spot --config=configs/math.py \\
-      --volume=shared:/mnt/share --workdir=/mnt/share/runs/math
+      --mount=gs://me-runs:/mnt/share --workdir=/mnt/share/runs/math
 """
 
 import argparse
@@ -25,7 +25,11 @@ exec sky jobs launch --yes --name="$name" "${names[@]}" task.yaml
 def _add_flags(parser: argparse.ArgumentParser) -> None:
   add = parser.add_argument
   add("--infra", help="where, as SkyPilot says it, e.g. gcp/us-central2")
-  add("--volume", help="NAME:/PATH of SkyPilot's volume, and where to mount it")
+  add(
+    "--mount",
+    required=True,
+    help="SOURCE:/PATH, a bucket's address or SkyPilot's volume, and where",
+  )
   add("--image", help="of docker/cuda.Dockerfile, with its tag")
 
 
@@ -69,10 +73,12 @@ def _task(job: common.Job, options: argparse.Namespace) -> dict[str, Any]:
   if not chip.topologies:
     task["num_nodes"] = job.slice.hosts
   task["resources"] = resources
-  if job.workdir.startswith("/"):
-    flag, value = "volume", options.volume or ""
-    volume, path = common.split_mount(flag, value, job.workdir)
-    task["volumes"] = {path: volume}
+  source, path = common.split_mount("mount", options.mount, job.workdir)
+  if "://" in source:  # a cache on the machine, which is written back
+    bucket = {"source": source, "mode": "MOUNT_CACHED"}
+    task["file_mounts"] = {path: bucket}
+  else:
+    task["volumes"] = {path: source}
   if not options.image:
     task["setup"] = f"bash launch/install.sh {job.extras}"
   task["run"] = "exec bash job.sh"

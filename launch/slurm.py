@@ -47,6 +47,8 @@ told=
 trap 'told=yes' TERM
 code=0
 rm -f {folder}/code
+# A failed node has left a lock in the workdir: of this very job's last turn.
+if [ "${{SLURM_RESTART_COUNT:-0}}" -gt 0 ]; then rm -f {lock}; fi
 srun --kill-on-bad-exit=1 --chdir={folder}/project \\
   {container}bash {folder}/job.sh || code=$?
 echo "$code" > {folder}/code
@@ -97,7 +99,11 @@ def _render(job: common.Job, options: argparse.Namespace) -> common.Rendered:
       *(f"#SBATCH {setting}" for setting in settings),
       "set -uo pipefail",
       "",
-      _BATCH.strip().format(container=container, folder=shlex.quote(folder)),
+      _BATCH.strip().format(
+        container=container,
+        folder=shlex.quote(folder),
+        lock=shlex.quote(f"{job.workdir}/{common.LOCK}"),
+      ),
       "",
     )
   )

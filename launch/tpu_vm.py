@@ -6,6 +6,7 @@
 """
 
 import argparse
+import shlex
 
 from launch import common
 
@@ -42,17 +43,26 @@ give_back() { resource delete "$name" --force --quiet; }
 trap 'echo "$name may still be there, and cost: gcloud compute tpus \\
 queued-resources delete $name ${place[*]} --force" >&2' EXIT
 
+# A machine that was taken away without notice has left its lock in the workdir.
+# Only this run's own is removed: it had begun, and its machine is deleted.
+unlock() {
+  if [ -n "$lost" ]; then on "rm -f $lock" || return; fi
+  lost=
+}
+
+lost= # a machine that the job had begun on
 sent= # to the machine that is there
 while true; do
   now=$(state)
   echo "$name: $now" >&2
   case $now in
     ABSENT)
+      lost=$sent
       sent=
       ask
       ;;
     ACTIVE)
-      if [ -n "$sent" ] || { mount_shared && send; }; then
+      if [ -n "$sent" ] || { mount_shared && unlock && send; }; then
         sent=yes
         code=0
         attend || code=$?
@@ -100,6 +110,7 @@ def _render(job: common.Job, options: argparse.Namespace) -> common.Rendered:
     "account": options.service_account,
     "type": f"{chip.cloud}-{job.slice.cores}",
     "runtime": chip.runtime,
+    "lock": shlex.quote(f"{job.workdir}/{common.LOCK}"),
     "nfs": share,
     "mount_at": mount_at,
     "spot": "yes" if job.spot else "",

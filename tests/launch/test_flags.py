@@ -9,6 +9,7 @@ import pytest
 
 from launch import common, slices
 from prefixrl_jax.distributed import xla_flags
+from prefixrl_jax.storage import locking
 from prefixrl_jax.types import UserError
 
 _WORKDIR = "/mnt/share/runs/Math_8b"
@@ -77,7 +78,7 @@ _IMAGE = ["--image=i", "--claim=files:/mnt/share"]
     ("tpu_vm", "v5p:2x2x2", _TPU),
     ("jobset", "v6e:4x4", _IMAGE),
     ("jobset", "v6e:2x4", [*_IMAGE, "--num_slices=2"]),
-    ("sky", "h100:16", ["--volume=files:/mnt/share"]),
+    ("sky", "h100:16", ["--mount=files:/mnt/share"]),
     ("slurm", "a100:16", []),
     ("ssh", "h100:16", ["--host=me@there"]),
     *(
@@ -162,6 +163,10 @@ def test_what_is_mounted_elsewhere(flag, said):
         f"--claim={flag}",
       ],
     )
+
+
+def test_the_lock_is_the_programs():
+  assert common.LOCK == locking.LOCK
 
 
 def test_a_chip_that_the_launcher_has_not():

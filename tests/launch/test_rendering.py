@@ -19,7 +19,7 @@ _HERE = pathlib.Path(__file__).parent
 _WORKDIR = "/mnt/share/runs/math"
 _OWN = {
   "jobset": ["--image=me/prefixrl", "--claim=files:/mnt/share"],
-  "sky": ["--volume=files:/mnt/share"],
+  "sky": ["--mount=files:/mnt/share"],
   "slurm": [],
   "ssh": ["--host=me@there"],
   "tpu_vm": ["--zone=z", "--nfs=10.0.0.2:/share:/mnt/share"],
@@ -196,9 +196,20 @@ def test_skypilot_tasks_are_valid(slice_, accelerators, more):
     "max_restarts_on_errors": 0,
     "recover_on_exit_codes": [143],
   }
+  assert task["volumes"] == {"/mnt/share": "files"}
   task["resources"]["job_recovery"]["recover_on_exit_codes"] = ["143"]
   with pytest.raises(jsonschema.ValidationError):
     jsonschema.validate(task["resources"], schemas["resources"])
+
+
+def test_skypilot_mounts_a_bucket():
+  argv = _argv("sky", "v6e:2x4", "--mount=gs://me-runs:/mnt/share")
+  _, files = launched.prepared("sky", argv)
+  (mounted,) = yaml.safe_load(files["task.yaml"])["file_mounts"].items()
+  bucket = {"source": "gs://me-runs", "mode": "MOUNT_CACHED"}
+  assert mounted == ("/mnt/share", bucket)
+  schemas = json.loads((_HERE / "skypilot_schemas.json").read_text())
+  jsonschema.validate(bucket, schemas["storage"])
 
 
 @pytest.mark.parametrize(

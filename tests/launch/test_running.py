@@ -245,8 +245,12 @@ _TPU = (
 def test_a_preempted_tpu_is_asked_for_again(stage, monkeypatch):
   stage.command("gcloud", _GCLOUD)
   (stage.shared / "preempt").touch()
+  workdir = stage.shared / "runs" / "math"
+  workdir.mkdir(parents=True)
+  (workdir / "lock.json").touch()  # as if it had been killed
   monkeypatch.setenv("DOES", "143,0")
-  code, output = stage.run(*_TPU)
+  argv = [word.replace("/mnt/share", str(stage.shared)) for word in _TPU]
+  code, output = stage.run(*argv, workdir=str(workdir))
   assert code == 0, output
   assert "math: SUSPENDED" in output
   assert "turn 1 " in output
@@ -256,14 +260,20 @@ def test_a_preempted_tpu_is_asked_for_again(stage, monkeypatch):
   assert len(asked) == 2
   assert all(" --spot" in c and "v5litepod-8" in c for c in asked)
   assert not (stage.shared / "state").exists()  # given back
+  assert not (workdir / "lock.json").exists()
   assert "alpha compute" not in stage.calls
 
 
 def test_a_tpu_whose_job_fails_is_named(stage, monkeypatch):
   stage.command("gcloud", _GCLOUD)
   monkeypatch.setenv("DOES", "1")
-  code, output = stage.run(*_TPU)
+  workdir = stage.shared / "runs" / "math"
+  workdir.mkdir(parents=True)
+  (workdir / "lock.json").touch()  # another run's
+  argv = [word.replace("/mnt/share", str(stage.shared)) for word in _TPU]
+  code, output = stage.run(*argv, workdir=str(workdir))
   assert code == 1, output
+  assert (workdir / "lock.json").exists()
   assert "queued-resources delete math --zone=z --force" in output
 
 
@@ -279,7 +289,8 @@ _SBATCH = """
 ( cd "$SHARED/runs/launch/math"
   while true; do
     rm -f "$SHARED/requeued"
-    SLURM_JOB_ID=7 bash job.sbatch >> log 2>&1 &
+    export SLURM_JOB_ID=7 SLURM_RESTART_COUNT=$((turn++))
+    bash job.sbatch >> log 2>&1 &
     echo $! > "$SHARED/batch"
     wait $!
     [ -e "$SHARED/requeued" ] || break
@@ -331,14 +342,19 @@ def test_slurm_submits_prints_the_log_and_has_the_programs_code(
 def test_slurm_queues_again_what_its_time_limit_has_ended(slurm, monkeypatch):
   monkeypatch.setenv("DOES", "wait,0")
   argv, where = _slurm(slurm)
+  lock = slurm.shared / "runs" / "math" / "lock.json"
+  lock.parent.mkdir(parents=True)
+  lock.touch()
   process = slurm.start(*argv, **where)
   slurm.wait_for("turn0")
+  assert lock.exists()  # another job's, for all it knows
   os.kill(int((slurm.shared / "step").read_text()), signal.SIGTERM)
   output, _ = process.communicate(timeout=30)
   assert process.returncode == 0, output
   assert "saved" in output
   assert "turn 1 " in output
   assert "scontrol requeue 7\n" in slurm.calls
+  assert not lock.exists()
 
 
 def test_slurm_does_not_queue_again_what_was_cancelled(slurm, monkeypatch):
@@ -407,7 +423,7 @@ def test_a_jobset_that_is_stopped_is_deleted(stage, monkeypatch):
 
 def test_skypilot_has_the_commit_and_names_of_secrets(stage):
   stage.command("sky", 'cp -r project task.yaml "$SHARED/"\n')
-  argv = ("sky", "--slice=v6e:2x4", "--volume=files:/mnt/share")
+  argv = ("sky", "--slice=v6e:2x4", "--mount=files:/mnt/share")
   code, output = stage.run(*argv, "--secrets=HF_TOKEN,OTHER")
   assert code == 0, output
   assert (
