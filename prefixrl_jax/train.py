@@ -15,6 +15,7 @@ from etils import epath
 from prefixrl_jax.checkpoints import Checkpointer, restore_params
 from prefixrl_jax.distributed.compilation import CompilationCounter
 from prefixrl_jax.evals.curve import Curve, curve_point
+from prefixrl_jax.evals.markers import Marker, marker_of, marks_of
 from prefixrl_jax.learner import sft
 from prefixrl_jax.models import adapters
 from prefixrl_jax.run.assembly import assemble
@@ -23,6 +24,7 @@ from prefixrl_jax.run.rollout_log import RolloutLog
 from prefixrl_jax.run.session import Session
 from prefixrl_jax.storage import metrics as metrics_lib
 from prefixrl_jax.storage.signals import Deferred
+from prefixrl_jax.text.tokenizer import Tokenizer
 from prefixrl_jax.types import (
   NonFiniteError,
   Preempted,
@@ -69,6 +71,7 @@ def train(
     NonFiniteError: at the first update that is not finite; it is not saved.
   """
   config, name = session.config, f"{arm} seed {seed}"
+  marker = marker_of(config)
   budget = config.train.flops
   # Everything is compiled before the first step.
   made = assemble(session, data, arm=arm, seed=seed)
@@ -156,7 +159,9 @@ def train(
                 state, experience.kept
               )
             rollout_log.write(step + 1, experience.groups, trees)
-            metrics = _rl_metrics(of_update, experience, sampled)
+            metrics = _rl_metrics(
+              of_update, experience, sampled, marker, session.tokenizer
+            )
           else:
             trees = sft.batch(
               made.sft_examples, config.sft.batch_size, step, seed
@@ -215,6 +220,8 @@ def _rl_metrics(
   of_update: dict[str, float],
   experience: Experience,
   sampled: SamplingUsage | None,
+  marker: Marker | None,
+  tokenizer: Tokenizer,
 ) -> dict[str, float]:
   """Returns a step's metrics, from its updates and its rollouts.
 
@@ -222,6 +229,8 @@ def _rl_metrics(
     of_update: from `Updater.step`.
     experience: of the step.
     sampled: what it took; None if nothing was sampled.
+    marker: of a strategy, if it has one.
+    tokenizer: of the policy.
   """
   groups = experience.groups
   metrics = dict(of_update)
@@ -230,10 +239,12 @@ def _rl_metrics(
   metrics = {f"train/{k}": v for k, v in metrics.items()}
   if sampled:
     verdicts = [v for g in groups for v in g.verdicts]
+    completions = [g.completions for g in groups]
     metrics |= metrics_lib.group_metrics(
       np.array([g.is_prefixed for g in groups]),
       np.stack([g.rewards for g in groups]),
-      [g.completions for g in groups],
+      completions,
+      marks_of(marker, tokenizer, completions) if marker else None,
     )
     metrics |= {
       "train/judge_timeouts": sum(v.timed_out for v in verdicts),

@@ -443,6 +443,7 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     ("self._seconds.get(name, 0.0) + spent", "spent"),
     ("    self._seconds = {}\n    return popped", "    return popped"),
     ("correct.all(1).mean()", "correct.any(1).mean()"),
+    ("np.ptp(rewards[chosen]", "np.ptp(correct"),
   ),
   (
     "distributed/compilation.py",
@@ -497,6 +498,28 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     ("bootstrap_interval(c / n)", "bootstrap_interval(np.repeat(c / n, n))"),
     ("results_of(run, split, fraction=0)", "results_of(run, split)"),
     ('NOT_BASELINES = (BASE, "prefixrl_only")', "NOT_BASELINES = (BASE,)"),
+  ),
+  (
+    "evals/training.py",
+    "evals/test_training.py",
+    ("ddof=1", "ddof=0"),
+    ('"train/{kind}/accuracy" not in row', '"train/{kind}/entropy" not in row'),
+    ("some - every", "some"),
+    ("[~np.isnan(values)]", ""),
+    ("for s, a, x in r.prefixed if a == author", "for s, a, x in r.prefixed"),
+    ("run.value[w == i]", "run.value[w >= i]"),
+  ),
+  (
+    "evals/markers.py",
+    "evals/test_markers.py",
+    ("map(marker.measure, of_group)", "map(len, of_group)"),
+  ),
+  (
+    "stages/rescore.py",
+    "stages/test_rescore.py",
+    ('{"prefix": []}', "{}"),
+    ("since=last - last // 10", "since=last - last // 5"),
+    ("arms.num_samples(c, c.arms[arm])", "c.train.completions_per_prompt"),
   ),
   (
     "evals/verdicts.py",

@@ -448,6 +448,8 @@ def test_prefixed_and_originals_are_told_apart(run, tmp_path):
       for name in ("reward", "accuracy", "any_correct", "all_correct"):
         assert 0 <= row[f"train/{kind}/{name}"] <= 1
       assert row[f"train/{kind}/entropy"] > 0
+      for name in ("signal", "marker"):  # the task has one of its own
+        assert 0 <= row[f"train/{kind}/{name}"] <= 1
       assert row[f"train/{kind}/length"] >= 1
     assert row["train/prefixed/length"] <= 24  # the prefix does not count
 

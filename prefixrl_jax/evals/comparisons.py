@@ -164,7 +164,9 @@ def _speed_ups(
   needed = costs_to_reach(cost, ours, target)
   undefined = (target == 0) | (spent == 0) | (needed == 0)
   undefined |= np.isnan(target) | np.isnan(ours).all(axis=1)
-  return np.where(undefined, np.nan, spent / np.where(needed == 0, 1, needed))
+  # A draw without a target reaches it nowhere, on both sides.
+  needed = np.where(undefined, 1, needed)
+  return np.where(undefined, np.nan, spent / needed)
 
 
 def _final_ratios(

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 import numpy as np
 
+from prefixrl_jax.evals.training import TrainingRecord
 from prefixrl_jax.types import TRAINING, EvalResult
 
 COUNTS = ("flops_paper", "flops_executed", "tokens", "completions")
@@ -42,6 +43,7 @@ class RunRecord:
   results: list[EvalResult]  # from the evaluation after training
   uses_traces: bool
   hard: frozenset[str] = frozenset()  # ids of the problems screened as hard
+  training: TrainingRecord = dataclasses.field(default_factory=TrainingRecord)
 
 
 Runs = Collection[RunRecord]

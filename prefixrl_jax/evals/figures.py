@@ -1,47 +1,36 @@
 """The paper's figures A, B and C, drawn from a summary."""
 
-import io
-import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
 from etils import epath
-from matplotlib import style
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from prefixrl_jax.evals.curves import BASE
+from prefixrl_jax.evals.drawing import (
+  FLOPS,
+  add_legend,
+  draw_line,
+  drawn,
+  label_costs,
+  save,
+)
 from prefixrl_jax.evals.names import (
   SPLITS,
   arm_colours,
   arm_label,
   split_label,
 )
-from prefixrl_jax.storage.files import write_bytes
 
 _COUNTS = {
-  "flops_paper": "Training FLOPs, paper's count",
+  "flops_paper": FLOPS,
   "flops_executed": "Training FLOPs, executed",
 }
-_STYLE = {
-  "axes.edgecolor": "#888888",
-  "axes.grid": True,
-  "axes.labelcolor": "#333333",
-  "axes.spines.right": False,
-  "axes.spines.top": False,
-  "axes.titlesize": "medium",
-  "axes.titleweight": "bold",
-  "font.size": 10,
-  "grid.color": "#e6e6e6",
-  "legend.frameon": False,
-  "svg.hashsalt": "prefixrl_jax",  # the same summary gives the same bytes
-  "xtick.color": "#333333",
-  "ytick.color": "#333333",
-}
 
 
-@style.context(["default", _STYLE])
+@drawn()
 def figure_a(summary: Mapping[str, Any], path_stem: epath.PathLike) -> None:
   """Draws accuracy without prefix over training FLOPs.
 
@@ -70,11 +59,11 @@ def figure_a(summary: Mapping[str, Any], path_stem: epath.PathLike) -> None:
     row[0].set_ylabel("Accuracy without prefix")
   highest = max((axes.dataLim.y1 for axes in panels.flat), default=1.0)
   panels[0, 0].set_ylim(0, _round_up(highest))
-  _add_legend(figure, panels.flat)
-  _save(figure, path_stem)
+  add_legend(figure, panels.flat)
+  save(figure, path_stem)
 
 
-@style.context(["default", _STYLE])
+@drawn()
 def figure_b(summary: Mapping[str, Any], path_stem: epath.PathLike) -> None:
   """Draws pass@k of held-out problems over k: all of them, then the hard ones.
 
@@ -102,18 +91,18 @@ def figure_b(summary: Mapping[str, Any], path_stem: epath.PathLike) -> None:
         mean = [spread["mean"] for spread in by_k.values()]
         line = {"mean": mean, "min": low, "max": high}
         ks = [int(k) for k in by_k]
-        _draw_line(axes, ks, line, arm, colours[arm], marker="o")
+        _draw_arm(axes, ks, line, arm, colours[arm], marker="o")
     axes.set_title(_title(split))
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter(lambda k, _: f"{k:g}")
     axes.set_xlabel("k, samples allowed")
   panels[0].set_ylabel("pass@k without prefix")
   panels[0].set_ylim(0, 1.02)
-  _add_legend(figure, panels)
-  _save(figure, path_stem)
+  add_legend(figure, panels)
+  save(figure, path_stem)
 
 
-@style.context(["default", _STYLE])
+@drawn()
 def figure_c(
   summary: Mapping[str, Any],
   path_stem: epath.PathLike,
@@ -152,17 +141,17 @@ def figure_c(
     for arm, of_arm in arms.items():
       line = of_arm["by_fraction"].get(split)
       if line:
-        _draw_line(axes, line["fraction"], line, arm, colours[arm], marker="o")
+        _draw_arm(axes, line["fraction"], line, arm, colours[arm], marker="o")
     axes.set_title(_title(split))
     axes.set_xlabel("Share of the trace revealed")
     axes.set_xlim(-0.02, 1.02)
   panels[0].set_ylabel("Accuracy")
   panels[0].set_ylim(0, 1.02)
-  _add_legend(figure, panels)
-  _save(figure, path_stem)
+  add_legend(figure, panels)
+  save(figure, path_stem)
 
 
-@style.context(["default", _STYLE])
+@drawn()
 def figure_by_hardness(
   summaries: Mapping[str, Mapping[str, Any]],
   path_stem: epath.PathLike,
@@ -182,8 +171,8 @@ def figure_by_hardness(
     axes.set_title(title)
   panels[0].set_ylabel(f"Accuracy without prefix,\n{_title(split).lower()}")
   panels[0].set_ylim(0, 1.02)
-  _add_legend(figure, panels)
-  _save(figure, path_stem)
+  add_legend(figure, panels)
+  save(figure, path_stem)
 
 
 def _title(split: str) -> str:
@@ -199,7 +188,7 @@ def _draw_curves(
   for arm, of_arm in arms.items():
     line = of_arm["mean_curve"][axis].get(split)
     if line:
-      _draw_line(axes, line["cost"], line, arm, colours[arm])
+      _draw_arm(axes, line["cost"], line, arm, colours[arm])
   collection = sorted(
     {
       arm["costs"]["collection"][axis]
@@ -208,27 +197,29 @@ def _draw_curves(
     }
     - {0}  # imported traces
   )
-  _label_costs(axes, _COUNTS[axis])
+  label_costs(axes, _COUNTS[axis])
   if not collection:
     return
   axes.axvspan(0, collection[-1], color="#f2f2f2", linewidth=0, zorder=0)
   for cost in collection:
     axes.axvline(cost, color="#888888", linestyle=":", linewidth=1.2)
+  is_wide = collection[-1] > 0.06 * axes.get_xlim()[1]
   axes.annotate(
     "collecting traces",
     (collection[-1], 1),
     xycoords=("data", "axes fraction"),
-    xytext=(-3, -4),
+    # Within it, if there is room.
+    xytext=(-3 if is_wide else 3, -4),
     textcoords="offset points",
     rotation=90,
-    ha="right",
+    ha="right" if is_wide else "left",
     va="top",
     fontsize="small",
     color="#777777",
   )
 
 
-def _draw_line(
+def _draw_arm(
   axes: Axes,
   x: Sequence[float],
   line: Mapping[str, Sequence],
@@ -236,59 +227,11 @@ def _draw_line(
   colour: str,
   marker: str | None = None,
 ) -> None:
-  mean, low, high = (
-    np.array(line[name], np.float64) for name in ("mean", "min", "max")
-  )
-  axes.fill_between(x, low, high, color=colour, alpha=0.15, linewidth=0)
-  axes.plot(
-    x,
-    mean,
-    color=colour,
-    label=arm_label(arm),
-    linestyle="--" if arm == BASE else "-",
-    linewidth=2,
-    marker=marker or "o",
-    markersize=4,
-    # Even a line without markers shows where it ends.
-    markevery=None if marker else [-1] if len(x) else None,
-    clip_on=False,
-  )
-
-
-def _label_costs(axes: Axes, label: str) -> None:
-  """Starts the x axis at 0 and moves its power of ten into the label."""
-  axes.set_xlim(left=0)
-  exponent = math.floor(math.log10(axes.get_xlim()[1]))
-  axes.xaxis.set_major_formatter(lambda x, _: f"{x / 10**exponent:g}")
-  axes.set_xlabel(rf"{label} ($\times 10^{{{exponent}}}$)")
+  style = "--" if arm == BASE else "-"
+  label = arm_label(arm)
+  draw_line(axes, x, line, label, colour, linestyle=style, marker=marker)
 
 
 def _round_up(accuracy: float) -> float:
   """Returns the end of an accuracy axis: the next tenth, at most 1."""
   return float(np.clip(np.ceil(accuracy * 10 + 0.2) / 10, 0.1, 1.0))
-
-
-def _add_legend(figure: Figure, panels: Iterable[Axes]) -> None:
-  handles: dict[str, Any] = {}
-  for axes in panels:
-    lines, labels = axes.get_legend_handles_labels()
-    handles |= dict(zip(labels, lines))
-  if handles:
-    figure.legend(
-      handles=list(handles.values()),
-      loc="outside upper center",
-      ncols=min(len(handles), 5),
-    )
-
-
-def _save(figure: Figure, path_stem: epath.PathLike) -> None:
-  stem = epath.Path(path_stem)
-  # A date would make every SVG differ.
-  settings: dict[str, dict[str, Any]] = {
-    "png": {"dpi": 150},
-    "svg": {"metadata": {"Date": None}},
-  }
-  for suffix, options in settings.items():
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format=suffix, **options)
-    write_bytes(stem.parent / f"{stem.name}.{suffix}", buffer.getvalue())

@@ -19,11 +19,19 @@ from prefixrl_jax.evals.names import (
   SPLITS,
   arm_colours,
   arm_label,
+  source_label,
   split_label,
 )
 from prefixrl_jax.evals.summary import summarize
+from prefixrl_jax.evals.training_figures import figure_d, figure_e, figure_f
 from prefixrl_jax.evals.verdicts import verdicts
-from prefixrl_jax.storage.files import write_json, write_text
+from prefixrl_jax.storage.files import remove, write_json, write_text
+
+_OF_TRAINING = {
+  "figure_d": figure_d,
+  "figure_e": figure_e,
+  "figure_f": figure_f,
+}
 
 
 def write_report(
@@ -35,8 +43,11 @@ def write_report(
   notes: Mapping[str, Any],
   trained_band: tuple[float, float],
   num_rollouts: int = 0,
+  marker: str | None = None,
 ) -> dict[str, Any]:
-  """Writes summary.json, figures a, b, c (.png, .svg) and index.html.
+  """Writes summary.json, figures a to f (.png, .svg) and index.html.
+
+  Of d, e and f only those that there is something for.
 
   Args:
     directory: created if it does not exist.
@@ -47,19 +58,28 @@ def write_report(
     notes: facts to show, name -> value.
     trained_band: the shares of a trace that training prefixes were cut at.
     num_rollouts: training's, that rollouts/index.html shows.
+    marker: label of the strategy's marker, if it has one.
 
   Returns:
     The summary.
   """
   folder = epath.Path(directory)
-  summary = summarize(runs) | {"evaluations": compare(evaluations)}
+  summary = summarize(runs, marker=marker)
+  summary["evaluations"] = compare(evaluations)
   write_json(folder / "summary.json", summary)
   figure_a(summary, folder / "figure_a")
   figure_b(summary, folder / "figure_b")
   figure_c(summary, folder / "figure_c", trained_band)
+  names = ["figure_a", "figure_b", "figure_c"]
+  for name, draw in _OF_TRAINING.items():
+    if draw(summary, folder / name):
+      names.append(name)
+    else:
+      for suffix in ("png", "svg"):  # of an earlier report
+        remove(folder / f"{name}.{suffix}")
   images = {
     name: base64.b64encode((folder / f"{name}.svg").read_bytes()).decode()
-    for name in ("figure_a", "figure_b", "figure_c")
+    for name in names
   }
   grouped: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
   for sample in samples:
@@ -82,6 +102,7 @@ def write_report(
     "seeds": _each_seed,
     "interval": _interval,
     "evaluation": evaluation_label,
+    "source": source_label,
   }
   page = environment.from_string(template.read_text("utf-8")).render(
     summary=summary,

@@ -5,6 +5,8 @@ null, never NaN or infinite. Seeds, levels and k are strings where they are
 keys, so that the summary equals what JSON gives back.
 
   method: the arm that the others are compared with
+  marker: what the completions' marker is the mean of; null: there is none
+  prefix_authors: [author of traces, ...], of all prefixes that were trained on
   seeds: [seed, ...] of all arms
   take_off: {split: accuracy from which on a run has taken off}
   arms: {arm: {
@@ -29,6 +31,7 @@ keys, so that the summary equals what JSON gives back.
     final: {split: {accuracy: SPREAD, gain: COMPARISON or null,
                     pass_at_k: {k: SPREAD + {interval: [low, high]}},
                     took_off: [seed, ...]}}
+    training: {...}                  over its cost: training.py has the schema
     by_fraction: {split: {fraction: [...], mean, min, max: [...],
                           seeds: {seed: [...]}}}
   }}
@@ -123,6 +126,7 @@ from prefixrl_jax.evals.intervals import (
   pass_at_k,
   spread,
 )
+from prefixrl_jax.evals.training import over_training
 from prefixrl_jax.types import PURPOSES, TRAINING, EvalResult, UserError
 
 LEVELS = (0.05, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
@@ -131,7 +135,10 @@ NOT_BASELINES = (BASE, "prefixrl_only")
 
 
 def summarize(
-  runs: Sequence[RunRecord], *, method: str = "prefixrl"
+  runs: Sequence[RunRecord],
+  *,
+  method: str = "prefixrl",
+  marker: str | None = None,
 ) -> dict[str, Any]:
   """Returns the summary of all runs; its schema is the module's docstring.
 
@@ -139,6 +146,7 @@ def summarize(
     runs: all runs, their arms in display order.
     method: the arm to compare with the others; without its runs there are no
       comparisons.
+    marker: its label.
 
   Raises:
     UserError: there are no runs.
@@ -154,6 +162,10 @@ def summarize(
   rivals = [a for a in arms if a != method and a not in NOT_BASELINES]
   return {
     "method": method,
+    "marker": marker,
+    "prefix_authors": sorted(
+      {author for run in runs for _, author, _ in run.training.prefixed}
+    ),
     "seeds": sorted({run.seed for run in runs}),
     "take_off": {
       split: _take_off(runs, split)
@@ -218,6 +230,7 @@ def _summarize_arm(
       }
       for split in splits
     },
+    "training": over_training([run.training for run in by_seed.values()]),
     "by_fraction": {
       split: by_fraction(by_seed, split)
       for split in SPLITS

@@ -4,6 +4,8 @@ Functions of a workspace and a data seed (see `Inputs.data_seed`). Each raises
 UserError if a stage that it needs is not complete, or a file of it is damaged.
 """
 
+import collections
+
 from prefixrl_jax.ledger import Ledger
 from prefixrl_jax.run.workspace import Workspace
 from prefixrl_jax.storage import trace_store
@@ -75,6 +77,18 @@ def traces(work: Workspace, seed: int) -> list[Trace]:
     for t in trace_store.read_traces(made.file("traces.parquet"))
     if t.problem_id in hard_ids
   ]
+
+
+def prefix_authors(work: Workspace, seed: int) -> dict[tuple[str, float], str]:
+  """Returns whose traces prefixes are from, by problem and fraction.
+
+  Without those that several authors' traces of a problem have alike.
+  """
+  cuts = work.need(work.data_artifact("cut", seed))
+  authors: dict[tuple[str, float], set[str]] = collections.defaultdict(set)
+  for p in trace_store.read_prefixed_problems(cuts.file("prefixed.parquet")):
+    authors[p.problem_id, p.fraction].add(p.trace_policy)
+  return {key: some.pop() for key, some in authors.items() if len(some) == 1}
 
 
 def train_data(work: Workspace, seed: int) -> TrainData:

@@ -42,7 +42,7 @@ _ENTRIES = {
     "wandb/",
   ),
   "evaluate": ("results.parquet", "samples.json"),
-  "rescore": ("logprobs.parquet",),
+  "rescore": ("logprobs.parquet", "without_prefix.parquet"),
   "export": ("model/",),
 }
 # Cheap compared with what they are made from, so they are re-made with it.

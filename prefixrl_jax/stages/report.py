@@ -4,13 +4,19 @@ import collections
 import dataclasses
 from collections.abc import Sequence
 
+from etils import epath
+
 from prefixrl_jax.evals import page, rollout_pages
 from prefixrl_jax.evals.curves import CurvePoint, RunRecord
 from prefixrl_jax.evals.evaluations import Evaluation
+from prefixrl_jax.evals.markers import marker_of
+from prefixrl_jax.evals.training import TrainingRecord
 from prefixrl_jax.run import provenance, upstream
 from prefixrl_jax.run.workspace import Workspace
 from prefixrl_jax.settings import arms
+from prefixrl_jax.storage import rollout_store
 from prefixrl_jax.storage.artifacts import Artifact
+from prefixrl_jax.storage.metrics import read_jsonl
 from prefixrl_jax.storage.rescored import read_rescored
 from prefixrl_jax.storage.results import read_results
 from prefixrl_jax.traces.rules import RULES
@@ -23,7 +29,7 @@ def run(work: Workspace) -> None:
   for arm in ("base", *work.config.run_arms):
     for seed in work.config.seeds:
       evaluated = work.need(work.run_artifact("evaluate", arm, seed))
-      curve = []
+      curve, training = [], TrainingRecord()
       if arm != "base":
         trained = work.need(work.run_artifact("train", arm, seed))
         if skipped := trained.summary["skipped_updates"]:
@@ -34,6 +40,7 @@ def run(work: Workspace) -> None:
           CurvePoint(**point)
           for point in trained.file("curve.json").read_json()
         ]
+        training = _training(work, trained.directory, arm, seed)
       run = RunRecord(
         arm=arm,
         seed=seed,
@@ -43,6 +50,7 @@ def run(work: Workspace) -> None:
         hard=frozenset(
           p.id for p in upstream.hard(work, work.data_seed(seed), "heldout")
         ),
+        training=training,
       )
       runs.append(run)
       samples += evaluated.file("samples.json").read_json()
@@ -75,11 +83,13 @@ def run(work: Workspace) -> None:
     {seed: work.problems(seed) for seed in work.data_seeds},
     work.tokenizer,
   )
+  marker = marker_of(work.config)
   summary = page.write_report(
     directory,
     runs,
     evaluations=evaluations,
     num_rollouts=num_rollouts,
+    marker=marker and marker.label,
     samples=samples,
     notes=notes,
     trained_band=(work.config.prefixes.low, work.config.prefixes.high),
@@ -89,6 +99,30 @@ def run(work: Workspace) -> None:
     for name, note in notes.items():
       work.console.print(f"{name}: {note}")
   work.console.print(f"report: {directory / 'index.html'}")
+
+
+def _training(
+  work: Workspace, directory: epath.Path, arm: str, seed: int
+) -> TrainingRecord:
+  """Returns what a run's training left in its folder, as far as it is there."""
+  prefixed: list[tuple[int, str, float]] = []
+  if arms.uses_prefixes(work.config.arms[arm]):
+    authors = upstream.prefix_authors(work, work.data_seed(seed))
+    for group in rollout_store.read_groups(directory).to_pylist():
+      author = authors.get((group["problem_id"], group["fraction"]))
+      if author and group["num_completions"]:
+        share = group["num_correct"] / group["num_completions"]
+        prefixed.append((group["step"], author, share))
+  rescored = work.run_artifact("rescore", arm, seed)
+  gains = []
+  if rescored.complete and rescored.summary.get("without_prefix"):
+    given, without = (
+      read_rescored(rescored.file(name))
+      for name in ("logprobs.parquet", "without_prefix.parquet")
+    )
+    gains = [given[place] - without[place] for place in without]
+  rows = read_jsonl(directory / "metrics.jsonl")
+  return TrainingRecord(rows, prefixed, gains)
 
 
 def _evaluation(

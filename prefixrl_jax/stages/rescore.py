@@ -1,25 +1,31 @@
 """Log-probabilities of kept rollouts under the policy that came of them."""
 
+import functools
 import itertools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from etils import epath
 
 from prefixrl_jax.learner.packing import Layout, layout_for
 from prefixrl_jax.learner.scoring import Scorer
 from prefixrl_jax.run.workspace import Workspace
+from prefixrl_jax.settings import arms
 from prefixrl_jax.stages.evaluate import policy_of
 from prefixrl_jax.storage import metrics, rollout_store
 from prefixrl_jax.storage.rescored import Place, write_rescored
 
 # Of a run: enough to look at, and little beside its training.
 _MOST_ROLLOUTS, _MOST_TOKENS = 512, 500_000
+_MOST_LATE, _MOST_LATE_TOKENS = 256, 125_000
 _GROUPS_AT_A_TIME = 16
 
 
 def run(work: Workspace) -> None:
   """Scores some of each run's kept rollouts with its final policy.
+
+  Some of those of the end that were given a prefix also as if they had none.
 
   Raises:
     UserError: a training is not complete, or its checkpoint cannot be read.
@@ -27,24 +33,59 @@ def run(work: Workspace) -> None:
   scorers: dict[Layout, Scorer] = {}  # whose programs are shared by the runs
   for artifact, arm, seed in work.runs_to_make("rescore"):
     train = work.need(work.run_artifact("train", arm, seed))
-    rollouts = rollout_store.sample_rollouts(
-      train.directory, most=_MOST_ROLLOUTS, most_tokens=_MOST_TOKENS
-    ).to_pylist()
+    late = _late_prefixed(train.directory)
+    rollouts = _joined(
+      rollout_store.sample_rollouts(
+        train.directory, most=_MOST_ROLLOUTS, most_tokens=_MOST_TOKENS
+      ).to_pylist(),
+      late,
+    )
     work.begin(artifact)
     rescored: dict[Place, np.ndarray] = {}
+    without: dict[Place, np.ndarray] = {}
     if rollouts:
       with metrics.busy(f"rescore, {arm} seed {seed} …"):
-        layout = _layout(work, rollouts)
+        layout = _layout(work, arm, rollouts)
         if layout not in scorers:
           scorers[layout] = _scorer(work, layout)
         params = policy_of(work, arm, seed)
-        rescored = _rescored(scorers[layout], params, rollouts)
-        del params  # before the next run's are there
+        score = functools.partial(_rescored, scorers[layout], params)
+        rescored = score(rollouts)
+        without = score([r | {"prefix": []} for r in late])
+        del params, score  # before the next run's are there
     write_rescored(artifact.directory / "logprobs.parquet", rescored)
-    artifact.finish({"rollouts": len(rescored)}, ["logprobs.parquet"])
+    write_rescored(artifact.directory / "without_prefix.parquet", without)
+    artifact.finish(
+      {"rollouts": len(rescored), "without_prefix": len(without)},
+      ["logprobs.parquet", "without_prefix.parquet"],
+    )
 
 
-def _layout(work: Workspace, rollouts: Sequence[Mapping[str, Any]]) -> Layout:
+def _late_prefixed(directory: epath.Path) -> list[dict[str, Any]]:
+  """Returns some rollouts after prefixes, of the last tenth of the steps."""
+  last = rollout_store.last_step(directory)
+  late = rollout_store.sample_rollouts(
+    directory,
+    most=_MOST_LATE,
+    most_tokens=_MOST_LATE_TOKENS,
+    since=last - last // 10,
+  )
+  return [r for r in late.to_pylist() if r["prefix"]]
+
+
+def _joined(*parts: list[dict[str, Any]]) -> list[dict[str, Any]]:
+  """Returns rollouts of several samples, once each, group after group."""
+  by_place = {_place(r): r for part in parts for r in part}
+  return [by_place[place] for place in sorted(by_place)]
+
+
+def _place(rollout: Mapping[str, Any]) -> Place:
+  return rollout["step"], rollout["group"], rollout["lane"]
+
+
+def _layout(
+  work: Workspace, arm: str, rollouts: Sequence[Mapping[str, Any]]
+) -> Layout:
   """Returns a layout that is the same for all runs, if prompts allow it."""
   c = work.config
   longest = c.rollouts.max_completion_length
@@ -55,7 +96,7 @@ def _layout(work: Workspace, rollouts: Sequence[Mapping[str, Any]]) -> Layout:
       *(len(r["prompt"]) + len(r["prefix"]) for r in rollouts),
     ),
     longest_completion=longest,
-    num_lanes=c.train.completions_per_prompt,
+    num_lanes=arms.num_samples(c, c.arms[arm]),
     num_trees=(0, _GROUPS_AT_A_TIME),
     row_length=c.learner.row_length,
     rows_per_microbatch=work.session.rows_per_microbatch,
@@ -89,5 +130,5 @@ def _rescored(
     )
     for group, of_lanes in zip(some, scores):
       for r, logprobs in zip(group, of_lanes):
-        rescored[r["step"], r["group"], r["lane"]] = logprobs
+        rescored[_place(r)] = logprobs
   return rescored

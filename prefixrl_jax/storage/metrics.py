@@ -250,13 +250,14 @@ class StepLog:
     self._stack.__exit__(*raised)
 
 
-def group_metrics(is_prefixed, rewards, groups) -> dict[str, float]:
+def group_metrics(is_prefixed, rewards, groups, marks=None) -> dict[str, float]:
   """Returns reward and signal, of prefixed and no-prefix prompts separately.
 
   Args:
     is_prefixed: bool [prompts].
     rewards: [prompts, n].
     groups: n completions of each prompt.
+    marks: [prompts, n], of a strategy's marker; None if there is none.
   """
   result: dict[str, Any] = {}
   for kind, chosen in (("prefixed", is_prefixed), ("no_prefix", ~is_prefixed)):
@@ -271,9 +272,14 @@ def group_metrics(is_prefixed, rewards, groups) -> dict[str, float]:
       f"train/{kind}/accuracy": correct.mean(),
       f"train/{kind}/any_correct": correct.any(1).mean(),
       f"train/{kind}/all_correct": correct.all(1).mean(),
+      f"train/{kind}/signal": np.ptp(rewards[chosen], axis=1)
+      .astype(bool)
+      .mean(),
       f"train/{kind}/length": np.mean([len(c.tokens) for c in completions]),
       f"train/{kind}/truncated": np.mean([c.truncated for c in completions]),
     }
+    if marks is not None:
+      result[f"train/{kind}/marker"] = marks[chosen].mean()
   return {k: float(v) for k, v in result.items()}
 
 

@@ -241,8 +241,17 @@ def count_rollouts(directory: epath.Path) -> int:
   return sum(table.num_rows for table in tables if table is not None)
 
 
+def last_step(directory: epath.Path) -> int:
+  """Returns the last step of which a run has groups; 0: it has none.
+
+  Args:
+    directory: the run's.
+  """
+  return pc.max(read_groups(directory)["step"]).as_py() or 0
+
+
 def sample_rollouts(
-  directory: epath.Path, *, most: int, most_tokens: int
+  directory: epath.Path, *, most: int, most_tokens: int, since: int = 0
 ) -> pa.Table:
   """Returns an even sample of a run's rollouts, whole groups.
 
@@ -252,12 +261,13 @@ def sample_rollouts(
     directory: the run's.
     most: rollouts, at most.
     most_tokens: of all their completions, at most.
+    since: the first step that they may be of.
   """
   paths = table_files(directory / "rollouts")
   sizes: dict[tuple[float, int, str], list[int]] = {}
   for path in paths:
     table = _read(path, _columns("seed", "step", "problem_id", "length"))
-    for row in table.to_pylist() if table is not None else ():
+    for row in _since(table, since).to_pylist() if table is not None else ():
       place = (row["seed"], row["step"], row["problem_id"])
       size = sizes.setdefault((draw(*place), *place[1:]), [0, 0])
       size[0] += 1
@@ -268,7 +278,7 @@ def sample_rollouts(
     if num_rollouts > most or num_tokens > most_tokens:
       break
     below = math.nextafter(value, 1.0)
-  some = lambda table: table if table is None else _below(table, below)
+  some = lambda t: t if t is None else _below(_since(t, since), below)
   return _joined((some(_read(path, ROLLOUT)) for path in paths), ROLLOUT)
 
 
@@ -305,6 +315,10 @@ def _below(rows: pa.Table, threshold: float) -> pa.Table:
   return rows.filter(
     pa.array([draw(*place) < threshold for place in places], pa.bool_())
   )
+
+
+def _since(rows: pa.Table, step: int) -> pa.Table:
+  return rows.filter(pc.greater_equal(rows["step"], step))
 
 
 def _factor(path: epath.Path) -> float:

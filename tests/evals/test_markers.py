@@ -4,13 +4,14 @@ import dataclasses
 
 import numpy as np
 import pytest
+import tiny_run
 
 from prefixrl_jax.configs import countdown, demo, math
 from prefixrl_jax.embedded import countdown_steps
-from prefixrl_jax.evals.markers import marker_of
+from prefixrl_jax.evals.markers import marker_of, marks_of
 from prefixrl_jax.run import provenance
 from prefixrl_jax.settings.validation import validate
-from prefixrl_jax.types import UserError
+from prefixrl_jax.types import Completion, UserError
 
 _PHASE = {f.name for f in dataclasses.fields(countdown_steps.Phase)}
 
@@ -63,6 +64,20 @@ def test_a_regular_expression_counts_completions(made):
   assert marker.label == r"share of completions with (?i)\bwait\b|=2b=1"
   texts = ["Wait, no. Wait!", "waiting", "a=2b=1c=0;", ""]
   assert [marker.measure(text) for text in texts] == [1, 0, 1, 0]
+
+
+def test_marks_are_of_each_completion_of_each_group():
+  texts = [["a=2b1:15:05:2=2;", "a=1;"], ["a4:13:18:0=0;", ";"]]
+  groups = [
+    [
+      Completion(np.array(tiny_run.TOKENIZER.encode(text)), np.zeros(0), False)
+      for text in of_group
+    ]
+    for of_group in texts
+  ]
+  marker = marker_of(demo.get_config())
+  marks = marks_of(marker, tiny_run.TOKENIZER, groups)
+  np.testing.assert_array_equal(marks, [[0.5, 0], [1, 0]])
 
 
 @pytest.mark.parametrize("pattern", ["(", "*", "a{2,1}", r"\q", "(?P<n>a"])

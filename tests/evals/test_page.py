@@ -18,6 +18,8 @@ from prefixrl_jax.evals.figures import (
 from prefixrl_jax.evals.names import arm_colours
 from prefixrl_jax.evals.page import print_summary, write_report
 from prefixrl_jax.evals.summary import summarize
+from prefixrl_jax.evals.training import TrainingRecord
+from prefixrl_jax.evals.training_figures import figure_d, figure_e, figure_f
 from prefixrl_jax.types import EvalResult
 
 COLLECTION = 3e11
@@ -77,7 +79,30 @@ def fake_run(arm: str, seed: int) -> RunRecord:
     for p in [final + (0.95 - final) * float(fraction) ** 2]
     for i in range(12)
   ]
-  return RunRecord(arm, seed, curve, results, uses_traces)
+  training = TrainingRecord()
+  if curve:
+    training = fake_training(rng, is_prefixed=arm == "prefixrl")
+  return RunRecord(arm, seed, curve, results, uses_traces, training=training)
+
+
+def fake_training(rng, *, is_prefixed: bool) -> TrainingRecord:
+  """Noisy norms; entropies and a marker that rise, prefixes of two authors."""
+  rows, prefixed = [], []
+  for step, share in enumerate(np.linspace(0.02, 1, 60), 1):
+    row = {"step": step, "flops_paper": BUDGET * share}
+    row["train/grad_norm"] = float(rng.exponential(0.2))
+    for kind in ("no_prefix", *["prefixed"] * is_prefixed):
+      row |= {
+        f"train/{kind}/accuracy": share,
+        f"train/{kind}/signal": float(rng.uniform(0.1, 0.4)),
+        f"train/{kind}/entropy": 0.3 + 0.1 * (kind == "prefixed") + share / 5,
+        f"train/{kind}/marker": share / 2,
+      }
+    rows.append(row)
+    if is_prefixed:
+      prefixed += [(step, "base@0123456789", share), (step, "rule", share / 2)]
+  gains = [np.linspace(1, 0, 40) for _ in range(8 * is_prefixed)]
+  return TrainingRecord(rows, prefixed, gains)
 
 
 def write(directory, *, runs=None, samples=(SAMPLE,), notes=None):
@@ -86,6 +111,7 @@ def write(directory, *, runs=None, samples=(SAMPLE,), notes=None):
     runs or [fake_run(arm, seed) for arm in ARMS for seed in range(3)],
     samples=samples,
     notes=notes or {"hard problems": "35 of 80"},
+    marker="share of worked blocks",
     trained_band=(0.4, 0.8),
   )
 
@@ -131,6 +157,12 @@ def test_report_is_complete(written):
     "figure_b.svg",
     "figure_c.png",
     "figure_c.svg",
+    "figure_d.png",
+    "figure_d.svg",
+    "figure_e.png",
+    "figure_e.svg",
+    "figure_f.png",
+    "figure_f.svg",
     "index.html",
     "summary.json",
   ]
@@ -148,7 +180,7 @@ def check_figure(path):
     assert np.any(np.all(pixels == wanted, axis=-1)), arm
 
 
-@pytest.mark.parametrize("name", ["figure_a", "figure_b", "figure_c"])
+@pytest.mark.parametrize("name", [f"figure_{x}" for x in "abcef"])
 def test_figures_are_not_blank(written, name):
   check_figure(written[0] / f"{name}.png")
 
@@ -173,14 +205,17 @@ def test_figures_are_reproducible(written, tmp_path):
   figure_a(summary, tmp_path / "figure_a")
   figure_b(summary, tmp_path / "figure_b")
   figure_c(summary, tmp_path / "figure_c", (0.4, 0.8))
-  for name in ("figure_a.svg", "figure_b.svg", "figure_c.svg"):
+  figure_d(summary, tmp_path / "figure_d")
+  figure_e(summary, tmp_path / "figure_e")
+  figure_f(summary, tmp_path / "figure_f")
+  for name in (f"figure_{x}.svg" for x in "abcdef"):
     assert (tmp_path / name).read_bytes() == (directory / name).read_bytes()
 
 
 def test_page_shows_the_numbers(written):
   directory, summary = written
   page = read(directory / "index.html")
-  assert page.tags.count("img") == 3
+  assert page.tags.count("img") == 6
   assert "35 of 80" in page.text
   text = " ".join(page.text.split())
   final = summary["arms"]["prefixrl"]["final"]["train"]["accuracy"]
@@ -195,6 +230,30 @@ def test_page_shows_the_numbers(written):
     numbers = f"{comparison['of_means']:.1f}x {low:.1f}x to {high:.1f}x"
     assert numbers in text
   assert "with the same random numbers" in text
+
+
+def test_a_report_without_training_has_no_figures_of_it(tmp_path):
+  runs = [
+    dataclasses.replace(fake_run(arm, 0), training=TrainingRecord())
+    for arm in ("rl", "prefixrl")
+  ]
+  write(tmp_path)  # whose figures are not of the next report
+  write(tmp_path, runs=runs)
+  left = {path.stem for path in tmp_path.glob("*.png")}
+  assert left == {"figure_a", "figure_b", "figure_c"}
+  page = read(tmp_path / "index.html")
+  assert page.tags.count("img") == 3
+  assert "Sources of prefixes" not in page.text
+
+
+def test_one_source_of_prefixes_is_said_in_words(tmp_path):
+  run = fake_run("prefixrl", 0)
+  of_one = [p for p in run.training.prefixed if p[1] != "rule"]
+  training = dataclasses.replace(run.training, prefixed=of_one)
+  write(tmp_path, runs=[dataclasses.replace(run, training=training)])
+  text = read(tmp_path / "index.html").text
+  assert "from traces of one source, base@01234567." in text
+  assert not (tmp_path / "figure_d.svg").exists()
 
 
 def test_page_has_a_row_for_every_arm(written):

@@ -16,6 +16,11 @@ from prefixrl_jax.storage.files import File
 from prefixrl_jax.storage.rescored import read_rescored
 
 
+def _without_prefix(work):
+  file = File(work.artifact.directory / "without_prefix.parquet")
+  return read_rescored(file)
+
+
 @pytest.fixture
 def work(tmp_path, monkeypatch):
   """A workspace with one finished run, of made-up rollouts."""
@@ -51,7 +56,12 @@ def test_scores_are_those_of_one_pass_over_the_whole(work, monkeypatch):
   monkeypatch.setattr(rescore, "_GROUPS_AT_A_TIME", 3)
   kept_rollouts.run(work.train.directory, steps=2, num_problems=2)
   found = _rescored(work)
-  assert work.finished == [({"rollouts": 16}, ["logprobs.parquet"])]
+  assert work.finished == [
+    (
+      {"rollouts": 16, "without_prefix": 4},
+      ["logprobs.parquet", "without_prefix.parquet"],
+    )
+  ]
   assert set(found) == {
     (step, group, lane)
     for step in (1, 2)
@@ -78,4 +88,41 @@ def test_a_part_is_scored_and_nothing_is_fine(work, monkeypatch):
   assert _rescored(work) == {}
   kept_rollouts.run(work.train.directory, steps=2, num_problems=2)
   monkeypatch.setattr(rescore, "_MOST_ROLLOUTS", 9)
+  monkeypatch.setattr(rescore, "_MOST_LATE", 0)
   assert len(_rescored(work)) == 8  # a problem's four of a step, or none
+  assert _without_prefix(work) == {}
+
+
+def test_the_last_prefixed_rollouts_are_scored_without_prefix_too(
+  work, monkeypatch
+):
+  monkeypatch.setattr(rescore, "_MOST_ROLLOUTS", 0)
+  kept_rollouts.run(work.train.directory, steps=20, num_problems=2)
+  given, without = _rescored(work), _without_prefix(work)
+  # The last tenth of the steps; a problem's second group has a prefix.
+  assert set(without) == set(given)
+  assert set(without) == {
+    (step, group, lane)
+    for step in (18, 19, 20)
+    for group in (1, 3)
+    for lane in range(2)
+  }
+  completion = np.array([1, 2, 2, 2, 4])
+  for prefix, found in ((kept_rollouts.PREFIX, given), ([], without)):
+    expected = scoring.teacher_forced(
+      work.session.model,
+      work.session.base_params,
+      np.array([1, 2, *prefix]),
+      completion,
+      0.8,
+    )
+    np.testing.assert_allclose(found[19, 3, 0], expected, atol=2e-5)
+
+
+def test_groups_may_be_as_large_as_the_arm_has_them(work, monkeypatch):
+  """Larger than those of other arms, so that they need more rows."""
+  monkeypatch.setattr(rescore, "_MOST_LATE", 0)
+  work.config.arms.prefixrl.group_size = 32
+  kept_rollouts.run(work.train.directory, lanes=32, tokens=24, num_problems=8)
+  work.config.learner.row_length = 64
+  assert len(_rescored(work)) == 512

@@ -279,21 +279,30 @@ def test_group_metrics_by_hand():
     [completion(1, False), completion(1, False)],
     [completion(8, True), completion(4, True)],
   ]
-  found = metrics.group_metrics(np.array([True, True, False]), rewards, groups)
+  marks = np.array([[1.0, 0.5], [0.0, 0.5], [0.25, 0.75]])
+  found = metrics.group_metrics(
+    np.array([True, True, False]), rewards, groups, marks
+  )
   assert found == {
     "train/prefixed/reward": 0.75,
     "train/prefixed/accuracy": 0.75,
     "train/prefixed/any_correct": 1.0,
     "train/prefixed/all_correct": 0.5,
+    "train/prefixed/signal": 0.5,
     "train/prefixed/length": 2.0,
     "train/prefixed/truncated": 0.25,
+    "train/prefixed/marker": 0.5,
     "train/no_prefix/reward": 0.25,
     "train/no_prefix/accuracy": 0.0,  # half right is not right
     "train/no_prefix/any_correct": 0.0,
     "train/no_prefix/all_correct": 0.0,
+    "train/no_prefix/signal": 1.0,  # 0.5 is more than 0
     "train/no_prefix/length": 6.0,
     "train/no_prefix/truncated": 1.0,
+    "train/no_prefix/marker": 0.5,
   }
+  found = metrics.group_metrics(np.array([True, True, False]), rewards, groups)
+  assert "train/prefixed/marker" not in found
 
 
 def test_counts_what_is_compiled_while_it_listens():
