@@ -226,7 +226,8 @@ def _table(columns: Sequence[str]) -> Table:
   table = Table(box=box.SIMPLE_HEAD)
   for i, column in enumerate(columns):
     justify: Any = "left" if i == 0 else "right"
-    table.add_column(column, justify=justify, no_wrap=True)
+    # Names are wrapped where they are too long, numbers are not.
+    table.add_column(column, justify=justify, no_wrap=i > 1)
   return table
 
 

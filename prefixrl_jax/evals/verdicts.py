@@ -56,4 +56,4 @@ def _speed(versus: Mapping[str, Any], method: str) -> str:
 
 
 def _points(difference: float) -> str:
-  return f"{-100 * difference:.1f}"
+  return f"{round(-100 * difference, 1) + 0:.1f}"  # never -0.0

@@ -429,3 +429,19 @@ def test_figure_a_of_runs_without_heldout_problems(tmp_path):
   figure_a(summarize(runs), tmp_path / "a")
   with Image.open(tmp_path / "a.png") as narrow:
     assert narrow.width == 5 * 150
+
+
+def test_long_names_are_wrapped_in_the_terminal(tmp_path, capsys, monkeypatch):
+  monkeypatch.setenv("COLUMNS", "80")
+  names = {"prefixrl": "prefixrl", "sft_rl": "rl_clip_higher"}
+  runs = [fake_run(arm, seed) for arm in names for seed in range(2)]
+  runs = [dataclasses.replace(run, arm=names[run.arm]) for run in runs]
+  for run in runs:
+    run.results.extend(
+      [EvalResult("x", "heldout", 0.0, 4, 2 * (run.arm == "prefixrl"))]
+    )
+  runs = [dataclasses.replace(run, hard=frozenset({"x"})) for run in runs]
+  print_summary(write(tmp_path, runs=runs))
+  out = capsys.readouterr().out
+  assert "…" not in out
+  assert "clip-higher" in out
