@@ -44,7 +44,8 @@ SAMPLE = {
 }
 
 
-def fake_run(arm: str, seed: int) -> RunRecord:
+def fake_run(arm: str, seed: int, *, is_old: bool = True) -> RunRecord:
+  """A run; an old one has nothing of its training but the curve."""
   final, steepness, uses_traces = ARMS[arm]
   rng = np.random.default_rng([seed, len(arm)])
   final *= 1 + 0.2 * rng.uniform(-1, 1)
@@ -80,7 +81,7 @@ def fake_run(arm: str, seed: int) -> RunRecord:
     for i in range(12)
   ]
   training = TrainingRecord()
-  if curve:
+  if curve and not is_old:
     training = fake_training(rng, is_prefixed=arm == "prefixrl")
   return RunRecord(arm, seed, curve, results, uses_traces, training=training)
 
@@ -145,7 +146,10 @@ def read(path) -> Reader:
 @pytest.fixture(scope="module")
 def written(tmp_path_factory):
   directory = tmp_path_factory.mktemp("report") / "made" / "here"
-  return directory, write(directory)
+  runs = [
+    fake_run(arm, seed, is_old=False) for arm in ARMS for seed in range(3)
+  ]
+  return directory, write(directory, runs=runs)
 
 
 def test_report_is_complete(written):
@@ -233,12 +237,9 @@ def test_page_shows_the_numbers(written):
 
 
 def test_a_report_without_training_has_no_figures_of_it(tmp_path):
-  runs = [
-    dataclasses.replace(fake_run(arm, 0), training=TrainingRecord())
-    for arm in ("rl", "prefixrl")
-  ]
-  write(tmp_path)  # whose figures are not of the next report
-  write(tmp_path, runs=runs)
+  for name in ("figure_e.png", "figure_e.svg"):
+    (tmp_path / name).write_text("of an earlier report")
+  write(tmp_path, runs=[fake_run(arm, 0) for arm in ("rl", "prefixrl")])
   left = {path.stem for path in tmp_path.glob("*.png")}
   assert left == {"figure_a", "figure_b", "figure_c"}
   page = read(tmp_path / "index.html")
@@ -247,7 +248,7 @@ def test_a_report_without_training_has_no_figures_of_it(tmp_path):
 
 
 def test_one_source_of_prefixes_is_said_in_words(tmp_path):
-  run = fake_run("prefixrl", 0)
+  run = fake_run("prefixrl", 0, is_old=False)
   of_one = [p for p in run.training.prefixed if p[1] != "rule"]
   training = dataclasses.replace(run.training, prefixed=of_one)
   write(tmp_path, runs=[dataclasses.replace(run, training=training)])
