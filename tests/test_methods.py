@@ -38,6 +38,7 @@ def _train(mesh, folder, arm, **fields):
     **{"train.max_steps": 4, "train.checkpoint_every": 1, **fields}
   )
   config.run_arms = (arm,)
+  config.problems.num_easy_train = 3
   validate(config)
   session, directory = tiny_run.session(config, mesh), epath.Path(folder)
   trained = train.train(session, tiny_run.data(), directory, arm=arm, seed=0)

@@ -79,6 +79,11 @@ def check_method(c: ml_collections.ConfigDict, name: str, check) -> None:
     share <= 1,
     f"{path}: prefixed_share and easy_share together are {share:g}, above 1.",
   )
+  check(
+    not arm.easy_share or c.problems.get("num_easy_train", 1) > 0,
+    f"{path}.easy_share = {arm.easy_share:g}, but there are no easy problems to"
+    " train on: config.problems.num_easy_train is 0.",
+  )
   dual_clip = arm.loss.get("dual_clip", 0)
   check(
     not dual_clip or dual_clip > 1,

@@ -386,6 +386,7 @@ def test_says_what_changes_only_how_results_are_computed():
     ("ppo", {"loss.dual_clip": 0.5}, r"dual_clip = 0\.5 must be above 1"),
     ("ppo", {"learner.num_minibatches": 99}, r"99 mini-batches of .* = 16"),
     ("rl_entropy", {"learner.entropy_coefficient": -1.0}, r"is not a number"),
+    ("rl_easy", {}, r"num_easy_train is 0"),
     ("prefixrl", {"easy_share": 0.75}, r"together are 1.25, above 1"),
     ("luffy", {"easy_share": 0.5}, r"easy problems have no traces"),
     ("dapo", {"learner.truncated": "cut"}, r"'cut' is not one of 'wrong'"),
@@ -429,4 +430,8 @@ def test_every_arm_of_every_config_is_allowed():
   for module in _ALL.values():
     config = module.get_config()
     config.run_arms = tuple(config.arms)
+    if "num_easy_train" in config.problems:
+      with pytest.raises(UserError, match="num_easy_train is 0"):
+        validate(config)
+      config.problems.num_easy_train = 4
     validate(config)
