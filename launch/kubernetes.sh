@@ -20,7 +20,15 @@ follow() {
     wait "$!" || true
     sleep 10 &
     wait "$!" || true
-    end=$(kubectl get jobset "$name" -o jsonpath='{.status.terminalState}')
+    if ! end=$(kubectl get jobset "$name" --ignore-not-found \
+      -o jsonpath='{.status.terminalState}{.kind}')
+    then
+      end= # the cluster does not answer; it goes on without us
+    elif [ -z "$end" ]; then
+      echo "$name has been deleted" >&2
+      return 1
+    fi
+    end=${end%JobSet}
   done
   echo "$name: $end" >&2
   [ "$end" = Completed ]

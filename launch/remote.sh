@@ -48,7 +48,7 @@ stop() {
   trap '' INT TERM
   echo "stopping: up to $grace seconds to save" >&2
   on "bash $folder/host.sh stop" || true
-  jobs -p | xargs -r kill
+  jobs -p | xargs -r kill 2> /dev/null || true
   exit 143
 }
 trap stop INT TERM

@@ -35,7 +35,7 @@ while squeue --noheader --jobs="$id" 2> /dev/null | grep -q .; do
   sleep 15 &
   wait "$!" || true
 done
-kill "$tail"
+kill "$tail" || true
 exit "$(cat "$folder/code" 2> /dev/null || echo 1)"
 """
 

@@ -388,7 +388,7 @@ _JOBSET = (
 def test_a_jobset_is_built_applied_and_followed(stage, monkeypatch, end, code):
   stage.command("kubectl", _KUBECTL)
   stage.command("docker", '[ "$1" != manifest ] && cat > "$SHARED/$1"\n')
-  (stage.shared / "end").write_text(end)
+  (stage.shared / "end").write_text(f"{end}JobSet")
   monkeypatch.setenv("HF_TOKEN", "$hush")
   ended, output = stage.run(*_JOBSET, "--secrets=HF_TOKEN")
   assert ended == code, output
@@ -409,10 +409,33 @@ def test_a_jobset_is_built_applied_and_followed(stage, monkeypatch, end, code):
 _DOCKER = ("docker build", "docker push ")
 
 
-def test_a_jobset_that_is_stopped_is_deleted(stage, monkeypatch):
+def test_a_jobset_that_somebody_deletes_is_over(stage):
   stage.command("kubectl", _KUBECTL)
   stage.command("docker", "exit 0\n")
   (stage.shared / "end").write_text("")
+  code, output = stage.run(*_JOBSET)
+  assert code == 1
+  assert "math has been deleted" in output
+
+
+def test_a_cluster_that_does_not_answer_is_asked_again(stage):
+  silent = """
+    if [[ $* == *"get jobset"* ]] && [ ! -e "$SHARED/asked" ]; then
+      touch "$SHARED/asked"
+      exit 1
+    fi
+  """
+  stage.command("kubectl", silent + _KUBECTL)
+  stage.command("docker", "exit 0\n")
+  (stage.shared / "end").write_text("CompletedJobSet")
+  code, output = stage.run(*_JOBSET)
+  assert code == 0, output
+
+
+def test_a_jobset_that_is_stopped_is_deleted(stage, monkeypatch):
+  stage.command("kubectl", _KUBECTL)
+  stage.command("docker", "exit 0\n")
+  (stage.shared / "end").write_text("JobSet")
   process = stage.start(*_JOBSET)
   stage.wait_for("followed")
   process.send_signal(signal.SIGTERM)
@@ -438,7 +461,7 @@ def test_xpk_is_asked_for_the_workload(stage):
   stage.command("kubectl", _KUBECTL)
   stage.command("docker", "exit 0\n")
   stage.command("xpk", 'printf "%s\\n" "$@" > "$SHARED/xpk"\n')
-  (stage.shared / "end").write_text("Completed")
+  (stage.shared / "end").write_text("CompletedJobSet")
   argv = ("xpk", "--slice=v6e:2x2", "--cluster=c", "--zone=z", "--image=i")
   code, output = stage.run(*argv, "--storage=files:/mnt/share")
   assert code == 0, output
