@@ -145,7 +145,9 @@ def test_a_problem_that_seeds_share_is_drawn_for_all_of_them():
   # they drawn for each seed, 0 and 1 would be 1/8 each and out of the interval.
   of_seed = {"a": np.array([0.0]), "b": np.array([1.0])}
   low, high = crossed_intervals(
-    [of_seed, of_seed], confidence=0.6, num_resamples=20_000
+    [of_seed, dict(reversed(of_seed.items()))],
+    confidence=0.6,
+    num_resamples=20_000,
   )[:, 0]
   assert (low, high) == (0, 1)
 
