@@ -2,7 +2,7 @@
 
 A loss sums over the sampled tokens; the update divides by a normalizer of the
 whole batch (`advantages.NORMALIZATIONS`). To add one, write it here, give it an
-entry of `LOSSES`, and its options one of `LOSSES` in settings/fields.py
+entry of `LOSSES`, and its options one of `LOSSES` in settings/learner_fields.py
 (docs/extending.md).
 """
 
