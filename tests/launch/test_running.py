@@ -118,6 +118,8 @@ class _Stage:
       stdout=subprocess.PIPE,
       stderr=subprocess.STDOUT,
       text=True,
+      # Tests in the background ignore SIGINT, and would hand that down.
+      preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     self.processes.append(process)
     return process

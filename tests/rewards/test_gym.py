@@ -197,7 +197,9 @@ def test_a_task_whose_scorer_takes_a_constant_is_refused_when_drawn(
     monkeypatch.setitem(factory.DATASETS, name, (_Lenient, make_config))
     draw = Draw(name, "", 0, 0, 50)
     monkeypatch.setattr(gym, "references", lambda name: [])
-    with pytest.raises(UserError, match=f"{constant or 'the question'}' right"):
+    with pytest.raises(
+      UserError, match=f"accepts '{constant or 'the question'}' for"
+    ):
       next(problems_gym.generate(draw))
 
 
