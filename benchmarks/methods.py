@@ -20,21 +20,21 @@ from benchmarks import measuring, shapes
 _PROMPTS, _GROUP, _PROMPT_LENGTH, _NEW_TOKENS = 8, 8, 32, 64
 # What is an arm's own beside the arms of the configs.
 _VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
-  "rl, 4 mini-batches": ("rl", dict(num_minibatches=4)),
-  "rl, 4 mini-batches, 2 epochs": (
+  "rl: 4 mini-batches": ("rl", dict(num_minibatches=4)),
+  "rl: 4 mini-batches twice": (
     "rl",
     dict(num_minibatches=4, num_epochs=2),
   ),
-  "rl, norms by kind": ("rl", dict(norms_by_kind=True)),
-  "rl, KL in the loss": ("rl", dict(kl_coefficient=0.1)),
-  "rl, KL in the reward": ("rl", dict(kl_coefficient=0.1, kl_in="reward")),
-  "ppo, 1 mini-batch": ("ppo", dict(num_minibatches=1)),
-  "ppo, a trunk of its own": ("ppo", dict(critic=dict(kind="trunk"))),
+  "rl: norms by kind": ("rl", dict(norms_by_kind=True)),
+  "rl: KL in the loss": ("rl", dict(kl_coefficient=0.1)),
+  "rl: KL in the reward": ("rl", dict(kl_coefficient=0.1, kl_in="reward")),
+  "ppo: 1 mini-batch": ("ppo", dict(num_minibatches=1)),
+  "ppo: a trunk of its own": ("ppo", dict(critic=dict(kind="trunk"))),
 }
 _ARMS = flags.DEFINE_list(
   "arms",
   ["rl", "rl_clipped", "rl_entropy", "gspo", "ppo", *_VARIANTS],
-  "Rows of config.arms, or variants of them.",
+  "Rows of config.arms, or variants of them; commas between.",
 )
 _MODEL = flags.DEFINE_enum("model", "tiny", list(shapes.MODELS), "Model.")
 _REPEATS = flags.DEFINE_integer("repeats", 5, "Timed steps of each.", 3)
