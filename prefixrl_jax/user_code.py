@@ -138,6 +138,22 @@ def load(source: Source, *arguments: str) -> Callable[..., Any]:
   return function
 
 
+def check(place: str, field: str, *arguments: str) -> Source:
+  """Returns a function's source, once it is known to be a function.
+
+  Args:
+    place: "FILE.py:NAME".
+    field: of the config, for errors.
+    *arguments: that it takes.
+
+  Raises:
+    UserError: there is no such function, or it takes other arguments.
+  """
+  source = read(place, field)
+  load(source, *arguments)
+  return source
+
+
 def place_of(function: Callable[..., Any], file: str) -> str:
   """Returns "FILE:LINE" of a function; FILE if it is from elsewhere."""
   inner = inspect.unwrap(function)

@@ -10,7 +10,6 @@ from etils import epath
 from prefixrl_jax import checkpoints, train
 from prefixrl_jax.configs import demo
 from prefixrl_jax.distributed.mesh import make_mesh
-from prefixrl_jax.learner.learner import Learner
 from prefixrl_jax.run import rollout
 from prefixrl_jax.settings.validation import validate
 from prefixrl_jax.storage.metrics import read_jsonl
@@ -105,28 +104,16 @@ def _check(arm, curve, rows):
   assert spent == expected
 
 
-class KilledError(Exception):
-  pass
-
-
 @pytest.mark.parametrize("arm", _RESUMED)
 def test_resumed_equals_uninterrupted(mesh, tmp_path, monkeypatch, arm):
   fields, killed_after = _RESUMED[arm]
   curve, rows, weights = _train(mesh, tmp_path / "whole", arm, **fields)
   _check(arm, curve, rows)
-  step, steps = Learner.step, 0
-
-  def dying(self, *args):
-    nonlocal steps
-    if steps == killed_after:
-      raise KilledError
-    steps += 1
-    return step(self, *args)
-
-  with monkeypatch.context() as patch:
-    patch.setattr(Learner, "step", dying)
-    with pytest.raises(KilledError):
-      _train(mesh, tmp_path / "killed", arm, **fields)
+  tiny_run.killed(
+    monkeypatch,
+    killed_after,
+    lambda: _train(mesh, tmp_path / "killed", arm, **fields),
+  )
   again, resumed, same = _train(mesh, tmp_path / "killed", arm, **fields)
   assert same == weights
   learned = lambda rows: [

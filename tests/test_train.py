@@ -21,7 +21,6 @@ from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.embedded import checksum
 from prefixrl_jax.learner import learner as learner_lib
 from prefixrl_jax.learner.advantages import advantages
-from prefixrl_jax.learner.learner import Learner
 from prefixrl_jax.learner.packing import pack
 from prefixrl_jax.models import transformer
 from prefixrl_jax.models.attention import dense_attention
@@ -142,25 +141,9 @@ def test_curve_starts_at_rl_and_ends_at_the_end(uninterrupted):
   assert set(curve[0]["accuracy"]) == {"train", "heldout", "heldout_hard"}
 
 
-class KilledError(Exception):
-  pass
-
-
 def _killed(run, folder, monkeypatch, killed_after, arm="sft_rl", **fields):
   """Runs until so many steps are done."""
-  step, steps = Learner.step, 0
-
-  def dying(self, *args):
-    nonlocal steps
-    if steps == killed_after:
-      raise KilledError
-    steps += 1
-    return step(self, *args)
-
-  with monkeypatch.context() as patch:
-    patch.setattr(Learner, "step", dying)
-    with pytest.raises(KilledError):
-      run(folder, arm, **fields)
+  tiny_run.killed(monkeypatch, killed_after, lambda: run(folder, arm, **fields))
 
 
 # Killed inside SFT, and inside RL after the checkpoint at step 4.

@@ -3,10 +3,12 @@
 import jax
 import ml_collections
 import numpy as np
+import pytest
 
 from prefixrl_jax.configs import demo
 from prefixrl_jax.embedded import checksum
 from prefixrl_jax.embedded.checksum import ChecksumVerifier
+from prefixrl_jax.learner.learner import Learner
 from prefixrl_jax.models import adapters, parameters, transformer
 from prefixrl_jax.prefixes.cuts import cut
 from prefixrl_jax.run import memory_plan
@@ -105,3 +107,24 @@ def session(config, mesh) -> Session:
     tokenizer=TOKENIZER,
     verifier=ChecksumVerifier(),
   )
+
+
+class _KilledError(Exception):
+  pass
+
+
+def killed(monkeypatch, killed_after, run):
+  """Calls run(), which does not survive after so many updates."""
+  step, steps = Learner.step, 0
+
+  def dying(self, *args):
+    nonlocal steps
+    if steps == killed_after:
+      raise _KilledError
+    steps += 1
+    return step(self, *args)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(Learner, "step", dying)
+    with pytest.raises(_KilledError):
+      run()

@@ -78,9 +78,7 @@ def figure_e(summary: Mapping[str, Any], path_stem: epath.PathLike) -> bool:
   if not there:
     return False
   figure, panels = _panels(len(there))
-  for axes, (measure, name) in zip(panels, there.items()):
-    _draw_measure(axes, summary, measure)
-    axes.set_title(name)
+  _draw_measures(panels, summary, there)
   add_legend(figure, panels)
   save(figure, path_stem)
   return True
@@ -110,9 +108,7 @@ def figure_f(summary: Mapping[str, Any], path_stem: epath.PathLike) -> bool:
   if not there and not changed:
     return False
   figure, panels = _panels(len(there) + bool(changed))
-  for axes, (measure, name) in zip(panels, there.items()):
-    _draw_measure(axes, summary, measure)
-    axes.set_title(name)
+  _draw_measures(panels, summary, there)
   colours = arm_colours(summary["arms"])
   for arm, line in changed.items():
     draw_line(panels[-1], line["position"], line, arm_label(arm), colours[arm])
@@ -136,6 +132,15 @@ def _lines(
       by_kind.pop("all", None)
     found += [(arm, kind, line) for kind, line in by_kind.items()]
   return found
+
+
+def _draw_measures(
+  panels: Sequence[Axes], summary: Mapping[str, Any], names: Mapping[str, str]
+) -> None:
+  """Draws each measure into a panel of its name, the first panels."""
+  for axes, (measure, name) in zip(panels, names.items()):
+    _draw_measure(axes, summary, measure)
+    axes.set_title(name)
 
 
 def _draw_measure(axes: Axes, summary: Mapping[str, Any], measure: str) -> None:

@@ -142,8 +142,7 @@ class Learner:
     usage = UpdateUsage(
       tokens=sum(tree.num_sequence_tokens for tree in trees),
       work={name: metrics.pop(name) for name in update.WORK},
-      tokens_per_microbatch=self._layout.row_length
-      * self._layout.rows_per_microbatch,
+      tokens_per_microbatch=self._layout.tokens_per_microbatch,
       has_reference="reference" in self._loss.needs,
       keeps_logits=self._keeps_logits,
       seconds=time.perf_counter() - started,

@@ -101,6 +101,11 @@ class Layout:
   rows_per_microbatch: int
   num_microbatches: int
 
+  @property
+  def tokens_per_microbatch(self) -> int:
+    """Tokens of a micro-batch, padding included."""
+    return self.row_length * self.rows_per_microbatch
+
 
 def layout_for(
   *,

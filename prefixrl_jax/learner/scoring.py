@@ -10,16 +10,16 @@ import jax.numpy as jnp
 import numpy as np
 
 from prefixrl_jax.distributed import backends, sharding
-from prefixrl_jax.learner.critic import Critic, critic_values, policy_of
+from prefixrl_jax.learner.critic import Critic, critic_values
 from prefixrl_jax.learner.logprobs import action_logprobs, num_logit_tokens
 from prefixrl_jax.learner.packing import Lane, Layout, Place, Tree, pack
-from prefixrl_jax.models import adapters, tree_attention
+from prefixrl_jax.models import tree_attention
 from prefixrl_jax.models.transformer import TransformerConfig
 from prefixrl_jax.types import ScoringUsage
 
-# What there is to ask for: the log-probabilities of the policy in training and
-# of the base policy, and the critic's values.
-SCORES = ("logprobs", "reference", "values")
+# What there is to ask for: the base policy's log-probabilities, and the values
+# of the critic in training.
+SCORES = ("reference", "values")
 _WORK = ("num_microbatches", "pairs", "logit_tokens")
 
 
@@ -101,8 +101,7 @@ class Scorer:
     usage = ScoringUsage(
       tokens=sum(tree.num_sequence_tokens for tree in trees),
       work={name: float(x) for name, x in work.items()},
-      tokens_per_microbatch=self._layout.row_length
-      * self._layout.rows_per_microbatch,
+      tokens_per_microbatch=self._layout.tokens_per_microbatch,
       passes=len(self._wants),
       seconds=time.perf_counter() - started,
     )
@@ -154,29 +153,23 @@ def _score(
 
   def of_microbatch(rows):
     attend, pairs = tree_attention.for_layers(config, rows)
-    logprobs_of = functools.partial(
-      action_logprobs,
-      config,
-      rows=rows,
-      temperature=temperature,
-      chunk_length=chunk_length,
-      attend=attend,
-    )
     scores = {}
     if "reference" in wants:
-      scores["reference"] = logprobs_of(base_params).logprobs
-    if "logprobs" in wants:
-      policy = policy_of(critic, trained)
-      policy = adapters.policy_params(config, base_params, policy)
-      scores["logprobs"] = logprobs_of(policy).logprobs
+      scores["reference"] = action_logprobs(
+        config,
+        base_params,
+        rows=rows,
+        temperature=temperature,
+        chunk_length=chunk_length,
+        attend=attend,
+      ).logprobs
     if "values" in wants:  # which take no logits
       args = critic, config, base_params, trained
       scores["values"] = critic_values(*args, rows=rows, attend=attend)
-    with_logits = len(wants & {"reference", "logprobs"})
     return scores, {
       "num_microbatches": jnp.float32(1),
       "pairs": pairs,
-      "logit_tokens": with_logits
+      "logit_tokens": ("reference" in wants)
       * num_logit_tokens(rows.action_mask, chunk_length),
     }
 

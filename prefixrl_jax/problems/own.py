@@ -38,9 +38,7 @@ def check(function: str) -> user_code.Source:
   Raises:
     UserError: there is no such function, or it takes other arguments.
   """
-  source = user_code.read(function, FIELD)
-  user_code.load(source, *_ARGUMENTS)
-  return source
+  return user_code.check(function, FIELD, *_ARGUMENTS)
 
 
 def load(

@@ -248,14 +248,7 @@ def sft_learner(
   return Learner(
     session.model,
     session.mesh,
-    layout_for(
-      longest_trunk=max(len(t.trunk) for t in examples),
-      longest_completion=max(len(t.lanes[0].tokens) for t in examples),
-      num_lanes=1,
-      num_trees=(0, c.sft.batch_size),
-      row_length=learner.row_length,
-      rows_per_microbatch=session.rows_per_microbatch,
-    ),
+    _layout_of_examples(session, examples),
     make_optimizer(
       learning_rate=c.sft.learning_rate,
       warmup_steps=0,
@@ -267,6 +260,19 @@ def sft_learner(
     temperature=1.0,
     chunk_length=learner.logits_chunk_length,
     skip_nonfinite=learner.skip_nonfinite,
+  )
+
+
+def _layout_of_examples(session: Session, examples: Sequence[Tree]) -> Layout:
+  """Returns a layout that a batch of SFT fits into, from these examples."""
+  c = session.config
+  return layout_for(
+    longest_trunk=max(len(t.trunk) for t in examples),
+    longest_completion=max(len(t.lanes[0].tokens) for t in examples),
+    num_lanes=1,
+    num_trees=(0, c.sft.batch_size),
+    row_length=c.learner.row_length,
+    rows_per_microbatch=session.rows_per_microbatch,
   )
 
 
@@ -295,14 +301,7 @@ def traces_to_learn(
   scorer = Scorer(
     session.model,
     session.mesh,
-    layout_for(
-      longest_trunk=max(len(examples[i].trunk) for i in unknown),
-      longest_completion=max(len(data.traces[i].tokens) for i in unknown),
-      num_lanes=1,
-      num_trees=(0, size),
-      row_length=c.learner.row_length,
-      rows_per_microbatch=session.rows_per_microbatch,
-    ),
+    _layout_of_examples(session, [examples[i] for i in unknown]),
     ["reference"],
     base_params=session.base_params,
     temperature=c.rollouts.temperature,

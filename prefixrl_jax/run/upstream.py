@@ -39,13 +39,6 @@ def hard(work: Workspace, seed: int, split: str) -> list[Problem]:
   return [p for p in work.problems(seed) if p.split == split and p.id in ids]
 
 
-def easy_train(work: Workspace, seed: int) -> list[Problem]:
-  """Returns the training problems that are not hard, maybe none."""
-  hard_ids = {p.id for p in hard(work, seed, "train")}
-  problems = (p for p in work.problems(seed) if p.split == "train")
-  return [p for p in problems if p.id not in hard_ids]
-
-
 def hard_train(work: Workspace, seed: int) -> list[Problem]:
   """Returns the hard training problems.
 
@@ -106,19 +99,22 @@ def train_data(work: Workspace, seed: int) -> TrainData:
     work.need(work.data_artifact(stage, seed))
     for stage in ("screen", work.traces_stage, "cut")
   )
+  hard_problems = hard_train(work, seed)
+  hard_ids = {p.id for p in hard_problems}
+  problems = work.problems(seed)
   found = traces(work, seed)
   solved = {t.problem_id for t in found}
   cost = Ledger(work.session.model)
   cost.add_entries(screened.summary["ledger"])
   cost.add_entries(made.summary["ledger"])
   return TrainData(
-    train=[p for p in hard_train(work, seed) if p.id in solved],
-    heldout=[p for p in work.problems(seed) if p.split == "heldout"],
+    train=[p for p in hard_problems if p.id in solved],
+    heldout=[p for p in problems if p.split == "heldout"],
     hard_heldout=frozenset(p.id for p in hard(work, seed, "heldout")),
     traces=found,
     prefixed=trace_store.read_prefixed_problems(cuts.file("prefixed.parquet")),
     ledger=cost.to_dict(),
-    easy=easy_train(work, seed),
+    easy=[p for p in problems if p.split == "train" and p.id not in hard_ids],
     pass_rates={
       r.problem_id: r.num_correct / r.num_samples
       for r in pass_rates(work, seed)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import scoring
 
 from prefixrl_jax.distributed import sharding
 from prefixrl_jax.distributed.mesh import make_mesh
@@ -19,7 +20,6 @@ from prefixrl_jax.learner.losses import make_loss
 from prefixrl_jax.learner.packing import Lane, Layout, Tree, pack
 from prefixrl_jax.learner.scoring import Scorer
 from prefixrl_jax.models import (
-  attention,
   parameters,
   transformer,
   tree_attention,
@@ -78,6 +78,16 @@ def _trees(rng, model):
   return [
     Tree(token(6), [lane(6, 4), lane(3, 1), lane(1, 2, True)], True),
     Tree(token(2), [lane(2, 3), lane(1, 4, True)], False),
+  ]
+
+
+def _with_advantages(trees, factor):
+  """The trees with each lane's advantages times a factor of it."""
+  scaled = lambda lane: dataclasses.replace(
+    lane, advantages=factor(lane) * lane.advantages
+  )
+  return [
+    dataclasses.replace(t, lanes=[scaled(x) for x in t.lanes]) for t in trees
   ]
 
 
@@ -158,16 +168,7 @@ def test_trees_equal_sequences_and_one_device_eight(
 def test_a_frozen_trunk_has_no_gradient_of_the_critic(
   model, params, rng, one_device
 ):
-  trees = _trees(rng, model)
-  trees = [
-    dataclasses.replace(
-      t,
-      lanes=[
-        dataclasses.replace(x, advantages=0 * x.advantages) for x in t.lanes
-      ],
-    )
-    for t in trees
-  ]
+  trees = _with_advantages(_trees(rng, model), lambda lane: 0.0)
   norms = {}
   for name in ("ppo", "ppo_frozen_trunk", "ppo_own_trunk"):
     loss, critic = _METHODS[name]
@@ -184,17 +185,8 @@ def test_a_frozen_trunk_has_no_gradient_of_the_critic(
 def _dense(model, params, tree):
   """Yields each lane with what its tokens are predicted from, plainly."""
   for lane in tree.lanes:
-    sequence = np.concatenate([tree.trunk[: lane.fork], lane.tokens])
-    n = len(sequence)
-    mask = jnp.tri(n, dtype=bool)[None]
-    hidden, _ = transformer.forward(
-      model,
-      params,
-      sequence[None],
-      jnp.arange(n)[None],
-      lambda q, k, v, _, mask=mask: attention.dense_attention(q, k, v, mask),
-    )
-    yield lane, hidden[0, lane.fork - 1 : n - 1]
+    trunk = tree.trunk[: lane.fork]
+    yield lane, scoring.predictors(model, params, trunk, lane.tokens)
 
 
 def _mesh_of_vocabulary():
@@ -321,16 +313,7 @@ def test_normalizers_by_hand(model, params, rng, one_device):
   scaled = lambda grads, by: jax.tree.map(lambda x: x * by, grads)
   token = run(trees)
   _assert_close(run(trees, normalization="length"), scaled(token, 14 / 45))
-  by_length = [
-    dataclasses.replace(
-      t,
-      lanes=[
-        dataclasses.replace(x, advantages=x.advantages / len(x.tokens))
-        for x in t.lanes
-      ],
-    )
-    for t in trees
-  ]
+  by_length = _with_advantages(trees, lambda lane: 1 / len(lane.tokens))
   _assert_close(
     run(trees, normalization="sequence"), scaled(run(by_length), 14 / 5)
   )
@@ -341,15 +324,7 @@ def test_an_update_without_signal_can_leave_everything(
 ):
   """Adam's moments do not decay through a drought."""
   trees = _trees(rng, model)
-  silent = [
-    dataclasses.replace(
-      t,
-      lanes=[
-        dataclasses.replace(x, advantages=0 * x.advantages) for x in t.lanes
-      ],
-    )
-    for t in trees
-  ]
+  silent = _with_advantages(trees, lambda lane: 0.0)
   placed = parameters.put_params(model, one_device, jax.device_get(params))
   for holds in (False, True):
     learner = Learner(

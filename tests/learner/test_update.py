@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scoring
 from optimizers import plain_adamw
 
 from prefixrl_jax.distributed import sharding
@@ -14,9 +15,7 @@ from prefixrl_jax.learner.logprobs import action_logprobs
 from prefixrl_jax.learner.losses import make_loss
 from prefixrl_jax.learner.packing import Lane, Layout, Tree, join_trees, pack
 from prefixrl_jax.models import (
-  attention,
   parameters,
-  transformer,
   tree_attention,
 )
 
@@ -67,19 +66,9 @@ def _separate_loss(model, params, trees):
   total = 0.0
   for tree in trees:
     for lane in tree.lanes:
-      sequence = np.concatenate([tree.trunk[: lane.fork], lane.tokens])
-      n = len(sequence)
-      mask = jnp.tri(n, dtype=bool)[None]
-      hidden, _ = transformer.forward(
-        model,
-        params,
-        sequence[None],
-        jnp.arange(n)[None],
-        lambda q, k, v, _, mask=mask: attention.dense_attention(q, k, v, mask),
-      )
-      scores = transformer.logits(model, params, hidden)[0] / 0.8
-      scores = jax.nn.log_softmax(scores)
-      logprobs = scores[jnp.arange(lane.fork - 1, n - 1), lane.tokens]
+      trunk = tree.trunk[: lane.fork]
+      scores = scoring.log_softmax(model, params, trunk, lane.tokens, 0.8)
+      logprobs = scores[jnp.arange(len(lane.tokens)), lane.tokens]
       total -= jnp.sum(lane.advantages * logprobs)
   return total
 

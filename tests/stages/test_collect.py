@@ -83,6 +83,19 @@ def screened(monkeypatch):
   )
 
 
+def _killed_in_the_second_part():
+  """Attempts that are interrupted once, at their second call."""
+  calls = []
+
+  def attempts(*args, **kwargs):
+    calls.append(args)
+    if len(calls) == 2:
+      raise KeyboardInterrupt
+    return _attempts(*args, **kwargs)
+
+  return attempts
+
+
 def test_the_bar_ends_at_what_the_last_line_says(tmp_path, monkeypatch):
   bars = []
   monkeypatch.setattr(
@@ -90,15 +103,7 @@ def test_the_bar_ends_at_what_the_last_line_says(tmp_path, monkeypatch):
     "Progress",
     lambda *a, **k: bars.append(_Bar(*a, **k)) or bars[-1],
   )
-  calls = []
-
-  def killed_in_the_second_part(*args, **kwargs):
-    calls.append(args)
-    if len(calls) == 2:
-      raise KeyboardInterrupt
-    return _attempts(*args, **kwargs)
-
-  monkeypatch.setattr(collect, "collect", killed_in_the_second_part)
+  monkeypatch.setattr(collect, "collect", _killed_in_the_second_part())
   said = []
   artifact = Artifact(epath.Path(tmp_path) / "collect", {}, name="collect")
   work = _work(tmp_path, artifact, said)
@@ -119,21 +124,13 @@ def test_parts_without_log_probabilities_are_gone_on_with(
   tmp_path, monkeypatch
 ):
   """As versions left them that did not store any."""
-  calls = []
-
-  def killed_in_the_second_part(*args, **kwargs):
-    calls.append(args)
-    if len(calls) == 2:
-      raise KeyboardInterrupt
-    return _attempts(*args, **kwargs)
-
   write = trace_store.write_traces
 
   def write_as_before(path, traces):
     write(path, traces)
     pd.read_parquet(path).drop(columns="logprobs").to_parquet(path)
 
-  monkeypatch.setattr(collect, "collect", killed_in_the_second_part)
+  monkeypatch.setattr(collect, "collect", _killed_in_the_second_part())
   artifact = Artifact(epath.Path(tmp_path) / "collect", {}, name="collect")
   work = _work(tmp_path, artifact, [])
   with monkeypatch.context() as before:
