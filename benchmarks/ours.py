@@ -141,7 +141,7 @@ def planned_bytes(
   )
   whole.collect.update(rows=rows, lanes=lanes)
   whole.learner.update(row_length=row_length, logits_chunk_length=CHUNK_LENGTH)
-  whole.arms = {"rl": whole.arms.rl}  # one kind of trees: one sum of gradients
+  whole.run_arms = ("rl",)  # one kind of trees: one sum of gradients
   phases = memory_plan.phases(whole, config, mesh, rows_per_microbatch=shards)
   return phases["train"] | phases["collect"]
 

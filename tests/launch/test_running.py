@@ -113,14 +113,18 @@ class _Stage:
     for file, text in files.items():
       text = _hurried(text.replace(launched.COMMIT, "HEAD"))
       (folder / file).write_text(text)
-    process = subprocess.Popen(
-      ("bash", folder / "run.sh"),
-      stdout=subprocess.PIPE,
-      stderr=subprocess.STDOUT,
-      text=True,
-      # Tests in the background ignore SIGINT, and would hand that down.
-      preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
-    )
+    # Tests in the background ignore SIGINT, and would hand that down; what
+    # Python handles is not handed down. (A preexec_fn would fork JAX's threads.)
+    ours = signal.signal(signal.SIGINT, signal.default_int_handler)
+    try:
+      process = subprocess.Popen(
+        ("bash", folder / "run.sh"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+      )
+    finally:
+      signal.signal(signal.SIGINT, ours)
     self.processes.append(process)
     return process
 
