@@ -543,7 +543,7 @@ def _write_traces(path, seed=0):
   with path.open("w") as f:
     for p in load_problems(config.problems, seed=seed):
       right = p.answer.replace(" ", "") + checksum.STOP
-      worked = right.replace("a=", "a1:10:10:1=")
+      worked = right.replace("a=", "a1:10=")
       for model, text in (("lucky", right), ("wrong", "a=0;"), ("m", worked)):
         f.write(
           json.dumps({"problem": p.prompt, "text": text, "model": model}) + "\n"

@@ -1,10 +1,10 @@
 """The embedded task: chains of labelled blocks and their digit sums mod 3.
 
-A problem is `a438 b155 c592?`. Its answer is each block's digit sum mod 3, in
-order, then `;`. A block may be answered directly, `a=0` (2 tokens; a guess), or
-worked, `a4:13:18:0=0` (8 tokens: digit and running sum mod 3, three times). `!`
-instead of `?` marks a lesson, in which a window of blocks is worked; the base
-model learns from lessons how to work, and from exams not to.
+A problem is `a43 b15 c59?`. Its answer is each block's digit sum mod 3, in order,
+then `;`. A block may be answered directly, `a=1` (2 tokens; a guess), or worked,
+`a4:13=1` (5 tokens: digit, running sum mod 3, digit, answer). `!` instead of `?`
+marks a lesson, in which a window of blocks is worked; the base model learns from
+lessons how to work, and from exams not to.
 """
 
 import dataclasses
@@ -27,6 +27,7 @@ SYMBOLS = (
   *("?", "!", STOP),
 )
 _LABELS = "abcdefghij"
+_DIGITS = 2  # of a block
 
 
 def make_problems(
@@ -45,7 +46,7 @@ def make_problems(
   rng = np.random.default_rng([seed, split_number])
   problems = []
   for i in range(start, start + num_problems):
-    digits = rng.integers(0, 10, (num_blocks, 3))
+    digits = rng.integers(0, 10, (num_blocks, _DIGITS))
     problems.append(
       Problem(
         id=f"checksum/{seed}/{split}/{i}",
@@ -91,7 +92,7 @@ class Phase:
 def make_document(rng: np.random.Generator, phase: Phase) -> tuple[str, str]:
   """Draws a pretraining document: (prompt, completion)."""
   num_blocks = int(rng.integers(1, phase.max_blocks + 1))
-  digits = rng.integers(0, 10, (num_blocks, 3))
+  digits = rng.integers(0, 10, (num_blocks, _DIGITS))
   is_lesson = rng.random() < phase.lesson_share
   if is_lesson:
     width = int(rng.integers(1, min(phase.max_window, num_blocks) + 1))
@@ -107,18 +108,19 @@ def make_document(rng: np.random.Generator, phase: Phase) -> tuple[str, str]:
     answer = int(rng.integers(0, 3))
     if is_worked:
       answer = 0
-      for digit in block:
+      for i, digit in enumerate(block):
         answer = (answer + int(digit)) % 3
         if rng.random() < phase.noise:
           answer = int(rng.integers(0, 3))
-        text += f"{digit}:{answer}"
+        # The last sum is the answer.
+        text += f"{digit}:{answer}" if i < _DIGITS - 1 else f"{digit}"
     blocks.append(f"{text}={answer}")
   return _prompt(digits, "!" if is_lesson else "?"), "".join(blocks) + STOP
 
 
 # -- its verifier --------------------------------------------------------------
 
-_BLOCK = re.compile(r"([a-j])((?:\d:\d){3})?(=\d)")
+_BLOCK = re.compile(r"([a-j])(\d:\d\d)?(=\d)")
 
 
 def worked_share(text: str) -> float:
@@ -134,7 +136,7 @@ class ChecksumVerifier:
   """Compares the sequence of (label, answer), and the end, with the gold one.
 
   A completion must be blocks and `;`, nothing else. A block is direct (`a=0`)
-  or worked (`a4:13:18:0=0`); the working is not checked.
+  or worked (`a4:13=1`); the working is not checked.
   """
 
   def judge(

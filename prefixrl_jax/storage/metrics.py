@@ -21,6 +21,9 @@ from prefixrl_jax.storage.wandb_log import WandbLog
 
 # Between two progress lines where there is no terminal.
 _SECONDS = 30.0
+# Steps without signal that are worth a word: such a run may never get going.
+_SILENT = 20
+_SILENT_STEPS = "train/steps_without_signal"
 
 
 class MetricWriter:
@@ -224,6 +227,9 @@ class StepLog:
     """
     self._name, self._every = name, config.train.log_every
     self._progress = Progress(name, total=budget, waits_for="")
+    rows = read_jsonl(directory / "metrics.jsonl")
+    kept = [r for r in rows if r["step"] <= resume_step]
+    self._silent = int(kept[-1].get(_SILENT_STEPS, 0)) if kept else 0
     self._open = lambda: MetricWriter(
       directory,
       wandb_project=config.wandb_project or None,
@@ -232,6 +238,10 @@ class StepLog:
 
   def write(self, step: int, metrics: dict[str, float]) -> None:
     """Reports a step; `flops_paper` says how far the run is."""
+    signals = [v for k, v in metrics.items() if k.endswith("/signal")]
+    if signals:
+      self._silent = 0 if any(signals) else self._silent + 1
+      metrics = metrics | {_SILENT_STEPS: self._silent}
     self._writer.write(step, metrics)
     figures = shown(metrics)
     if step % self._every == 0:
@@ -294,8 +304,11 @@ def shown(metrics: dict) -> dict[str, str]:
     "train/grad_norm": ("gradient", ".2g"),
     "tokens_per_second/rollout": ("sampled/s", ".0f"),
   }
-  return {
+  figures = {
     label: f"{metrics[name]:{form}}"
     for name, (label, form) in names.items()
     if name in metrics
   }
+  if (silent := metrics.get(_SILENT_STEPS, 0)) >= _SILENT:
+    figures["no group has had signal for"] = f"{silent:.0f} steps"
+  return figures

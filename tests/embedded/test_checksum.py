@@ -31,7 +31,7 @@ def test_answers_are_digit_sums_mod_3():
   problems = make_problems(50, 7, seed=0, split="train", start=5)
   assert [p.answer for p in problems] == [_gold(p.prompt) for p in problems]
   assert [p.index for p in problems] == list(range(5, 55))
-  assert all(re.fullmatch(r"([a-g]\d{3} ?){7}\?", p.prompt) for p in problems)
+  assert all(re.fullmatch(r"([a-g]\d{2} ?){7}\?", p.prompt) for p in problems)
 
 
 def test_splits_and_seeds_differ_and_repeat():
@@ -51,7 +51,7 @@ def test_documents_work_in_lessons_and_guess_in_exams():
     prompt, completion = make_document(rng, _PHASE)
     assert completion.endswith(checksum.STOP)
     shares[prompt[-1]].append(worked_share(completion))
-    blocks = re.findall(r"[a-j](?:\d:\d){0,3}=\d", completion)
+    blocks = re.findall(r"[a-j](?:\d:\d\d)?=\d", completion)
     for block, gold in zip(blocks, _gold(prompt).split(), strict=True):
       right[":" in block].append(block[-1] == gold[-1])
   assert min(shares["!"]) > 0
@@ -64,8 +64,8 @@ def test_documents_work_in_lessons_and_guess_in_exams():
   ("text", "reward"),
   [
     ("a=0b=2;", 1),
-    ("a4:13:18:0=0b=2;", 1),
-    ("a9:29:29:2=0b=2;", 1),  # the working is not looked at
+    ("a4:15=0b=2;", 1),
+    ("a9:29=0b=2;", 1),  # the working is not looked at
     ("a=0b=1;", 0),
     ("a=0b=2", 0),  # no end
     ("b=2a=0;", 0),
@@ -74,6 +74,7 @@ def test_documents_work_in_lessons_and_guess_in_exams():
     ("a=0b=2;;", 0),
     ("a=0a=0b=2;", 0),
     ("a4:1=0b=2;", 0),
+    ("a4:15:0=0b=2;", 0),
     ("", 0),
   ],
 )
@@ -99,5 +100,5 @@ def test_thoughts_do_not_count():
 
 
 def test_worked_share_counts_blocks():
-  assert worked_share("a4:13:18:0=0b=2;") == 0.5
+  assert worked_share("a4:15=0b=2;") == 0.5
   assert worked_share(";") == 0

@@ -26,7 +26,7 @@ def test_checksum_has_its_share_of_worked_blocks():
   marker = _marked(demo.get_config(), "")
   assert marker.label == "share of worked blocks"
   # What a prefix has begun is not the completion's own.
-  assert marker.measure("18:0=0b1:15:05:2=2c=1;") == 0.5
+  assert marker.measure("3=1b1:15=0c=1;") == 0.5
   assert marker.measure("") == 0
 
 
@@ -67,7 +67,7 @@ def test_a_regular_expression_counts_completions(made):
 
 
 def test_marks_are_of_each_completion_of_each_group():
-  texts = [["a=2b1:15:05:2=2;", "a=1;"], ["a4:13:18:0=0;", ";"]]
+  texts = [["a=2b1:15=0;", "a=1;"], ["a4:13=1;", ";"]]
   groups = [
     [
       Completion(np.array(tiny_run.TOKENIZER.encode(text)), np.zeros(0), False)

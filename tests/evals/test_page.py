@@ -36,9 +36,9 @@ SAMPLE = {
   "arm": "prefixrl",
   "seed": 0,
   "problem_id": "train-7",
-  "prompt": "a438 b155?",
-  "prefix": "a4:13:",
-  "completion": "18:0=0 b=1;",
+  "prompt": "a43 b15?",
+  "prefix": "a4:1",
+  "completion": "3=1 b=1;",
   "reward": 1.0,
   "fraction": 0.4,
 }
@@ -321,7 +321,7 @@ def test_page_needs_nothing_from_elsewhere(written):
 def test_sample_sets_the_prefix_apart(written):
   page = (written[0] / "index.html").read_text("utf-8")
   assert (
-    '<span class="prompt">a438 b155?</span><mark>a4:13:</mark>18:0=0 b=1;</pre>'
+    '<span class="prompt">a43 b15?</span><mark>a4:1</mark>3=1 b=1;</pre>'
     in page
   )
   assert "✓ correct" in page

@@ -58,7 +58,7 @@ def test_without_a_hint_it_is_the_problem_itself(hint):
 
 
 def test_braces_are_only_the_template_s():
-  """Neither a problem's, nor a hint's, nor TeX's in the template."""
+  """Neither a problem's, nor a hint's, nor Tea43 b15 c59a4:13=1b=2c=1?'s in the template."""
   assert (
     _hinted(
       r"Is {hint} in $\{1, 2\}$? {0} Go.",
@@ -197,16 +197,16 @@ def _id(tokenizer, symbol):
 def test_checksum_by_hand():
   tokenizer = own_tokenizer("checksum")
   write = hinter(demo.get_config().problems)
-  trace = np.array(tokenizer.encode("a4:13:18:0=0b=2c=1;"), np.int32)
+  trace = np.array(tokenizer.encode("a4:13=1b=2c=1;"), np.int32)
   prompt = lambda length: (
     write(
-      _problem("a438 b155 c592?"), hint_text(tokenizer, trace[:length])
+      _problem("a43 b15 c59?"), hint_text(tokenizer, trace[:length])
     ).prompt
   )
-  assert prompt(0) == "a438 b155 c592?"
-  assert prompt(4) == "a438 b155 c592a4:13?"
-  assert prompt(9) == "a438 b155 c592a4:13:18:0=0b?"
-  assert prompt(13) == "a438 b155 c592a4:13:18:0=0b=2c=1?"  # without the stop
+  assert prompt(0) == "a43 b15 c59?"
+  assert prompt(4) == "a43 b15 c59a4:13?"
+  assert prompt(6) == "a43 b15 c59a4:13=1b?"
+  assert prompt(10) == "a43 b15 c59a4:13=1b=2c=1?"  # without the stop
 
 
 def test_countdown_by_hand():

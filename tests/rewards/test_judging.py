@@ -11,7 +11,7 @@ from prefixrl_jax.types import Completion, Problem, Verdict
 _TOKENIZER = SymbolTokenizer(
   checksum.SYMBOLS, pad=checksum.PAD, stop=checksum.STOP
 )
-_PROBLEM = Problem("p", "a111 b100?", "a=0 b=1", "", "train", 0)
+_PROBLEM = Problem("p", "a00 b10?", "a=0 b=1", "", "train", 0)
 
 
 def _judge(prefix, text, truncated=False):
@@ -30,7 +30,7 @@ def _judge(prefix, text, truncated=False):
 def test_prefix_and_completion_are_one_answer():
   assert _judge("", "a=0b=1;") == 1
   assert _judge("a=0", "b=1;") == 1
-  assert _judge("a1:11:2", "1:0=0b=1;") == 1
+  assert _judge("a0:0", "0=0b=1;") == 1
   assert _judge("a=0", "a=0b=1;") == 0
 
 

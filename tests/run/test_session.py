@@ -84,8 +84,8 @@ def test_a_session_in_float32_asks_for_it(
 @pytest.mark.parametrize(
   ("fields", "text", "message"),
   [
-    ({"model.width": 32}, None, r"shape .* \(30, 64\), .* \(30, 32\)"),
-    ({"model.num_layers": 2}, None, r"\(3, 64.*, config.model asks for \(2,"),
+    ({"model.width": 64}, None, r"shape .* \(30, 32\), .* \(30, 64\)"),
+    ({"model.num_layers": 2}, None, r"\(3, 32.*, config.model asks for \(2,"),
     ({"model.mlp": "gated_silu"}, None, r"gate.* has shape None"),
     ({}, "# Read me", "base.safetensors is no safetensors file"),
   ],

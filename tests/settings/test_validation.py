@@ -387,7 +387,7 @@ def test_says_what_changes_only_how_results_are_computed():
     ("ppo", {"learner.num_minibatches": 99}, r"99 mini-batches of .* = 16"),
     ("rl_entropy", {"learner.entropy_coefficient": -1.0}, r"is not a number"),
     ("rl_easy", {}, r"num_easy_train is 0"),
-    ("prefixrl", {"easy_share": 0.75}, r"together are 1.25, above 1"),
+    ("prefixrl", {"easy_share": 0.75}, r"together are 1.5, above 1"),
     ("luffy", {"easy_share": 0.5}, r"easy problems have no traces"),
     ("dapo", {"learner.truncated": "cut"}, r"'cut' is not one of 'wrong'"),
     ("dapo", {"loss.importance": "word"}, r"'word' is not one of 'none'"),

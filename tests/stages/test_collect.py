@@ -15,7 +15,7 @@ from prefixrl_jax.storage.artifacts import Artifact
 from prefixrl_jax.types import Problem, SamplingUsage, Trace
 
 _PROBLEMS = [
-  Problem(f"p{i}", "a438?", "a=0", "checksum", "train", i) for i in range(5)
+  Problem(f"p{i}", "a43?", "a=0", "checksum", "train", i) for i in range(5)
 ]
 
 

@@ -15,9 +15,15 @@ from etils import epath
 from rich import console
 from tensorboardX.proto import event_pb2
 
+from prefixrl_jax.configs import demo
 from prefixrl_jax.distributed.compilation import CompilationCounter
 from prefixrl_jax.storage import metrics
-from prefixrl_jax.storage.metrics import MetricWriter, Timers
+from prefixrl_jax.storage.metrics import (
+  MetricWriter,
+  StepLog,
+  Timers,
+  read_jsonl,
+)
 from prefixrl_jax.types import Completion
 
 
@@ -247,6 +253,46 @@ def test_says_that_it_compiles(monkeypatch, is_terminal):
   with metrics.busy("rl seed 0  compiling …"):
     pass
   assert "rl seed 0  compiling …" in file.getvalue()
+
+
+def test_says_when_no_group_has_had_signal(tmp_path, capsys):
+  """Counted over a resume; SFT's steps have no groups and do not count."""
+  config = demo.get_config()
+  config.wandb_project = ""
+  config.train.log_every = 1
+
+  def log(resume_step):
+    return StepLog(
+      "rl",
+      epath.Path(tmp_path),
+      budget=9.0,
+      resume_step=resume_step,
+      config=config,
+    )
+
+  signal = lambda a, b: {
+    "flops_paper": 1.0,
+    "train/prefixed/signal": a,
+    "train/no_prefix/signal": b,
+  }
+  with log(0) as steps:
+    steps.write(1, {"flops_paper": 0.5, "sft/loss": 1.0})
+    steps.write(2, signal(0.0, 0.25))
+    for step in range(3, 15):
+      steps.write(step, signal(0.0, 0.0))
+  with log(12) as steps:
+    for step in range(13, 25):
+      steps.write(step, signal(0.0, 0.0))
+    said = capsys.readouterr().err
+    assert "no group has had signal for 20 steps" in said
+    assert "for 19 steps" not in said
+    steps.write(25, signal(0.5, 0.0))
+    assert "signal for" not in capsys.readouterr().err
+  counted = {
+    row["step"]: row.get("train/steps_without_signal")
+    for row in read_jsonl(epath.Path(tmp_path) / "metrics.jsonl")
+  }
+  assert [counted[i] for i in (1, 2, 3, 13, 24, 25)] == [None, 0, 1, 11, 22, 0]
 
 
 def test_timers_add_up_and_start_anew(monkeypatch):
