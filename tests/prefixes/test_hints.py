@@ -199,9 +199,7 @@ def test_checksum_by_hand():
   write = hinter(demo.get_config().problems)
   trace = np.array(tokenizer.encode("a4:13=1b=2c=1;"), np.int32)
   prompt = lambda length: (
-    write(
-      _problem("a43 b15 c59?"), hint_text(tokenizer, trace[:length])
-    ).prompt
+    write(_problem("a43 b15 c59?"), hint_text(tokenizer, trace[:length])).prompt
   )
   assert prompt(0) == "a43 b15 c59?"
   assert prompt(4) == "a43 b15 c59a4:13?"
