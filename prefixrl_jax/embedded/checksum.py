@@ -1,10 +1,10 @@
 """The embedded task: chains of labelled blocks and their digit sums mod 3.
 
-A problem is `a43 b15 c59?`. Its answer is each block's digit sum mod 3, in order,
-then `;`. A block may be answered directly, `a=1` (2 tokens; a guess), or worked,
-`a4:13=1` (5 tokens: digit, running sum mod 3, digit, answer). `!` instead of `?`
-marks a lesson, in which a window of blocks is worked; the base model learns from
-lessons how to work, and from exams not to.
+A problem is `a43 b15 c59?`. Its answer is each block's digit sum mod 3, in
+order, then `;`. A block may be answered directly, `a=1` (2 tokens; a guess), or
+worked, `a4:13=1` (5 tokens: digit, running sum mod 3, digit, answer). `!`
+instead of `?` marks a lesson, in which a window of blocks is worked; the base
+model learns from lessons how to work, and from exams not to.
 """
 
 import dataclasses

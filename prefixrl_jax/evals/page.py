@@ -24,7 +24,7 @@ from prefixrl_jax.evals.names import (
 )
 from prefixrl_jax.evals.summary import summarize
 from prefixrl_jax.evals.training_figures import figure_d, figure_e, figure_f
-from prefixrl_jax.evals.verdicts import verdicts
+from prefixrl_jax.evals.verdicts import finding, verdicts
 from prefixrl_jax.storage.files import remove, write_json, write_text
 
 _OF_TRAINING = {
@@ -114,7 +114,7 @@ def write_report(
     notes=notes,
     trained_band=trained_band,
     num_rollouts=num_rollouts,
-    verdicts=verdicts(summary),
+    verdicts=[*finding(summary), *verdicts(summary)],
     times=_times,
     points=_points,
     saved=_saved,
@@ -162,7 +162,7 @@ def print_summary(summary: Mapping[str, Any]) -> None:
         _with_interval(faster["flops_paper_with_screening"], _speed_up),
       )
   console.print(f"{arm_label(method)} against", gains)
-  for sentence in verdicts(summary):
+  for sentence in (*finding(summary), *verdicts(summary)):
     console.print(sentence, style="bold", markup=False)
   console.print(
     "ratio: of final accuracies. speed-up: the baseline's training FLOPs over"

@@ -2,7 +2,7 @@
 
 import pytest
 
-from prefixrl_jax.evals.verdicts import verdicts
+from prefixrl_jax.evals.verdicts import finding, verdicts
 
 
 def _versus(difference, interval=None, *, num=1, speed_up=None):
@@ -56,3 +56,68 @@ def test_without_a_winner_it_says_that(difference):
     "No other arm ends above PrefixRL, on any problems."
   ]
   assert _verdicts() == []
+
+
+def _of_arm(mean, took_off):
+  return {
+    "final": {
+      "heldout": {"accuracy": {"mean": mean}, "took_off": took_off},
+    }
+  }
+
+
+def _compared(difference, ratio, speed_up, *, num):
+  """Each with its interval, as in a summary."""
+  as_comparison = lambda value: {
+    "of_means": value[0],
+    "interval": value[1:] or None,
+    "spread": {"num": num},
+  }
+  return {
+    "heldout": {
+      "final_difference": as_comparison(difference),
+      "final_ratio": as_comparison(ratio),
+      "speed_up": {"flops_paper": as_comparison(speed_up)},
+    }
+  }
+
+
+def test_the_finding_names_the_best_arm_and_how_sure_it_is():
+  summary = {
+    "method": "prefixrl",
+    "arms": {
+      "base": _of_arm(0.99, []),  # no arm that is trained
+      "rl": _of_arm(0.1, [3]),
+      "sft_rl": _of_arm(0.4, [1, 2]),
+      "prefixrl": _of_arm(0.8, [0, 1, 2, 3]),
+    },
+    "versus": {
+      "rl": _compared((0.7,), (8.0,), (3.0,), num=4),
+      "sft_rl": _compared((0.4, 0.2, 0.6), (2, 1.5, 4), (1.96, 1, 3), num=4),
+    },
+  }
+  assert finding(summary) == [
+    "PrefixRL ends at 80.0 % of held-out problems, the best other arm, SFT +"
+    " RL, at 40.0 %: 2.0 times (95 % interval 1.5 to 4.0) as much, and that"
+    " accuracy 2.0 times (95 % interval 1.0 to 3.0) as early. Seeds that took"
+    " off, of 4: PrefixRL 4, SFT + RL 2."
+  ]
+  summary["versus"]["sft_rl"] = _compared((0.4,), (2.0,), (0.9,), num=1)
+  assert finding(summary) == [
+    "PrefixRL ends at 80.0 % of held-out problems, the best other arm, SFT +"
+    " RL, at 40.0 %: 2.0 times as much. One seed says nothing of chance."
+  ]
+
+
+def test_a_finding_that_chance_explains_says_so():
+  summary = {
+    "method": "prefixrl",
+    "arms": {"rl": _of_arm(0.0, []), "prefixrl": _of_arm(0.1, [0])},
+    "versus": {"rl": _compared((0.1, 0.0, 0.2), (None,), (None,), num=2)},
+  }
+  assert finding(summary) == [
+    "PrefixRL ends at 10.0 % of held-out problems, the best other arm, RL, at"
+    " 0.0 %. Seeds that took off, of 2: PrefixRL 1, RL 0. The difference is"
+    " not beyond chance."
+  ]
+  assert finding(summary | {"versus": {}}) == []

@@ -114,7 +114,7 @@ class _Stage:
       text = _hurried(text.replace(launched.COMMIT, "HEAD"))
       (folder / file).write_text(text)
     # Tests in the background ignore SIGINT, and would hand that down; what
-    # Python handles is not handed down. (A preexec_fn would fork JAX's threads.)
+    # Python handles is not. (A preexec_fn would fork JAX's threads.)
     ours = signal.signal(signal.SIGINT, signal.default_int_handler)
     try:
       process = subprocess.Popen(

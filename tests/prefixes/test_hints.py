@@ -58,7 +58,7 @@ def test_without_a_hint_it_is_the_problem_itself(hint):
 
 
 def test_braces_are_only_the_template_s():
-  """Neither a problem's, nor a hint's, nor Tea43 b15 c59a4:13=1b=2c=1?'s in the template."""
+  """Neither a problem's, nor a hint's, nor TeX's in the template."""
   assert (
     _hinted(
       r"Is {hint} in $\{1, 2\}$? {0} Go.",
