@@ -180,6 +180,11 @@ def missing_field(argv: Sequence[str]) -> str:
         known = list(node) if hasattr(node, "items") else []
         if part not in known:
           there = f"; there are {', '.join(known)}" if known else ""
+          if own := re.fullmatch(r"(arms\.[^.]+\.learner)\.(.+)", path):
+            there = (
+              f"; a row of the config's file gives it to the arm"
+              f" ({own[1]}.{own[2]}), --config.learner.{own[2]} to all arms"
+            )
           return f"--config.{path}: the config has no {part!r} there{there}."
         node = node[part]
   return ""

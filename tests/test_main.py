@@ -330,6 +330,11 @@ def test_what_is_done_otherwise_than_the_config_says_is_said():
       "has no 'r' there; there are cispo, ",
     ),
     ("pretrain.phases[9].num_steps=1", "has no '9' there; there are 0, 1"),
+    (
+      "arms.rl.learner.whiten=True",
+      "gives it to the arm (arms.rl.learner.whiten), --config.learner.whiten to"
+      " all arms",
+    ),
     ("=1", "--config.: names no field; --help lists them"),
     ("..=1", "--config...: names no field"),
   ],
