@@ -2,7 +2,7 @@
 
   python -m benchmarks.methods --arms=rl,rl_clipped,ppo
 
-A step: 8 prompts of 32 tokens, 8 completions of 64 new tokens each, rewards
+A step: 16 prompts of 32 tokens, 8 completions of 64 new tokens each, rewards
 that cost nothing, and the arm's scoring and updates, as training makes them.
 """
 
@@ -17,7 +17,7 @@ from absl import flags
 
 from benchmarks import measuring, shapes
 
-_PROMPTS, _GROUP, _PROMPT_LENGTH, _NEW_TOKENS = 8, 8, 32, 64
+_PROMPTS, _GROUP, _PROMPT_LENGTH, _NEW_TOKENS = 16, 8, 32, 64
 # What is an arm's own beside the arms of the configs.
 _VARIANTS: dict[str, tuple[str, dict[str, Any]]] = {
   "rl: 4 mini-batches": ("rl", dict(num_minibatches=4)),

@@ -18,7 +18,7 @@ from prefixrl_jax.settings import validation as config_lib
 from prefixrl_jax.types import UserError, one_line
 
 _OWN = pathlib.Path(__file__).parent / "configs"
-_NAMES = ("demo", "countdown", "math", "code", "logic", "gym")
+_NAMES = ("demo", "countdown", "skills", "math", "code", "logic", "gym")
 _HELP = ("--help", "-help", "-h", "-?", "--helpshort")
 
 

@@ -30,6 +30,17 @@ _LABELS = "abcdefghij"
 _DIGITS = 2  # of a block
 
 
+@dataclasses.dataclass(frozen=True)
+class Rule:
+  """What is asked of a block: start + its weighted digits, mod 3."""
+
+  start: int = 0
+  weights: tuple[int, ...] = (1,) * _DIGITS
+
+
+_SUM = Rule()
+
+
 def make_problems(
   num_problems: int, num_blocks: int, *, seed: int, split: str, start: int
 ) -> list[Problem]:
@@ -44,23 +55,33 @@ def make_problems(
   """
   split_number = ("train", "heldout", "easy").index(split)
   rng = np.random.default_rng([seed, split_number])
-  problems = []
-  for i in range(start, start + num_problems):
-    digits = rng.integers(0, 10, (num_blocks, _DIGITS))
-    problems.append(
-      Problem(
-        id=f"checksum/{seed}/{split}/{i}",
-        prompt=_prompt(digits, "?"),
-        answer=" ".join(
-          f"{label}={s % 3}" for label, s in zip(_LABELS, digits.sum(1))
-        ),
-        source="checksum",
-        split=split,
-        index=i,
-        metadata={"num_blocks": num_blocks},
-      )
+  return [
+    Problem(
+      id=f"checksum/{seed}/{split}/{i}",
+      **draw_problem(rng, num_blocks),
+      source="checksum",
+      split=split,
+      index=i,
+      metadata={"num_blocks": num_blocks},
     )
-  return problems
+    for i in range(start, start + num_problems)
+  ]
+
+
+def draw_problem(
+  rng: np.random.Generator, num_blocks: int, rule: Rule = _SUM
+) -> dict[str, str]:
+  """Draws a prompt and its answer.
+
+  Args:
+    rng: for the digits.
+    num_blocks: at most 10.
+    rule: of all blocks.
+  """
+  digits = rng.integers(0, 10, (num_blocks, _DIGITS))
+  sums = rule.start + digits @ rule.weights
+  answers = (f"{label}={s % 3}" for label, s in zip(_LABELS, sums))
+  return {"prompt": _prompt(digits, "?"), "answer": " ".join(answers)}
 
 
 def _prompt(digits, end: str) -> str:
@@ -89,7 +110,9 @@ class Phase:
   noise: float  # chance that a running sum is wrong
 
 
-def make_document(rng: np.random.Generator, phase: Phase) -> tuple[str, str]:
+def make_document(
+  rng: np.random.Generator, phase: Phase, rule: Rule = _SUM
+) -> tuple[str, str]:
   """Draws a pretraining document: (prompt, completion)."""
   num_blocks = int(rng.integers(1, phase.max_blocks + 1))
   digits = rng.integers(0, 10, (num_blocks, _DIGITS))
@@ -107,9 +130,9 @@ def make_document(rng: np.random.Generator, phase: Phase) -> tuple[str, str]:
     # Unworked answers are noise, so that guessing cannot be learned here.
     answer = int(rng.integers(0, 3))
     if is_worked:
-      answer = 0
-      for i, digit in enumerate(block):
-        answer = (answer + int(digit)) % 3
+      answer = rule.start
+      for i, (digit, weight) in enumerate(zip(block, rule.weights)):
+        answer = (answer + weight * int(digit)) % 3
         if rng.random() < phase.noise:
           answer = int(rng.integers(0, 3))
         # The last sum is the answer.
@@ -144,7 +167,7 @@ class ChecksumVerifier:
   ) -> list[Verdict]:
     """See `Verifier`."""
     return [
-      Verdict(float(_answers(without_thoughts(text)) == problem.answer))
+      Verdict(float(answers(without_thoughts(text)) == problem.answer))
       for problem, text in zip(problems, texts)
     ]
 
@@ -152,7 +175,8 @@ class ChecksumVerifier:
     """Nothing to free."""
 
 
-def _answers(text: str) -> str | None:
+def answers(text: str) -> str | None:
+  """Returns `a=0 b=2`; None if something else than blocks is in the text."""
   if not text.endswith(";") or _BLOCK.sub("", text) != ";":
     return None
   return " ".join(label + answer for label, _, answer in _BLOCK.findall(text))

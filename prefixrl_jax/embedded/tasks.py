@@ -9,9 +9,10 @@ MARKER (label, text -> 0 to 1) if a completion shows what strategy it follows.
 
 from typing import Any
 
-from prefixrl_jax.embedded import checksum, countdown_steps
+from prefixrl_jax.embedded import checksum, countdown_steps, skills
 
 TASKS: dict[str, Any] = {
   "checksum": checksum,
   "countdown_steps": countdown_steps,
+  "skills": skills,
 }

@@ -82,6 +82,7 @@ VERIFIERS = {
   ),
   "function": VerifierSpec("prefixrl_jax.rewards.own:FunctionVerifier"),
   "checksum": VerifierSpec("prefixrl_jax.embedded.checksum:ChecksumVerifier"),
+  "skills": VerifierSpec("prefixrl_jax.embedded.skills:SkillsVerifier"),
   "countdown_steps": VerifierSpec(
     "prefixrl_jax.embedded.countdown_steps:StepsVerifier"
   ),

@@ -81,14 +81,22 @@ SYMBOLS: Section = {
     "warmup_steps": Field(COUNT_OR_NONE, "warm-up steps of each phase"),
   },
 }
+_BLOCKS: Section = {
+  "max_blocks": Field(whole(1, 10), "maximum blocks of a document"),
+  "max_window": Field(COUNT, "maximum blocks worked out in a lesson"),
+  "worked_share": Field(SHARE, "share of an exam's blocks that are worked out"),
+  "noise": Field(SHARE, "probability that a running sum is wrong"),
+}
 PHASES: Section = {
-  "checksum": {
-    "max_blocks": Field(whole(1, 10), "maximum blocks of a document"),
-    "max_window": Field(COUNT, "maximum blocks worked out in a lesson"),
+  "checksum": _BLOCKS,
+  "skills": {
+    **_BLOCKS,
     "worked_share": Field(
-      SHARE, "share of an exam's blocks that are worked out"
+      real(0, 1, open_low=True), "share of blocks worked out, of kind A"
     ),
-    "noise": Field(SHARE, "probability that a running sum is wrong"),
+    "rarest_share": Field(
+      real(0, 1, open_low=True), "the same, of the last kind"
+    ),
   },
   "countdown_steps": {
     "max_numbers": Field(whole(2, 10), "maximum numbers of a document"),
