@@ -161,7 +161,7 @@ def _make(model: str, name: str, part: str) -> Callable[[], object]:
 
   def run():
     groups = sample() if part == "step" else once
-    held[0], _, _ = updater.step(held[0], groups)
+    held[0], _ = updater.step(held[0], groups)
     return jax.block_until_ready(held[0].step)
 
   return run

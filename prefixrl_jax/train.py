@@ -5,6 +5,7 @@ that is updated, though by choice in several updates. SFT steps, if the arm has
 any, come first and use the same update.
 """
 
+import functools
 import signal
 import sys
 from typing import NamedTuple
@@ -155,10 +156,13 @@ def train(
             if sampled:
               ledger.add_sampling("sampling", sampled)
             with made.timers("update"):
-              state, trees, of_update = made.updater.step(
-                state, experience.kept
+              state, of_update = made.updater.step(
+                state,
+                experience.kept,
+                functools.partial(
+                  rollout_log.write, step + 1, experience.groups
+                ),
               )
-            rollout_log.write(step + 1, experience.groups, trees)
             metrics = _rl_metrics(
               of_update, experience, sampled, marker, session.tokenizer
             )

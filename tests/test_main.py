@@ -160,7 +160,7 @@ _WRONG = [
   ((_DEMO, "--config.problems.num_train=0"), "needs training problems"),
   (
     (_DEMO, "--config.train.prompts_per_step=1"),
-    "prefixed_share = 0.75 of config.train.prompts_per_step = 1 is rounded to 1",
+    "prefixed_share = 0.75 of config.train.prompts_per_step = 1 is rounded",
   ),
   ((_DEMO, "--workdir=README.md"), "README.md is a file, not a folder"),
   ((_DEMO, "--workdir=README.md/a/b"), "README.md is a file, not a folder"),

@@ -384,6 +384,10 @@ def test_stops_at_the_first_update_that_is_not_finite(
     assert said in str(e.value)
   kept = {p.name for p in (tmp_path / "checkpoints").iterdir()}
   assert kept == {"2", "4"}
+  # What it failed on can be looked at.
+  rollouts = _kept(tmp_path)
+  [*_, last] = rollouts[rollouts.step == 6].advantages
+  assert np.isnan(last).all()
   trainer, curve = run(tmp_path, "sft_rl")  # the fault is over
   _, expected, weights = uninterrupted
   assert checkpoints.weight_hash(_policy(trainer)) == weights

@@ -1,6 +1,6 @@
 """Updates: what a step of RL makes of its experience, in one update or more."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import ml_collections
 import numpy as np
@@ -53,17 +53,22 @@ class Updater:
     self._kl_coefficient = state.get("kl_coefficient", self._kl_coefficient)
 
   def step(
-    self, state: TrainState, groups: Sequence[Group]
-  ) -> tuple[TrainState, list[Tree], dict[str, float]]:
+    self,
+    state: TrainState,
+    groups: Sequence[Group],
+    on_credit: Callable[[Sequence[Tree]], None] = lambda trees: None,
+  ) -> tuple[TrainState, dict[str, float]]:
     """Updates a state, which is used up, by all groups.
 
     Args:
       state: of the learner.
       groups: that are learnt from.
+      on_credit: called with what the updates learn from, before the first: so
+        it is known if that one is not finite.
 
     Returns:
-      The next state, what it learnt from, and metrics: the updates' means,
-      and "is_skipped", how many were left out.
+      The next state and metrics: the updates' means, and "is_skipped", how many
+      were left out.
 
     Raises:
       NonFiniteError: see `Learner.step`.
@@ -86,6 +91,7 @@ class Updater:
       score=score if self._scorer else None,
       kl_coefficient=self._kl_coefficient,
     )
+    on_credit(trees)
     parts = minibatches(trees, settings.num_minibatches)
     updates: list[dict[str, float]] = []
     tokens, seconds = 0, 0.0
@@ -108,7 +114,7 @@ class Updater:
         sum(len(g.completions) for g in groups),
         settings,
       )
-    return state, trees, metrics
+    return state, metrics
 
 
 def _mean_gap(
