@@ -1,7 +1,7 @@
 """The whole method on a laptop CPU: the embedded checksum-chain task.
 
   python -m prefixrl_jax.main --config=configs/demo.py
-  ... --config=configs/demo.py:arms=rl+sft_rl+prefixrl,seeds=3
+  ... --config=configs/demo.py:arms=rl+sft_rl+ppo+prefixrl,seeds=1
 
 Values are the paper's unless a comment says otherwise.
 """
@@ -13,11 +13,16 @@ from prefixrl_jax.settings.validation import parse_arg
 
 
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
-  """Returns the config. arg: arms=a+b, seeds=n, tiny=true (for tests)."""
-  chosen = parse_arg(arg, arms="rl+sft_rl+prefixrl", seeds=1, tiny=False)
+  """Returns the config.
+
+  Args:
+    arg: arms=a+b; seeds=n, by default three; tiny=true for tests, of one seed.
+  """
+  chosen = parse_arg(arg, arms="rl+sft_rl+prefixrl", seeds=3, tiny=False)
+  is_for_tests = chosen.tiny and "seeds" not in arg
   c = ml_collections.ConfigDict()
   c.run_arms = tuple(chosen.arms.split("+"))
-  c.seeds = tuple(range(chosen.seeds))
+  c.seeds = tuple(range(1 if is_for_tests else chosen.seeds))
   # Every seed has its own problems, traces and cuts.
   c.fresh_data_per_seed = True
   c.wandb_project = ""
@@ -105,9 +110,21 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   )
   c.sft = sections.sft(batch_size=16, learning_rate=5e-4)
 
-  # Each arm's learning rate and entropy bonus are chosen on held-out problems
-  # of other seeds, six settings an arm: docs/evidence.md.
-  c.arms = sections.arms(dict(rl=5e-4), sft_epochs=8, prefixed_share=0.75)
+  # Each arm's learning rate is chosen on held-out problems of other seeds, from
+  # as many settings an arm: docs/tuning.md.
+  c.arms = sections.arms(
+    dict(
+      rl=3e-4,
+      sft_rl=1.5e-4,
+      off_policy=5e-4,
+      luffy=1e-3,
+      prefixrl=5e-4,
+      prefixrl_only=5e-4,
+      prefixrl_adaptive=5e-4,
+    ),
+    sft_epochs=8,
+    prefixed_share=0.75,
+  )
   c.train = sections.train(
     # Every arm's budget, in the paper's convention: collection (if the arm
     # uses traces) + SFT + sampling + updates.
