@@ -108,6 +108,7 @@ class Phase:
   max_window: int  # blocks worked in a lesson, from 1
   worked_share: float  # of exam blocks
   noise: float  # chance that a running sum is wrong
+  slip_share: float = 0.0  # of exam blocks that are guessed: not a block
 
 
 def make_document(
@@ -137,8 +138,20 @@ def make_document(
           answer = int(rng.integers(0, 3))
         # The last sum is the answer.
         text += f"{digit}:{answer}" if i < _DIGITS - 1 else f"{digit}"
+    elif not is_lesson and phase.slip_share and rng.random() < phase.slip_share:
+      text += _slip(rng)
     blocks.append(f"{text}={answer}")
   return _prompt(digits, "!" if is_lesson else "?"), "".join(blocks) + STOP
+
+
+def _slip(rng: np.random.Generator) -> str:
+  """Draws symbols that no block has there.
+
+  Without them working would be the only rare thing that the base model does,
+  which an entropy bonus alone then finds; a language model has many.
+  """
+  symbol = ("{}", ":{}", "={}", "{}{}", "{}:{}", ":{}:{}")[rng.integers(0, 6)]
+  return symbol.format(*map(str, rng.integers(0, 3, 2)))
 
 
 # -- its verifier --------------------------------------------------------------

@@ -83,7 +83,7 @@ def hinted(prompt: str, hint: str) -> str:
   return prompt[:-2] + hint + prompt[-2:]
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, kw_only=True)
 class Phase(checksum.Phase):
   """A phase of pretraining; worked_share is the first kind's."""
 

@@ -86,6 +86,9 @@ _BLOCKS: Section = {
   "max_window": Field(COUNT, "maximum blocks worked out in a lesson"),
   "worked_share": Field(SHARE, "share of an exam's blocks that are worked out"),
   "noise": Field(SHARE, "probability that a running sum is wrong"),
+  "slip_share": Field(
+    SHARE, "share of an exam's guessed blocks that are none, but a slip"
+  ),
 }
 PHASES: Section = {
   "checksum": _BLOCKS,

@@ -60,6 +60,19 @@ def test_documents_work_in_lessons_and_guess_in_exams():
   assert np.mean(right[False]) == pytest.approx(1 / 3, abs=0.02)
 
 
+def test_slips_are_no_blocks_and_only_in_exams():
+  phase = dataclasses.replace(_PHASE, slip_share=0.5)
+  rng = np.random.default_rng(0)
+  readable = {"!": [], "?": []}
+  for _ in range(1000):
+    prompt, completion = make_document(rng, phase)
+    readable[prompt[-1]].append(checksum.answers(completion) is not None)
+  assert all(readable["!"])
+  # One to seven blocks, of which each is one with probability .05 + .95 / 2.
+  expected = np.mean([0.525**blocks for blocks in range(1, 8)])
+  assert np.mean(readable["?"]) == pytest.approx(expected, abs=0.04)
+
+
 @pytest.mark.parametrize(
   ("text", "reward"),
   [
