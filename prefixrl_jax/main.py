@@ -8,6 +8,7 @@ Re-run it to resume where it stopped; what is complete is not re-made.
 import contextlib
 import datetime
 import errno
+import functools
 import os
 import pathlib
 import shlex
@@ -64,6 +65,14 @@ _REDO = flags.DEFINE_list(
   " different, what was made from it is re-made (cut, evaluate, rescore) or"
   " refused.",
 )
+_JOBS = flags.DEFINE_integer(
+  "jobs",
+  None,
+  "Processes at a time, each with its share of the cores, that make seeds' data"
+  " and train and evaluate arms and seeds; 1: this one alone, on all cores. By"
+  " default one a core for a small model on a CPU, else 1.",
+  lower_bound=1,
+)
 
 # Read by name before flags are parsed: see `main`.
 flags.DEFINE_bool(
@@ -87,7 +96,7 @@ _FULL = (errno.ENOSPC, errno.EDQUOT)
 _run: Any = None  # the Pipeline, once there is one
 
 
-def _main(argv) -> None:
+def _main(argv, serves: bool = False) -> None:
   if len(argv) > 1:
     raise UserError(
       f"{argv[1]!r} is not a flag: flags start with --; see --help."
@@ -120,8 +129,18 @@ def _main(argv) -> None:
 
   keep_compiled_programs()
   global _run
-  _run = Pipeline(config, workdir, fresh=_FRESH.value, redo=_REDO.value)
-  _run.run(stages)
+  _run = Pipeline(
+    config,
+    workdir,
+    fresh=_FRESH.value,
+    redo=_REDO.value,
+    jobs=_JOBS.value,
+    argv=sys.argv[1:],
+  )
+  if serves:
+    _run.serve()
+  else:
+    _run.run(stages)
 
 
 def _workdir() -> str:
@@ -158,8 +177,12 @@ def _stages(traces: str) -> list[str]:
   return [stage for stage in known if stage in stages]
 
 
-def main() -> None:
-  """Runs, and turns any exception into one line and an exit code."""
+def main(serves: bool = False) -> None:
+  """Runs, and turns any exception into one line and an exit code.
+
+  Args:
+    serves: make what the process that started this one asks for.
+  """
   if not _OFF & {*sys.argv}:  # before flags are parsed
     huge_pages.ensure()
   startup.open_standard_streams()
@@ -172,7 +195,8 @@ def main() -> None:
       own = flags.FLAGS.get_key_flags_for_module(module)
       print(command_line.help_text(sys.argv, own))
     else:
-      app.run(_main, flags_parser=_parse_flags)
+      run = functools.partial(_main, serves=serves)
+      app.run(run, flags_parser=_parse_flags)
   except UserError as e:
     _exit(f"error: {e}{_hint()}", 1)
   except Preempted as e:

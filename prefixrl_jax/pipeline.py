@@ -7,11 +7,12 @@ settings is an error.
 
 import contextlib
 import pkgutil
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 import ml_collections
 from etils import epath
 
+from prefixrl_jax.parallel import phases, workers
 from prefixrl_jax.run.workspace import Workspace
 from prefixrl_jax.stages import ON_DEMAND, STAGES, evaluate, export
 from prefixrl_jax.storage.files import (
@@ -19,7 +20,7 @@ from prefixrl_jax.storage.files import (
   remove_temporaries,
   write_json,
 )
-from prefixrl_jax.storage.locking import locked
+from prefixrl_jax.storage.locking import check_parent_holds, locked
 from prefixrl_jax.types import UserError
 
 _JUDGING = {"import", "screen", "collect", "train", "evaluate"}
@@ -46,6 +47,8 @@ class Pipeline:
     *,
     fresh: bool = False,
     redo: Collection[str] = (),
+    jobs: int | None = 1,
+    argv: Sequence[str] = (),
   ):
     """Checks what can be checked before anything is loaded.
 
@@ -54,9 +57,12 @@ class Pipeline:
       workdir: for the artifacts.
       fresh: re-make everything that the stages to run make.
       redo: names of artifacts to re-make, or beginnings of their names.
+      jobs: processes at a time; None: as many as pay.
+      argv: the flags that other processes of this run are started with.
     """
     self.work = Workspace(config, workdir)
     self._fresh, self._redo = fresh, redo
+    self._jobs, self._argv = jobs, argv
 
   def run(self, stages: Collection[str]) -> None:
     """Runs the stages named, in their order.
@@ -92,9 +98,33 @@ class Pipeline:
         if _JUDGING.intersection(stages):
           work.try_reward()
         # Problems are shown first, and exports come last.
-        for name in ("problems", *STAGES, "export"):
-          if name in stages:
-            pkgutil.resolve_name((STAGES | ON_DEMAND)[name])(work)
+        first = ("problems", "pretrain")
+        self._run([name for name in first if name in stages])
+        rest = [
+          n for n in (*STAGES, "export") if n in stages and n not in first
+        ]
+        for phase in phases.phases(work, rest, self._jobs):
+          if phase.num_jobs == 1:
+            self._run(phase.stages)
+          else:
+            phases.side_by_side(work, phase, self._argv)
+
+  def _run(self, stages: Sequence[str]) -> None:
+    for name in stages:
+      pkgutil.resolve_name((STAGES | ON_DEMAND)[name])(self.work)
+
+  def serve(self) -> None:
+    """Makes what the process that started this one asks for, part by part.
+
+    Raises:
+      UserError: that one does not hold the workdir's lock; or see `run`.
+    """
+    check_parent_holds(self.work.workdir)
+    with contextlib.closing(self.work):
+      for names in workers.tasks():
+        self.work.only = names
+        asked = {name.partition("/")[0] for name in names}
+        self._run([stage for stage in STAGES if stage in asked])
 
 
 def _is_of_a_run(workdir: epath.Path) -> bool:

@@ -108,8 +108,8 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     ("np.concatenate([[0.0], costs_of(run, _AXIS)])", "costs_of(run, _AXIS)"),
   ),
   (
-    "sweep/jobs.py",
-    "sweep/test_jobs.py",
+    "parallel/jobs.py",
+    "parallel/test_jobs.py",
     ("failed = [need for need in job.needs if need.error]", "failed = []"),
     ("      process.terminate()\n", "      pass\n"),
     ("elif not free or not all", "elif not all"),

@@ -23,9 +23,10 @@ _FLOORS = (
   ("configs", "run"),
   ("evals",),
   ("train",),
-  ("stages",),
+  ("parallel", "stages"),
   ("command_line", "pipeline", "startup"),
   ("main", "sweep"),
+  ("worker",),
 )
 # Rooms of text and files, which are usable where there is no accelerator and no
 # JAX; in the others these modules are.
@@ -66,13 +67,15 @@ _TEXT_ELSEWHERE = (
   "learner.advantages",
   "models.folders",
   "models.weights",
+  "parallel.jobs",
+  "parallel.view",
+  "parallel.workers",
   "rollouts.grid",
   "rollouts.requests",
   "run.evaluations",
   "run.inputs",
   "run.provenance",
   "stages.show_problems",
-  "sweep.jobs",
   "sweep.points",
   "sweep.table",
   "traces.foreign",

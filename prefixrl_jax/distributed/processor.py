@@ -1,8 +1,11 @@
-"""What Linux says about the processor."""
+"""What Linux says about the machine: its processor, and what is ours of it."""
 
 import contextlib
 import functools
+import os
 import pathlib
+
+_LIMITS = pathlib.Path("/sys/fs/cgroup")  # of a container
 
 
 @functools.cache
@@ -19,3 +22,22 @@ def facts() -> dict[str, str]:
 def features() -> frozenset[str]:
   """Returns the names of its features, as "avx2"; none on other systems."""
   return frozenset(facts().get("flags", "").split())
+
+
+def num_cores() -> int:
+  """Returns how many cores this process may keep busy."""
+  if not hasattr(os, "sched_getaffinity"):
+    return os.cpu_count() or 1
+  cores = len(os.sched_getaffinity(0))
+  with contextlib.suppress(OSError, ValueError):  # "max": no limit
+    quota, period = map(int, (_LIMITS / "cpu.max").read_text().split())
+    cores = min(cores, max(1, quota // period))
+  return cores
+
+
+def memory_bytes() -> int:
+  """Returns the memory that all processes here may have together."""
+  total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+  with contextlib.suppress(OSError, ValueError):
+    total = min(total, int((_LIMITS / "memory.max").read_text()))
+  return total

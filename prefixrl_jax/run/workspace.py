@@ -62,6 +62,8 @@ class Workspace(Inputs):
     super().__init__(config)
     self.workdir = workdir
     self._to_redo: set[str] = set()
+    # STAGE/seed_N and STAGE/ARM/seed_N that stages make; None: all.
+    self.only: Collection[str] | None = None
     self.has_removed = False  # the artifacts that --fresh and --redo name
 
   def artifacts(self, stages: Collection[str]) -> Iterator[Artifact]:
@@ -125,8 +127,15 @@ class Workspace(Inputs):
   def begin(self, artifact: Artifact) -> None:
     """Marks an artifact as in progress, once nothing can be refused.
 
-    This removes everything to be re-made, so an interrupted run is resumed
-    without --fresh and --redo.
+    This removes everything to be re-made: see `remove_to_redo`.
+    """
+    self.remove_to_redo()
+    artifact.begin()
+
+  def remove_to_redo(self) -> None:
+    """Removes everything to be re-made, once nothing can be refused.
+
+    So an interrupted run is resumed without --fresh and --redo.
     """
     to_redo, waiting = set(self._to_redo), [*self.artifacts(_ENTRIES)]
     self._to_redo.clear()
@@ -135,7 +144,6 @@ class Workspace(Inputs):
         if other.name in to_redo:
           other.remove()
           self.has_removed = True
-    artifact.begin()
 
   @property
   def traces_stage(self) -> str:
@@ -336,9 +344,15 @@ class Workspace(Inputs):
       self.console.print(f"[dim]{what}: complete, not run again[/dim]")
     return artifact.complete
 
+  def _is_wanted(self, *name: str) -> bool:
+    """Whether it is asked for; what is not may be in the making elsewhere."""
+    return self.only is None or "/".join(name) in self.only
+
   def data_to_make(self, stage: str) -> Iterator[tuple[Artifact, int]]:
     """Yields a stage's artifacts that are not complete, and their seeds."""
     for seed in self.data_seeds:
+      if not self._is_wanted(stage, f"seed_{seed}"):
+        continue
       artifact = self.data_artifact(stage, seed)
       if not self.done(artifact, f"{stage}, seed {seed}"):
         yield artifact, seed
@@ -347,6 +361,8 @@ class Workspace(Inputs):
     """Yields arm and seed of the arms' incomplete artifacts of a stage."""
     for seed in self.config.seeds:
       for arm in self.config.run_arms:
+        if not self._is_wanted(stage, arm, f"seed_{seed}"):
+          continue
         artifact = self.run_artifact(stage, arm, seed)
         if not self.done(artifact, f"{stage}, {arm} seed {seed}"):
           yield artifact, arm, seed
@@ -355,6 +371,8 @@ class Workspace(Inputs):
     """Yields incomplete evaluations, with arm, seed and set (see `Inputs`)."""
     for seed in self.config.seeds:
       for arm in ("base", *self.config.run_arms):
+        if not self._is_wanted("evaluate", arm, f"seed_{seed}"):
+          continue
         if arm != "base":
           self._note_raised(arm, seed)
         for name in ("", *self.sets):

@@ -39,14 +39,15 @@ class Owner:
   since: str
 
   @classmethod
-  def this(cls) -> "Owner":
-    """Returns the calling process."""
+  def this(cls, pid: int = 0) -> "Owner":
+    """Returns the calling process, or another one of this host."""
+    pid = pid or os.getpid()
     return cls(
       host=socket.gethostname(),
       boot=_read("/proc/sys/kernel/random/boot_id").strip(),
       pids=_namespace(),
-      pid=os.getpid(),
-      started=_started(os.getpid()),
+      pid=pid,
+      started=_started(pid),
       since=datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
     )
 
@@ -88,6 +89,20 @@ def locked(workdir: epath.Path, show: Callable[[str], Any]) -> Iterator[None]:
   finally:
     if os.getpid() == this.pid and _owner(path) == this:
       path.unlink()
+
+
+def check_parent_holds(workdir: epath.Path) -> None:
+  """Checks that the process that started this one holds the workdir's lock.
+
+  Raises:
+    UserError: it does not.
+  """
+  owner, parent = _owner(workdir / LOCK), Owner.this(os.getppid())
+  if owner is None or dataclasses.replace(parent, since=owner.since) != owner:
+    raise UserError(
+      f"{workdir} is not worked in by the process that started this one; use"
+      " prefixrl_jax.main."
+    )
 
 
 def _take(path: epath.Path, this: Owner, show: Callable[[str], Any]) -> None:

@@ -19,8 +19,6 @@ from rich.text import Text
 from prefixrl_jax.storage.files import write_bytes
 from prefixrl_jax.storage.wandb_log import WandbLog
 
-# Between two progress lines where there is no terminal.
-_SECONDS = 30.0
 # Steps without signal that are worth a word: such a run may never get going.
 _SILENT = 20
 _SILENT_STEPS = "train/steps_without_signal"
@@ -116,6 +114,8 @@ class Progress:
   Until the first update it says what it is waiting for.
   """
 
+  seconds_between_lines = 30.0  # where there is no terminal
+
   def __init__(
     self, name: str, *, total: float, waits_for: str = "compiling …"
   ):
@@ -138,7 +138,8 @@ class Progress:
     """Moves the bar and shows the figures."""
     text = "  ".join(f"{name} {value}" for name, value in figures.items())
     self._bar.update(self._task, completed=completed, figures=text)
-    if self._bar.disable and time.monotonic() - self._said >= _SECONDS:
+    since = time.monotonic() - self._said
+    if self._bar.disable and since >= self.seconds_between_lines:
       share = completed / self._total if self._total else 1.0
       self.log(f"{self._name}  {share:.0%}  {text}".rstrip())
 

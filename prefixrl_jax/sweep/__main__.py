@@ -18,11 +18,12 @@ from absl import logging
 from prefixrl_jax import command_line
 from prefixrl_jax.evals.figures import figure_by_hardness
 from prefixrl_jax.evals.summary import summarize
+from prefixrl_jax.parallel import jobs
 from prefixrl_jax.settings.rules import SEED, whole
 from prefixrl_jax.settings.validation import validate
 from prefixrl_jax.storage import signals
 from prefixrl_jax.storage.files import write_json, write_text
-from prefixrl_jax.sweep import jobs, table
+from prefixrl_jax.sweep import table
 from prefixrl_jax.sweep.points import (
   Point,
   as_read,

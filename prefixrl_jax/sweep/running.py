@@ -15,11 +15,11 @@ import ml_collections
 from etils import epath
 
 from prefixrl_jax.evals.curves import CurvePoint, RunRecord
+from prefixrl_jax.parallel.jobs import Job
 from prefixrl_jax.run import provenance
 from prefixrl_jax.run.workspace import Workspace
 from prefixrl_jax.settings import arms
 from prefixrl_jax.storage.files import digest_of, whole_folder
-from prefixrl_jax.sweep.jobs import Job
 from prefixrl_jax.sweep.points import Point
 from prefixrl_jax.sweep.table import Result
 from prefixrl_jax.types import UserError
@@ -121,6 +121,7 @@ class Sweep:
         *self._flags(point),
         f"--workdir={workdir}",
         f"--stage={','.join(stages)}",
+        "--jobs=1",  # the sweep's own shares the cores out
       ],
       self._workdir / "logs" / f"{workdir.name}.log",
     )

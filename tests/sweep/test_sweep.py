@@ -8,10 +8,11 @@ import pytest
 from etils import epath
 
 from prefixrl_jax import command_line
+from prefixrl_jax.parallel import jobs
 from prefixrl_jax.run.workspace import Workspace
 from prefixrl_jax.storage import files
 from prefixrl_jax.sweep import __main__ as command
-from prefixrl_jax.sweep import jobs, running
+from prefixrl_jax.sweep import running
 from prefixrl_jax.types import UserError
 
 _SETS = ("--set", "config.arms.{arm}.learning_rate=1e-4,3e-4")

@@ -9,8 +9,8 @@ import time
 
 import pytest
 
-from prefixrl_jax.sweep import jobs
-from prefixrl_jax.sweep.jobs import Job
+from prefixrl_jax.parallel import jobs
+from prefixrl_jax.parallel.jobs import Job
 
 
 class _Process:
@@ -38,6 +38,7 @@ def world(tmp_path, monkeypatch):
   class World:
     def __init__(self):
       self.events, self.cores, self.codes, self.processes = [], [], {}, []
+      self.logs = {}  # what a job logs
 
     def job(self, name, *needs, code=0, **how):
       self.codes[name] = code
@@ -46,6 +47,8 @@ def world(tmp_path, monkeypatch):
     def start(self, job, cores):
       self.events.append(f"+{job.name}")
       self.cores.append(list(cores))
+      with job.log.open("a") as log:
+        log.write(self.logs.get(job.name, ""))
       self.processes.append(_Process(2, self.codes[job.name]))
       return self.processes[-1]
 
@@ -76,7 +79,7 @@ def test_a_failure_is_that_of_those_that_need_it_and_no_other(world):
   bad = world.job("bad", code=3)
   some = [bad, world.job("a", bad), world.job("b")]
   some.append(world.job("c", some[1]))
-  (some[0].log).write_text("fine\nerror: it broke\n  at x: 1\n")
+  world.logs["bad"] = "fine\nerror: it broke\n  at x: 1\n"
   world.run(some)
   assert [job.error for job in some] == [
     *[f"it broke at x: 1 ({bad.log})"] * 2,
@@ -162,7 +165,7 @@ def test_a_job_does_not_outlive_a_sweep_that_is_killed(tmp_path):
   job = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
   sweep = (
     "import pathlib, sys, time\n"
-    "from prefixrl_jax.sweep import jobs\n"
+    "from prefixrl_jax.parallel import jobs\n"
     f"argv = [sys.executable, '-c', {job!r}]\n"
     f"log = pathlib.Path({str(tmp_path)!r}) / 'a'\n"
     "jobs.start(jobs.Job('a', argv, log), [])\n"

@@ -1,0 +1,1 @@
+"""Runs side by side: processes that share the cores of one machine."""
