@@ -13,6 +13,8 @@ import pathlib
 import sys
 from collections.abc import Collection, Sequence
 
+import jax
+
 from prefixrl_jax.distributed import processor
 from prefixrl_jax.models import parameters
 from prefixrl_jax.parallel.jobs import Job, run
@@ -27,8 +29,9 @@ _OF_DATA = ("import", "screen", "collect", "cut")
 _OF_RUNS = ("train", "evaluate", "rescore")
 # Stages that are worth a process of their own.
 _LONG = ("screen", "collect", *_OF_RUNS)
-# Parameters up to which a CPU's cores do more side by side than together, by
-# default: weights that stay in a core's caches.
+# Parameters up to which processes share the cores out by default: products of
+# such small matrices gain little from a second core. (Measured on the demo's
+# model alone, of 150,000.)
 _SMALL = 2e7
 # What a process takes beside the memory plan: libraries, compiled programs.
 _PROCESS_BYTES = 1.5 * 2**30
@@ -121,8 +124,6 @@ def _num_jobs(
 
 def _why_not() -> str:
   """Returns why processes cannot share this machine; empty if they can."""
-  import jax
-
   if jax.process_count() > 1:
     return "this is one of several processes that work together"
   if jax.default_backend() != "cpu":
@@ -171,8 +172,8 @@ def side_by_side(work: Workspace, phase: Phase, argv: Sequence[str]) -> None:
     raise UserError(
       f"{len(failed)} of {len(jobs)} failed: "
       + ", ".join(job.name for job in failed)
-      + " (why is said above); what is complete is kept, and the same command"
-      " goes on."
+      + " (why is said above). What is complete is kept: re-run the same"
+      " command to resume."
     )
 
 
@@ -220,7 +221,7 @@ def _jobs(work: Workspace, stages: Sequence[str]) -> list[Job]:
     jobs[unit] = Job(
       name,
       [f"{stage}/{unit}" for stage in stages if stage in made],
-      pathlib.Path(work.workdir / "logs" / f"{unit.replace('/', '-')}.log"),
+      pathlib.Path(work.workdir / "logs" / f"{arm or 'data'}-seed_{seed}.log"),
       needs=[data] if data else [],
     )
   return list(jobs.values())

@@ -80,15 +80,19 @@ class _Task:
     self, worker: subprocess.Popen, idle: list[subprocess.Popen]
   ) -> None:
     self._worker, self._idle = worker, idle
+    self._has_answered = False
     self.terminate, self.kill = worker.terminate, worker.kill
     self.wait = worker.wait
 
   def poll(self) -> int | None:
     """Returns 0 once it has succeeded, the exit code if the worker ended."""
+    if self._has_answered:
+      return 0
     answers = self._worker.stdout
     assert answers
-    has_answered = bool(select.select([answers], [], [], 0)[0])
-    if has_answered and os.read(answers.fileno(), 1) == _DONE:
+    if select.select([answers], [], [], 0)[0]:
+      self._has_answered = os.read(answers.fileno(), 1) == _DONE
+    if self._has_answered:
       self._idle.append(self._worker)
       return 0
     code = self._worker.poll()
