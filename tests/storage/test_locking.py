@@ -11,7 +11,12 @@ import sys
 import pytest
 from etils import epath
 
-from prefixrl_jax.storage.locking import LOCK, Owner, locked
+from prefixrl_jax.storage.locking import (
+  LOCK,
+  Owner,
+  check_parent_holds,
+  locked,
+)
 from prefixrl_jax.types import UserError
 
 _HOLDS_IT = """
@@ -151,3 +156,24 @@ def test_a_workdir_that_cannot_be_written_is_one_line(tmp_path):
     with pytest.raises(UserError, match=f"{workdir} cannot be written") as e:
       _lock(tmp_path / workdir)
     assert "\n" not in str(e.value)
+
+
+def test_only_the_holder_s_own_processes_may_work_under_its_lock(
+  tmp_path, other
+):
+  there = epath.Path(tmp_path)
+  with pytest.raises(UserError, match="is not worked in by the process that"):
+    check_parent_holds(there)
+  with pytest.raises(UserError, match="is not worked in by the process that"):
+    check_parent_holds(there / "elsewhere")
+  _leave(tmp_path, **_as_of(os.getppid()))
+  check_parent_holds(there)
+  _leave(tmp_path, **(_as_of(os.getppid()) | {"started": "another time"}))
+  with pytest.raises(UserError, match="is not worked in by the process that"):
+    check_parent_holds(there)
+
+
+def _as_of(pid):
+  """What tells a process from others."""
+  owner = Owner.this(pid)
+  return {"pid": owner.pid, "started": owner.started}
