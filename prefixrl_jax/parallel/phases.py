@@ -209,12 +209,13 @@ def _jobs(work: Workspace, stages: Sequence[str]) -> list[Job]:
   ):
     unit = "/".join(filter(None, (arm, f"seed_{seed}")))
     name = f"{arm or 'data'} seed {seed}"
-    artifacts = of_units.get(unit, [])
     # What is made from data that are made again may not stay as it is.
     data = jobs.get(f"seed_{work.data_seed(seed)}") if arm else None
+    artifacts = of_units.get(unit)
+    if not artifacts:
+      continue
     if not data and all(artifact.complete for artifact in artifacts):
-      if artifacts:
-        work.console.print(f"[dim]{name}: complete, not run again[/dim]")
+      work.console.print(f"[dim]{name}: complete, not run again[/dim]")
       continue
     _check_needs(work, stages, arm, seed)
     made = {artifact.name.split("/")[0] for artifact in artifacts}

@@ -3,9 +3,9 @@
 import time
 from collections.abc import Sequence
 
-from rich.console import Console
+from rich.console import Console, Group
 from rich.live import Live
-from rich.table import Table
+from rich.text import Text
 
 from prefixrl_jax.parallel.jobs import Job, logged
 from prefixrl_jax.storage.metrics import Progress
@@ -53,13 +53,13 @@ class View:
     """Shows how far those that run are."""
     now = time.monotonic()
     if self._console.is_terminal:
-      table = Table.grid(padding=(0, 2))
-      table.add_column(no_wrap=True)
-      table.add_column(no_wrap=True, justify="right")
-      table.add_column(no_wrap=True, overflow="ellipsis")
-      for job, began in self._began.items():
-        table.add_row(job.name, f"{now - began:.0f} s", _last_line(job))
-      self._live.update(table, refresh=True)
+      width = max((len(job.name) for job in self._began), default=0)
+      lines = [
+        f"{job.name:{width}}  {now - began:5.0f} s  {_last_line(job)}"
+        for job, began in self._began.items()
+      ]
+      shown = (Text(x, no_wrap=True, overflow="ellipsis") for x in lines)
+      self._live.update(Group(*shown), refresh=True)
       return
     for job, said in self._said.items():
       if job in self._began and now - said >= Progress.seconds_between_lines:

@@ -45,7 +45,7 @@ def test_on_a_terminal_a_line_of_each_that_runs(jobs):
     jobs[1].log.write_text("rl seed 0  step 1  " + "x" * 80)
     view.looked()
   text = console.file.getvalue()
-  assert "rl seed 0  0 s  step 1 xxx" in text
+  assert "rl seed 0      0 s  step 1 xxx" in text
   assert "x…" in text
   assert "begins" not in text
 
