@@ -8,9 +8,9 @@ import socket
 import sys
 import tempfile
 
-# Compiling is most of the tests' time: fast rather than for speed (a fifth of
-# the time), and each program once for all workers (who inherit the folder, in
-# which calls of oneDNN cannot be kept).
+# Compiling is much of the tests' time: fast rather than for speed (a fifth of
+# the time), and each program, however small, once for all workers (who inherit
+# the folder, in which calls of oneDNN cannot be kept).
 os.environ["XLA_FLAGS"] = (
   os.environ.get("XLA_FLAGS", "")
   + " --xla_force_host_platform_device_count=8"
@@ -22,7 +22,7 @@ os.environ["JAX_PLATFORMS"] = "cpu"
 if "JAX_COMPILATION_CACHE_DIR" not in os.environ:
   _CACHE = tempfile.TemporaryDirectory()
   os.environ["JAX_COMPILATION_CACHE_DIR"] = _CACHE.name
-os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0.2")
+os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 
 import jax
 import numpy as np
@@ -31,6 +31,26 @@ import pytest
 from prefixrl_jax.distributed import backends
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.models import parameters, transformer
+
+# The files that take longest, which begin: so all workers end at the same time.
+_LONGEST = (
+  "test_pipeline.py",
+  "test_methods.py",
+  "test_train.py",
+  "run/test_workdirs.py",
+  "rollouts/test_sampler.py",
+  "models/test_families.py",
+  "models/test_attention_kernel.py",
+  "settings/test_validation.py",
+  "distributed/test_mesh.py",
+  "rewards/test_code.py",
+)
+
+
+def pytest_collection_modifyitems(items):
+  here = pathlib.Path(__file__).parent
+  place = {here / name: i for i, name in enumerate(_LONGEST)}
+  items.sort(key=lambda item: place.get(item.path, len(place)))
 
 
 @pytest.fixture(autouse=True)

@@ -6,6 +6,7 @@ a copy of the policy's. Samplers, import and export see "policy" alone.
 """
 
 import dataclasses
+import functools
 from collections.abc import Callable
 
 import jax
@@ -149,10 +150,13 @@ def critic_values(
   )
 
 
+@functools.cache
 def by_part(
   policy: optax.GradientTransformation, value: optax.GradientTransformation
 ) -> optax.GradientTransformation:
   """Returns an optimizer that treats policy and critic each by its own.
+
+  It is the same one for the same two.
 
   Args:
     policy: of the policy's parameters.

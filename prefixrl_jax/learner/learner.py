@@ -1,6 +1,7 @@
 """A model, an optimizer and a loss: what RL, SFT and pretraining learn with."""
 
 import dataclasses
+import functools
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -10,7 +11,7 @@ import numpy as np
 import optax
 
 from prefixrl_jax.batches import TrainState
-from prefixrl_jax.distributed import sharding
+from prefixrl_jax.distributed import backends, sharding
 from prefixrl_jax.learner import critic as critics
 from prefixrl_jax.learner import losses, update
 from prefixrl_jax.learner.packing import Layout, Tree, pack
@@ -65,16 +66,11 @@ class Learner:
     self._skip_nonfinite = skip_nonfinite
     self._completion_length = completion_length
     self._critic = critic
-    self.abstract_state = update.abstract_state(
-      critics.abstract_trained(critic, model_config, mesh), optimizer
-    )
-    self._init: Any = update.make_init(
-      optimizer, self.abstract_state, model_config, critic
-    )
-    self._update: Any = update.make_update(
+    self.abstract_state, self._init, self._update = _programs(
+      backends.of_mesh(mesh),
       model_config,
+      mesh,
       optimizer,
-      self.abstract_state,
       loss,
       temperature=temperature,
       chunk_length=chunk_length,
@@ -170,6 +166,34 @@ class Learner:
 
   def _put(self, batch):
     return sharding.put_rows(self._mesh, batch, axis=1)
+
+
+# As many as a run's arms and its SFT have, so that the next seed's are at hand.
+@functools.lru_cache(maxsize=8)
+def _programs(
+  backend, model_config, mesh, optimizer, loss, *, critic, **how
+) -> tuple[TrainState, Any, Any]:
+  """Returns a state's shapes, what makes it and what updates it.
+
+  They are the same ones for learners of the same settings, so that JAX traces
+  and compiles them once.
+
+  Args:
+    backend: what they are traced for.
+    model_config, mesh, optimizer, loss, critic: see `Learner`.
+    **how: see `update.make_update`.
+  """
+  del backend
+  state = update.abstract_state(
+    critics.abstract_trained(critic, model_config, mesh), optimizer
+  )
+  return (
+    state,
+    update.make_init(optimizer, state, model_config, critic),
+    update.make_update(
+      model_config, optimizer, state, loss, critic=critic, **how
+    ),
+  )
 
 
 def _by_length(tree: Tree) -> Tree:

@@ -103,6 +103,8 @@ def make_loss(
 ) -> Loss:
   """Returns a loss of `LOSSES`, with what is added to any of them.
 
+  It is the same one for the same settings.
+
   Args:
     name: a key of LOSSES.
     kl_coefficient: weight of the KL per token; 0 leaves it out.
@@ -117,7 +119,29 @@ def make_loss(
   Raises:
     KeyError: there is no such loss.
   """
-  loss = LOSSES[name]
+  return _with_terms(
+    LOSSES[name],
+    kl_coefficient,
+    kl_estimator,
+    adapts_kl,
+    entropy_coefficient,
+    normalization,
+    trace_mean,
+    **options,
+  )
+
+
+@functools.cache
+def _with_terms(
+  loss: Loss,
+  kl_coefficient: float,
+  kl_estimator: str,
+  adapts_kl: bool,
+  entropy_coefficient: float,
+  normalization: str,
+  trace_mean: bool,
+  **options: Any,
+) -> Loss:
   own = functools.partial(loss.function, **options)
   needs, sums = set(loss.needs), loss.sums
   if normalization == "sequence" or trace_mean:

@@ -1,5 +1,7 @@
 """The optimizer: AdamW after a global clip, with warm-up and decay."""
 
+import functools
+
 import optax
 
 # What is left of the peak at the end of the decay: a tenth, as is usual since
@@ -8,6 +10,7 @@ import optax
 _FINAL_SHARE = 0.1
 
 
+@functools.cache
 def make_optimizer(
   *,
   learning_rate: float,
@@ -20,7 +23,7 @@ def make_optimizer(
   clip_norm: float,
   wait_steps: int = 0,
 ) -> optax.GradientTransformation:
-  """Returns optax AdamW.
+  """Returns optax AdamW, the same one for the same settings.
 
   Args:
     learning_rate: at its peak.

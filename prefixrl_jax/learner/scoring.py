@@ -55,11 +55,13 @@ class Scorer:
     self._wants = frozenset(wants)
     needs_base = "reference" in self._wants or model_config.lora is not None
     self._base_params = base_params if needs_base else None
-    self._score: Any = jax.jit(
-      functools.partial(
-        _score, model_config, critic, self._wants, temperature, chunk_length
-      ),
-      compiler_options=backends.of_mesh(mesh).compiler_options(),
+    self._score: Any = _program(
+      backends.of_mesh(mesh),
+      model_config,
+      critic,
+      self._wants,
+      temperature,
+      chunk_length,
     )
 
   def compile(self, trained: dict) -> None:
@@ -144,6 +146,14 @@ class Scorer:
 def _read(x, place: Place, lane) -> np.ndarray:
   end = place.start + len(lane.tokens)
   return np.array(x[place.microbatch, place.row, place.start : end])
+
+
+@functools.lru_cache(maxsize=8)
+def _program(backend, *how) -> jax.stages.Wrapped:
+  """Returns `_score` for its first arguments, the same one for the same."""
+  return jax.jit(
+    functools.partial(_score, *how), compiler_options=backend.compiler_options()
+  )
 
 
 def _score(

@@ -7,7 +7,7 @@ takes them one by one (`unstack`).
 import dataclasses
 import functools
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +48,8 @@ def _init_boxed(config, key):
   return Transformer(config, attend).init(key, tokens, tokens)["params"]
 
 
-def boxed_shapes(config: TransformerConfig) -> dict:
+@functools.cache
+def boxed_shapes(config: TransformerConfig) -> Mapping:
   """Returns the parameters' shapes with the names of their axes."""
   # The key is made inside: no device of the mesh in force need be here.
   return jax.eval_shape(lambda: _init_boxed(config, jax.random.key(0)))
@@ -192,5 +193,6 @@ def unstacked_shardings(config: TransformerConfig, mesh) -> dict:
       for name, leaf in tree.items()
     }
 
-  layer = each(boxed.pop("layers"), 1)
-  return dict(each(boxed, 0), layers=(layer,) * config.num_layers)
+  layer = each(boxed["layers"], 1)
+  rest = {name: leaf for name, leaf in boxed.items() if name != "layers"}
+  return dict(each(rest, 0), layers=(layer,) * config.num_layers)

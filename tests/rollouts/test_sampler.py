@@ -75,6 +75,7 @@ def test_logprobs_are_the_teacher_forced_ones(
     assert {(1, False), (6, False), (6, True)} <= ends
 
 
+@pytest.mark.no_cover  # like all others' schedules
 @pytest.mark.parametrize("block", [128, 4])
 def test_order_and_refills_change_no_bit(
   model, params, one_device, rng, change_backend, block
@@ -97,6 +98,7 @@ def test_order_and_refills_change_no_bit(
           np.testing.assert_array_equal(a.logprobs, b.logprobs)
 
 
+@pytest.mark.no_cover
 def test_results_do_not_depend_on_the_schedule(
   model, params, one_device, rng, change_backend
 ):

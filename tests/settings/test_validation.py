@@ -248,6 +248,7 @@ def test_only_training_needs_training_problems():
 _ALL = {"demo": demo, "countdown": countdown, "math": math, "gym": gym}
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("name", _ALL)
 def test_every_field_has_a_rule_that_refuses_nonsense(name):
   """What is in no table is refused, so that a new field needs a rule."""
@@ -285,6 +286,7 @@ def _paths(section, path=""):
       yield path + name, value
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("name", _ALL)
 def test_a_field_that_is_missing_is_named(name):
   get_config = _ALL[name].get_config
