@@ -112,21 +112,19 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   )
   c.sft = sections.sft(batch_size=16, learning_rate=5e-4)
 
-  # Each arm's learning rate is chosen on held-out problems of other seeds, from
-  # as many settings an arm: docs/tuning.md.
+  # Each arm's learning rate and entropy bonus are chosen on held-out problems
+  # of other seeds, from four or five settings an arm: docs/tuning.md.
   c.arms = sections.arms(
     dict(
-      rl=3e-4,
+      rl=5e-4,
       sft_rl=1.5e-4,
-      off_policy=5e-4,
-      luffy=1e-3,
-      prefixrl=5e-4,
-      prefixrl_only=5e-4,
-      prefixrl_adaptive=5e-4,
+      off_policy=1e-3,
+      luffy=2e-3,
     ),
     sft_epochs=8,
     prefixed_share=0.75,
   )
+  c.arms.rl.learner = dict(entropy_coefficient=5e-3)
   c.train = sections.train(
     # Every arm's budget, in the paper's convention: collection (if the arm
     # uses traces) + SFT + sampling + updates.
