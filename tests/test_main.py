@@ -352,7 +352,7 @@ _ENDS_SLOWLY = """
 import atexit, os, signal
 from prefixrl_jax import main
 
-def interrupted(argv):
+def interrupted(argv, **_):
   raise KeyboardInterrupt
 
 main._main = interrupted

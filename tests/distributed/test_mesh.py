@@ -77,13 +77,13 @@ def test_plan_by_hand(one_device):
   params = 4 * parameters.num_params(model)
   assert plan["parameters"] == params
   assert plan["optimizer"] == 2 * params
-  # 3 layers x (key, value) x 4 heads x 16 x 4 bytes, for every cached token:
-  # 16 rows of a trunk of 32 + 58 and 8 lanes of 58.
+  # 3 layers x (key, value) x 4 heads x 8 x 4 bytes, for every cached token:
+  # 16 rows of a trunk of 22 + 36 and 8 lanes of 36.
   # Beside them, tokens and what a lane knows: fork, token, length and limit,
   # whether it is active, a key, and of each token its number and likelihood.
-  caches = 3 * 2 * 64 * 4 * 16 * (90 + 8 * 58)
+  caches = 3 * 2 * 32 * 4 * 16 * (58 + 8 * 36)
   assert plan["kv caches"] == (
-    caches + 16 * 90 * 4 + 16 * 8 * (4 * 4 + 1 + 8 + 58 * 8)
+    caches + 16 * 58 * 4 + 16 * 8 * (4 * 4 + 1 + 8 + 36 * 8)
   )
 
 
@@ -128,7 +128,7 @@ def test_plan_shrinks_with_shards(one_device, eight_devices):
   whole, _ = _plan(one_device)
   part, _ = _plan(eight_devices)
   # data x fsdp x tensor, of which 4 heads have 2 each
-  caches = 3 * 2 * 64 * 4 * 16 * (90 + 8 * 58)
+  caches = 3 * 2 * 32 * 4 * 16 * (58 + 8 * 36)
   rows_alone = whole["kv caches"] - caches  # have no heads
   assert part["kv caches"] == caches / 8 + rows_alone / 4
   assert part["parameters"] < whole["parameters"] / 3  # fsdp x tensor
@@ -169,8 +169,8 @@ def test_what_is_revealed_needs_caches_too(one_device):
   )
   less = memory_plan.phases(*_shape(one_device, **{"evals.fractions": ()}))
   caches = lambda phases: phases["evaluate"]["kv caches"]
-  # 16 rows, and half of 58 tokens: keys and values, and the tokens.
-  assert caches(by_phase) - caches(less) == 16 * 29 * (3 * 2 * 64 * 4 + 4)
+  # 16 rows, and half of 36 tokens: keys and values, and the tokens.
+  assert caches(by_phase) - caches(less) == 16 * 18 * (3 * 2 * 32 * 4 + 4)
 
 
 def _fit(mesh, monkeypatch, has, **fields):

@@ -872,19 +872,18 @@ def test_a_thread_that_does_not_start_costs_no_verdict(monkeypatch):
 
 
 def test_a_supervisor_waits_for_room_for_a_process(monkeypatch):
-  fork, tries = os.fork, []
+  tries = []
 
   def failing():
     tries.append(None)
     if len(tries) < 3:
       raise BlockingIOError(errno.EAGAIN, "Resource temporarily unavailable")
-    return fork()
+    return 4321  # a real one would copy the locks of JAX's threads
 
   monkeypatch.setattr(os, "fork", failing)
   monkeypatch.setattr(time, "sleep", lambda seconds: None)
-  if (pid := running._fork()) == 0:
-    os._exit(5)
-  assert os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]) == 5
+  assert running._fork() == 4321
+  assert len(tries) == 3
 
 
 def test_a_sandbox_serves_one_job():

@@ -89,6 +89,8 @@ def test_a_run_has_what_is_planned(tmp_path, monkeypatch):
       "mesh.fsdp": -1,
       # As long as they are: the plan is of what a config allows.
       "rollouts.max_prompt_length": 16,
+      # Caches that outweigh what is fetched: the model is small.
+      "rollouts.max_completion_length": 58,
     }
   )
   watch = _Watch(monkeypatch)

@@ -195,7 +195,7 @@ def test_a_run_in_progress_keeps_to_its_problems(workdir):
 
 
 @pytest.mark.parametrize(
-  ("field", "value"), [("pretrain.seed", 7), ("model.width", 32)]
+  ("field", "value"), [("pretrain.seed", 7), ("model.width", 64)]
 )
 def test_a_pretrained_base_of_other_settings(workdir, field, value):
   config = _config(countdown, "tiny=true", **{"model.base": ""})

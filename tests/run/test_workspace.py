@@ -40,6 +40,7 @@ def test_other_weights_are_refused_once_they_are_loaded(work):
 
 def test_runs_from_before_an_arm_had_schedule_and_loss_go_on():
   config = demo.get_config("tiny=true")
+  del config.arms.rl.learner.entropy_coefficient
   of = lambda arm: provenance.settings(config, "train", arm)
   older = {
     name: value

@@ -132,7 +132,7 @@ def test_what_to_do_with_long_prompts_is_one_of_two():
       "prl",
       r"export\.arm: there is no arm 'prl'; config\.arms has",
     ),
-    ("export.seed", 3, r"export\.seed = 3 is none of config\.seeds, 0\."),
+    ("export.seed", 3, r"export\.seed = 3 is none of config\.seeds, 0, 1, 2\."),
     ("export.dtype", "int4", "'int4' is not one of '', 'float32', 'bfloat16'"),
     ("export.shard_gigabytes", 0.0, r"= 0\.0 is not a number in \(0"),
     ("export.lora", "peft", r"no adapters: config\.lora\.rank is 0"),
