@@ -89,8 +89,6 @@ def test_a_run_has_what_is_planned(tmp_path, monkeypatch):
       "mesh.fsdp": -1,
       # As long as they are: the plan is of what a config allows.
       "rollouts.max_prompt_length": 16,
-      # Caches that outweigh what is fetched: the model is small.
-      "rollouts.max_completion_length": 58,
     }
   )
   watch = _Watch(monkeypatch)
@@ -106,5 +104,7 @@ def test_a_run_has_what_is_planned(tmp_path, monkeypatch):
     / sum(v for k, v in parts.items() if k not in _WITHIN_A_PROGRAM)
     for phase, parts in by_phase.items()
   }
-  # Prompts are shorter than they may be; what is fetched is not planned.
-  assert all(0.8 < x < 1.03 for x in share.values()), share
+  # Prompts are shorter than they may be. What is fetched is not planned: up to
+  # 46 bytes of a cached token, beside 3 layers x (key, value) x 32 x 4 bytes.
+  most = 1 + 46 / (3 * 2 * 32 * 4)
+  assert all(0.8 < x < most for x in share.values()), share
