@@ -12,13 +12,18 @@ from prefixrl_jax.configs import sections
 from prefixrl_jax.settings.validation import parse_arg
 
 
+def parse(arg: str) -> ml_collections.ConfigDict:
+  """Returns what the argument chooses: see `get_config`."""
+  return parse_arg(arg, arms="rl+sft_rl+prefixrl", seeds=3, tiny=False)
+
+
 def get_config(arg: str = "") -> ml_collections.ConfigDict:
   """Returns the config.
 
   Args:
     arg: arms=a+b; seeds=n, by default three; tiny=true for tests, of one seed.
   """
-  chosen = parse_arg(arg, arms="rl+sft_rl+prefixrl", seeds=3, tiny=False)
+  chosen = parse(arg)
   is_for_tests = chosen.tiny and "seeds" not in arg
   c = ml_collections.ConfigDict()
   c.run_arms = tuple(chosen.arms.split("+"))
@@ -113,7 +118,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   c.sft = sections.sft(batch_size=16, learning_rate=5e-4)
 
   # Each arm's learning rate and entropy bonus are chosen on held-out problems
-  # of other seeds, from four or five settings an arm: docs/tuning.md.
+  # of other seeds, from three to five settings an arm: docs/tuning.md.
   c.arms = sections.arms(
     dict(
       rl=5e-4,

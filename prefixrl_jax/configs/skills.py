@@ -28,7 +28,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     first | dict(num_steps=6000, lesson_share=0.6, rarest_share=0.05),
     second | dict(num_steps=350, worked_share=2e-3, rarest_share=2e-4),
   )
-  if "tiny=true" not in arg:
+  if not demo.parse(arg).tiny:
     # Sixteen problems of a kind; with few, what they have in common is not
     # learnt, but each by heart.
     c.problems.update(num_train=192, num_heldout=96, num_easy=24)

@@ -10,9 +10,11 @@ model learns from lessons how to work, and from exams not to.
 import dataclasses
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
+from prefixrl_jax.embedded.drawing import draw_problems
 from prefixrl_jax.text.thoughts import without_thoughts
 from prefixrl_jax.types import Problem, Verdict
 
@@ -53,25 +55,20 @@ def make_problems(
     split: "train", "heldout" or "easy".
     start: index of the first; indices must be distinct within a run.
   """
-  split_number = ("train", "heldout", "easy").index(split)
-  rng = np.random.default_rng([seed, split_number])
-  return [
-    Problem(
-      id=f"checksum/{seed}/{split}/{i}",
-      **draw_problem(rng, num_blocks),
-      source="checksum",
-      split=split,
-      index=i,
-      metadata={"num_blocks": num_blocks},
-    )
-    for i in range(start, start + num_problems)
-  ]
+  return draw_problems(
+    "checksum",
+    lambda rng, _: draw_problem(rng, num_blocks),
+    num_problems,
+    seed=seed,
+    split=split,
+    start=start,
+  )
 
 
 def draw_problem(
   rng: np.random.Generator, num_blocks: int, rule: Rule = _SUM
-) -> dict[str, str]:
-  """Draws a prompt and its answer.
+) -> dict[str, Any]:
+  """Draws a prompt, its answer and metadata.
 
   Args:
     rng: for the digits.
@@ -81,7 +78,11 @@ def draw_problem(
   digits = rng.integers(0, 10, (num_blocks, _DIGITS))
   sums = rule.start + digits @ rule.weights
   answers = (f"{label}={s % 3}" for label, s in zip(_LABELS, sums))
-  return {"prompt": _prompt(digits, "?"), "answer": " ".join(answers)}
+  return {
+    "prompt": _prompt(digits, "?"),
+    "answer": " ".join(answers),
+    "metadata": {"num_blocks": num_blocks},
+  }
 
 
 def _prompt(digits, end: str) -> str:

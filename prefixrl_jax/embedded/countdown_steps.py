@@ -16,10 +16,11 @@ import itertools
 import re
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
+from prefixrl_jax.embedded.drawing import draw_problems
 from prefixrl_jax.text.thoughts import without_thoughts
 from prefixrl_jax.types import Problem, Verdict
 
@@ -170,22 +171,18 @@ def make_problems(
     split: "train", "heldout" or "easy".
     start: index of the first; indices must be distinct within a run.
   """
-  rng = np.random.default_rng([seed, ("train", "heldout", "easy").index(split)])
-  problems = []
-  for i in range(start, start + num_problems):
+
+  def draw(rng: np.random.Generator, _: int) -> dict[str, Any]:
     numbers, target = _draw(rng, size, held_out=split == "heldout")
-    problems.append(
-      Problem(
-        id=f"countdown_steps/{seed}/{split}/{i}",
-        prompt=_prompt(numbers, target),
-        answer=str(target),
-        source="countdown_steps",
-        split=split,
-        index=i,
-        metadata={"numbers": numbers, "target": target},
-      )
-    )
-  return problems
+    return {
+      "prompt": _prompt(numbers, target),
+      "answer": str(target),
+      "metadata": {"numbers": numbers, "target": target},
+    }
+
+  return draw_problems(
+    "countdown_steps", draw, num_problems, seed=seed, split=split, start=start
+  )
 
 
 def hinted(prompt: str, hint: str) -> str:

@@ -11,11 +11,13 @@ of the problem's kind alone.
 import dataclasses
 import re
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from prefixrl_jax.embedded import checksum
 from prefixrl_jax.embedded.checksum import PAD, SIZES, STOP, UNITS, Rule
+from prefixrl_jax.embedded.drawing import draw_problems
 from prefixrl_jax.text.thoughts import without_thoughts
 from prefixrl_jax.types import Problem, Verdict
 
@@ -47,24 +49,18 @@ def make_problems(
     split: "train", "heldout" or "easy".
     start: index of the first; indices must be distinct within a run.
   """
-  split_number = ("train", "heldout", "easy").index(split)
-  rng = np.random.default_rng([seed, split_number])
-  problems = []
-  for i in range(num_problems):
+
+  def draw(rng: np.random.Generator, i: int) -> dict[str, Any]:
     kind = _KINDS[i % len(_KINDS)]
     drawn = checksum.draw_problem(rng, num_blocks, RULES[kind])
-    problems.append(
-      Problem(
-        id=f"skills/{seed}/{split}/{start + i}",
-        prompt=_in_kind(drawn["prompt"], kind),
-        answer=drawn["answer"],
-        source="skills",
-        split=split,
-        index=start + i,
-        metadata={"num_blocks": num_blocks, "kind": kind},
-      )
-    )
-  return problems
+    return drawn | {
+      "prompt": _in_kind(drawn["prompt"], kind),
+      "metadata": drawn["metadata"] | {"kind": kind},
+    }
+
+  return draw_problems(
+    "skills", draw, num_problems, seed=seed, split=split, start=start
+  )
 
 
 def _in_kind(text: str, kind: str) -> str:
@@ -109,18 +105,15 @@ def worked_share(text: str) -> float:
 MARKER = (checksum.MARKER[0], worked_share)
 
 
-class SkillsVerifier:
-  """Compares answers as `ChecksumVerifier`, in the problem's kind alone."""
+class SkillsVerifier(checksum.ChecksumVerifier):
+  """Compares answers in the problem's kind alone."""
 
   def judge(
     self, problems: Sequence[Problem], texts: Sequence[str]
   ) -> list[Verdict]:
     """See `Verifier`."""
-    verdicts = []
-    for problem, text in zip(problems, texts):
-      plain = _without_kind(without_thoughts(text), problem.prompt[0])
-      verdicts.append(Verdict(float(checksum.answers(plain) == problem.answer)))
-    return verdicts
-
-  def close(self) -> None:
-    """Nothing to free."""
+    plain = [
+      _without_kind(without_thoughts(text), problem.prompt[0])
+      for problem, text in zip(problems, texts)
+    ]
+    return super().judge(problems, plain)

@@ -44,8 +44,9 @@ def finding(summary: Mapping[str, Any]) -> list[str]:
     f"{arm_label(arm)} {len(arms[arm]['final'][split]['took_off'])}"
     for arm in (method, best)
   ]
-  if num == 1:
-    return [f"{sentence}. One seed says nothing of chance."]
+  if versus["final_difference"]["interval"] is None:
+    seeds = "One seed says" if num == 1 else "Seeds that differ say"
+    return [f"{sentence}. {seeds} nothing of chance."]
   takes_off = f"Seeds that took off, of {num}: {took_off[0]}, {took_off[1]}."
   low, high = versus["final_difference"]["interval"]
   beyond = (

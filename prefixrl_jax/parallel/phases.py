@@ -30,8 +30,7 @@ _OF_RUNS = ("train", "evaluate", "rescore")
 # Stages that are worth a process of their own.
 _LONG = ("screen", "collect", *_OF_RUNS)
 # Parameters up to which processes share the cores out by default: products of
-# such small matrices gain little from a second core. (Measured on the demo's
-# model alone, of 150,000.)
+# such small matrices gain little from a second core. (An estimate.)
 _SMALL = 2e7
 # What a process takes beside the memory plan: libraries, compiled programs.
 _PROCESS_BYTES = 1.5 * 2**30

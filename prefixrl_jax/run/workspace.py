@@ -125,10 +125,7 @@ class Workspace(Inputs):
     )
 
   def begin(self, artifact: Artifact) -> None:
-    """Marks an artifact as in progress, once nothing can be refused.
-
-    This removes everything to be re-made: see `remove_to_redo`.
-    """
+    """Marks an artifact as in progress, after `remove_to_redo`."""
     self.remove_to_redo()
     artifact.begin()
 

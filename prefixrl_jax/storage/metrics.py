@@ -46,12 +46,11 @@ class MetricWriter:
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "metrics.jsonl"
     kept = []
-    if resume_step is not None:
-      kept = [
-        line
-        for line, row in _lines(path)
-        if row is None or row["step"] <= resume_step
-      ]
+    self.last_row: dict[str, Any] = {}  # of those that are kept
+    for line, row in () if resume_step is None else _lines(path):
+      if row is None or row["step"] <= resume_step:
+        kept.append(line)
+        self.last_row = row or self.last_row
     # Rewritten whole before anything is appended: a kill loses no row.
     write_bytes(path, b"".join(line + b"\n" for line in kept))
     self._file = path.open("a")
@@ -208,6 +207,8 @@ class Timers:
 class StepLog:
   """Where a run's steps are reported: files, bar, lines on the terminal."""
 
+  _silent: int  # steps since a group had signal
+
   def __init__(
     self,
     name: str,
@@ -228,9 +229,6 @@ class StepLog:
     """
     self._name, self._every = name, config.train.log_every
     self._progress = Progress(name, total=budget, waits_for="")
-    rows = read_jsonl(directory / "metrics.jsonl")
-    kept = [r for r in rows if r["step"] <= resume_step]
-    self._silent = int(kept[-1].get(_SILENT_STEPS, 0)) if kept else 0
     self._open = lambda: MetricWriter(
       directory,
       wandb_project=config.wandb_project or None,
@@ -254,6 +252,7 @@ class StepLog:
     with contextlib.ExitStack() as stack:
       stack.enter_context(self._progress)
       self._writer = stack.enter_context(self._open())
+      self._silent = int(self._writer.last_row.get(_SILENT_STEPS, 0))
       self._stack = stack.pop_all()
     return self
 

@@ -109,6 +109,18 @@ def test_the_finding_names_the_best_arm_and_how_sure_it_is():
   ]
 
 
+def test_a_finding_of_arms_without_a_common_seed_has_no_interval():
+  summary = {
+    "method": "prefixrl",
+    "arms": {"rl": _of_arm(0.1, []), "prefixrl": _of_arm(0.2, [0])},
+    "versus": {"rl": _compared((0.1,), (2.0,), (None,), num=0)},
+  }
+  assert finding(summary) == [
+    "PrefixRL ends at 20.0 % of held-out problems, the best other arm, RL, at"
+    " 10.0 %: 2.0 times as much. Seeds that differ say nothing of chance."
+  ]
+
+
 def test_a_finding_that_chance_explains_says_so():
   summary = {
     "method": "prefixrl",

@@ -8,6 +8,7 @@ import sys
 import time
 
 import pytest
+from watching import ends_soon
 
 from prefixrl_jax.parallel import jobs
 from prefixrl_jax.parallel.jobs import Job
@@ -180,16 +181,4 @@ def test_a_job_does_not_outlive_a_sweep_that_is_killed(tmp_path):
   process.kill()
   process.wait()
   pid = int(log.read_text())
-  deadline = time.monotonic() + 20
-  while _is_alive(pid) and time.monotonic() < deadline:
-    time.sleep(0.01)
-  assert not _is_alive(pid)
-
-
-def _is_alive(pid):
-  """Whether a process is there, and no zombie."""
-  try:
-    state = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2]
-  except OSError:
-    return False
-  return state.split()[0] != "Z"
+  assert ends_soon(pid)

@@ -9,6 +9,7 @@ import sys
 import time
 
 import pytest
+from watching import ends_soon
 
 from prefixrl_jax.parallel import jobs
 from prefixrl_jax.parallel.jobs import Job
@@ -124,10 +125,7 @@ def test_a_worker_does_not_outlive_the_process_it_serves(tmp_path):
   pid = _pid(log)
   process.kill()
   process.wait()
-  deadline = time.monotonic() + 20
-  while _is_alive(pid) and time.monotonic() < deadline:
-    time.sleep(0.01)
-  assert not _is_alive(pid)
+  assert ends_soon(pid)
 
 
 def _pid(log):
@@ -135,12 +133,3 @@ def _pid(log):
   while not (log.exists() and log.read_text().endswith("\n")):
     time.sleep(0.01)
   return int(log.read_text().split()[0])
-
-
-def _is_alive(pid):
-  """Whether a process is there, and no zombie."""
-  try:
-    state = pathlib.Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2]
-  except OSError:
-    return False
-  return state.split()[0] != "Z"
