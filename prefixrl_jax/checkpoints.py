@@ -255,7 +255,7 @@ def restore_params(
 
 def _has_critic(folder: epath.Path) -> bool:
   """Returns whether a step's parameters are a policy's and a critic's."""
-  metadata = ocp.PyTreeCheckpointHandler().metadata(folder / "state")
+  metadata = ocp.PyTreeCheckpointHandler().metadata(_absolute(folder) / "state")
   return _is_with_critic(metadata.tree["params"])
 
 
@@ -332,9 +332,10 @@ def _files(folder: epath.Path) -> Iterator[epath.Path]:
       yield path
 
 
-def _absolute(directory: epath.Path):
+def _absolute(directory: epath.Path) -> epath.Path:
+  """Returns the path as Orbax wants all that it is given."""
   remote = "://" in str(directory)
-  return directory if remote else os.path.abspath(directory)
+  return directory if remote else epath.Path(os.path.abspath(directory))
 
 
 def save_params(path: epath.Path, params: dict) -> None:

@@ -93,8 +93,12 @@ def test_signals_wait_for_a_save(
     assert checkpointer.restore_latest(lambda _: _abstract(state))[0] == 1
 
 
-def test_restores_parameters_alone(tmp_path, one_device, eight_devices):
-  folder = epath.Path(tmp_path) / "c"
+@pytest.mark.parametrize("is_relative", [False, True])
+def test_restores_parameters_alone(
+  tmp_path, one_device, eight_devices, monkeypatch, is_relative
+):
+  monkeypatch.chdir(tmp_path)
+  folder = epath.Path("c" if is_relative else tmp_path / "c")
   with pytest.raises(UserError, match="Run --stage=train first"):
     checkpoints.restore_params(folder, {}, None)
   with Checkpointer(folder, keep=2) as checkpointer:
