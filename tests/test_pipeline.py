@@ -661,9 +661,14 @@ def _command(*flags):
     (("--config=configs/demo.py", "--traces=t.jsonl"), "no file t.jsonl"),
   ],
 )
-def test_one_line_for_what_a_user_can_mend(flags, message):
+def test_one_line_for_what_a_user_can_mend(tmp_path, flags, message):
   done = subprocess.run(
-    _command(*flags), capture_output=True, text=True, cwd=_ROOT, check=False
+    # Not the default, in which the README's first command may have been run.
+    _command(*flags, f"--workdir={tmp_path}"),
+    capture_output=True,
+    text=True,
+    cwd=_ROOT,
+    check=False,
   )
   assert done.returncode == 1
   assert message in done.stderr
