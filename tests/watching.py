@@ -1,5 +1,6 @@
-"""Other processes, as a test sees them."""
+"""Other processes and long work, as a test sees them."""
 
+import contextlib
 import pathlib
 import time
 
@@ -10,6 +11,19 @@ def ends_soon(pid):
   while _is_alive(pid) and time.monotonic() < deadline:
     time.sleep(0.01)
   return not _is_alive(pid)
+
+
+@contextlib.contextmanager
+def ends():
+  """Fails if the block keeps this process busy for 20 seconds or more.
+
+  No measure of speed: the fault looked for must take minutes on the block's
+  input (as a quadratic search does on a long text), and what is right so
+  little that a busy machine under a tracer cannot reach the limit.
+  """
+  before = time.process_time()
+  yield
+  assert time.process_time() - before < 20
 
 
 def _is_alive(pid):

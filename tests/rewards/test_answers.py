@@ -1,8 +1,7 @@
 """Where the final answer stands."""
 
-import time
-
 import pytest
+from watching import ends
 
 from prefixrl_jax.rewards import answers, surroundings
 
@@ -146,10 +145,9 @@ def test_noise_of_any_length_is_done_with(piece):
   """What is quadratic would take many minutes."""
   text = piece * (200_000 // len(piece))
   noise = f"The answer is {text} \\boxed{{{text}}}"
-  started = time.process_time()
-  answers.given(noise)
-  answers.last_sentence(noise)
-  assert time.process_time() - started < 20
+  with ends():
+    answers.given(noise)
+    answers.last_sentence(noise)
 
 
 def test_many_boxes_and_deep_ones_are_done_with():

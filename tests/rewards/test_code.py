@@ -8,9 +8,9 @@ import queue
 import sys
 import textwrap
 import threading
-import time
 
 import pytest
+from watching import ends
 
 from prefixrl_jax.problems.reading import Getter
 from prefixrl_jax.problems.sources import SOURCES
@@ -109,12 +109,11 @@ def test_finds_the_last_block(text, code):
 
 
 @pytest.mark.parametrize(
-  "line", ["```" + "a" * 10**5 + "`", "`" * 10**5 + "a`"]
+  "line", ["```" + "a" * 10**6 + "`", "`" * 10**6 + "a`"]
 )
 def test_a_long_line_is_looked_at_once(line):
-  started = time.process_time()
-  assert find_code(f"```\nx\n```\n{line}", whole=False)[0] == "x"
-  assert time.process_time() - started < 1
+  with ends():
+    assert find_code(f"```\nx\n```\n{line}", whole=False)[0] == "x"
 
 
 def test_whole_completions_need_no_fence():
@@ -556,17 +555,16 @@ def test_unearned_rewards(verifier, code, monkeypatch):
 def test_values_that_collide_take_no_time_out_here(verifier):
   """A set of them takes minutes to build; that would hold up all others."""
   code = f"""{_SPEAK}
-same_hash = {{"set": [i * (2**61 - 1) for i in range(30_000)]}}
+same_hash = {{"set": [i * (2**61 - 1) for i in range(100_000)]}}
 speak({{"value": 1}}, {{"value": 1}}, {{"value": same_hash}})
 """
-  used = time.process_time()
   reply = """import json, os
-reply = {"value": {"set": [i * (2**61 - 1) for i in range(30_000)]}}
+reply = {"value": {"set": [i * (2**61 - 1) for i in range(100_000)]}}
 os.write(3, json.dumps(reply).encode())
 os._exit(0)
 """
-  assert _examine(verifier, _SQUARE_CALLS, reply) == ["wrong"]
-  assert time.process_time() - used < 2
+  with ends():
+    assert _examine(verifier, _SQUARE_CALLS, reply) == ["wrong"]
   # It is the checker's own time that it takes.
   code = code.replace("1}, {", '1}, {"value": {"reference": 0}}, {', 1)
   code = code.replace(', {"value": 1}', "", 1)

@@ -2,9 +2,9 @@
 
 import json
 import pathlib
-import time
 
 import pytest
+from watching import ends
 
 from benchmarks import verifiers as benchmark
 from prefixrl_jax.rewards import comparison, math, workers
@@ -288,10 +288,9 @@ def test_noise_is_wrong_and_never_reaches_a_worker():
     rf"\boxed{{{'{' * 9000}18{'}' * 9000}}}",
     rf"\boxed{{{'9' * 20_000}}}",
   ]
-  started = time.process_time()
-  verdicts = _judge(verifier, [("18", text) for text in texts])
+  with ends():
+    verdicts = _judge(verifier, [("18", text) for text in texts])
   assert [v.reward for v in verdicts] == [0] * len(texts)
-  assert time.process_time() - started < 5
   assert verifier._pool._workers == []
 
 
