@@ -283,5 +283,7 @@ def _flatten(value: Any, name: str) -> Iterator[tuple[str, Any]]:
   if isinstance(value, dict) and (value or not name):
     for key, child in value.items():
       yield from _flatten(child, f"{name}.{key}" if name else key)
+  elif isinstance(value, (str, int, float)) or value is None:
+    yield name, value
   else:
     yield name, json.loads(json.dumps(value))

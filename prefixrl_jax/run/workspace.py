@@ -61,6 +61,12 @@ class Workspace(Inputs):
     """
     super().__init__(config)
     self.workdir = workdir
+    # Of (stage, subject), what `provenance` makes of the config, which does
+    # not change: artifacts are asked for again and again.
+    self._settings: dict[
+      tuple[str, str], tuple[dict[str, Any], dict[str, float]]
+    ] = {}
+    self._execution = provenance.execution(config)
     self._to_redo: set[str] = set()
     # STAGE/seed_N and STAGE/ARM/seed_N that stages make; None: all.
     self.only: Collection[str] | None = None
@@ -318,14 +324,20 @@ class Workspace(Inputs):
       directory = self.workdir / "data" / place / stage
     if stage in provenance.VERSIONS:
       depends |= {"results_version": provenance.VERSIONS[stage]}
+    if (stage, subject) not in self._settings:
+      self._settings[stage, subject] = (
+        provenance.settings(self.config, stage, subject),
+        provenance.limits(self.config, stage),
+      )
+    settings, limits = self._settings[stage, subject]
     return Artifact(
       directory,
-      depends | provenance.settings(self.config, stage, subject),
+      depends | settings,
       name="/".join(filter(None, (stage, place))),
       entries=_ENTRIES[stage],
       made_from=made_from,
-      limits=provenance.limits(self.config, stage),
-      execution=provenance.execution(self.config),
+      limits=limits,
+      execution=self._execution,
       has_continued=lambda summary: any(
         step > summary["steps"]
         for step in saved_steps(directory / "checkpoints")
