@@ -5,6 +5,7 @@ import importlib.resources
 import json
 import math as math_lib
 import pathlib
+import re
 import shutil
 import signal
 import subprocess
@@ -684,16 +685,7 @@ runpy.run_module("prefixrl_jax.main", run_name="__main__", alter_sys=True)
 """
 
 
-@pytest.mark.parametrize(
-  ("number", "code", "said"),
-  [
-    (signal.SIGINT, 130, "interrupted"),
-    (signal.SIGTERM, 143, "saved at step"),
-  ],
-)
-def test_a_signal_leaves_a_workdir_that_goes_on(
-  tmp_path, environment_of, number, code, said
-):
+def test_a_signal_leaves_a_workdir_that_goes_on(tmp_path, environment_of):
   flags = [
     "--config=configs/demo.py:tiny=true,arms=prefixrl",
     "--config.train.max_steps=12",
@@ -701,37 +693,38 @@ def test_a_signal_leaves_a_workdir_that_goes_on(
     "--config.train.log_every=1",
     f"--workdir={tmp_path}",
   ]
-  process = subprocess.Popen(
-    [sys.executable, "-c", _HEARS_SIGINT, *_command(*flags)[3:]],
-    stderr=subprocess.PIPE,
-    text=True,
-    cwd=_ROOT,
-    env=environment_of(1),
-  )
-  lines = []
-  for line in process.stderr:
-    lines.append(line)
-    if "step 5 " in line:
-      process.send_signal(number)
-  process.stderr.close()
-  assert process.wait() == code, "".join(lines)
+
+  def run(*flags, signal_at=(0, 0)):
+    step, number = signal_at
+    process = subprocess.Popen(
+      [sys.executable, "-c", _HEARS_SIGINT, *flags],
+      stderr=subprocess.PIPE,
+      text=True,
+      cwd=_ROOT,
+      env=environment_of(1),
+    )
+    lines = []
+    for line in process.stderr:
+      lines.append(line)
+      if f"step {step} " in line:
+        process.send_signal(number)
+    process.stderr.close()
+    assert "Traceback" not in "".join(lines)
+    steps = [int(s) for s in re.findall(r"step (\d+) ", "".join(lines))]
+    return process.wait(), steps, lines[-1]
+
+  code, _, said = run(*flags, signal_at=(5, signal.SIGINT))
+  assert code == 130
+  assert "interrupted" in said
   kept = json.loads((tmp_path / "run_config.json").read_text())
   assert kept["train"]["max_steps"] == 12
   assert kept["run_arms"] == ["prefixrl"]
-  assert said in lines[-1]
-  assert "Traceback" not in "".join(lines)
-  again = subprocess.run(
-    _command(*flags, "--stage=train"),
-    capture_output=True,
-    text=True,
-    cwd=_ROOT,
-    env=environment_of(1),
-    check=True,
-  )
-  steps = [
-    int(line.split("step ")[1].split()[0])
-    for line in again.stderr.splitlines()
-    if "step " in line
-  ]
+  flags.append("--stage=train")
+  code, steps, said = run(*flags, signal_at=(8, signal.SIGTERM))
+  assert code == 143
+  assert "saved at step" in said
   assert steps[0] > 4  # from the checkpoint, not from the start
+  code, steps, _ = run(*flags)
+  assert code == 0
+  assert steps[0] > 8
   assert steps[-1] == 12

@@ -107,6 +107,9 @@ def save(figure: Figure, path_stem: epath.PathLike) -> None:
     "png": {"dpi": 150},
     "svg": {"metadata": {"Date": None}},
   }
+  # Once, not for each format: most of a figure's time is the layout's.
+  figure.draw_without_rendering()
+  figure.set_layout_engine("none")
   for suffix, options in settings.items():
     buffer = io.BytesIO()
     figure.savefig(buffer, format=suffix, **options)
