@@ -16,10 +16,6 @@ from prefixrl_jax.storage.metrics import read_jsonl
 from prefixrl_jax.train import trained_params
 from prefixrl_jax.types import Verdict
 
-# What they run is measured in test_train.py and learner/: pytest-cov's tracer
-# makes a test that traces programs half as long again.
-pytestmark = pytest.mark.no_cover
-
 
 @pytest.fixture(scope="module")
 def mesh():
