@@ -81,7 +81,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         max_window=5,
         worked_share=0.05,
         noise=0.01,
-        slip_share=0.02,
+        slip_share=0.0,
       ),
       dict(
         num_steps=250,
@@ -91,7 +91,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
         max_window=7,
         worked_share=6e-4,
         noise=0.01,
-        slip_share=0.02,
+        slip_share=0.0,
       ),
     ),
     optimizer=dict(b1=0.9, b2=0.98, eps=1e-8, weight_decay=0.01, clip_norm=1.0),
@@ -129,6 +129,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     sft_epochs=8,
     prefixed_share=0.75,
   )
+  c.arms.rl.learner = dict(entropy_coefficient=5e-3)
   c.train = sections.train(
     # Every arm's budget, in the paper's convention: collection (if the arm
     # uses traces) + SFT + sampling + updates.

@@ -77,8 +77,7 @@ def put_params(config: TransformerConfig, mesh, params: dict) -> dict:
 @functools.cache
 def num_params(config: TransformerConfig) -> int:
   """Returns how many parameters the decoder has, embeddings included."""
-  shapes = jax.eval_shape(functools.partial(init, config), jax.random.key(0))
-  return sum(x.size for x in jax.tree.leaves(shapes))
+  return sum(x.size for x in jax.tree.leaves(boxed_shapes(config)))
 
 
 def num_active_params(config: TransformerConfig) -> int:

@@ -253,9 +253,7 @@ def bytes_kept(model: transformer.TransformerConfig) -> float:
   Asks JAX about rows of two lengths; what does not depend on the length is
   weights.
   """
-  params = jax.eval_shape(
-    functools.partial(parameters.init, model), jax.random.key(0)
-  )
+  params = sharding.unbox(parameters.boxed_shapes(model))
   of_one = lambda tree: jax.tree.map(
     lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), tree
   )
