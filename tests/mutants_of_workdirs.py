@@ -115,6 +115,24 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     ("elif not free or not all", "elif not all"),
   ),
   (
+    "parallel/workers.py",
+    "parallel/test_workers.py",
+    ("      self._idle.append(self._worker)\n", ""),
+    ("at_our_end=signal.SIGKILL", "at_our_end=signal.SIGCHLD"),
+    ("return 1 if code == 0 else code", "return code"),
+  ),
+  (
+    "parallel/phases.py",
+    "parallel/test_phases.py",
+    ("apart = len(work.data_seeds) < num_jobs", "apart = False"),
+    ("needs=[data] if data else []", "needs=[]"),
+    (
+      "if not asked and (session.mesh.size > 1 or",
+      "if not asked and (False or",
+    ),
+    ("    _check_needs(work, stages, arm, seed)\n", ""),
+  ),
+  (
     "sweep/running.py",
     "sweep/test_sweep.py",
     ("        if self._is_complete(point):\n", "        if False:\n"),

@@ -82,4 +82,6 @@ class View:
 def _last_line(job: Job) -> str:
   """Returns what a job has logged last, without its own name before it."""
   lines = logged(job, _TAIL_BYTES)
-  return lines[-1].removeprefix(job.name).strip() if lines else ""
+  # XLA underlines what it warns of.
+  words = [line for line in lines if any(map(str.isalnum, line))]
+  return words[-1].removeprefix(job.name).strip() if words else ""

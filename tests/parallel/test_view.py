@@ -25,7 +25,7 @@ def test_without_a_terminal_a_line_now_and_then(jobs, monkeypatch):
   console = Console(file=io.StringIO(), width=80)
   with View(console, jobs) as view:
     view.started(jobs[1])
-    jobs[1].log.write_text("rl seed 0  step 1  FLOPs 3\n[odd]  \n\n")
+    jobs[1].log.write_text("rl seed 0  step 1  FLOPs 3\n[odd]  \n*****\n\n")
     view.looked()  # not yet
     monkeypatch.setattr(Progress, "seconds_between_lines", 0.0)
     view.looked()
