@@ -2,7 +2,7 @@
 
 import json
 
-from benchmarks import takeoff
+from prefixrl_jax.evals import takeoff
 
 
 def test_the_first_step_is_the_last_of_ten_with_the_share():
