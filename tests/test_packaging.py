@@ -3,9 +3,10 @@
 import configparser
 import importlib.metadata
 import pathlib
+import pkgutil
 import re
 
-import pytest
+from prefixrl_jax import __version__, main
 
 _ROOT = pathlib.Path(__file__).parents[1]
 
@@ -55,11 +56,24 @@ def test_files_that_are_no_code_are_shipped():
   assert shipped == there
 
 
-@pytest.mark.parametrize("name", ["demo", "math"])
-def test_configs_are_shipped(name):
+def test_all_code_is_shipped():
   """A folder is a package, and found, if it has an __init__."""
-  folder = _ROOT / "prefixrl_jax" / "configs"
-  assert (folder / "__init__.py").exists()
-  assert (folder / f"{name}.py").exists()
   include = _settings()["options.packages.find"]["include"].split()
   assert include == ["prefixrl_jax", "prefixrl_jax.*"]
+  folders = {p.parent for p in (_ROOT / "prefixrl_jax").rglob("*.py")}
+  assert _ROOT / "prefixrl_jax" / "configs" in folders
+  assert [f for f in folders if not (f / "__init__.py").exists()] == []
+
+
+def test_the_console_script_is_main():
+  script = _settings()["options.entry_points"]["console_scripts"]
+  name, _, place = script.strip().partition(" = ")
+  assert name == "prefixrl-jax"
+  assert pkgutil.resolve_name(place) is main.main
+
+
+def test_the_version_is_stated_once():
+  """In the package; what has changed since is under its number."""
+  assert _settings()["metadata"]["version"] == "attr: prefixrl_jax.__version__"
+  changes = (_ROOT / "CHANGELOG.md").read_text()
+  assert re.findall(r"^## (\S+)", changes, re.MULTILINE)[0] == __version__
