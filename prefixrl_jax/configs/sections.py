@@ -390,6 +390,7 @@ def export() -> dict[str, Any]:
     seed=-1,  # the first of seeds
     step=-1,  # the last one's checkpoint
     directory="",  # export/ARM/seed_N/model in the workdir
+    hub="",  # ORGANISATION/NAME: pushed there, too; its token is HF_TOKEN
     dtype="",  # that of the parameters; or bfloat16, float32
     shard_gigabytes=5.0,  # of the largest weight file
   )

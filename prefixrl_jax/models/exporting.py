@@ -41,6 +41,7 @@ def export(
   *,
   dtype: str,
   max_bytes: int,
+  card: str = "",
 ) -> None:
   """Writes the parameters as a Hugging Face folder, which is whole or absent.
 
@@ -54,6 +55,7 @@ def export(
     params: on the mesh.
     dtype: of what is written.
     max_bytes: of a weight file; a tensor that is larger has one to itself.
+    card: the text of README.md; empty: none is written.
   """
   family = folders.read_family(source)
   tensors = list(importing.tensors(params, family))
@@ -85,6 +87,7 @@ def export(
       if path.is_file():
         copy = temporary / path.relative_to(source)
         write_bytes(copy, path.read_bytes())
+    _write_card(temporary, card)
     settings = read_json(source / "config.json")
     # Older readers know the one, newer ones write the other.
     key = "dtype" if "dtype" in settings else "torch_dtype"
@@ -109,6 +112,7 @@ def export_adapters(
   lora: Lora,
   *,
   base: str,
+  card: str = "",
 ) -> None:
   """Writes adapters as the library peft does; the folder is whole or absent.
 
@@ -118,6 +122,7 @@ def export_adapters(
     adapters: on the mesh.
     lora: their settings.
     base: where whoever opens them finds the base model.
+    card: the text of README.md; empty: none is written.
   """
   family = FAMILIES[folders.read_family(source)]
   everywhere = sharding.replicated(jax.tree.leaves(adapters)[0].sharding.mesh)
@@ -151,6 +156,7 @@ def export_adapters(
     "inference_mode": True,
   }
   with whole_folder(folder) as temporary:
+    _write_card(temporary, card)
     _write_json(temporary / "adapter_config.json", settings)
     contiguous = {k: np.ascontiguousarray(v) for k, v in tensors.items()}
     write_bytes(
@@ -222,6 +228,11 @@ def _chunks(tensors: list[Tensor], dtype: str, read) -> Iterator:
     value = np.asarray(read(tensor).addressable_data(0))
     # On the host, bfloat16 is no type that a file takes.
     yield np.ascontiguousarray(value).reshape(-1).view(np.uint8)
+
+
+def _write_card(folder: epath.Path, card: str) -> None:
+  if card:
+    write_text(folder / "README.md", card)
 
 
 def _write_json(path: epath.Path, value: dict) -> None:

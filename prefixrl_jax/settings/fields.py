@@ -20,6 +20,7 @@ from prefixrl_jax.settings.rules import (
   PATTERN,
   POSITIVE,
   RATE,
+  REPOSITORY,
   SECONDS,
   SEED,
   SHARE,
@@ -245,6 +246,9 @@ _COMMON: Section = {
     "seed": how(whole(-1), "seed to export; -1: the first of seeds"),
     "step": how(whole(-1), "step of the checkpoint; -1: the last"),
     "directory": how(TEXT, "where to write; empty: export/ARM/seed_N/model"),
+    "hub": how(
+      REPOSITORY, "ORGANISATION/NAME on the Hugging Face hub to push it to"
+    ),
     "dtype": how(
       one_of("", "float32", "bfloat16"),
       "type of the weights; empty: param_dtype",

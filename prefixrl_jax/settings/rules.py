@@ -6,6 +6,8 @@ import re
 from collections.abc import Callable
 from typing import Any
 
+from prefixrl_jax.models.hub import is_repository
+
 
 @dataclasses.dataclass(frozen=True)
 class Rule:
@@ -79,6 +81,10 @@ def text_with(*fields: str) -> Rule:
 
 
 TEXT = Rule("a string", lambda v: type(v) is str)
+REPOSITORY = Rule(
+  "ORGANISATION/NAME or empty",
+  lambda v: type(v) is str and (not v or is_repository(v)),
+)
 PATTERN = Rule("a regular expression", _compiles)
 NAME = Rule("a name", lambda v: type(v) is str and v != "")
 SWITCH = Rule("True or False", lambda v: type(v) is bool)

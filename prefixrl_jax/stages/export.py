@@ -1,18 +1,25 @@
 """Export of a run's policy as a Hugging Face folder."""
 
+import jax
 from etils import epath
 
 from prefixrl_jax import checkpoints
 from prefixrl_jax.distributed import backends
 from prefixrl_jax.distributed.mesh import make_mesh
-from prefixrl_jax.models import adapters, exporting, importing
+from prefixrl_jax.evals.model_card import Card, write_card
+from prefixrl_jax.models import adapters, exporting, hub, importing
 from prefixrl_jax.run.workspace import Workspace
 from prefixrl_jax.stages.train import train_again
-from prefixrl_jax.types import UserError
+from prefixrl_jax.storage.artifacts import Artifact
+from prefixrl_jax.storage.metrics import busy
+from prefixrl_jax.storage.results import read_results
+from prefixrl_jax.types import TRAINING, EvalResult, UserError
 
 
 def check(work: Workspace) -> None:
-  """Raises UserError if nothing can be exported to the requested folder."""
+  """Raises UserError if nothing can be exported to where it is asked for."""
+  if work.config.export.hub:
+    hub.check(work.config.export.hub)
   folder = _folder(work)
   artifact = work.export_artifact
   again = artifact.complete and artifact.summary["folder"] == str(folder)
@@ -28,9 +35,11 @@ def _folder(work: Workspace) -> epath.Path:
 def run(work: Workspace) -> None:
   """Writes a run's policy as a Hugging Face folder; only when asked to.
 
+  If it is pushed to the hub, the folder is complete before.
+
   Raises:
-    UserError: the model is not a Hugging Face model, or there is no checkpoint
-      or no place to write to.
+    UserError: the model is not a Hugging Face model, there is no checkpoint or
+      no place to write to, or the hub does not take it.
   """
   c, settings = work.config, work.config.export
   source = work.model_folder
@@ -67,10 +76,12 @@ def run(work: Workspace) -> None:
     asked,
     **remedy,
   )
+  alone = model.lora if settings.lora == "peft" else None
+  card = write_card(_card(work, arm, seed, step, adapters_only=bool(alone)))
   work.begin(artifact)
-  if model.lora and settings.lora == "peft":
+  if alone:
     exporting.export_adapters(
-      folder, source, params, model.lora, base=c.model.folder
+      folder, source, params, alone, base=c.model.folder, card=card
     )
   else:
     if model.lora:
@@ -82,6 +93,58 @@ def run(work: Workspace) -> None:
       params,
       dtype=settings.dtype or c.model.param_dtype,
       max_bytes=int(settings.shard_gigabytes * 1e9),
+      card=card,
     )
   artifact.finish({"folder": str(folder), "step": step}, [])
   work.console.print(f"export: {arm} seed {seed}, step {step}: {folder}")
+  if settings.hub and not jax.process_index():
+    with busy(f"export: to {settings.hub} on the hub …"):
+      address = hub.push(settings.hub, folder)
+    work.console.print(f"export: {address}")
+
+
+def _card(
+  work: Workspace, arm: str, seed: int, step: int, *, adapters_only: bool
+) -> Card:
+  """Returns what the workdir says of a run at a step."""
+  c, p = work.config, work.config.problems
+  train = work.run_artifact("train", arm, seed)
+  is_end = train.complete and step == train.summary["steps"]
+  facts = {
+    "problems": f"{p.task}, {p.num_train} to train on at most",
+    "steps": f"{step}, of {c.train.prompts_per_step} problems each",
+    "completions of a problem": c.arms[arm].group_size
+    or c.train.completions_per_prompt,
+    "longest completion": f"{c.rollouts.max_completion_length} tokens",
+    "sampling temperature": c.rollouts.temperature,
+    "peak learning rate": c.arms[arm].learning_rate,
+    "problems with a prefix": f"{c.arms[arm].prefixed_share:.0%}",
+  }
+  results: dict[str, list[EvalResult]] = {"base": [], arm: []}
+  if is_end:
+    ledger = train.file("curve.json").read_json()[-1]["ledger"]
+    spent = sum(ledger[p]["flops_paper"] for p in TRAINING if p in ledger)
+    facts["FLOPs, as the paper counts"] = f"{spent:.2g}"
+    for who in results:
+      for name in ("", *work.sets):
+        results[who] += _results(work.run_artifact("evaluate", who, seed, name))
+  name, _, _ = c.model.folder.partition("@")
+  on_hub = not epath.Path(c.model.folder).is_dir()
+  return Card(
+    base=name if on_hub else epath.Path(name).resolve().name,
+    base_on_hub=on_hub,
+    adapters_only=adapters_only,
+    arm=arm,
+    seed=seed,
+    step=step,
+    facts=facts,
+    temperature=c.evals.temperature,
+    before=results["base"],
+    after=results[arm],
+  )
+
+
+def _results(artifact: Artifact) -> list[EvalResult]:
+  if not artifact.complete:
+    return []
+  return read_results(artifact.file("results.parquet"))

@@ -347,7 +347,7 @@ def test_exports_no_other_step_than_the_training_ended_at(
   train._read_sources = dict  # as if nothing came before
   (workdir / "train").rename(tmp_path / "aside")
   train.begin()
-  (train.directory / "curve.json").write_text("[]")
+  (train.directory / "curve.json").write_text('[{"ledger": {}}]')
   train.finish({"steps": 8}, ["curve.json"])
   newest = workdir / "train/prefixrl/seed_1/checkpoints/8"
   there = "train/prefixrl/seed_1/checkpoints"

@@ -135,6 +135,10 @@ def test_what_to_do_with_long_prompts_is_one_of_two():
     ("export.seed", 3, r"export\.seed = 3 is none of config\.seeds, 0, 1, 2\."),
     ("export.dtype", "int4", "'int4' is not one of '', 'float32', 'bfloat16'"),
     ("export.shard_gigabytes", 0.0, r"= 0\.0 is not a number in \(0"),
+    *(
+      ("export.hub", name, "is not ORGANISATION/NAME or empty")
+      for name in ("tiny", "a/b/c", "a/b.git", "a/b--c", "a /b", "a/-b", 3)
+    ),
     ("export.lora", "peft", r"no adapters: config\.lora\.rank is 0"),
     ("export.lora", "added", "'added' is not one of 'merged', 'peft'"),
     ("lora.rank", -1, "rank = -1 is not a whole number, at least 0"),
@@ -360,7 +364,7 @@ train.rows train.checkpoint_every train.checkpoints_kept train.log_every
 train.rollouts_kept.share train.rollouts_kept.max_megabytes
 evals.rows evals.lanes
 export.lora export.arm export.seed export.step export.directory export.dtype
-export.shard_gigabytes wandb_project
+export.shard_gigabytes export.hub wandb_project
 """
 
 
