@@ -62,6 +62,7 @@ _TEXT_ELSEWHERE = (
   "evals.page_files",
   "evals.rollout_pages",
   "evals.summary",
+  "evals.takeoff",
   "evals.training",
   "evals.training_figures",
   "evals.verdicts",
