@@ -391,7 +391,7 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     ("    c.screen.max_correct < c.screen.num_samples,", "    True,"),
     ("    p.low <= p.high,", "    True,"),
     ('bool(re.fullmatch(r"\\w[\\w.+-]*", name)) and name != "base"', "True"),
-    ('not c.wandb_project or _is_installed("wandb")', "True"),
+    ('not c.wandb.project or _is_installed("wandb")', "True"),
     ("list(m.values()).count(-1) <= 1", "True"),
     ("share in (0, 1) or 0 < count < prompts", "True"),
     ("c.problems.num_train > 0 or not needed", "True"),

@@ -30,7 +30,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   c.seeds = tuple(range(1 if is_for_tests else chosen.seeds))
   # Every seed has its own problems, traces and cuts.
   c.fresh_data_per_seed = True
-  c.wandb_project = ""
+  c.wandb = sections.wandb()
 
   c.mesh = sections.mesh(data=-1, fsdp=1)
 

@@ -177,6 +177,17 @@ def arms(learning_rates: dict[str, float], **own: Any) -> dict[str, Any]:
   }
 
 
+def wandb() -> dict[str, Any]:
+  """Returns config.wandb: Weights & Biases, which gets each run's metrics."""
+  return dict(
+    project="",  # none: nothing is logged there
+    mode="",  # that of WANDB_MODE; or online, offline
+    name="",  # before a run's own, as "rl seed 0"
+    group="",  # of all runs of a workdir, if they are to be one
+    resume=True,  # a resumed run goes on in W&B's, or begins another
+  )
+
+
 def mesh(**own: Any) -> dict[str, Any]:
   """Returns config.mesh: devices by what they share; gives data and fsdp."""
   return dict(tensor=1, expert=1) | own

@@ -42,7 +42,7 @@ def get_config(
   c.seeds = tuple(range(chosen.seeds))
   # Traces are dear: all seeds share those of the first.
   c.fresh_data_per_seed = False
-  c.wandb_project = ""
+  c.wandb = sections.wandb()
 
   c.mesh = sections.mesh(data=1, fsdp=-1)
   # Its folder is given on the command line, or by a preset.

@@ -61,7 +61,17 @@ _COMMON: Section = {
   "fresh_data_per_seed": Field(
     SWITCH, "whether each seed has problems and traces of its own"
   ),
-  "wandb_project": how(TEXT, "Weights & Biases project to log to; empty: none"),
+  "wandb": {
+    "project": how(TEXT, "Weights & Biases project to log to; empty: none"),
+    "mode": how(
+      one_of("", "online", "offline"), "of logging; empty: that of WANDB_MODE"
+    ),
+    "name": how(TEXT, "beginning of the runs' names there"),
+    "group": how(TEXT, "group of the runs there; empty: none"),
+    "resume": how(
+      SWITCH, "whether a resumed run goes on in the same one there"
+    ),
+  },
   "mesh": {
     "data": how(SIZE_OF_MESH, "replicas of the parameters; -1: the rest"),
     "fsdp": how(SIZE_OF_MESH, "shards of parameters and batch; -1: the rest"),

@@ -142,8 +142,8 @@ def validate(
   )
   _check_export(c, check)
   check(
-    not c.wandb_project or _is_installed("wandb"),
-    "config.wandb_project is set, but wandb is not installed: pip install"
+    not c.wandb.project or _is_installed("wandb"),
+    "config.wandb.project is set, but wandb is not installed: pip install"
     " 'prefixrl_jax[wandb]'.",
   )
 

@@ -31,18 +31,23 @@ class MetricWriter:
     self,
     directory: epath.Path,
     *,
-    wandb_project: str | None,
     resume_step: int | None,
+    wandb: ml_collections.ConfigDict | None = None,
+    name: str = "",
   ):
     """Opens the sinks.
 
     Args:
       directory: for metrics.jsonl and TensorBoard's events.
-      wandb_project: also log there; None does not.
       resume_step: rows after this step are dropped: they will be written again.
         Lines that are not rows stay where they are.
+      wandb: config.wandb; without a project nothing is logged there.
+      name: the run's, there.
     """
-    self._wandb = WandbLog(wandb_project, directory) if wandb_project else None
+    self._wandb = None
+    if wandb and wandb.project:
+      resumes = bool(resume_step)
+      self._wandb = WandbLog(wandb, directory, name=name, resumes=resumes)
     directory.mkdir(parents=True, exist_ok=True)
     path = directory / "metrics.jsonl"
     kept = []
@@ -231,8 +236,9 @@ class StepLog:
     self._progress = Progress(name, total=budget, waits_for="")
     self._open = lambda: MetricWriter(
       directory,
-      wandb_project=config.wandb_project or None,
       resume_step=resume_step,
+      wandb=config.wandb,
+      name=name,
     )
 
   def write(self, step: int, metrics: dict[str, float]) -> None:

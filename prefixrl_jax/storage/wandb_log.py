@@ -2,9 +2,13 @@
 
 import importlib
 import logging
+import uuid
 from typing import Any
 
+import ml_collections
 from etils import epath
+
+from prefixrl_jax.storage.files import write_text
 
 _log = logging.getLogger(__name__)
 
@@ -12,17 +16,34 @@ _log = logging.getLogger(__name__)
 class WandbLog:
   """Logs a run's metrics; gives up, with one warning, at the first failure."""
 
-  def __init__(self, project: str, directory: epath.Path):
-    """Starts a run of the project; see config.wandb_project.
+  def __init__(
+    self,
+    settings: ml_collections.ConfigDict,
+    directory: epath.Path,
+    *,
+    name: str,
+    resumes: bool,
+  ):
+    """Starts a run of the project, or goes on with one.
 
     Args:
-      project: the project it belongs to.
+      settings: config.wandb.
       directory: folder for its files.
+      name: the run's own.
+      resumes: whether it has been here before.
     """
     self._run: Any = None
     try:
       wandb = importlib.import_module("wandb")
-      self._run = wandb.init(project=project, dir=str(directory))
+      self._run = wandb.init(
+        project=settings.project,
+        mode=settings.mode or None,
+        name=f"{settings.name} {name}".strip(),
+        group=settings.group or None,
+        id=_id(directory / "wandb" / "run_id", resumes and settings.resume),
+        resume="allow",
+        dir=str(directory),
+      )
     except Exception as e:  # no network, no login, no such project
       self._give_up(e)
 
@@ -50,3 +71,13 @@ class WandbLog:
       type(e).__name__,
       " ".join(str(e).split()),
     )
+
+
+def _id(path: epath.Path, again: bool) -> str:
+  """Returns the run's id there: that in the file, or a new one."""
+  if again and path.exists():
+    return path.read_text()
+  new = uuid.uuid4().hex[:8]
+  path.parent.mkdir(parents=True, exist_ok=True)
+  write_text(path, new)
+  return new

@@ -80,7 +80,7 @@ def _run(config, workdir, stages=("train", "evaluate"), **how):
     {"learner.logits_chunk_length": 64},
     {"screen.problems_per_part": 3, "collect.problems_per_part": 5},
     {"rewards.timeout_seconds": 50.0, "rewards.total_seconds": 99.0},
-    {"rewards.num_workers": 1, "wandb_project": "x", "mesh.fsdp": 2},
+    {"rewards.num_workers": 1, "wandb.project": "x", "mesh.fsdp": 2},
     {"train.checkpoint_every": 7, "train.checkpoints_kept": 9},
     {"train.log_every": 3, "export.directory": "x", "export.seed": 0},
     # Of what is off.

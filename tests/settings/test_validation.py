@@ -82,7 +82,7 @@ def test_a_default_that_all_configs_have_stands_once():
 
 def test_wandb_is_named_before_anything_if_it_is_missing(monkeypatch):
   config = demo.get_config()
-  config.wandb_project = "p"
+  config.wandb.project = "p"
   monkeypatch.setitem(sys.modules, "wandb", None)
   with pytest.raises(UserError, match=r"prefixrl_jax\[wandb\]"):
     validate(config)
@@ -364,7 +364,8 @@ train.rows train.checkpoint_every train.checkpoints_kept train.log_every
 train.rollouts_kept.share train.rollouts_kept.max_megabytes
 evals.rows evals.lanes
 export.lora export.arm export.seed export.step export.directory export.dtype
-export.shard_gigabytes export.hub wandb_project
+export.shard_gigabytes export.hub
+wandb.project wandb.mode wandb.name wandb.group wandb.resume
 """
 
 

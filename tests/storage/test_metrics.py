@@ -9,13 +9,14 @@ import types
 
 import jax
 import jax.numpy as jnp
+import ml_collections
 import numpy as np
 import pytest
 from etils import epath
 from rich import console
 from tensorboardX.proto import event_pb2
 
-from prefixrl_jax.configs import demo
+from prefixrl_jax.configs import demo, sections
 from prefixrl_jax.distributed.compilation import CompilationCounter
 from prefixrl_jax.storage import metrics
 from prefixrl_jax.storage.metrics import (
@@ -28,9 +29,7 @@ from prefixrl_jax.types import Completion
 
 
 def _write(folder, steps, resume_step=None):
-  with MetricWriter(
-    folder, wandb_project=None, resume_step=resume_step
-  ) as writer:
+  with MetricWriter(folder, resume_step=resume_step) as writer:
     for step in steps:
       writer.write(step, {"a": step, "b": float("nan")})
 
@@ -49,7 +48,7 @@ def test_a_resumed_run_has_every_step_once(tmp_path):
 def test_a_kill_right_after_a_resume_loses_no_row(tmp_path):
   folder = epath.Path(tmp_path)
   _write(folder, [1, 2, 3])
-  with MetricWriter(folder, wandb_project=None, resume_step=2) as writer:
+  with MetricWriter(folder, resume_step=2) as writer:
     # What is on the disk here is all that a kill leaves.
     rows = metrics.read_jsonl(folder / "metrics.jsonl")
     assert [row["step"] for row in rows] == [1, 2]
@@ -68,7 +67,7 @@ def test_a_kill_while_resuming_loses_no_row(tmp_path, monkeypatch):
 
   monkeypatch.setattr(os, "fsync", killed)
   with pytest.raises(KeyboardInterrupt):
-    MetricWriter(folder, wandb_project=None, resume_step=2)
+    MetricWriter(folder, resume_step=2)
   assert (folder / "metrics.jsonl").read_bytes() == before
 
 
@@ -124,9 +123,7 @@ def _events(folder):
 
 
 def test_writes_tensorboard_events_soon(tmp_path):
-  with MetricWriter(
-    epath.Path(tmp_path), wandb_project=None, resume_step=None
-  ) as writer:
+  with MetricWriter(epath.Path(tmp_path), resume_step=None) as writer:
     writer.write(7, {"a": 7.0})
     scalars: dict[str, tuple[int, float]] = {}
     for _ in range(600):  # a second, unless the machine is very busy
@@ -158,6 +155,7 @@ class _Wandb(types.ModuleType):
   def __init__(self, failing):
     super().__init__("wandb")
     self.failing, self.rows, self.finished = failing, [], False
+    self.started = []
 
   def _call(self, name):
     if name == self.failing:
@@ -165,6 +163,7 @@ class _Wandb(types.ModuleType):
 
   def init(self, **kwargs):
     self._call("init")
+    self.started.append(kwargs)
     return self
 
   def log(self, metrics, step):
@@ -176,12 +175,17 @@ class _Wandb(types.ModuleType):
     self.finished = True
 
 
+def _settings(**fields):
+  return ml_collections.ConfigDict(sections.wandb() | fields)
+
+
 @pytest.mark.parametrize("failing", ["", "init", "log", "finish"])
 def test_no_run_is_lost_to_wandb(tmp_path, monkeypatch, caplog, failing):
   wandb = _Wandb(failing)
   monkeypatch.setitem(sys.modules, "wandb", wandb)
   folder = epath.Path(tmp_path)
-  with MetricWriter(folder, wandb_project="p", resume_step=None) as writer:
+  settings = _settings(project="p")
+  with MetricWriter(folder, resume_step=None, wandb=settings) as writer:
     writer.write(1, {"a": 1.0})
     writer.write(2, {"a": 2.0})
   rows = metrics.read_jsonl(folder / "metrics.jsonl")
@@ -192,6 +196,51 @@ def test_no_run_is_lost_to_wandb(tmp_path, monkeypatch, caplog, failing):
   said = [r.getMessage() for r in caplog.records]
   assert len(said) == (failing != "")
   assert all("(ConnectionError: no network)" in text for text in said)
+
+
+def _started(monkeypatch, folder, resume_step, **fields):
+  """Returns what wandb.init is given for the run "rl seed 0"."""
+  wandb = _Wandb("")
+  monkeypatch.setitem(sys.modules, "wandb", wandb)
+  settings = _settings(**fields)
+  MetricWriter(
+    epath.Path(folder),
+    resume_step=resume_step,
+    wandb=settings,
+    name="rl seed 0",
+  ).__exit__()
+  return wandb.started
+
+
+def test_wandb_is_told_what_the_config_says(tmp_path, monkeypatch):
+  assert _started(monkeypatch, tmp_path, 0) == []
+  [started] = _started(monkeypatch, tmp_path, 0, project="p")
+  assert len(started.pop("id")) == 8
+  plain = dict(
+    project="p",
+    mode=None,  # WANDB_MODE decides
+    name="rl seed 0",
+    group=None,
+    resume="allow",
+    dir=str(tmp_path),
+  )
+  assert started == plain
+  own = dict(project="p", mode="offline", name="big", group="sweep 3")
+  [started] = _started(monkeypatch, tmp_path, 0, **own)
+  del started["id"]
+  assert started == plain | own | dict(name="big rl seed 0")
+
+
+def test_a_resumed_run_goes_on_in_the_same_one_of_wandb(tmp_path, monkeypatch):
+  """One from the start, as after --fresh, or if asked to, is another."""
+  ids = [
+    _started(monkeypatch, tmp_path, step, project="p", resume=resume)[0]["id"]
+    for step, resume in [(0, True), (7, True), (7, True), (7, False), (0, True)]
+  ]
+  assert ids[0] == ids[1] == ids[2]
+  assert len({*ids}) == 3
+  [elsewhere] = _started(monkeypatch, tmp_path / "rl_1", 7, project="p")
+  assert elsewhere["id"] not in ids
 
 
 def _console(monkeypatch, *, is_terminal):
@@ -258,7 +307,6 @@ def test_says_that_it_compiles(monkeypatch, is_terminal):
 def test_says_when_no_group_has_had_signal(tmp_path, capsys):
   """Counted over a resume; SFT's steps have no groups and do not count."""
   config = demo.get_config()
-  config.wandb_project = ""
   config.train.log_every = 1
 
   def log(resume_step):
