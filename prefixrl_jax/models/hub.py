@@ -27,15 +27,16 @@ def check(repository: str) -> None:
   Raises:
     UserError: there is no token, or the hub is not to be asked.
   """
-  import huggingface_hub  # only those who need it wait for it
+  # Only those who need it wait for it.
+  from huggingface_hub import constants, get_token
 
   hub = f"config.export.hub = {repository}"
-  if huggingface_hub.constants.HF_HUB_OFFLINE:
+  if constants.HF_HUB_OFFLINE:
     raise UserError(
       f"{hub}, but HF_HUB_OFFLINE is set, so nothing can be pushed; unset it,"
       " or leave out config.export.hub."
     )
-  if not huggingface_hub.get_token():
+  if not get_token():
     raise UserError(
       f"{hub}, but there is no token that may write there: set HF_TOKEN or run"
       " `hf auth login`."

@@ -1,5 +1,9 @@
 """An export is pushed to the hub, as it is in its folder, or not lost."""
 
+import inspect
+import os
+import subprocess
+import sys
 import types
 
 import huggingface_hub
@@ -21,6 +25,7 @@ from prefixrl_jax.storage.files import write_json
 from prefixrl_jax.storage.results import write_results
 from prefixrl_jax.types import EvalResult, UserError
 
+_REAL = huggingface_hub.HfApi
 _FILES = ["README.md", "config.json", "model.safetensors"]
 
 
@@ -31,14 +36,21 @@ class _Api:
   failing = ""
 
   def create_repo(self, repo_id, *, private, exist_ok):
+    _bind("create_repo", repo_id, private=private, exist_ok=exist_ok)
     type(self).asked = (repo_id, private, exist_ok)
 
   def upload_folder(self, *, repo_id, folder_path, **kwargs):
+    _bind("upload_folder", repo_id=repo_id, folder_path=folder_path, **kwargs)
     if self.failing:
       raise ConnectionError(self.failing)
     files = sorted(epath.Path(folder_path).iterdir())
     type(self).asked += (repo_id, [f.name for f in files])
     return f"https://hub/{repo_id}/commit/1"
+
+
+def _bind(method, *args, **kwargs):
+  """Fails if the real method does not take these."""
+  inspect.signature(getattr(_REAL, method)).bind(None, *args, **kwargs)
 
 
 @pytest.fixture
@@ -182,3 +194,16 @@ def test_what_prevents_a_push_is_known_before_anything(
     Pipeline(config, epath.Path(tmp_path) / "run").run(("screen", "export"))
   assert "config.export.hub = me/tiny" in str(e.value)
   assert not (tmp_path / "run/data").exists()
+
+
+def test_a_process_that_has_asked_the_hub_nothing_knows_that_it_must_not():
+  """The package imports its parts only when they are asked for."""
+  code = "from prefixrl_jax.models import hub; hub.check('me/tiny')"
+  done = subprocess.run(
+    [sys.executable, "-c", code],
+    env=os.environ | {"HF_HUB_OFFLINE": "1"},
+    capture_output=True,
+    text=True,
+    check=False,
+  )
+  assert "UserError: config.export.hub = me/tiny, but HF_HUB_OFF" in done.stderr
