@@ -28,10 +28,6 @@ GRACE = 120
 # What a run holds its workdir by (storage/locking.py); one that is killed
 # outright leaves it behind.
 LOCK = "lock.json"
-# Whether processes on several hosts find one another. Until `main` calls
-# jax.distributed.initialize each of them would believe itself alone, and all
-# would write the same artifacts.
-JOINS_A_CLUSTER = False
 # Whether the program reads and writes gs:// addresses, which needs packages
 # that no extra of the project brings yet.
 READS_BUCKETS = False
@@ -111,24 +107,6 @@ class Launcher:
   add_flags: Callable[[argparse.ArgumentParser], None]
   render: Callable[[Job, argparse.Namespace], Rendered]
   has_spot: bool = True
-
-
-def check_hosts(hosts: int) -> None:
-  """Refuses what the program cannot do yet.
-
-  Args:
-    hosts: that the job would have a process on.
-
-  Raises:
-    UserError: there are several.
-  """
-  if hosts > 1 and not JOINS_A_CLUSTER:
-    raise UserError(
-      f"--slice: these are {hosts} hosts, a process on each, and"
-      " prefixrl_jax.main does not join a cluster yet: each would run all of"
-      " the job. Use a slice of one host, e.g. v5e:2x4, v5p:2x2x1, v6e:2x4 or"
-      " h100:8."
-    )
 
 
 def check_workdir(workdir: str) -> None:
@@ -329,7 +307,6 @@ def _job(
     raise UserError(
       f"--slice={options.slice}: launch.{launcher.name} has no {machine.name}."
     )
-  check_hosts(machine.hosts)
   workdir = options.workdir.rstrip("/")
   check_workdir(workdir)
   parent, _, last = workdir.rpartition("/")

@@ -7,6 +7,7 @@
 import argparse
 
 from launch import common
+from prefixrl_jax.types import UserError
 
 _BODY = """
 on() { ssh -o ServerAliveInterval=30 -- "$host" "$1"; }
@@ -34,6 +35,12 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _render(job: common.Job, options: argparse.Namespace) -> common.Rendered:
+  if job.slice.hosts > 1:
+    raise UserError(
+      f"--slice: these are {job.slice.hosts} hosts, and launch.ssh is for one."
+      " Start the program on each, with its own --coordinator, --num_processes"
+      " and --process_id (docs/pods.md)."
+    )
   values = {"host": options.host} | common.remote_values(job)
   about = "Installs the project on a machine and runs the job there."
   return common.Rendered(

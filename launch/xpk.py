@@ -10,7 +10,6 @@ import shlex
 
 from launch import common
 
-_CHIPS_A_HOST = 4  # of all of xpk's node pools of slices
 # A restart follows only exit codes from 127 on, which a killed or preempted
 # program has: its own errors, 1, end the workload at once. So restarts need no
 # limit, and xpk wants a number.
@@ -43,8 +42,6 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
 
 
 def _render(job: common.Job, options: argparse.Namespace) -> common.Rendered:
-  hosts = -(-job.slice.chips // _CHIPS_A_HOST)
-  common.check_hosts(hosts * options.num_slices)
   storage = ""
   if job.workdir.startswith("/"):
     flag, value = "storage", options.storage or ""

@@ -11,12 +11,11 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
-import numpy as np
 import orbax.checkpoint as ocp
 import safetensors.numpy
 from etils import epath
-from jax.experimental import multihost_utils
 
+from prefixrl_jax.distributed import cluster, sharding
 from prefixrl_jax.storage.files import digest, write_bytes, write_text
 from prefixrl_jax.storage.signals import Deferred
 from prefixrl_jax.types import UserError, one_line
@@ -158,19 +157,24 @@ class Checkpointer:
     """Moves unreadable steps to where nothing is saved or removed."""
     if not self._unread:
       return
-    if not jax.process_index():
+
+    def move() -> None:
       self._aside.mkdir(exist_ok=True)
       for step in self._unread:
         to = self._aside / str(step)
         while to.exists():
           to = to.with_name(to.name + "_again")
         (self._directory / str(step)).rename(to)
-    multihost_utils.sync_global_devices("moved aside")
+
+    unread = [self._directory / str(step) for step in self._unread]
+    cluster.once(f"move {self._unread} aside", move, unread)
     self._manager.reload()
     self._unread = []
 
   def _write_sums(self) -> None:
     """Adds SHA256SUMS before Orbax gives the folder its final name."""
+    if not cluster.is_first():
+      return
     step = self._directory / str(self._saving)
     unfinished = list(self._directory.glob(f"{step.name}.*"))
     folder = unfinished[0] if unfinished else step
@@ -180,7 +184,8 @@ class Checkpointer:
       for file in _files(folder / item)
     )
     lines = [f"{x}  {name}\n" for x, name in zip(_sums(folder, names), names)]
-    write_text(folder / _SUMS, "".join(lines))
+    with cluster.alone():  # this is a thread of Orbax's
+      write_text(folder / _SUMS, "".join(lines))
 
   def __enter__(self) -> "Checkpointer":
     return self
@@ -284,8 +289,17 @@ def _restore(manager, directory: epath.Path, step: int, make_args):
   """
   for is_last in (False, True):
     try:
-      check_sums(directory / str(step))
-      return manager.restore(step, args=make_args())
+      # Whatever fails on one process is given up on all.
+      cluster.agreed(
+        f"checksums of {step}",
+        lambda: check_sums(directory / str(step)),
+        DamagedError,
+      )
+      return cluster.agreed(
+        f"restore of {step}",
+        lambda: manager.restore(step, args=make_args()),
+        DamagedError,
+      )
     except Exception as e:  # whatever a file system and Orbax may raise
       if is_last or isinstance(e, DamagedError):
         raise
@@ -312,6 +326,9 @@ def check_sums(folder: epath.Path) -> None:
   for name in names:
     if not (folder / name).exists():
       raise DamagedError(f"{folder / name} is missing")
+  processes = cluster.current()  # each reads its share
+  written = written[processes.index :: processes.size]
+  names = [name for name, _ in written]
   for (name, there), here in zip(written, _sums(folder, names)):
     if here != there:
       raise DamagedError(f"{folder / name} is not what was written")
@@ -340,7 +357,8 @@ def _absolute(directory: epath.Path) -> epath.Path:
 
 def save_params(path: epath.Path, params: dict) -> None:
   """Writes a small parameter tree as one safetensors file, atomically."""
-  write_bytes(path, safetensors.numpy.save(_flatten(params)))
+  arrays = {k: sharding.fetch(x) for k, x in _flatten(params).items()}
+  write_bytes(path, safetensors.numpy.save(arrays))
 
 
 def load_params(path: epath.Path) -> dict:
@@ -365,16 +383,18 @@ def load_params(path: epath.Path) -> dict:
 
 
 def weight_hash(params: dict) -> str:
-  """Returns 12 hex digits that identify these weights, on any device."""
+  """Returns 12 hex digits that identify these weights, on any devices.
+
+  All processes take part, each with all values, block by block.
+  """
   digest = hashlib.sha256()
   for name, value in sorted(_flatten(params).items()):
     digest.update(f"{name} {value.dtype} {value.shape}".encode())
-    digest.update(value.tobytes())
+    for block in sharding.fetched(value):
+      digest.update(block.tobytes())
   return digest.hexdigest()[:12]
 
 
-def _flatten(params: dict) -> dict[str, np.ndarray]:
+def _flatten(params: dict) -> dict[str, Any]:
   leaves = jax.tree_util.tree_flatten_with_path(params)[0]
-  return {
-    ".".join(key.key for key in path): np.asarray(leaf) for path, leaf in leaves
-  }
+  return {".".join(key.key for key in path): leaf for path, leaf in leaves}

@@ -9,6 +9,7 @@ import contextlib
 import datetime
 import errno
 import functools
+import logging as builtin_logging
 import os
 import pathlib
 import shlex
@@ -22,7 +23,7 @@ from absl import app, flags, logging
 from ml_collections import config_flags
 
 from prefixrl_jax import command_line, startup
-from prefixrl_jax.distributed import huge_pages
+from prefixrl_jax.distributed import cluster, huge_pages, places
 from prefixrl_jax.stages import ON_DEMAND, STAGES
 from prefixrl_jax.storage import signals
 from prefixrl_jax.types import Preempted, UserError, one_line
@@ -86,6 +87,31 @@ _OFF = {
   *(f"--huge_pages={no}" for no in ("false", "False", "0", "no", "f", "n")),
 }
 
+_COORDINATOR = flags.DEFINE_string(
+  "coordinator",
+  "",
+  "HOST:PORT where process 0 of several listens; TPU slices, Slurm and Open MPI"
+  " are asked by themselves (docs/pods.md).",
+)
+_NUM_PROCESSES = flags.DEFINE_integer(
+  "num_processes", 0, "Processes that run together; 0: see --coordinator."
+)
+_PROCESS_ID = flags.DEFINE_integer(
+  "process_id", -1, "Which of them this is, from 0; -1: see --coordinator."
+)
+_JOIN_TIMEOUT = flags.DEFINE_float(
+  "join_timeout",
+  300.0,
+  "Seconds until all processes must be there.",
+  lower_bound=1.0,
+)
+_HEARTBEAT = flags.DEFINE_float(
+  "heartbeat",
+  60.0,
+  "Seconds without a sign of life of a process after which all others end.",
+  lower_bound=2.0,
+)
+
 _GO_ON = "re-run the same command to resume"
 _DEBUG = flags.DEFINE_bool(
   "debug", False, "Print the stack trace of an unexpected error."
@@ -94,6 +120,7 @@ _DEBUG = flags.DEFINE_bool(
 
 _FULL = (errno.ENOSPC, errno.EDQUOT)
 _run: Any = None  # the Pipeline, once there is one
+_member: Any = None  # of a cluster, if there is one
 
 
 def _main(argv, serves: bool = False) -> None:
@@ -124,23 +151,52 @@ def _main(argv, serves: bool = False) -> None:
 
     show_problems.run(Inputs(config))
     return
+  place = places.find(
+    _COORDINATOR.value,
+    _NUM_PROCESSES.value,
+    _PROCESS_ID.value,
+    has_tpu=startup.has_tpu,
+  )
+  if place and (_JOBS.value or 1) > 1:
+    raise UserError(
+      f"--jobs={_JOBS.value}: {place.size} processes run together here, each"
+      " with its part of every step; leave out --jobs."
+    )
+  if place:
+    _enter(place)
   from prefixrl_jax.distributed.compilation import keep_compiled_programs
   from prefixrl_jax.pipeline import Pipeline
 
   keep_compiled_programs()
+  if place:
+    from prefixrl_jax.distributed import joining
+
+    joining.join(_member, place, _JOIN_TIMEOUT.value, _HEARTBEAT.value)
   global _run
   _run = Pipeline(
     config,
     workdir,
     fresh=_FRESH.value,
     redo=_REDO.value,
-    jobs=_JOBS.value,
+    jobs=1 if place else _JOBS.value,
     argv=sys.argv[1:],
   )
   if serves:
     _run.serve()
   else:
     _run.run(stages)
+  cluster.gather("the end", None)  # process 0 is done with what it writes
+
+
+def _enter(place: places.Place) -> None:
+  """Becomes a process of a cluster, with a supervisor."""
+  from prefixrl_jax.distributed import supervisor
+
+  global _member
+  _member = supervisor.enter(place, _JOIN_TIMEOUT.value, _HEARTBEAT.value)
+  if place.index:  # what is worth a warning is so on all
+    logging.set_verbosity(logging.ERROR)
+    builtin_logging.getLogger("prefixrl_jax").setLevel(builtin_logging.ERROR)
 
 
 def _workdir() -> str:
@@ -208,13 +264,23 @@ def main(serves: bool = False) -> None:
   except Exception as e:
     if "--debug" in sys.argv:
       raise
-    _exit(f"error: {_unexpected(e)}{_hint()}", 1)
+    _exit(f"error: {_unexpected(e)}{_hint()}", 1, is_known=False)
   else:
     _exit("", 0)
 
 
-def _exit(message: str, code: int) -> None:
-  """Ends the process; output that nobody reads is not an error."""
+def _exit(message: str, code: int, *, is_known: bool = True) -> None:
+  """Ends the process; output that nobody reads is not an error.
+
+  Args:
+    message: for the user; that of a cluster's process is its supervisor's to
+      print.
+    code: exit code.
+    is_known: whether it says all that there is to it.
+  """
+  if _member:
+    _member.end(code, message, is_known)
+    message = ""
   # One more Ctrl-C ends it at once, without a stack trace of JAX's exit.
   for number in (signal.SIGINT, signal.SIGTERM):
     signal.signal(number, signal.SIG_DFL)
@@ -228,6 +294,8 @@ def _exit(message: str, code: int) -> None:
     # Otherwise the interpreter would report again that writing failed.
     for stream in (1, 2):
       os.dup2(os.open(os.devnull, os.O_WRONLY), stream)
+  if _member and code:
+    os._exit(code)  # JAX would wait for the others
   sys.exit(code)
 
 

@@ -6,13 +6,16 @@ settings is an error.
 """
 
 import contextlib
+import functools
 import pkgutil
 from collections.abc import Collection, Sequence
 
 import ml_collections
 from etils import epath
 
+from prefixrl_jax.distributed import cluster
 from prefixrl_jax.parallel import phases, workers
+from prefixrl_jax.run import agreement
 from prefixrl_jax.run.workspace import Workspace
 from prefixrl_jax.stages import ON_DEMAND, STAGES, evaluate, export
 from prefixrl_jax.storage.files import (
@@ -23,6 +26,8 @@ from prefixrl_jax.storage.files import (
 from prefixrl_jax.storage.locking import check_parent_holds, locked
 from prefixrl_jax.types import UserError
 
+# They read and write files alone, as one process does best.
+_OF_FILES = {"problems", "report"}
 _JUDGING = {"import", "screen", "collect", "train", "evaluate"}
 # Every run leaves it: a folder that has it is a workdir.
 MARKER = "run_config.json"
@@ -72,6 +77,8 @@ class Pipeline:
         is computed or removed.
     """
     work, workdir = self.work, self.work.workdir
+    asked = {"--stage": [*stages], "--fresh": self._fresh}
+    agreement.check(work, asked | {"--redo": [*self._redo]})
     if self._fresh and not _is_of_a_run(workdir):
       raise UserError(
         f"--fresh: {workdir} has files, but no {MARKER} and nothing else"
@@ -111,7 +118,11 @@ class Pipeline:
 
   def _run(self, stages: Sequence[str]) -> None:
     for name in stages:
-      pkgutil.resolve_name((STAGES | ON_DEMAND)[name])(self.work)
+      run = pkgutil.resolve_name((STAGES | ON_DEMAND)[name])
+      if name in _OF_FILES:
+        cluster.once(name, functools.partial(run, self.work))
+      else:
+        run(self.work)
 
   def serve(self) -> None:
     """Makes what the process that started this one asks for, part by part.

@@ -14,6 +14,7 @@ import numpy as np
 from etils import epath
 
 from prefixrl_jax.checkpoints import Checkpointer, restore_params
+from prefixrl_jax.distributed import cluster
 from prefixrl_jax.distributed.compilation import CompilationCounter
 from prefixrl_jax.evals.curve import Curve, curve_point
 from prefixrl_jax.evals.markers import Marker, marker_of, marks_of
@@ -123,23 +124,28 @@ def train(
       stop_if_terminated()
 
     def stop_if_terminated() -> None:
-      if terminated.take():
+      if cluster.any_of("terminated", terminated.take()):  # all at this step
         save()
+        terminated.take()  # it came here as well meanwhile
         raise Preempted(f"{name}: saved at step {step}")
 
     # -- The loop --------------------------------------------------------------
     with (
       CompilationCounter() as compilations,
-      metrics_lib.StepLog(
-        name, directory, budget=budget, resume_step=step, config=config
+      cluster.OnFirst(
+        lambda: metrics_lib.StepLog(
+          name, directory, budget=budget, resume_step=step, config=config
+        )
       ) as log,
-      RolloutLog(
-        directory,
-        config.train.rollouts_kept,
-        session.tokenizer,
-        arm=arm,
-        seed=seed,
-        resume_step=step,
+      cluster.OnFirst(
+        lambda: RolloutLog(
+          directory,
+          config.train.rollouts_kept,
+          session.tokenizer,
+          arm=arm,
+          seed=seed,
+          resume_step=step,
+        )
       ) as rollout_log,
     ):
       while (spent := ledger.training_flops()) < budget and step < last_step:

@@ -46,8 +46,13 @@ _TEXT_ROOMS = (
   "user_code",
 )
 _TEXT_ELSEWHERE = (
+  "distributed.cluster",
+  "distributed.hub",
   "distributed.huge_pages",
+  "distributed.places",
   "distributed.processor",
+  "distributed.supervisor",
+  "distributed.wire",
   "distributed.xla_flags",
   "evals.comparisons",
   "evals.curves",

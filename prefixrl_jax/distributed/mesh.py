@@ -1,9 +1,12 @@
 """The device mesh."""
 
 import math
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 
 from prefixrl_jax.types import UserError
 
@@ -43,4 +46,38 @@ def make_mesh(
       f"config.mesh {dict(zip(MESH_AXES, shape))} needs {math.prod(shape)}"
       f" devices; there are {len(devices)}."
     )
-  return jax.sharding.Mesh(np.asarray(devices).reshape(shape), MESH_AXES)
+  return jax.sharding.Mesh(arranged(devices, shape), MESH_AXES)
+
+
+def arranged(devices: Sequence[Any], shape: Sequence[int]) -> np.ndarray:
+  """Returns devices in a mesh's shape, neighbours in it near each other.
+
+  Chips of a TPU slice are placed by its torus. Slices divide the data axis:
+  what crosses their slower network is then a sum of gradients.
+
+  Args:
+    devices: as many as there are places.
+    shape: of data, fsdp, tensor and expert.
+
+  Raises:
+    UserError: the data axis is no multiple of the slices.
+  """
+  if devices[0].platform != "tpu" or len(devices) == 1:
+    return np.asarray(devices).reshape(shape)
+  data, *rest = shape
+  slices = len({getattr(d, "slice_index", 0) for d in devices})
+  if data % slices:
+    raise UserError(
+      f"config.mesh.data = {data} must be a multiple of the {slices} slices:"
+      " parameters are not sharded across them."
+    )
+  if slices > 1:
+    return mesh_utils.create_hybrid_device_mesh(
+      (data // slices, *rest),
+      (slices, 1, 1, 1),
+      devices,
+      allow_split_physical_axes=True,
+    )
+  return mesh_utils.create_device_mesh(
+    shape, devices, allow_split_physical_axes=True
+  )

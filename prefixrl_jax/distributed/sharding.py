@@ -1,9 +1,12 @@
 """One table: logical axis -> mesh axes. Nothing else names a mesh axis."""
 
+import functools
 import math
+from collections.abc import Iterator
 
 import flax.linen as nn
 import jax
+import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 AXIS_RULES = {
@@ -115,6 +118,20 @@ def rows_sharding(mesh: Mesh, shape, axis: int) -> NamedSharding:
   return sharding(mesh, shape, *names)
 
 
+def put(x, where: NamedSharding):
+  """Puts a host array on the mesh, each process its own devices' shards.
+
+  Args:
+    x: a numpy array, the same on all processes; or an array of JAX's.
+    where: how it is sharded.
+  """
+  if where.is_fully_addressable:
+    return jax.device_put(x, where)
+  # (device_put would have all processes compare their copies on all devices.)
+  host = np.asarray(x)
+  return jax.make_array_from_callback(host.shape, where, lambda at: host[at])
+
+
 def put_rows(mesh: Mesh, tree, axis: int = 0):
   """Puts host arrays on the mesh, sharded over rows along `axis`.
 
@@ -125,5 +142,40 @@ def put_rows(mesh: Mesh, tree, axis: int = 0):
     axis: the axis of the rows.
   """
   return jax.tree.map(
-    lambda x: jax.device_put(x, rows_sharding(mesh, x.shape, axis)), tree
+    lambda x: put(x, rows_sharding(mesh, x.shape, axis)), tree
   )
+
+
+def fetched(x, block_bytes: int = 1 << 28) -> Iterator[np.ndarray]:
+  """Yields an array's values on every process, in blocks of its first axis.
+
+  All processes take part. An array whose values are all here is one block.
+
+  Args:
+    x: of numpy or JAX.
+    block_bytes: of a block, which every device has for a moment; a row of the
+      first axis is the smallest.
+  """
+  if not isinstance(x, jax.Array) or x.is_fully_addressable:
+    yield np.asarray(x)
+    return
+  rows = x.shape[0] if x.ndim else 1
+  size = max(1, min(rows, rows * block_bytes // max(x.nbytes, 1)))
+  assert isinstance(x.sharding, NamedSharding)
+  assert isinstance(x.sharding.mesh, Mesh)
+  whole = replicated(x.sharding.mesh)
+  for start in range(0, rows, size):
+    block = _whole(x, np.int32(start), min(size, rows - start), whole)
+    yield np.asarray(block.addressable_data(0))
+
+
+@functools.partial(jax.jit, static_argnames=("size", "whole"))
+def _whole(x, start, size, whole):
+  if x.ndim:
+    x = jax.lax.dynamic_slice_in_dim(x, start, size)
+  return jax.lax.with_sharding_constraint(x, whole)
+
+
+def fetch(x) -> np.ndarray:
+  """Returns an array's values, on every process; all of them take part."""
+  return np.concatenate(list(fetched(x))) if np.ndim(x) else next(fetched(x))

@@ -57,6 +57,7 @@ class Scorer:
     self._base_params = base_params if needs_base else None
     self._score: Any = _program(
       backends.of_mesh(mesh),
+      sharding.replicated(mesh),  # every process reads all
       model_config,
       critic,
       self._wants,
@@ -149,10 +150,12 @@ def _read(x, place: Place, lane) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=8)
-def _program(backend, *how) -> jax.stages.Wrapped:
+def _program(backend, whole, *how) -> jax.stages.Wrapped:
   """Returns `_score` for its first arguments, the same one for the same."""
   return jax.jit(
-    functools.partial(_score, *how), compiler_options=backend.compiler_options()
+    functools.partial(_score, *how),
+    out_shardings=whole,
+    compiler_options=backend.compiler_options(),
   )
 
 

@@ -17,7 +17,7 @@ import numpy as np
 import safetensors.numpy
 from etils import epath
 
-from prefixrl_jax.distributed import sharding
+from prefixrl_jax.distributed import cluster, sharding
 from prefixrl_jax.models import folders, importing
 from prefixrl_jax.models.decoder_config import Lora
 from prefixrl_jax.models.families import FAMILIES
@@ -75,12 +75,12 @@ def export(
     value = ours[tensor.ours]
     return _gathered(value, tensor.place, weight, dtype, everywhere)
 
-  if jax.process_index():
+  if not cluster.is_first():
     for members in files.values():
       for tensor in members:
         read(tensor).block_until_ready()
     return
-  with whole_folder(folder) as temporary:
+  with cluster.alone(), whole_folder(folder) as temporary:
     for path in itertools.chain.from_iterable(
       map(source.glob, folders.SIDE_FILES)
     ):
@@ -127,7 +127,7 @@ def export_adapters(
   family = FAMILIES[folders.read_family(source)]
   everywhere = sharding.replicated(jax.tree.leaves(adapters)[0].sharding.mesh)
   whole = jax.jit(lambda x: x, out_shardings=everywhere)(adapters)
-  if jax.process_index():
+  if not cluster.is_first():
     return
   tensors = {}
   for name in lora.targets:
@@ -155,7 +155,7 @@ def export_adapters(
     "fan_in_fan_out": False,
     "inference_mode": True,
   }
-  with whole_folder(folder) as temporary:
+  with cluster.alone(), whole_folder(folder) as temporary:
     _write_card(temporary, card)
     _write_json(temporary / "adapter_config.json", settings)
     contiguous = {k: np.ascontiguousarray(v) for k, v in tensors.items()}

@@ -68,7 +68,7 @@ def abstract_params(config: TransformerConfig, mesh) -> dict:
 def put_params(config: TransformerConfig, mesh, params: dict) -> dict:
   """Returns the parameters on the mesh, sharded as the rules table says."""
   return jax.tree.map(
-    lambda x, like: jax.device_put(x, like.sharding),
+    lambda x, like: sharding.put(x, like.sharding),
     params,
     abstract_params(config, mesh),
   )

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from absl import logging
 
+from prefixrl_jax.distributed import cluster
 from prefixrl_jax.text.tokenizer import Tokenizer
 from prefixrl_jax.types import Completion, Problem, Verdict, Verifier
 
@@ -46,7 +47,7 @@ def judge_texts(
     verifier: of the task.
     problems, texts: aligned.
   """
-  verdicts = verifier.judge(problems, texts)
+  verdicts = _shared(verifier, problems, texts)
   late, dead = sum(v.timed_out for v in verdicts), sum(v.died for v in verdicts)
   if late or dead:
     logging.warning(
@@ -56,6 +57,21 @@ def judge_texts(
       " program.",
       *(len(verdicts), late, dead),
     )
+  return verdicts
+
+
+def _shared(
+  verifier: Verifier, problems: Sequence[Problem], texts: Sequence[str]
+) -> list[Verdict]:
+  """Returns the verdicts; each process of a cluster judges its share.
+
+  All then have the same ones, whatever ran out of time where.
+  """
+  share = slice(cluster.current().index, None, cluster.current().size)
+  own = verifier.judge(problems[share], texts[share])
+  verdicts: list[Verdict] = [Verdict(0.0)] * len(texts)
+  for i, part in enumerate(cluster.gather("verdicts", own)):
+    verdicts[i :: cluster.current().size] = [Verdict(*v) for v in part]
   return verdicts
 
 

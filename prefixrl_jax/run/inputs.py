@@ -7,7 +7,6 @@ from typing import Any
 
 import ml_collections
 from etils import epath
-from rich.console import Console
 
 from prefixrl_jax.embedded import tasks
 from prefixrl_jax.models.folders import find_folder
@@ -15,7 +14,7 @@ from prefixrl_jax.problems import loading
 from prefixrl_jax.problems.streams import Limit, Part
 from prefixrl_jax.rewards.verifiers import VERIFIERS
 from prefixrl_jax.settings import arms
-from prefixrl_jax.storage.metrics import Progress
+from prefixrl_jax.storage.metrics import Progress, console
 from prefixrl_jax.text.tokenizer import (
   SymbolTokenizer,
   Tokenizer,
@@ -41,7 +40,7 @@ class Inputs:
         one.
     """
     self.config = config
-    self.console = Console(stderr=True, highlight=False)
+    self.console = console()
     self._of_sets: dict[str, Verifier] = {}
     folder = config.model.folder
     self.model_folder = find_folder(folder) if folder else None

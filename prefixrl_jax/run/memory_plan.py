@@ -17,7 +17,7 @@ import ml_collections
 import numpy as np
 from jax.sharding import Mesh
 
-from prefixrl_jax.distributed import sharding
+from prefixrl_jax.distributed import cluster, sharding
 from prefixrl_jax.models import (
   adapters,
   attention,
@@ -320,13 +320,19 @@ def check(
 
 
 def _device_bytes(mesh: Mesh) -> float:
-  """Returns a device's memory; forced host devices share the machine's."""
-  device = mesh.devices.flat[0]
+  """Returns a device's memory, the least that a process's has.
+
+  Forced host devices share the machine's, and so do processes on one machine:
+  they are taken to be on one.
+  """
+  device = mesh.local_devices[0]
   stats = device.memory_stats() if device.platform != "cpu" else None
   if stats and "bytes_limit" in stats:
-    return float(stats["bytes_limit"])
-  total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-  return total / mesh.devices.size
+    have = float(stats["bytes_limit"])
+  else:
+    total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    have = total / mesh.devices.size
+  return min(cluster.gather("memory of a device", have))
 
 
 def _human(num_bytes: float) -> str:

@@ -1,7 +1,5 @@
 """A small base model for a task of ours, unless one is given."""
 
-import jax
-
 from prefixrl_jax import checkpoints
 from prefixrl_jax.distributed import backends
 from prefixrl_jax.distributed.mesh import make_mesh
@@ -46,7 +44,7 @@ def run(work: Workspace) -> None:
       ),
       on_step=lambda step, loss: progress.update(step, loss=f"{loss:.3f}"),
     )
-  checkpoints.save_params(work.base_file(), jax.device_get(params))
+  checkpoints.save_params(work.base_file(), params)
   artifact.finish(
     {"weight_hash": checkpoints.weight_hash(params)}, [work.base_file().name]
   )

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 from etils import epath
 
+from prefixrl_jax.distributed import cluster
 from prefixrl_jax.learner.packing import Layout, layout_for
 from prefixrl_jax.learner.scoring import Scorer
 from prefixrl_jax.run.workspace import Workspace
@@ -33,12 +34,8 @@ def run(work: Workspace) -> None:
   scorers: dict[Layout, Scorer] = {}  # whose programs are shared by the runs
   for artifact, arm, seed in work.runs_to_make("rescore"):
     train = work.need(work.run_artifact("train", arm, seed))
-    late = _late_prefixed(train.directory)
-    rollouts = _joined(
-      rollout_store.sample_rollouts(
-        train.directory, most=_MOST_ROLLOUTS, most_tokens=_MOST_TOKENS
-      ).to_pylist(),
-      late,
+    late, rollouts = cluster.of_first(
+      artifact.name, functools.partial(_chosen, train.directory)
     )
     work.begin(artifact)
     rescored: dict[Place, np.ndarray] = {}
@@ -59,6 +56,15 @@ def run(work: Workspace) -> None:
       {"rollouts": len(rescored), "without_prefix": len(without)},
       ["logprobs.parquet", "without_prefix.parquet"],
     )
+
+
+def _chosen(directory: epath.Path) -> list[list[dict[str, Any]]]:
+  """Returns the rollouts to score without their prefix, and all to score."""
+  some = rollout_store.sample_rollouts(
+    directory, most=_MOST_ROLLOUTS, most_tokens=_MOST_TOKENS
+  )
+  late = _late_prefixed(directory)
+  return [late, _joined(some.to_pylist(), late)]
 
 
 def _late_prefixed(directory: epath.Path) -> list[dict[str, Any]]:

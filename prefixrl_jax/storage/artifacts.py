@@ -142,6 +142,11 @@ class Artifact:
     )
 
   @property
+  def sources(self) -> dict[str, str | None]:
+    """Digests of what it would be made from now."""
+    return dict(self._read_sources())
+
+  @property
   def summary(self) -> dict[str, Any]:
     """The stage's summary, as of its end."""
     return self._manifest["summary"]
@@ -210,7 +215,7 @@ class Artifact:
       ValueError: what it is made from does not exist yet.
     """
     self.check()
-    sources = dict(self._read_sources())
+    sources = self.sources
     absent = [key for key, value in sources.items() if value is None]
     if absent:
       raise ValueError(f"{self.name} is begun before {', '.join(absent)}")
@@ -240,7 +245,7 @@ class Artifact:
       },
     )
     if not self.has_finished:
-      (self.directory / "manifest.json").unlink(missing_ok=True)
+      remove(self.directory / "manifest.json")
 
   def remove(self) -> None:
     """Removes what the stage has left, and nothing else in the folder.

@@ -17,6 +17,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 from etils import epath
 
+from prefixrl_jax.distributed import cluster
 from prefixrl_jax.types import UserError, one_line
 
 _SEAL = "sha256"  # of all other fields
@@ -189,6 +190,10 @@ def write_chunks(path: epath.Path, chunks: Iterable[Any]) -> None:
   Raises:
     UserError: no space, or no permission; the old file is still there.
   """
+  cluster.once(f"write {path.name}", lambda: _write(path, chunks), [path])
+
+
+def _write(path: epath.Path, chunks: Iterable[Any]) -> None:
   temporary = _temporary(path)
   try:
     with _said_in_a_line(path):
@@ -237,12 +242,16 @@ def whole_folder(path: epath.Path) -> Iterator[epath.Path]:
 
 def remove(*paths: epath.Path) -> None:
   """Removes files, and folders with their contents; absent ones are fine."""
-  for path in paths:
-    with _said_in_a_line(path, "removed"):
-      if path.is_dir() and not os.path.islink(path):
-        path.rmtree()
-      else:
-        path.unlink(missing_ok=True)
+
+  def do() -> None:
+    for path in paths:
+      with _said_in_a_line(path, "removed"):
+        if path.is_dir() and not os.path.islink(path):
+          path.rmtree()
+        else:
+          path.unlink(missing_ok=True)
+
+  cluster.once(f"remove {', '.join(p.name for p in paths)}", do, paths)
 
 
 def check_kind(path: epath.Path, *, is_folder: bool) -> None:
@@ -260,9 +269,12 @@ def remove_temporaries(*folders: epath.Path) -> None:
   Args:
     folders: ones to which nobody else is writing.
   """
-  for folder in folders:
-    if folder.exists():
-      remove(*folder.glob(".*.tmp"))
+  if not cluster.is_first():
+    return
+  with cluster.alone():  # nobody reads them
+    for folder in folders:
+      if folder.exists():
+        remove(*folder.glob(".*.tmp"))
 
 
 def _temporary(path: epath.Path) -> epath.Path:

@@ -13,6 +13,7 @@ from typing import Any
 
 from etils import epath
 
+from prefixrl_jax.distributed import cluster
 from prefixrl_jax.types import UserError
 
 LOCK = "lock.json"
@@ -76,14 +77,19 @@ def locked(workdir: epath.Path, show: Callable[[str], Any]) -> Iterator[None]:
     UserError: another process holds it, or the folder is not writable.
   """
   path, this = workdir / LOCK, Owner.this()
-  try:
-    workdir.mkdir(parents=True, exist_ok=True)
-    with _in_turn(workdir):
-      _take(path, this, show)
-  except OSError as e:
-    raise UserError(
-      f"--workdir={workdir} cannot be written ({e.strerror or e})."
-    ) from None
+
+  def take() -> None:
+    try:
+      workdir.mkdir(parents=True, exist_ok=True)
+      with _in_turn(workdir):
+        _take(path, this, show)
+    except OSError as e:
+      raise UserError(
+        f"--workdir={workdir} cannot be written ({e.strerror or e})."
+      ) from None
+
+  # Of a cluster's processes, one takes it for all; the others see it.
+  cluster.once("take the lock", take, [path])
   try:
     yield
   finally:

@@ -16,6 +16,7 @@ from etils import epath
 from rich.console import Console
 from rich.text import Text
 
+from prefixrl_jax.distributed import cluster
 from prefixrl_jax.storage.files import write_bytes
 from prefixrl_jax.storage.wandb_log import WandbLog
 
@@ -112,6 +113,11 @@ def _lines(path: epath.Path) -> Iterator[tuple[bytes, dict[str, Any] | None]]:
     yield line, row
 
 
+def console() -> Console:
+  """Returns where people read how a run goes; process 0 tells them."""
+  return Console(stderr=True, highlight=False, quiet=not cluster.is_first())
+
+
 class Progress:
   """A bar with figures below it; without a terminal, an occasional line.
 
@@ -124,14 +130,14 @@ class Progress:
     self, name: str, *, total: float, waits_for: str = "compiling …"
   ):
     """Makes a bar that is full at `total`."""
-    self._console = Console(stderr=True, highlight=False)
+    self._console = console()
     self._bar = _Bar(
       rich.progress.TextColumn("{task.description}"),
       rich.progress.BarColumn(bar_width=None),
       rich.progress.TaskProgressColumn(),
       rich.progress.TimeRemainingColumn(),
       console=self._console,
-      disable=not self._console.is_terminal,
+      disable=not self._console.is_terminal or self._console.quiet,
       expand=True,
     )
     self._name, self._total, self._waits_for = name, total, waits_for
@@ -177,12 +183,12 @@ class _Bar(rich.progress.Progress):
 @contextlib.contextmanager
 def busy(text: str) -> Iterator[None]:
   """Says what is going on while nothing can be counted."""
-  console = Console(stderr=True, highlight=False)
-  if console.is_terminal:
-    with console.status(text):
+  shown_on = console()
+  if shown_on.is_terminal:
+    with shown_on.status(text):
       yield
   else:
-    console.print(text, soft_wrap=True, markup=False)
+    shown_on.print(text, soft_wrap=True, markup=False)
     yield
 
 

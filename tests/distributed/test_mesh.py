@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec
 
 from prefixrl_jax.configs import demo
 from prefixrl_jax.distributed import sharding
-from prefixrl_jax.distributed.mesh import make_mesh
+from prefixrl_jax.distributed.mesh import arranged, make_mesh
 from prefixrl_jax.learner import update
 from prefixrl_jax.learner.losses import make_loss
 from prefixrl_jax.learner.optimizer import make_optimizer
@@ -31,6 +31,49 @@ def test_the_rest_of_the_devices():
 def test_names_a_mesh_that_does_not_fit(shape):
   with pytest.raises(UserError, match=r"config\.mesh"):
     make_mesh(*shape)
+
+
+class _Chip:
+  """A chip of a TPU slice, as JAX describes it."""
+
+  platform, device_kind, core_on_chip = "tpu", "TPU v4", 0
+
+  def __init__(self, number, coords, slice_index=0):
+    self.id, self.coords, self.slice_index = number, coords, slice_index
+    self.process_index = number // 4
+
+
+def _chips(sides, slice_index=0):
+  places = list(np.ndindex(*sides[::-1]))
+  start = slice_index * len(places)
+  return [
+    _Chip(start + i, place[::-1], slice_index) for i, place in enumerate(places)
+  ]
+
+
+def test_chips_that_share_a_tensor_are_neighbours():
+  found = arranged(_chips((4, 4, 4)), (1, 16, 4, 1))
+  assert found.shape == (1, 16, 4, 1)
+  assert {d.id for d in found.flat} == set(range(64))
+  for group in found.reshape(16, 4):
+    # A line along an axis of the torus, or one of its squares.
+    spans = np.ptp([d.coords for d in group], axis=0)
+    assert sorted(spans) in ([0, 0, 3], [0, 1, 1])
+
+
+def test_slices_divide_the_data_axis():
+  chips = _chips((2, 2, 2), 0) + _chips((2, 2, 2), 1)
+  found = arranged(chips, (2, 4, 2, 1))
+  for i, replica in enumerate(found):
+    assert {d.slice_index for d in replica.flat} == {i}
+  with pytest.raises(UserError, match=r"mesh\.data = 1 .* of the 2 slices"):
+    arranged(chips, (1, 8, 2, 1))
+
+
+def test_other_devices_keep_their_order(eight_devices):
+  expected = np.asarray(jax.devices()).reshape(2, 2, 2, 1)
+  assert (arranged(jax.devices(), (2, 2, 2, 1)) == expected).all()
+  assert (eight_devices.devices == expected).all()
 
 
 def test_axes_that_do_not_divide_stay_whole(eight_devices):

@@ -80,7 +80,6 @@ _IMAGE = ["--image=i", "--claim=files:/mnt/share"]
     ("jobset", "v6e:2x4", [*_IMAGE, "--num_slices=2"]),
     ("sky", "h100:16", ["--mount=files:/mnt/share"]),
     ("slurm", "a100:16", []),
-    ("ssh", "h100:16", ["--host=me@there"]),
     *(
       (
         "xpk",
@@ -91,27 +90,21 @@ _IMAGE = ["--image=i", "--claim=files:/mnt/share"]
     ),
   ],
 )
-def test_several_hosts_are_refused_until_main_joins_them(
-  name, slice_, argv, monkeypatch
-):
+def test_several_hosts_have_a_process_each(name, slice_, argv):
   argv = [
     "--config=configs/math.py",
     f"--slice={slice_}",
     f"--workdir={_WORKDIR}",
     *argv,
   ]
-  with pytest.raises(UserError, match=r"does not join a cluster yet"):
-    launched.prepared(name, argv)
-  monkeypatch.setattr(common, "JOINS_A_CLUSTER", True)
   _, files = launched.prepared(name, argv)
   assert files["run.sh"]
 
 
-def test_the_check_of_hosts_goes_when_the_program_joins_a_cluster():
-  """JOINS_A_CLUSTER then becomes True; docs/launch/index.md says what else."""
-  sources = (launched.ROOT / "prefixrl_jax").rglob("*.py")
-  joins = any("distributed.initialize(" in file.read_text() for file in sources)
-  assert joins == common.JOINS_A_CLUSTER
+def test_ssh_is_for_one_machine():
+  argv = ["--config=configs/math.py", "--host=a", f"--workdir={_WORKDIR}"]
+  with pytest.raises(UserError, match=r"2 hosts, .*--coordinator"):
+    launched.prepared("ssh", [*argv, "--slice=h100:16"])
 
 
 @pytest.mark.parametrize(

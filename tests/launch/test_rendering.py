@@ -37,12 +37,6 @@ def _argv(name, slice_, *more):
   ]
 
 
-@pytest.fixture
-def joined(monkeypatch):
-  """As it will be once processes find one another."""
-  monkeypatch.setattr(common, "JOINS_A_CLUSTER", True)
-
-
 @pytest.mark.parametrize("name", launched.NAMES)
 def test_pages_show_what_dry_runs_print(name):
   argv, output = launched.shown(name)
@@ -115,7 +109,7 @@ def _validate(jobset):
     ("v5p:4x4x4", "--num_slices=2"),
   ],
 )
-def test_jobsets_are_valid(argv, joined):
+def test_jobsets_are_valid(argv):
   _validate(_jobset(*argv))
 
 
@@ -132,7 +126,7 @@ def test_wrong_jobsets_are_not_valid():
     _validate(jobset)
 
 
-def test_a_jobset_has_a_pod_a_host_and_a_job_a_slice(joined):
+def test_a_jobset_has_a_pod_a_host_and_a_job_a_slice():
   jobset = _jobset("v5e:16x16", "--num_slices=2", "--spot")
   annotation = "alpha.jobset.sigs.k8s.io/exclusive-topology"
   assert jobset["metadata"]["annotations"] == {
