@@ -2,9 +2,10 @@
 
   python -m benchmarks.processes --processes=2 --devices=4
 
-Runs the tiny demo on CPU devices: in one process; in several over loopback; and
-in several of which one is killed in training, then one told to end, before the
-run goes on. Prints what differs by more than 1e-5, which is to be nothing.
+Runs a few steps of the tiny demo on CPU devices: in one process; in several
+over loopback; and in several of which one is killed in training, then one told
+to end, before the run goes on. Prints what differs by more than 1e-5, which is
+to be nothing, and how the processes ended.
 """
 
 import argparse
@@ -23,12 +24,19 @@ from typing import Any
 import pyarrow.parquet as pq
 
 _ROOT = pathlib.Path(__file__).parents[1]
-_CONFIG = "configs/demo.py:tiny=true,arms=prefixrl"
+_COMMAND = (
+  *(sys.executable, "-m", "prefixrl_jax.main"),
+  "--config=configs/demo.py:tiny=true,arms=prefixrl",
+  "--config.train.max_steps=20",
+)
 _TOLERANCE = 1e-5
-# What differs between any two runs, or tells where a file is.
-_OWN = ("time/", "per_second", "compilations", "finished", "sha256", "files")
-_OWN_PARTS = (*_OWN, "made_from", "execution", "versions")
+# What differs between any two runs, or is a digest of what differs.
+_OWN = (
+  *("time/", "per_second", "seconds", "compilations", "finished", "sha256"),
+  *("files", "made_from", "execution", "versions"),
+)
 _HEARTBEAT = 20.0
+_LONGEST = 1200.0  # seconds of a run
 
 
 def _start(
@@ -49,10 +57,9 @@ def _start(
     )
     for i in range(processes)
   ]
-  command = [sys.executable, "-m", "prefixrl_jax.main", f"--config={_CONFIG}"]
   return [
     subprocess.Popen(
-      [*command, f"--workdir={workdir}", *(place if processes > 1 else ())],
+      [*_COMMAND, f"--workdir={workdir}", *(place if processes > 1 else ())],
       cwd=_ROOT,
       env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
       stdout=subprocess.DEVNULL,
@@ -64,14 +71,16 @@ def _start(
 
 
 def _wait(started: list[subprocess.Popen]) -> list[tuple[int, str]]:
-  """Returns exit codes, and the last line that each has said."""
-  said = [process.communicate()[1].splitlines() for process in started]
+  """Returns exit codes, and the last line that each process has said."""
+  said = [p.communicate(timeout=_LONGEST)[1].splitlines() for p in started]
   return [(p.returncode, (s or [""])[-1]) for p, s in zip(started, said)]
 
 
-def _wait_for_step(workdir: pathlib.Path, step: int) -> None:
-  """Waits until training has made a step."""
-  while True:
+def _wait_for_step(
+  workdir: pathlib.Path, step: int, started: list[subprocess.Popen]
+) -> None:
+  """Waits until training has made a step, or a process has ended."""
+  while all(process.poll() is None for process in started):
     for path in workdir.glob("train/*/*/metrics.jsonl"):
       if len(path.read_bytes().splitlines()) >= step:
         return
@@ -80,17 +89,21 @@ def _wait_for_step(workdir: pathlib.Path, step: int) -> None:
 
 def differences(ours: pathlib.Path, theirs: pathlib.Path) -> Iterator[str]:
   """Yields what differs between two workdirs by more than the tolerance."""
-  names = lambda folder: {
-    str(p.relative_to(folder))
-    for p in folder.rglob("*")
-    if p.suffix in (".json", ".jsonl", ".parquet")
-    and "checkpoints" not in p.parts
-    and not p.name.startswith("run_config")
-  }
-  a, b = names(ours), names(theirs)
+  a, b = _records(ours), _records(theirs)
   yield from (f"only in one: {name}" for name in sorted(a ^ b))
   for name in sorted(a & b):
     yield from _differ(_read(ours / name), _read(theirs / name), name)
+
+
+def _records(folder: pathlib.Path) -> set[str]:
+  """Returns the names of a workdir's files of results."""
+  return {
+    str(path.relative_to(folder))
+    for path in folder.rglob("*")
+    if path.suffix in (".json", ".jsonl", ".parquet")
+    and "checkpoints" not in path.parts
+    and path.name != "run_config.json"
+  }
 
 
 def _read(path: pathlib.Path) -> Any:
@@ -104,7 +117,7 @@ def _read(path: pathlib.Path) -> Any:
 def _differ(a: Any, b: Any, name: str) -> Iterator[str]:
   if isinstance(a, dict) and isinstance(b, dict):
     for key in sorted(a.keys() | b.keys()):
-      if not any(own in key for own in _OWN_PARTS):
+      if not any(own in key for own in _OWN):
         yield from _differ(a.get(key), b.get(key), f"{name}.{key}")
   elif isinstance(a, list) and isinstance(b, list) and len(a) == len(b):
     for i, (x, y) in enumerate(zip(a, b)):
@@ -117,38 +130,44 @@ def _differ(a: Any, b: Any, name: str) -> Iterator[str]:
 
 
 def main() -> None:
-  """Runs everything; exits with 1 if anything differs."""
+  """Runs everything; exits with 1 if anything is not as it is to be."""
   parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
   parser.add_argument("--processes", type=int, default=2)
   parser.add_argument("--devices", type=int, default=4)
   parser.add_argument("--workdir", type=pathlib.Path)
   options = parser.parse_args()
   folder = options.workdir or pathlib.Path(tempfile.mkdtemp())
-  size = options.processes, options.devices
+  processes, devices = options.processes, options.devices
   failed = False
 
-  def compared(name: str) -> None:
+  def show(name: str, started_at: float, ends: list, *expected: int) -> None:
     nonlocal failed
-    found = list(differences(folder / "one", folder / name))
-    failed |= bool(found)
-    print(f"{name}: {len(found)} differences", *found[:20], sep="\n  ")
+    failed |= tuple(code for code, _ in ends) != expected
+    seconds = time.monotonic() - started_at
+    print(f"{name} ({seconds:.0f} s):", *ends, sep="\n  ", flush=True)
 
-  print("one:", *_wait(_start(folder / "one", 1, options.devices)))
-  print("together:", *_wait(_start(folder / "together", *size)))
-  compared("together")
-  for number, who in ((signal.SIGKILL, 1), (signal.SIGTERM, 0)):
-    started = _start(folder / "ended", *size)
-    _wait_for_step(folder / "ended", 3 if number == signal.SIGKILL else 6)
+  def run(name: str, count: int) -> None:
+    nonlocal failed
+    at = time.monotonic()
+    ends = _wait(_start(folder / name, count, devices))
+    show(f"{name}, of {count}", at, ends, *[0] * count)
+    if name != "one":
+      found = list(differences(folder / "one", folder / name))
+      failed |= bool(found)
+      print(f"{len(found)} differences", *found[:20], sep="\n  ", flush=True)
+
+  run("one", 1)
+  run("together", processes)
+  for number, who, step, codes in (
+    (signal.SIGKILL, 1, 3, [1, -9, *[1] * (processes - 2)]),
+    (signal.SIGTERM, 0, 6, [143] * processes),
+  ):
+    started = _start(folder / "ended", processes, devices)
+    _wait_for_step(folder / "ended", step, started)
     started[who].send_signal(number)
     at = time.monotonic()
-    ends = _wait(started)
-    seconds = time.monotonic() - at
-    print(f"{number.name} to {who}, {seconds:.1f} s:", *ends, sep="\n  ")
-    codes = [code for i, (code, _) in enumerate(ends) if i != who]
-    expected = 143 if number == signal.SIGTERM else 1
-    failed |= any(code != expected for code in codes)
-  print("went on:", *_wait(_start(folder / "ended", *size)))
-  compared("ended")
+    show(f"{number.name} to {who}", at, _wait(started), *codes)
+  run("ended", processes)
   sys.exit(int(failed))
 
 

@@ -435,7 +435,7 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
   (
     "distributed/compilation.py",
     "storage/test_metrics.py",
-    ("event == _COMPILE_EVENT", "True"),
+    ("event == COMPILE_EVENT", "True"),
   ),
   (
     "storage/metrics.py",
@@ -448,7 +448,7 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
   (
     "distributed/compilation.py",
     "storage/test_metrics.py",
-    ("event == _COMPILE_EVENT", "True"),
+    ("event == COMPILE_EVENT", "True"),
   ),
   # -- evaluation and report
   (

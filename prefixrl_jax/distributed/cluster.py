@@ -217,7 +217,7 @@ def agreed(what: str, do: Callable[[], T], kind: type[Exception]) -> T:
 
   Args:
     what: names it.
-    do: done by every process.
+    do: done by every process, by itself.
     kind: of exceptions that outweigh others.
 
   Raises:
@@ -225,7 +225,8 @@ def agreed(what: str, do: Callable[[], T], kind: type[Exception]) -> T:
   """
   raised: Exception | None = None
   try:
-    result = do()
+    with alone():  # a process that fails goes on without what is left of it
+      result = do()
   except Exception as e:
     if _is_alone():
       raise
@@ -307,13 +308,13 @@ class OnFirst:
 def _view(path: epath.Path) -> list:
   """Returns what of a path all processes must see alike."""
   if path.is_dir():
-    return ["folder"]
+    return ["a folder"]
   if not path.exists():
     return ["nothing"]
   size = path.stat().length
   if size > _SMALL:
-    return ["file", size]
-  return ["file", size, hashlib.sha256(path.read_bytes()).hexdigest()]
+    return ["a file", size]
+  return ["a file", size, hashlib.sha256(path.read_bytes()).hexdigest()]
 
 
 def _wait_to_see(path: epath.Path, view: list) -> None:
@@ -339,6 +340,4 @@ def _wait_to_see(path: epath.Path, view: list) -> None:
 
 def _described(view: list) -> str:
   kind, *facts = view
-  return f"a {kind}{' of other contents' * bool(facts)}".replace(
-    "a nothing", "nothing"
-  )
+  return f"{kind} of other contents" if facts else kind

@@ -10,7 +10,7 @@ import jax.monitoring
 
 # One event for every program that is requested from the compiler, whether found
 # in the persistent cache or not.
-_COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
+COMPILE_EVENT = "/jax/core/compile/backend_compile_duration"
 
 
 def keep_compiled_programs() -> None:
@@ -40,7 +40,7 @@ class CompilationCounter:
 
   def _listen(self, event: str, duration_secs: float, **_kwargs) -> None:
     del duration_secs
-    self.count += event == _COMPILE_EVENT
+    self.count += event == COMPILE_EVENT
 
   def __enter__(self) -> "CompilationCounter":
     jax.monitoring.register_event_duration_secs_listener(self._listen)

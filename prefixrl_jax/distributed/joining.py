@@ -1,9 +1,12 @@
 """JAX over all processes of a cluster, whose devices then form one mesh."""
 
+import threading
+
 import jax
+import jax.monitoring
 from absl import flags
 
-from prefixrl_jax.distributed import cluster
+from prefixrl_jax.distributed import cluster, compilation
 from prefixrl_jax.distributed.cluster import Member
 from prefixrl_jax.distributed.places import Place
 from prefixrl_jax.types import UserError
@@ -43,6 +46,7 @@ def join(
   )
   cluster.join(member)
   _keep_orbax_off_devices()
+  _meet_after_compiling()
   counts = cluster.gather("devices", jax.local_device_count())
   if len({*counts}) > 1 or jax.process_count() != place.size:
     said = ", ".join(
@@ -63,3 +67,20 @@ def _keep_orbax_off_devices() -> None:
   import orbax.checkpoint  # noqa: F401 - defines the flag
 
   flags.FLAGS["experimental_orbax_use_distributed_barrier"].value = True
+
+
+def _meet_after_compiling() -> None:
+  """Has processes wait for one another after each program that is compiled.
+
+  They compile the same ones in the same order. Whoever is through first, as
+  with the program on its disk, would otherwise wait within the program's first
+  collective, which gives up: gloo's after 30 seconds.
+  """
+
+  def listen(event: str, duration_secs: float, **about) -> None:
+    del duration_secs
+    in_main = threading.current_thread() is threading.main_thread()
+    if event == compilation.COMPILE_EVENT and in_main:
+      cluster.gather(f"compiled {about.get('fun_name', '')}", None)
+
+  jax.monitoring.register_event_duration_secs_listener(listen)

@@ -76,8 +76,8 @@ def export(
     return _gathered(value, tensor.place, weight, dtype, everywhere)
 
   if not cluster.is_first():
-    for members in files.values():
-      for tensor in members:
+    with cluster.alone():  # as the first one is, below
+      for tensor in itertools.chain.from_iterable(files.values()):
         read(tensor).block_until_ready()
     return
   with cluster.alone(), whole_folder(folder) as temporary:

@@ -27,7 +27,8 @@ def check(work: Workspace, asked: dict[str, Any]) -> None:
     return
   fields = {f"config.{k}": v for k, v in provenance.flatten(work.config)}
   versions = {
-    name: importlib.metadata.version(name) for name in ("jax", "numpy")
+    name: importlib.metadata.version(name)
+    for name in ("jax", "jaxlib", "numpy")
   }
   settings = asked | fields | versions | {"the code": _code()}
   cluster.check_same("settings", json.loads(json.dumps(settings, default=str)))

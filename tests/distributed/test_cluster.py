@@ -6,9 +6,10 @@ import jax
 import numpy as np
 import pytest
 from etils import epath
+from jax._src import monitoring
 from jax.sharding import PartitionSpec
 
-from prefixrl_jax.distributed import cluster, sharding
+from prefixrl_jax.distributed import cluster, joining, sharding
 from prefixrl_jax.rewards.judging import judge_texts
 from prefixrl_jax.storage import files
 from prefixrl_jax.types import Problem, UserError, Verdict
@@ -213,3 +214,32 @@ def test_blocks_of_an_array_are_its_values(eight_devices, rng):
   np.testing.assert_array_equal(np.concatenate(blocks), x)
   np.testing.assert_array_equal(sharding.fetch(put), x)
   assert sharding.fetch(np.float32(3)) == 3
+
+
+def test_processes_meet_after_each_program_that_they_compile(monkeypatch):
+  class Group:
+    index, size, met = 0, 2, []
+
+    def gather(self, what, value):
+      self.met.append(what)
+      return [value] * 2
+
+  monkeypatch.setattr(cluster, "_group", Group())
+  joining._meet_after_compiling()
+  try:
+    program = jax.jit(lambda x: x * 3 + 0.125)
+    x = np.ones(3, np.float32)
+    program(x)
+    (name,) = Group.met
+    assert name.startswith("compiled ")
+    program(x)  # is there already
+    with cluster.alone():  # no other process does
+      jax.jit(lambda x: x * 5 + 0.125)(x)
+    thread = threading.Thread(target=jax.jit(lambda x: x * 7 + 0.125), args=[x])
+    thread.start()  # as Orbax's, in any order
+    thread.join()
+    assert Group.met == [name]
+  finally:
+    monitoring.unregister_event_duration_listener(
+      monitoring.get_event_duration_listeners()[-1]
+    )
