@@ -35,7 +35,7 @@ def run(work: Workspace) -> None:
   for artifact, arm, seed in work.runs_to_make("rescore"):
     train = work.need(work.run_artifact("train", arm, seed))
     late, rollouts = cluster.of_first(
-      artifact.name, functools.partial(_chosen, train.directory)
+      "rollouts", functools.partial(_chosen, train.directory)
     )
     work.begin(artifact)
     rescored: dict[Place, np.ndarray] = {}

@@ -5,6 +5,7 @@ import pathlib
 import subprocess
 import sys
 import tracemalloc
+import types
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,7 @@ from safetensors.numpy import load_file, save_file
 from prefixrl_jax import checkpoints
 from prefixrl_jax.batches import TrainState
 from prefixrl_jax.configs import demo
+from prefixrl_jax.distributed import cluster
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.models import exporting, folders, importing, parameters
 from prefixrl_jax.pipeline import Pipeline
@@ -417,6 +419,7 @@ def _process(address, source, target, process):
   """Loads and exports; prints how many bytes were read."""
   jax.config.update("jax_cpu_collectives_implementation", "gloo")
   jax.distributed.initialize(address, 2, int(process))
+  cluster.join(types.SimpleNamespace(index=int(process), size=2))
   plain, total = importing._read, 0
 
   def counted(tensor, bounds, shape, weight, out):
