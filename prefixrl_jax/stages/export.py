@@ -1,10 +1,9 @@
 """Export of a run's policy as a Hugging Face folder."""
 
-import jax
 from etils import epath
 
 from prefixrl_jax import checkpoints
-from prefixrl_jax.distributed import backends
+from prefixrl_jax.distributed import backends, cluster
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.evals.model_card import Card, write_card
 from prefixrl_jax.models import adapters, exporting, hub, importing
@@ -97,10 +96,14 @@ def run(work: Workspace) -> None:
     )
   artifact.finish({"folder": str(folder), "step": step}, [])
   work.console.print(f"export: {arm} seed {seed}, step {step}: {folder}")
-  if settings.hub and not jax.process_index():
+
+  def push() -> None:
     with busy(f"export: to {settings.hub} on the hub …"):
       address = hub.push(settings.hub, folder)
     work.console.print(f"export: {address}")
+
+  if settings.hub:
+    cluster.once("push to the hub", push)
 
 
 def _card(
