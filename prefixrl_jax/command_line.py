@@ -17,8 +17,8 @@ from prefixrl_jax.settings import fields
 from prefixrl_jax.settings import validation as config_lib
 from prefixrl_jax.types import UserError, one_line
 
-_OWN = pathlib.Path(__file__).parent / "configs"
-_NAMES = ("demo", "countdown", "skills", "math", "code", "logic", "gym")
+OWN = pathlib.Path(__file__).parent / "configs"
+NAMES = ("demo", "countdown", "skills", "math", "code", "logic", "gym")
 _HELP = ("--help", "-help", "-h", "-?", "--helpshort")
 
 
@@ -74,13 +74,13 @@ def _find(name: str) -> tuple[pathlib.Path, str]:
   if file.exists():
     inside = " a folder" if file.is_dir() else " no file"
     raise UserError(f"--config: {file} is{inside}; see --help.")
-  own = _OWN / f"{file.stem}.py"
-  is_own = str(file.parent) in (".", "configs") and file.stem in _NAMES
+  own = OWN / f"{file.stem}.py"
+  is_own = str(file.parent) in (".", "configs") and file.stem in NAMES
   if is_own and file.suffix in ("", ".py"):
     return own, f"there is no file {file} here; taking the package's, {own}"
   raise UserError(
     f"--config: there is no file {file}; the package has"
-    f" {', '.join(f'configs/{n}.py' for n in _NAMES)}."
+    f" {', '.join(f'configs/{n}.py' for n in NAMES)}."
   )
 
 
@@ -200,12 +200,12 @@ def help_text(argv: Sequence[str], own_flags: Sequence[flags.Flag]) -> str:
   argv, _ = located([arg for arg in argv if arg not in _HELP])
   value = next(
     (a.partition("=")[2] for a in argv if a.startswith("--config=")),
-    str(_OWN / "demo.py"),
+    str(OWN / "demo.py"),
   )
   name, colon, arg = value.partition(":")
   config = read(pathlib.Path(name), arg if colon else None)
   file = pathlib.Path(name)
-  shown = f"configs/{file.name}" if file.parent == _OWN else str(file)
+  shown = f"configs/{file.name}" if file.parent == OWN else str(file)
   return "\n".join(
     [
       "python -m prefixrl_jax.main --config=FILE[:ARGUMENT]"
@@ -215,7 +215,7 @@ def help_text(argv: Sequence[str], own_flags: Sequence[flags.Flag]) -> str:
       *_rows((f"--{f.name}", f.help) for f in own_flags),
       "",
       "Configs",
-      *_rows((f"configs/{n}.py", _summary(n)) for n in _NAMES),
+      *_rows((f"configs/{n}.py", _summary(n)) for n in NAMES),
       "",
       f"ARGUMENT of {shown}: KEY=VALUE, with commas between",
       *_rows(
@@ -233,24 +233,24 @@ def help_text(argv: Sequence[str], own_flags: Sequence[flags.Flag]) -> str:
 
 
 def _summary(name: str) -> str:
-  return (_OWN / f"{name}.py").read_text().split('"""')[1].split("\n")[0]
+  return (OWN / f"{name}.py").read_text().split('"""')[1].split("\n")[0]
 
 
 def _described(config: ml_collections.ConfigDict) -> Iterator[tuple[str, str]]:
-  for path, value in _leaves(config):
+  for path, value in leaves(config):
     field = fields.find(path)
     words = f"{field.help} ({field.rule.words})" if field else ""
     mark = "* " if field and field.execution else ""
     yield f"{path}={_value(value)}", mark + words
 
 
-def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+def leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
   if hasattr(value, "items") and (value or not path):
     for name, child in value.items():
-      yield from _leaves(child, f"{path}.{name}" if path else name)
+      yield from leaves(child, f"{path}.{name}" if path else name)
   elif isinstance(value, tuple) and value and hasattr(value[0], "items"):
     for i, child in enumerate(value):
-      yield from _leaves(child, f"{path}.{i}")
+      yield from leaves(child, f"{path}.{i}")
   else:
     yield path, value
 

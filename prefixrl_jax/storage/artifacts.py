@@ -182,13 +182,17 @@ class Artifact:
     sources = [] if self._follows else self._other_sources(record)
     if not changed and not lowered and not sources:
       return
-    how = "with other settings" if changed or lowered else "from something else"
+    how = (
+      "was made with other settings"
+      if changed or lowered
+      else "was made from something else"
+    )
     if lowered:
       lowered.append("It has gone as far as that, and can only go further.")
     raise UserError(
       "\n".join(
         [
-          f"{self.directory} was made {how}:",
+          f"{self.directory} {how}:",
           *changed,
           *sources,
           *lowered,
