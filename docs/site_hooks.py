@@ -10,7 +10,7 @@ import collections
 import html
 import pathlib
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 from absl import flags
@@ -30,7 +30,7 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
   Args:
     markdown: the page, as it is in docs/.
   """
-  makers = {
+  makers: dict[str, Callable[[Any], str]] = {
     "fields": _fields,
     "flags": _flags,
     "arguments": _arguments,

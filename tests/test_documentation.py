@@ -101,6 +101,15 @@ def test_files_that_a_page_names_are_there(page):
   assert [name for name in real if not (_ROOT / name).exists()] == []
 
 
+@pytest.mark.parametrize("page", _PAGES, ids=_name)
+def test_a_figure_of_runs_is_on_a_page_with_the_command_that_makes_it(page):
+  """Drawings are SVG, figures of runs and benchmarks PNG."""
+  text = page.read_text()
+  if re.search(r"!\[[^]]+\]\([^)]+\.png\)", text):
+    assert re.search(r"python -m (prefixrl_jax|benchmarks)\.", text)
+  assert "![](" not in text  # what an image shows is said in words, too
+
+
 # -- commands ------------------------------------------------------------------
 
 
