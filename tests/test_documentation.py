@@ -1,4 +1,4 @@
-"""README and docs: links, commands, quoted errors, and the site itself."""
+"""What people read: links, commands, quoted errors, and the site itself."""
 
 import ast
 import functools
@@ -26,7 +26,7 @@ from prefixrl_jax.types import UserError
 
 _ROOT = pathlib.Path(__file__).parents[1]
 _DOCS = _ROOT / "docs"
-_PAGES = sorted([_ROOT / "README.md", *_DOCS.rglob("*.md")])
+_PAGES = sorted([*_ROOT.glob("*.md"), *_DOCS.rglob("*.md")])
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```$", re.MULTILINE | re.DOTALL)
 _LINK = re.compile(r"\]\(([^)\s]+)\)")
 _SHELL = re.compile(
@@ -209,7 +209,7 @@ def _check(words):
         assert f"\n{extra} =\n" in setup, extra
     case ["mkdocs", action]:
       assert action == "build"
-    case ["git" | "cd" | "hf", *_]:
+    case ["git" | "cd" | "hf" | "pre-commit", *_]:
       pass
     case _:
       pytest.fail(f"no test knows how to check {shlex.join(words)}")
