@@ -96,13 +96,8 @@ def lower_update(config, mesh, row_length: int, num_microbatches: int):
   """
   step, state, _ = make_update(config, mesh)
   shards = sharding.num_row_shards(mesh)
-  batch = jax.tree.map(
-    lambda x: jax.ShapeDtypeStruct(
-      x.shape,
-      x.dtype,
-      sharding=sharding.rows_sharding(mesh, x.shape, axis=1),
-    ),
-    pack([], Layout(row_length, shards, num_microbatches)),
+  batch = sharding.abstract_rows(
+    mesh, pack([], Layout(row_length, shards, num_microbatches)), axis=1
   )
   with jax.set_mesh(mesh):
     return step.lower(state, batch, None)

@@ -43,7 +43,14 @@ _STAGE = flags.DEFINE_string(
   "all",
   f"Stages to run, a comma-separated choice of {','.join(STAGES)}; all leaves"
   " out problems, which prints what would be trained on, and export, a run's"
-  " policy as a Hugging Face folder (config.export).",
+  " policy as a Hugging Face folder (config.export). compile, by itself,"
+  " compiles every program of the run, with no weights, and says what fits.",
+)
+_TOPOLOGY = flags.DEFINE_string(
+  "topology",
+  "",
+  "Of --stage=compile: a TPU slice, as v5e:16x16, which need not be there;"
+  " default the devices of this machine.",
 )
 _TRACES = flags.DEFINE_string(
   "traces",
@@ -144,7 +151,14 @@ def _main(argv, serves: bool = False) -> None:
     print(f"note: {note}", file=sys.stderr)
   workdir = epath.Path(_workdir())
   startup.check_workdir(workdir)
+  if _TOPOLOGY.value:
+    os.environ["JAX_PLATFORMS"] = "cpu"  # which traces for chips not there
   startup.quiet_libraries()
+  if stages == ["compile"]:  # leaves its summary alone
+    from prefixrl_jax.stages import compile_ahead
+
+    compile_ahead.run(config, workdir, _TOPOLOGY.value)
+    return
   if stages == ["problems"]:  # leaves nothing, and needs no JAX
     from prefixrl_jax.run.inputs import Inputs
     from prefixrl_jax.stages import show_problems
@@ -228,6 +242,10 @@ def _stages(traces: str) -> list[str]:
       if traces
       else "--stage=import needs --traces=FILE."
     )
+  if "compile" in stages and stages != ["compile"]:
+    raise UserError("--stage=compile goes by itself, without other stages.")
+  if _TOPOLOGY.value and stages != ["compile"]:
+    raise UserError("--topology needs --stage=compile.")
   if "all" in stages:
     stages += [stage for stage in STAGES if stage != unused]
   return [stage for stage in known if stage in stages]

@@ -34,6 +34,7 @@ MARKER = "run_config.json"
 # What identifies a workdir from before the marker, or of a refused run.
 _RECORDS = (
   "error.log",
+  "compile/summary.json",
   *(
     f"{folder}/{name}"
     for folder in ("pretrain", "data/*/*", "train/*/*", "evaluate/*/*")

@@ -132,6 +132,21 @@ def put(x, where: NamedSharding):
   return jax.make_array_from_callback(host.shape, where, lambda at: host[at])
 
 
+def abstract_rows(mesh: Mesh, tree, axis: int = 0):
+  """Returns the shapes, with shardings, of what `put_rows` makes.
+
+  Args:
+    mesh: the devices, which may be absent.
+    tree, axis: see `put_rows`.
+  """
+  return jax.tree.map(
+    lambda x: jax.ShapeDtypeStruct(
+      x.shape, x.dtype, sharding=rows_sharding(mesh, x.shape, axis)
+    ),
+    tree,
+  )
+
+
 def put_rows(mesh: Mesh, tree, axis: int = 0):
   """Puts host arrays on the mesh, sharded over rows along `axis`.
 

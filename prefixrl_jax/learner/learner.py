@@ -59,10 +59,10 @@ class Learner:
       skip_nonfinite: see `update.make_update`.
       hold_without_signal: see `update.make_update`.
     """
-    self._mesh, self._layout, self._loss = mesh, layout, loss
+    self._mesh, self.layout, self._loss = mesh, layout, loss
     needs_base = "reference" in loss.needs or model_config.lora is not None
     self._base_params = base_params if needs_base else None
-    self._keeps_logits = chunk_length >= layout.row_length
+    self.keeps_logits = chunk_length >= layout.row_length
     self._skip_nonfinite = skip_nonfinite
     self._completion_length = completion_length
     self._critic = critic
@@ -81,15 +81,27 @@ class Learner:
       hold_without_signal=hold_without_signal,
     )
 
+  @property
+  def has_reference(self) -> bool:
+    """Whether the base policy runs forward too."""
+    return "reference" in self._loss.needs
+
+  @property
+  def has_critic_trunk(self) -> bool:
+    """Whether a critic's own trunk is trained too."""
+    return self._critic is not None and self._critic.has_trunk
+
   def compile(self) -> None:
     """Compiles both programs; no later call compiles."""
     with jax.set_mesh(self._mesh):
-      batch = self._put(self._pack([], kl_coefficient=0.0))
+      batch = sharding.abstract_rows(
+        self._mesh, self._pack([], kl_coefficient=0.0), axis=1
+      )
       policy = self.policy(self.abstract_state)
-      self._init = self._init.lower(policy).compile()
-      self._update = self._update.lower(
+      self._init = self._init.compile(policy)
+      self._update = self._update.compile(
         self.abstract_state, batch, self._base_params
-      ).compile()
+      )
 
   def init(self, params: dict) -> TrainState:
     """Returns the state before the first step; params are copied.
@@ -138,11 +150,11 @@ class Learner:
     usage = UpdateUsage(
       tokens=sum(tree.num_sequence_tokens for tree in trees),
       work={name: metrics.pop(name) for name in update.WORK},
-      tokens_per_microbatch=self._layout.tokens_per_microbatch,
-      has_reference="reference" in self._loss.needs,
-      keeps_logits=self._keeps_logits,
+      tokens_per_microbatch=self.layout.tokens_per_microbatch,
+      has_reference=self.has_reference,
+      keeps_logits=self.keeps_logits,
       seconds=time.perf_counter() - started,
-      has_critic_trunk=self._critic is not None and self._critic.has_trunk,
+      has_critic_trunk=self.has_critic_trunk,
     )
     bad = update.nonfinite(metrics)
     may_skip = self._skip_nonfinite and np.isfinite(metrics["param_norm"])
@@ -162,7 +174,7 @@ class Learner:
       trees = _with_mean_of_traces(trees, scalars.get("normalizer"))
     if "kl_coefficient" in self._loss.needs:
       scalars["kl_coefficient"] = kl_coefficient
-    return pack(trees, self._layout, needs=self._loss.needs, scalars=scalars)
+    return pack(trees, self.layout, needs=self._loss.needs, scalars=scalars)
 
   def _put(self, batch):
     return sharding.put_rows(self._mesh, batch, axis=1)

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from prefixrl_jax.distributed import backends, sharding
+from prefixrl_jax.distributed.ahead import Program
 from prefixrl_jax.learner.critic import Critic, critic_values
 from prefixrl_jax.learner.logprobs import action_logprobs, num_logit_tokens
 from prefixrl_jax.learner.packing import Lane, Layout, Place, Tree, pack
@@ -51,7 +52,7 @@ class Scorer:
         "reference" need them.
       critic: whose values are wanted, if any.
     """
-    self._mesh, self._layout = mesh, layout
+    self._mesh, self.layout = mesh, layout
     self._wants = frozenset(wants)
     needs_base = "reference" in self._wants or model_config.lora is not None
     self._base_params = base_params if needs_base else None
@@ -65,6 +66,16 @@ class Scorer:
       chunk_length,
     )
 
+  @property
+  def num_passes(self) -> int:
+    """How many models run forward."""
+    return len(self._wants)
+
+  @property
+  def has_logits(self) -> bool:
+    """Whether any of them makes logits."""
+    return "reference" in self._wants
+
   def compile(self, trained: dict) -> None:
     """Compiles the program; no later call compiles.
 
@@ -72,10 +83,8 @@ class Scorer:
       trained: what is trained, arrays or shapes with shardings.
     """
     with jax.set_mesh(self._mesh):
-      batch = self._put(pack([], self._layout))
-      self._score = self._score.lower(
-        trained, self._base_params, batch
-      ).compile()
+      batch = sharding.abstract_rows(self._mesh, pack([], self.layout), axis=1)
+      self._score = self._score.compile(trained, self._base_params, batch)
 
   def score(
     self,
@@ -94,7 +103,7 @@ class Scorer:
       {score: {id of a lane: float32 [completion length]}}, and what it cost.
     """
     places: dict[int, Place] = {}
-    batch = pack(trees, self._layout, places=places)
+    batch = pack(trees, self.layout, places=places)
     started = time.perf_counter()
     with jax.set_mesh(self._mesh):
       on_device = self._score(
@@ -104,8 +113,8 @@ class Scorer:
     usage = ScoringUsage(
       tokens=sum(tree.num_sequence_tokens for tree in trees),
       work={name: float(x) for name, x in work.items()},
-      tokens_per_microbatch=self._layout.tokens_per_microbatch,
-      passes=len(self._wants),
+      tokens_per_microbatch=self.layout.tokens_per_microbatch,
+      passes=self.num_passes,
       seconds=time.perf_counter() - started,
     )
     lanes = [lane for tree in trees for lane in tree.lanes]
@@ -150,9 +159,10 @@ def _read(x, place: Place, lane) -> np.ndarray:
 
 
 @functools.lru_cache(maxsize=8)
-def _program(backend, whole, *how) -> jax.stages.Wrapped:
+def _program(backend, whole, *how) -> Program:
   """Returns `_score` for its first arguments, the same one for the same."""
-  return jax.jit(
+  return Program(
+    "score",
     functools.partial(_score, *how),
     out_shardings=whole,
     compiler_options=backend.compiler_options(),

@@ -10,6 +10,7 @@ import optax
 
 from prefixrl_jax.batches import TrainState
 from prefixrl_jax.distributed import backends, sharding
+from prefixrl_jax.distributed.ahead import Program
 from prefixrl_jax.learner import losses
 from prefixrl_jax.learner.critic import Critic, with_critic, with_values
 from prefixrl_jax.learner.logprobs import action_logprobs, num_logit_tokens
@@ -73,7 +74,7 @@ def abstract_state(params, optimizer) -> TrainState:
 
 def make_init(
   optimizer, state: TrainState, config=None, critic: Critic | None = None
-) -> jax.stages.Wrapped:
+) -> Program:
   """Returns the policy's params -> the state before the first step.
 
   Args:
@@ -86,7 +87,7 @@ def make_init(
   def init(policy) -> TrainState:
     return _init(optimizer, with_critic(critic, config, policy))
 
-  return jax.jit(init, out_shardings=_shardings(state))
+  return Program("learner's state", init, out_shardings=_shardings(state))
 
 
 def _init(optimizer, params) -> TrainState:
@@ -201,7 +202,8 @@ def make_update(
     state = TrainState(step=state.step + 1, params=params, opt_state=opt_state)
     return state, metrics
 
-  return jax.jit(
+  return Program(
+    "update",
     update,
     donate_argnums=0,
     out_shardings=(_shardings(state), None),

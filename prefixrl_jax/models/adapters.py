@@ -16,6 +16,7 @@ import jax
 import jax.numpy as jnp
 
 from prefixrl_jax.distributed import sharding
+from prefixrl_jax.distributed.ahead import Program
 from prefixrl_jax.models import parameters
 from prefixrl_jax.models.decoder_config import Lora, TransformerConfig
 from prefixrl_jax.models.linear import with_adapter
@@ -82,7 +83,9 @@ def init(config: TransformerConfig, base: dict, mesh, seed: int) -> dict:
     }
 
   shardings = jax.tree.map(lambda x: x.sharding, like)
-  return jax.jit(draw, out_shardings=shardings)(jax.random.key(seed))
+  return Program("adapters", draw, out_shardings=shardings)(
+    jax.random.key(seed)
+  )
 
 
 def _uniform(key, like):

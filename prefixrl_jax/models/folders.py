@@ -2,6 +2,7 @@
 
 import collections
 import re
+from collections.abc import Collection
 from typing import Any
 
 import safetensors
@@ -27,11 +28,14 @@ SIDE_FILES = (
 INDEX = "model.safetensors.index.json"
 
 
-def find_folder(name: str) -> epath.Path:
+def find_folder(
+  name: str, files: Collection[str] = (*SIDE_FILES, "model*.safetensors", INDEX)
+) -> epath.Path:
   """Returns a model's folder, fetched from the Hugging Face hub if need be.
 
   Args:
     name: a folder, or "organisation/model", or "organisation/model@revision".
+    files: that are fetched, patterns of their names.
 
   Raises:
     UserError: there is no such folder, and the hub has none or is not reached.
@@ -50,11 +54,7 @@ def find_folder(name: str) -> epath.Path:
       huggingface_hub.snapshot_download(
         repository,
         revision=revision or None,
-        allow_patterns=[
-          *SIDE_FILES,
-          "model*.safetensors",
-          INDEX,
-        ],
+        allow_patterns=[*files],
       )
     )
   except Exception as e:  # whatever the network and the hub may cause

@@ -64,8 +64,35 @@ def read_config(
     UserError: no folder, no config.json, or see `families.config_fields`.
   """
   theirs = folders.read_json(folder, "config.json")
+  return config_of(
+    theirs,
+    f"{folder}/config.json",
+    dtype=dtype,
+    param_dtype=param_dtype,
+    remat=remat,
+  )
+
+
+def config_of(
+  theirs: dict[str, Any],
+  source: str,
+  *,
+  dtype: str,
+  param_dtype: str,
+  remat: str,
+) -> TransformerConfig:
+  """Returns what a config.json says.
+
+  Args:
+    theirs: what it holds.
+    source: of it, for errors.
+    dtype, param_dtype, remat: see TransformerConfig.
+
+  Raises:
+    UserError: see `families.config_fields`.
+  """
   return TransformerConfig(
-    **families.config_fields(theirs, f"{folder}/config.json"),
+    **families.config_fields(theirs, source),
     dtype=dtype,
     param_dtype=param_dtype,
     remat=remat,

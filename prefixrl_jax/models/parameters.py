@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 
 from prefixrl_jax.distributed import sharding
+from prefixrl_jax.distributed.ahead import Program
 from prefixrl_jax.models.decoder_config import TransformerConfig
 from prefixrl_jax.models.linear import with_adapter
 from prefixrl_jax.models.transformer import Transformer, split_adapters
@@ -112,6 +113,7 @@ def unstack(config: TransformerConfig, params: dict) -> dict:
   )
 
 
+@functools.cache  # all samplers' shapes have these
 def make_unstack(config: TransformerConfig, mesh) -> Callable[[dict], dict]:
   """Returns `unstack` for a mesh; one compiled program serves all layers.
 
@@ -124,11 +126,16 @@ def make_unstack(config: TransformerConfig, mesh) -> Callable[[dict], dict]:
   return functools.partial(
     _unstack,
     config,
-    jax.jit(
+    Program(
+      "hand over a layer",
       functools.partial(_layer_matrices, config),
       out_shardings=where["layers"][0],
     ),
-    jax.jit(functools.partial(_matrices, config), out_shardings=rest),
+    Program(
+      "hand over the rest",
+      functools.partial(_matrices, config),
+      out_shardings=rest,
+    ),
   )
 
 

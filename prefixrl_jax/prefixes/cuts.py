@@ -96,6 +96,16 @@ def cut(
   )
 
 
+def longest_cut(length: int, low: float, high: float) -> int:
+  """Returns how many tokens a cut of a trace keeps at most.
+
+  Args:
+    length: of the trace, in tokens.
+    low, high: see `cut`.
+  """
+  return max(_places(length, low, high), default=0)
+
+
 def _places(length: int, low: float, high: float) -> range:
   """Returns the lengths a cut may keep; the nearest if none is in bounds."""
   if length < 2:

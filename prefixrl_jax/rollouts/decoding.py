@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -13,6 +12,7 @@ from jax.experimental.layout import Format, Layout
 
 from prefixrl_jax.batches import KVCache, SamplerState
 from prefixrl_jax.distributed import backends, sharding
+from prefixrl_jax.distributed.ahead import Program
 from prefixrl_jax.models import attention, parameters, transformer
 from prefixrl_jax.models.decoder_config import layer_flags
 from prefixrl_jax.rollouts.drawing import draw
@@ -122,13 +122,16 @@ def make_admit(config, shardings: SamplerState):
     shardings: of a SamplerState.
   """
 
-  @functools.partial(
-    jax.jit, donate_argnums=0, out_shardings=(shardings.trunk_tokens, None)
-  )
-  def begin(trunk_tokens, embedding, row_ids, trunks):
+  def embed(trunk_tokens, embedding, row_ids, trunks):
     begun = transformer.embed_trunks(config, {"embedding": embedding}, trunks)
     return trunk_tokens.at[row_ids].set(trunks), begun
 
+  begin = Program(
+    "begin prefill",
+    embed,
+    donate_argnums=0,
+    out_shardings=(shardings.trunk_tokens, None),
+  )
   inner = jit_prefill_layer(config, shardings)
   last = jit_prefill_layer(config, shardings, is_last=True)
   run = [inner] * (config.num_layers - 1) + [last]
@@ -150,7 +153,9 @@ def make_admit(config, shardings: SamplerState):
   return admit
 
 
-def jit_prefill_layer(config, shardings: SamplerState, *, is_last=False):
+def jit_prefill_layer(
+  config, shardings: SamplerState, *, is_last=False
+) -> Program:
   """Returns `transformer.prefill_layer`, compiled; its cache is used up.
 
   After the last layer nothing is wanted but its cache: with `is_last` there is
@@ -168,7 +173,8 @@ def jit_prefill_layer(config, shardings: SamplerState, *, is_last=False):
     )
     return None if is_last else x, cache
 
-  return jax.jit(
+  return Program(
+    "prefill, last layer" if is_last else "prefill a layer",
     run,
     donate_argnames="cache",
     out_shardings=(None, shardings.caches[0]),

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from prefixrl_jax.distributed import backends, sharding
+from prefixrl_jax.distributed.ahead import Program
 from prefixrl_jax.models import parameters, transformer, tree_attention
 from prefixrl_jax.models.decoder_config import layer_flags
 from prefixrl_jax.models.layers import Block
@@ -64,17 +65,18 @@ class Programs:
     whole = sharding.replicated(mesh)
     shardings = decoding.state_shardings(mesh, jax.eval_shape(init))
     donate = functools.partial(
-      jax.jit,
+      Program,
       donate_argnames="state",
       compiler_options=backends.of_mesh(mesh).sampler_options(
         parameters.num_params(config)
       ),
     )
-    self.init = jax.jit(init, out_shardings=shardings)
+    self.init = Program("sampler's state", init, out_shardings=shardings)
     self.unstack = parameters.make_unstack(config, mesh)
     self.admit = decoding.make_admit(config, shardings)
-    self.start = donate(decoding.start, out_shardings=shardings)
+    self.start = donate("start", decoding.start, out_shardings=shardings)
     self.decode = donate(
+      "decode",
       functools.partial(
         decoding.decode,
         config,
@@ -87,7 +89,7 @@ class Programs:
       out_shardings=(shardings, whole),
     )
     # Whole on every process: what they decide, they decide alike.
-    self.pick = jax.jit(decoding.pick, out_shardings=whole)
+    self.pick = Program("pick", decoding.pick, out_shardings=whole)
     # Few widths, so that few programs are compiled: one for a refill, one for
     # a fresh start.
     self.admit_widths = sorted({1, ceil_div(rows, 4), rows})

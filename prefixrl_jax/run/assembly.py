@@ -11,7 +11,7 @@ from prefixrl_jax.ledger import Ledger
 from prefixrl_jax.models import adapters
 from prefixrl_jax.prefixes.schedules import Schedule
 from prefixrl_jax.rollouts.sampler import Sampler
-from prefixrl_jax.run import setup
+from prefixrl_jax.run import setup, sizes
 from prefixrl_jax.run.experience import Gatherer
 from prefixrl_jax.run.questions import Questions
 from prefixrl_jax.run.rollout import encode
@@ -89,7 +89,7 @@ def assemble(
     UserError: the budget is spent before the first step, or the arm needs what
       the data has not.
   """
-  config, model = session.config, session.model
+  config = session.config
   settings = config.arms[arm]
   how = arms.learner_of(config, settings)
   ledger = setup.opening_ledger(session, data, settings)
@@ -102,26 +102,29 @@ def assemble(
     len(examples), config.sft.batch_size, settings.sft_epochs
   )
   questions = Questions(session, data, settings, prompts)
-  longest_trunk = questions.longest_trunk(schedule)
-  sampler, eval_sampler = setup.samplers(
-    session, settings, prompts.values(), longest_trunk
+  parts = setup.make_parts(
+    session,
+    settings,
+    sizes.measured(
+      prompts.values(),
+      questions.longest_trunk(schedule),
+      schedule,
+      examples,
+      num_sft_steps,
+    ),
+    seed,
   )
-  sizes = session, settings, schedule, longest_trunk
-  learner, scorer = setup.rl_learner(*sizes), setup.scorer(*sizes)
-  learners = [learner]
-  if num_sft_steps:
-    learners.append(setup.sft_learner(session, examples, num_sft_steps))
   timers = Timers()
   made = Assembly(
     session=session,
     ledger=ledger,
     timers=timers,
     schedule=schedule,
-    sampler=sampler,
-    eval_sampler=eval_sampler,
+    sampler=parts.sampler,
+    eval_sampler=parts.eval_sampler,
     gatherer=Gatherer(
       session,
-      sampler,
+      parts.sampler,
       schedule,
       questions,
       setup.traces_to_learn(session, data, settings, examples, ledger),
@@ -132,15 +135,18 @@ def assemble(
       timers=timers,
     ),
     updater=Updater(
-      learner, scorer, how, pass_rates=data.pass_rates, ledger=ledger
+      parts.learner,
+      parts.scorer,
+      how,
+      pass_rates=data.pass_rates,
+      ledger=ledger,
     ),
-    learner=learner,
-    first_learner=learners[-1],
-    first_params=adapters.init(model, session.base_params, session.mesh, seed),
+    learner=parts.learner,
+    first_learner=parts.first_learner,
+    first_params=parts.first_params,
     sft_examples=examples,
     num_sft_steps=num_sft_steps,
   )
-  policy = adapters.policy_params(model, session.base_params, made.first_params)
   with busy(f"{arm} seed {seed}  compiling …"):
-    setup.compile_all(learners, scorer, [sampler, eval_sampler], policy)
+    setup.compile_all(session, parts)
   return made

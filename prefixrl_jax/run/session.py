@@ -20,18 +20,17 @@ from prefixrl_jax.text.tokenizer import Tokenizer, check_vocabulary
 from prefixrl_jax.types import UserError, Verifier
 
 
-@dataclasses.dataclass
-class Session:
-  """What is made once and shared by the stages.
+@dataclasses.dataclass(kw_only=True)
+class Engine:
+  """What decides programs: a model on a mesh, which need not be there.
 
   Attributes:
     config: the whole config.
     mesh: the devices.
     model: config of the transformer.
     rows_per_microbatch: packed rows per micro-batch.
-    base_params: the base policy, on the mesh.
-    policy: "<id>@<weight hash>" of the base policy.
-    tokenizer, verifier: the task's.
+    base_params: the base policy, on the mesh; its shapes will do to compile.
+    stop_tokens: of the tokenizer.
     arena: lets one sampler at a time have weights and caches.
   """
 
@@ -40,9 +39,7 @@ class Session:
   model: transformer.TransformerConfig
   rows_per_microbatch: int
   base_params: dict
-  policy: str
-  tokenizer: Tokenizer
-  verifier: Verifier
+  stop_tokens: tuple[int, ...]
   arena: Arena = dataclasses.field(default_factory=Arena, init=False)
 
   def sampler(
@@ -53,7 +50,7 @@ class Session:
     trunk_length: int,
     temperature: float,
   ) -> Sampler:
-    """Returns a sampler of this session's model; see `Sampler`.
+    """Returns a sampler of this model; see `Sampler`.
 
     Only the sampler loaded last has weights and caches, since the memory plan
     has room for one.
@@ -72,7 +69,7 @@ class Session:
       temperature=temperature,
       top_k=rollouts.top_k,
       top_p=rollouts.top_p,
-      stop_tokens=self.tokenizer.stop_tokens,
+      stop_tokens=self.stop_tokens,
     )
 
   def base_sampler(self, settings: ml_collections.ConfigDict) -> Sampler:
@@ -81,14 +78,80 @@ class Session:
     Args:
       settings: config.screen or config.collect.
     """
-    sampler = self.sampler(
+    sampler = self.sampler_for_prompts(settings)
+    sampler.load(self.base_params)
+    return sampler
+
+  def sampler_for_prompts(self, settings: ml_collections.ConfigDict) -> Sampler:
+    """Returns a sampler for original problems, with nothing loaded.
+
+    Args:
+      settings: config.screen or config.collect.
+    """
+    return self.sampler(
       rows=settings.rows,
       lanes=settings.lanes,
       trunk_length=self.config.rollouts.max_prompt_length,
       temperature=self.config.rollouts.temperature,
     )
-    sampler.load(self.base_params)
-    return sampler
+
+
+@dataclasses.dataclass(kw_only=True)
+class Session(Engine):
+  """What is made once and shared by the stages.
+
+  Attributes:
+    policy: "<id>@<weight hash>" of the base policy.
+    tokenizer, verifier: the task's.
+  """
+
+  stop_tokens: tuple[int, ...] = dataclasses.field(init=False)
+  policy: str
+  tokenizer: Tokenizer
+  verifier: Verifier
+
+  def __post_init__(self):
+    self.stop_tokens = self.tokenizer.stop_tokens
+
+
+def open_engine(
+  config: ml_collections.ConfigDict,
+  *,
+  model: transformer.TransformerConfig,
+  mesh: jax.sharding.Mesh,
+  stop_tokens: tuple[int, ...],
+  show: Callable[[str], None],
+  device_bytes: float | None = None,
+) -> Engine:
+  """Shows and checks the memory plan; loads nothing.
+
+  Args:
+    config: the whole config.
+    model: as its config.json, or section `model`, has it.
+    mesh: of config.mesh; its devices may be absent if device_bytes is given.
+    stop_tokens: of the tokenizer.
+    show: prints a line.
+    device_bytes: memory of a device; None: ask it.
+
+  Returns:
+    An engine whose base_params are shapes.
+
+  Raises:
+    UserError: the plan does not fit.
+  """
+  backends.of_mesh(mesh).keep_float32(model.dtype)
+  model = adapters.with_lora(config.lora, model)
+  model, rows_per_microbatch = memory_plan.fit(
+    config, model, mesh, show, device_bytes
+  )
+  return Engine(
+    config=config,
+    mesh=mesh,
+    model=model,
+    rows_per_microbatch=rows_per_microbatch,
+    base_params=parameters.abstract_params(model, mesh),
+    stop_tokens=stop_tokens,
+  )
 
 
 def open_session(
@@ -123,10 +186,11 @@ def open_session(
     )
   else:
     model = demo_model(c.model)
-  backends.of_mesh(mesh).keep_float32(model.dtype)
-  model = adapters.with_lora(c.lora, model)
   check_vocabulary(tokenizer, model.vocab_size)
-  model, rows_per_microbatch = memory_plan.fit(c, model, mesh, show)
+  engine = open_engine(
+    c, model=model, mesh=mesh, stop_tokens=tokenizer.stop_tokens, show=show
+  )
+  model = engine.model
   if folder:
     name = epath.Path(c.model.folder).name
     params = importing.load_weights(folder, model, mesh)
@@ -137,7 +201,7 @@ def open_session(
     config=c,
     mesh=mesh,
     model=model,
-    rows_per_microbatch=rows_per_microbatch,
+    rows_per_microbatch=engine.rows_per_microbatch,
     base_params=params,
     policy=f"{name}@{checkpoints.weight_hash(params)}",
     tokenizer=tokenizer,

@@ -1,11 +1,12 @@
 """What a run is made of: its ledger, schedule, samplers and learners."""
 
 import dataclasses
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import ml_collections
-import numpy as np
 
+from prefixrl_jax.distributed import ahead
 from prefixrl_jax.learner.critic import Critic, by_part, make_critic
 from prefixrl_jax.learner.learner import Learner
 from prefixrl_jax.learner.losses import make_loss
@@ -13,11 +14,13 @@ from prefixrl_jax.learner.optimizer import make_optimizer
 from prefixrl_jax.learner.packing import Layout, Tree, layout_for
 from prefixrl_jax.learner.scoring import Scorer
 from prefixrl_jax.ledger import Ledger
+from prefixrl_jax.models import adapters
 from prefixrl_jax.prefixes.schedules import Schedule, make_schedule
 from prefixrl_jax.rollouts.sampler import Sampler
 from prefixrl_jax.rounding import ceil_div
 from prefixrl_jax.run.credit import scores_needed
-from prefixrl_jax.run.session import Session
+from prefixrl_jax.run.session import Engine, Session
+from prefixrl_jax.run.sizes import Sizes, longest_example
 from prefixrl_jax.settings import arms
 from prefixrl_jax.types import Trace, TrainData, UserError
 
@@ -82,53 +85,78 @@ def schedule_of(
   )
 
 
-def samplers(
-  session: Session,
-  arm: ml_collections.ConfigDict,
-  prompts: Iterable[np.ndarray],
-  longest_trunk: int,
-) -> tuple[Sampler | None, Sampler]:
-  """Returns the sampler for training, if the arm samples, and the curve's.
+class Parts(NamedTuple):
+  """What has a run's programs.
+
+  Attributes:
+    sampler: of training; None if the arm samples nothing.
+    eval_sampler: of the curve.
+    learner: of RL.
+    scorer: of what RL's learner trains; None if no score is needed.
+    first_learner: of SFT, if it comes first; else that of RL.
+    first_params: what is trained, before any step.
+  """
+
+  sampler: Sampler | None
+  eval_sampler: Sampler
+  learner: Learner
+  scorer: Scorer | None
+  first_learner: Learner
+  first_params: dict
+
+
+def make_parts(
+  engine: Engine, arm: ml_collections.ConfigDict, sizes: Sizes, seed: int
+) -> Parts:
+  """Returns what has the programs of a run; compiles nothing yet.
 
   Args:
-    session: of the run.
+    engine: of the run.
     arm: a row of config.arms.
-    prompts: int32 [prompt length] each, of the curve's problems.
-    longest_trunk: that is sampled from in training, in tokens.
+    sizes: of its data.
+    seed: seed for what is drawn to be trained.
   """
-  c = session.config
+  sampler, eval_sampler = _samplers(engine, arm, sizes)
+  learner = _rl_learner(engine, arm, sizes)
+  return Parts(
+    sampler=sampler,
+    eval_sampler=eval_sampler,
+    learner=learner,
+    scorer=_scorer(engine, arm, sizes),
+    first_learner=_sft_learner(engine, sizes) if sizes.sft_steps else learner,
+    first_params=adapters.init(
+      engine.model, engine.base_params, engine.mesh, seed
+    ),
+  )
+
+
+def _samplers(
+  engine: Engine, arm: ml_collections.ConfigDict, sizes: Sizes
+) -> tuple[Sampler | None, Sampler]:
+  """Returns the sampler for training, if the arm samples, and the curve's."""
+  c = engine.config
   num_samples = arms.num_samples(c, arm)
   of_training = None
   if num_samples:
-    of_training = session.sampler(
+    of_training = engine.sampler(
       rows=c.train.rows or c.train.prompts_per_step,
       lanes=num_samples,
-      trunk_length=longest_trunk,
+      trunk_length=sizes.trunk,
       temperature=c.rollouts.temperature,
     )
-  return of_training, session.sampler(
+  return of_training, engine.sampler(
     rows=c.evals.rows,
     lanes=c.evals.lanes,
-    trunk_length=max(map(len, prompts)),
+    trunk_length=sizes.prompt,
     temperature=c.evals.curve_temperature,
   )
 
 
-def rl_learner(
-  session: Session,
-  arm: ml_collections.ConfigDict,
-  schedule: Schedule,
-  longest_trunk: int,
+def _rl_learner(
+  engine: Engine, arm: ml_collections.ConfigDict, sizes: Sizes
 ) -> Learner:
-  """Returns the learner of an arm's own loss.
-
-  Args:
-    session: of the run.
-    arm: a row of config.arms.
-    schedule: says how many trees of each kind a step has.
-    longest_trunk: in tokens.
-  """
-  c, learner = session.config, arms.learner_of(session.config, arm)
+  """Returns the learner of an arm's own loss."""
+  c, learner = engine.config, arms.learner_of(engine.config, arm)
   critic = _critic(learner)
   optimizer = make_optimizer(
     learning_rate=arm.learning_rate,
@@ -147,15 +175,9 @@ def rl_learner(
     optimizer = by_part(optimizer, of_critic)
   kl_in_loss = learner.kl_in == "loss"
   return Learner(
-    session.model,
-    session.mesh,
-    _rl_layout(
-      session,
-      arm,
-      schedule,
-      longest_trunk,
-      num_parts=learner.num_minibatches,
-    ),
+    engine.model,
+    engine.mesh,
+    _rl_layout(engine, arm, sizes, num_parts=learner.num_minibatches),
     optimizer,
     make_loss(
       kl_coefficient=learner.kl_coefficient * kl_in_loss,
@@ -166,40 +188,33 @@ def rl_learner(
       trace_mean=learner.trace_mean,
       **arm.loss,
     ),
-    base_params=session.base_params,
+    base_params=engine.base_params,
     temperature=c.rollouts.temperature,
     chunk_length=learner.logits_chunk_length,
     completion_length=c.rollouts.max_completion_length,
     critic=critic,
-    mixed=schedule.num_prefixed > 0 and schedule.num_originals > 0,
+    mixed=sizes.prefixed > 0 and sizes.originals > 0,
     norms_by_kind=learner.norms_by_kind,
     skip_nonfinite=learner.skip_nonfinite,
     hold_without_signal=learner.hold_without_signal,
   )
 
 
-def scorer(
-  session: Session,
-  arm: ml_collections.ConfigDict,
-  schedule: Schedule,
-  longest_trunk: int,
+def _scorer(
+  engine: Engine, arm: ml_collections.ConfigDict, sizes: Sizes
 ) -> Scorer | None:
-  """Returns what scores an arm's rollouts before its updates, if it needs it.
-
-  Args:
-    session, arm, schedule, longest_trunk: see `rl_learner`.
-  """
-  learner = arms.learner_of(session.config, arm)
+  """Returns what scores an arm's rollouts before its updates, if need be."""
+  learner = arms.learner_of(engine.config, arm)
   wants = scores_needed(learner)
   if not wants:
     return None
   return Scorer(
-    session.model,
-    session.mesh,
-    _rl_layout(session, arm, schedule, longest_trunk, num_parts=1),
+    engine.model,
+    engine.mesh,
+    _rl_layout(engine, arm, sizes, num_parts=1),
     wants,
-    base_params=session.base_params,
-    temperature=session.config.rollouts.temperature,
+    base_params=engine.base_params,
+    temperature=engine.config.rollouts.temperature,
     chunk_length=learner.logits_chunk_length,
     critic=_critic(learner),
   )
@@ -210,69 +225,66 @@ def _critic(learner: ml_collections.ConfigDict) -> Critic | None:
 
 
 def _rl_layout(
-  session: Session,
+  engine: Engine,
   arm: ml_collections.ConfigDict,
-  schedule: Schedule,
-  longest_trunk: int,
+  sizes: Sizes,
   *,
   num_parts: int,
 ) -> Layout:
   """Returns a layout that one of so many parts of a step's trees fits into."""
-  c = session.config
+  c = engine.config
   return layout_for(
-    longest_trunk=longest_trunk,
+    longest_trunk=sizes.trunk,
     longest_completion=c.rollouts.max_completion_length,
     num_lanes=arms.group_size(c, arm),
     num_trees=(
-      ceil_div(schedule.num_prefixed, num_parts),
-      ceil_div(schedule.num_originals, num_parts),
+      ceil_div(sizes.prefixed, num_parts),
+      ceil_div(sizes.originals, num_parts),
     ),
     row_length=c.learner.row_length,
-    rows_per_microbatch=session.rows_per_microbatch,
+    rows_per_microbatch=engine.rows_per_microbatch,
   )
 
 
-def sft_learner(
-  session: Session, examples: Sequence[Tree], num_steps: int
-) -> Learner:
+def _sft_learner(engine: Engine, sizes: Sizes) -> Learner:
   """Returns the learner of maximum likelihood.
 
   Its temperature is 1, whatever that of sampling.
-
-  Args:
-    session: of the run.
-    examples: all that there are, at least one.
-    num_steps: over which the learning rate decays.
   """
-  c, learner = session.config, session.config.learner
+  c, learner = engine.config, engine.config.learner
   return Learner(
-    session.model,
-    session.mesh,
-    _layout_of_examples(session, examples),
+    engine.model,
+    engine.mesh,
+    _layout_of_examples(engine, sizes.example),
     make_optimizer(
       learning_rate=c.sft.learning_rate,
       warmup_steps=0,
-      decay_steps=num_steps,
+      decay_steps=sizes.sft_steps,
       **learner.optimizer,
     ),
     make_loss("policy_gradient"),
-    base_params=session.base_params,
+    base_params=engine.base_params,
     temperature=1.0,
     chunk_length=learner.logits_chunk_length,
     skip_nonfinite=learner.skip_nonfinite,
   )
 
 
-def _layout_of_examples(session: Session, examples: Sequence[Tree]) -> Layout:
-  """Returns a layout that a batch of SFT fits into, from these examples."""
-  c = session.config
+def _layout_of_examples(engine: Engine, longest: tuple[int, int]) -> Layout:
+  """Returns a layout that a batch of SFT fits into.
+
+  Args:
+    engine: of the run.
+    longest: the longest prompt and the longest trace of all, in tokens.
+  """
+  c = engine.config
   return layout_for(
-    longest_trunk=max(len(t.trunk) for t in examples),
-    longest_completion=max(len(t.lanes[0].tokens) for t in examples),
+    longest_trunk=longest[0],
+    longest_completion=longest[1],
     num_lanes=1,
     num_trees=(0, c.sft.batch_size),
     row_length=c.learner.row_length,
-    rows_per_microbatch=session.rows_per_microbatch,
+    rows_per_microbatch=engine.rows_per_microbatch,
   )
 
 
@@ -297,15 +309,9 @@ def traces_to_learn(
   unknown = [i for i, t in enumerate(data.traces) if t.logprobs is None]
   if not arms.weighs_traces(arm) or not unknown:
     return data.traces
-  c, size = session.config, session.config.sft.batch_size
-  scorer = Scorer(
-    session.model,
-    session.mesh,
-    _layout_of_examples(session, [examples[i] for i in unknown]),
-    ["reference"],
-    base_params=session.base_params,
-    temperature=c.rollouts.temperature,
-    chunk_length=c.learner.logits_chunk_length,
+  size = session.config.sft.batch_size
+  scorer = trace_scorer(
+    session, longest_example([examples[i] for i in unknown])
   )
   traces = list(data.traces)
   for start in range(0, len(unknown), size):
@@ -320,24 +326,45 @@ def traces_to_learn(
   return traces
 
 
-def compile_all(
-  learners: Sequence[Learner],
-  scorer: Scorer | None,
-  samplers: Sequence[Sampler | None],
-  params: dict,
-) -> None:
+def trace_scorer(engine: Engine, longest: tuple[int, int]) -> Scorer:
+  """Returns what scores traces with the base policy.
+
+  Args:
+    engine: of the run.
+    longest: the longest prompt and the longest trace, in tokens.
+  """
+  return Scorer(
+    engine.model,
+    engine.mesh,
+    _layout_of_examples(engine, longest),
+    ["reference"],
+    base_params=engine.base_params,
+    temperature=engine.config.rollouts.temperature,
+    chunk_length=engine.config.learner.logits_chunk_length,
+  )
+
+
+def compile_all(engine: Engine, parts: Parts) -> None:
   """Compiles every program of a run; samplers are left without arrays.
 
   Args:
-    learners: those that the run steps, that of RL first.
-    scorer: of what RL's learner trains, if it needs one.
-    samplers: those that the run samples with; None is left out.
-    params: a policy's, as samplers take it.
+    engine: of the run.
+    parts: from `make_parts`.
   """
-  for learner in learners:
-    learner.compile()
-  if scorer:
-    scorer.compile(learners[0].abstract_state.params)
-  for sampler in filter(None, samplers):
-    sampler.warm_up(params)
-    sampler.release()
+  with ahead.part("RL", parts.learner):
+    parts.learner.compile()
+  if parts.first_learner is not parts.learner:
+    with ahead.part("SFT", parts.first_learner):
+      parts.first_learner.compile()
+  if parts.scorer:
+    with ahead.part("scoring", parts.scorer):
+      parts.scorer.compile(parts.learner.abstract_state.params)
+  policy = adapters.policy_params(
+    engine.model, engine.base_params, parts.first_params
+  )
+  samplers = {"rollouts": parts.sampler, "curve": parts.eval_sampler}
+  for name, sampler in samplers.items():
+    if sampler:
+      with ahead.part(name, sampler):
+        sampler.warm_up(policy)
+        sampler.release()

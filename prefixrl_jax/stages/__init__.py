@@ -18,4 +18,5 @@ STAGES = {
 ON_DEMAND = {
   "problems": "prefixrl_jax.stages.show_problems:run",
   "export": "prefixrl_jax.stages.export:run",
+  "compile": "prefixrl_jax.stages.compile_ahead:run",
 }

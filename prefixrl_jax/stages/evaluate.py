@@ -13,8 +13,10 @@ from prefixrl_jax.ledger import Ledger
 from prefixrl_jax.prefixes.cuts import revealed_length
 from prefixrl_jax.problems.streams import problem_text
 from prefixrl_jax.problems.texts import fingerprint
+from prefixrl_jax.rollouts.sampler import Sampler
 from prefixrl_jax.run import upstream
 from prefixrl_jax.run.rollout import encode
+from prefixrl_jax.run.session import Engine
 from prefixrl_jax.run.workspace import Workspace
 from prefixrl_jax.stages.train import train_again
 from prefixrl_jax.storage import metrics
@@ -180,12 +182,7 @@ def _evaluate(
     max(settings.fractions, default=0),
   )
   for revealed in sorted({0, deepest}):
-    sampler = session.sampler(
-      rows=settings.rows,
-      lanes=settings.lanes,
-      trunk_length=work.config.rollouts.max_prompt_length + revealed,
-      temperature=settings.temperature,
-    )
+    sampler = sampler_of(session, revealed)
     sampler.load(params)
     if not revealed:
       for problems in filter(None, questions.splits):
@@ -213,6 +210,22 @@ def _evaluate(
       samples += shown[:: max(1, len(by_id))]
     ledger.add_sampling("evaluation", sampler.pop_usage())
   return results, samples, given_away
+
+
+def sampler_of(engine: Engine, revealed: int) -> Sampler:
+  """Returns the sampler of an evaluation.
+
+  Args:
+    engine: of the run.
+    revealed: tokens of a trace that a problem is given, at most.
+  """
+  settings = engine.config.evals
+  return engine.sampler(
+    rows=settings.rows,
+    lanes=settings.lanes,
+    trunk_length=engine.config.rollouts.max_prompt_length + revealed,
+    temperature=settings.temperature,
+  )
 
 
 def _readable(work: Workspace, sample: Sample, arm: str, seed: int) -> dict:

@@ -11,6 +11,8 @@ from etils import epath
 from prefixrl_jax.distributed import cluster
 from prefixrl_jax.learner.packing import Layout, layout_for
 from prefixrl_jax.learner.scoring import Scorer
+from prefixrl_jax.run.estimates import Trees
+from prefixrl_jax.run.session import Engine
 from prefixrl_jax.run.workspace import Workspace
 from prefixrl_jax.settings import arms
 from prefixrl_jax.stages.evaluate import policy_of
@@ -42,9 +44,10 @@ def run(work: Workspace) -> None:
     without: dict[Place, np.ndarray] = {}
     if rollouts:
       with metrics.busy(f"rescore, {arm} seed {seed} …"):
-        layout = _layout(work, arm, rollouts)
+        longest = max(len(r["prompt"]) + len(r["prefix"]) for r in rollouts)
+        layout = layout_of(work.session, arm, longest)
         if layout not in scorers:
-          scorers[layout] = _scorer(work, layout)
+          scorers[layout] = scorer_of(work.session, layout)
         params = policy_of(work, arm, seed)
         score = functools.partial(_rescored, scorers[layout], params)
         rescored = score(rollouts)
@@ -89,33 +92,61 @@ def _place(rollout: Mapping[str, Any]) -> Place:
   return rollout["step"], rollout["group"], rollout["lane"]
 
 
-def _layout(
-  work: Workspace, arm: str, rollouts: Sequence[Mapping[str, Any]]
-) -> Layout:
-  """Returns a layout that is the same for all runs, if prompts allow it."""
-  c = work.config
-  longest = c.rollouts.max_completion_length
+def layout_of(engine: Engine, arm: str, longest_trunk: int = 0) -> Layout:
+  """Returns a layout that is the same for all runs, if prompts allow it.
+
+  Args:
+    engine: of the run.
+    arm: a key of config.arms.
+    longest_trunk: of the rollouts, in tokens; 0: as long as usual.
+  """
+  most = most_trees(engine, arm)
   return layout_for(
-    longest_trunk=max(
-      # A prefix is less than a completion.
-      c.rollouts.max_prompt_length + longest,
-      *(len(r["prompt"]) + len(r["prefix"]) for r in rollouts),
-    ),
-    longest_completion=longest,
-    num_lanes=arms.num_samples(c, c.arms[arm]),
-    num_trees=(0, _GROUPS_AT_A_TIME),
-    row_length=c.learner.row_length,
-    rows_per_microbatch=work.session.rows_per_microbatch,
+    longest_trunk=max(most.trunk, longest_trunk),
+    longest_completion=most.completion,
+    num_lanes=most.lanes,
+    num_trees=(most.prefixed, most.originals),
+    row_length=engine.config.learner.row_length,
+    rows_per_microbatch=engine.rows_per_microbatch,
   )
 
 
-def _scorer(work: Workspace, layout: Layout) -> Scorer:
+def most_trees(engine: Engine, arm: str) -> Trees:
+  """Returns what a pass scores at most, for rollouts as long as usual.
+
+  Args:
+    engine: of the run.
+    arm: a key of config.arms.
+  """
+  c = engine.config
+  longest = c.rollouts.max_completion_length
+  return Trees(
+    # A prefix is less than a completion.
+    trunk=c.rollouts.max_prompt_length + longest,
+    completion=longest,
+    lanes=arms.num_samples(c, c.arms[arm]),
+    prefixed=0,
+    originals=_GROUPS_AT_A_TIME,
+  )
+
+
+def scorer_of(
+  engine: Engine, layout: Layout, params: dict | None = None
+) -> Scorer:
+  """Returns what scores rollouts with a policy.
+
+  Args:
+    engine: of the run.
+    layout: from `layout_of`.
+    params: of the policy, as samplers take them; None: given with each call.
+  """
   return Scorer(
-    work.session.model,
-    work.session.mesh,
+    engine.model,
+    engine.mesh,
     layout,
-    temperature=work.config.rollouts.temperature,
-    chunk_length=work.config.learner.logits_chunk_length,
+    base_params=params,
+    temperature=engine.config.rollouts.temperature,
+    chunk_length=engine.config.learner.logits_chunk_length,
   )
 
 

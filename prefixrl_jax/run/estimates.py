@@ -1,0 +1,365 @@
+"""What a program does, counted by hand, beside what its compiler says.
+
+A count is of one device. It is of one decode step, of one layer's prefill, and
+of whole updates and scoring passes. Lengths are not known before a run: every
+prompt, prefix and completion is taken to be half as long as it may be, every
+lane to be at work, and a decoding one to be halfway.
+"""
+
+import dataclasses
+import functools
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import ml_collections
+import numpy as np
+
+from prefixrl_jax.distributed import collectives, sharding
+from prefixrl_jax.distributed.ahead import Compiled
+from prefixrl_jax.distributed.chips import Chip
+from prefixrl_jax.learner.learner import Learner
+from prefixrl_jax.learner.packing import Layout, layout_for
+from prefixrl_jax.learner.scoring import Scorer
+from prefixrl_jax.models import flops, parameters, tree_attention
+from prefixrl_jax.models.decoder_config import TransformerConfig
+from prefixrl_jax.rollouts.programs import Programs
+from prefixrl_jax.rollouts.sampler import Sampler
+from prefixrl_jax.rounding import ceil_div
+from prefixrl_jax.run import memory_plan
+from prefixrl_jax.run.session import Engine
+from prefixrl_jax.run.sizes import Sizes
+from prefixrl_jax.settings import arms
+from prefixrl_jax.types import ScoringUsage, UpdateUsage
+
+
+class Work(NamedTuple):
+  """What a program does at the least, on one device.
+
+  Attributes:
+    flops: of products and attention.
+    bytes: read and written: each weight once a pass, what a layer keeps for the
+      backward pass once out and once in, the keys and values that are met.
+    turns: of the loop whose length only the device knows.
+  """
+
+  flops: float
+  bytes: float
+  turns: float = 1.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Trees:
+  """What a learner or a scorer is given at a time.
+
+  Attributes:
+    trunk, completion: tokens, at most.
+    lanes: of a tree.
+    prefixed, originals: trees of each kind.
+  """
+
+  trunk: int
+  completion: int
+  lanes: int
+  prefixed: int
+  originals: int
+
+  def microbatches(self, layout: Layout) -> int:
+    """Returns how many have a tree, at the lengths that are assumed."""
+    return layout_for(
+      longest_trunk=ceil_div(self.trunk, 2),
+      longest_completion=ceil_div(self.completion, 2),
+      num_lanes=self.lanes,
+      num_trees=(self.prefixed, self.originals),
+      row_length=layout.row_length,
+      rows_per_microbatch=layout.rows_per_microbatch,
+    ).num_microbatches
+
+  @property
+  def scored(self) -> float:
+    """Tokens of completions, at the lengths that are assumed."""
+    trees = self.prefixed + self.originals
+    return trees * self.lanes * self.completion / 2
+
+  @property
+  def tokens(self) -> float:
+    """Tokens of all sequences, a trunk for each of its lanes."""
+    trees = self.prefixed + self.originals
+    return trees * self.lanes * (self.trunk + self.completion) / 2
+
+  @property
+  def pairs(self) -> float:
+    """Pairs of tokens that see each other, likewise."""
+    trunk, lane = self.trunk / 2, self.completion / 2
+    one = trunk**2 / 2 + self.lanes * (trunk * lane + lane**2 / 2)
+    return (self.prefixed + self.originals) * one
+
+
+def trees_of(
+  config: ml_collections.ConfigDict,
+  arm: ml_collections.ConfigDict,
+  sizes: Sizes,
+) -> dict[str, Trees]:
+  """Returns what an arm's learners and scorers are given, by part of a run.
+
+  Args:
+    config: the whole config.
+    arm: a row of config.arms.
+    sizes: of its data.
+  """
+  completion = config.rollouts.max_completion_length
+  lanes = arms.group_size(config, arm)
+  parts = arms.learner_of(config, arm).num_minibatches
+  a_step = Trees(
+    sizes.trunk, completion, lanes, sizes.prefixed, sizes.originals
+  )
+  examples = Trees(*sizes.example, 1, 0, config.sft.batch_size)
+  return {
+    "RL": dataclasses.replace(
+      a_step,
+      prefixed=ceil_div(sizes.prefixed, parts),
+      originals=ceil_div(sizes.originals, parts),
+    ),
+    "SFT": examples,
+    "scoring": a_step,
+    "scoring traces": examples,
+  }
+
+
+def work_of(done: Compiled, engine: Engine) -> Work | None:
+  """Returns what a program does; None: too little to be counted.
+
+  Args:
+    done: compiled, for a sampler, or for a learner or scorer within a part
+      whose object is `trees_of` its arm.
+    engine: of the run.
+  """
+  model, mesh, subject = engine.model, engine.mesh, done.subjects[-1]
+  if not done.executable:
+    return None
+  with jax.set_mesh(mesh):
+    if isinstance(subject, Sampler):
+      if done.name == "decode":
+        return _decode(subject.programs, model, mesh)
+      if done.name.startswith("prefill"):
+        rows, is_last = rows_of(done), done.name != "prefill a layer"
+        return _prefill(subject.programs, rows, model, mesh, is_last=is_last)
+      if done.name.startswith("hand over"):
+        sizes = memory_of(done)
+        return Work(0.0, sizes["arguments"] + sizes["results"])
+    elif done.name in ("update", "score"):
+      trees = done.subjects[0][done.of[0].rpartition(", ")[2]]
+      count = _update if done.name == "update" else _score
+      return count(subject, trees, model, mesh)
+  return None
+
+
+def rows_of(done: Compiled) -> int | None:
+  """Returns how many rows a prefill fills; None: it is no prefill.
+
+  Args:
+    done: compiled.
+  """
+  if done.name.startswith("prefill"):
+    (_, x, *_), _ = done.lowered.args_info
+    return x.shape[0]
+  return None
+
+
+def _prefill(programs: Programs, rows, model, mesh, *, is_last) -> Work:
+  shards = sharding.num_row_shards(mesh)
+  # What the mesh does not divide is the work of all.
+  share = mesh.shape["tensor"] * (shards if rows % shards == 0 else 1)
+  tokens = rows * programs.trunk_length
+  layers = model.num_layers
+  whole = flops.flops_per_token(model, head=False)
+  a_token = whole / layers
+  weights = _weights(model, mesh)["layer"]
+  kv = 2 * model.num_kv_heads * model.head_dim
+  each = kv + (1 if is_last else 2) * model.width
+  size = jnp.dtype(model.dtype).itemsize
+  moved = weights + size * tokens * each / share
+  if is_last:
+    last = flops.prefill_flops_per_token(model) - (layers - 1) * a_token
+    return Work(tokens * last / share, moved)
+  pairs = rows * tree_attention.trunk_pairs(model, programs.trunk_length)
+  attention = flops.attention_flops(model, pairs) / layers
+  return Work((tokens * a_token + attention) / share, moved)
+
+
+def _decode(programs: Programs, model, mesh) -> Work:
+  lanes = programs.rows * programs.lanes
+  share = mesh.shape["tensor"] * sharding.num_row_shards(mesh)
+  trunk = programs.trunk_length / 2
+  lane = programs.completion_length / 4
+  total = lanes * flops.flops_per_token(model, head=True)
+  total += flops.attention_flops(model, lanes * (trunk + lane))
+  heads = model.num_kv_heads
+  if heads % mesh.shape["tensor"] == 0:
+    heads /= mesh.shape["tensor"]
+  key_and_value = 2 * heads * model.head_dim * model.num_layers
+  size = jnp.dtype(model.dtype).itemsize
+  rows = programs.rows / sharding.num_row_shards(mesh)
+  met = rows * (trunk + programs.lanes * lane)
+  weights = _weights(model, mesh)
+  return Work(
+    total / share,
+    model.num_layers * weights["layer"]
+    + weights["head"]
+    + size * met * key_and_value,
+  )
+
+
+def _update(learner: Learner, trees: Trees, model, mesh) -> Work:
+  layout = learner.layout
+  turns = trees.microbatches(layout)
+  usage = UpdateUsage(
+    tokens=0,
+    work={
+      "num_microbatches": turns,
+      "pairs": trees.pairs,
+      "pairs_back": trees.pairs
+      * tree_attention.backward_passes(layout.row_length),
+      "logit_tokens": trees.scored,
+    },
+    tokens_per_microbatch=layout.tokens_per_microbatch,
+    has_reference=learner.has_reference,
+    keeps_logits=learner.keeps_logits,
+    seconds=0.0,
+    has_critic_trunk=learner.has_critic_trunk,
+  )
+  weights = _weights(model, mesh)
+  passes = 3 + (model.remat == "full") + learner.has_reference
+  all_weights = model.num_layers * weights["layer"] + weights["head"]
+  kept = memory_plan.bytes_kept(model) if model.remat != "full" else 0.0
+  size = jnp.dtype(model.dtype).itemsize
+  a_device = layout.tokens_per_microbatch / sharding.num_row_shards(mesh)
+  activations = a_device * model.num_layers * max(kept, size * model.width)
+  state = sum(
+    np.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
+    for x in jax.tree.leaves(learner.abstract_state)
+  )
+  return Work(
+    flops.update_flops(model, usage) / mesh.size,
+    turns * (passes * all_weights + 2 * activations / mesh.shape["tensor"])
+    # Read and written; of the gradients' sum, both in every micro-batch.
+    + 2 * state
+    + turns * 2 * state / 3,
+    turns,
+  )
+
+
+def _score(scorer: Scorer, trees: Trees, model, mesh) -> Work:
+  layout, passes = scorer.layout, scorer.num_passes
+  turns = trees.microbatches(layout)
+  usage = ScoringUsage(
+    tokens=0,
+    work={
+      "num_microbatches": turns,
+      "pairs": trees.pairs,
+      "logit_tokens": trees.scored * scorer.has_logits,
+    },
+    tokens_per_microbatch=layout.tokens_per_microbatch,
+    passes=passes,
+    seconds=0.0,
+  )
+  weights = _weights(model, mesh)
+  all_weights = model.num_layers * weights["layer"] + weights["head"]
+  return Work(
+    flops.scoring_flops(model, usage) / mesh.size,
+    turns * passes * all_weights,
+    turns,
+  )
+
+
+@functools.cache
+def _weights(model: TransformerConfig, mesh) -> dict[str, float]:
+  """Returns a device's bytes of a layer's weights and the head's, to compute.
+
+  Other experts than those that a token meets are read too: some token meets
+  them.
+  """
+  params = parameters.abstract_params(model, mesh)
+  sampled = jax.eval_shape(functools.partial(parameters.unstack, model), params)
+  where = parameters.unstacked_shardings(model, mesh)
+  size = lambda x, s: float(np.prod(s.shard_shape(x.shape))) * x.dtype.itemsize
+  of = lambda name: sum(
+    jax.tree.leaves(jax.tree.map(size, sampled[name], where[name]))
+  )
+  head = "embedding" if model.tied_head else "head"
+  return {"layer": of("layers") / model.num_layers, "head": of(head)}
+
+
+def memory_of(done: Compiled) -> dict[str, float]:
+  """Returns a device's bytes, as the compiler has them.
+
+  What a program takes is at most arguments, results and temporaries; and on a
+  TPU at most the peak of its live memory, by which libtpu refuses one that a
+  chip cannot hold, and which may be far less than their sum.
+
+  Args:
+    done: compiled.
+
+  Returns:
+    arguments; results, those not written over arguments; temporaries; and
+    peak, the least of these bounds.
+  """
+  assert done.executable
+  sizes: Any = done.executable.memory_analysis()
+  results = sizes.output_size_in_bytes - sizes.alias_size_in_bytes
+  whole = sizes.argument_size_in_bytes + results + sizes.temp_size_in_bytes
+  [first, *_] = jax.tree.leaves(done.executable.input_shardings)
+  is_tpu = next(iter(first.device_set)).platform == "tpu"
+  peak = sizes.peak_memory_in_bytes if is_tpu else 0
+  return {
+    "arguments": float(sizes.argument_size_in_bytes),
+    "results": float(results),
+    "temporaries": float(sizes.temp_size_in_bytes),
+    "peak": float(min(peak, whole) if peak else whole),
+  }
+
+
+def costs_of(done: Compiled) -> dict[str, float]:
+  """Returns a device's FLOPs and bytes as XLA counts, a loop's body once.
+
+  Args:
+    done: compiled.
+  """
+  assert done.executable
+  found: Any = done.executable.cost_analysis() or {}
+  return {
+    "flops": float(found.get("flops", 0.0)),
+    "bytes": float(found.get("bytes accessed", 0.0)),
+  }
+
+
+def traffic_of(
+  done: Compiled, turns: float
+) -> dict[str, collectives.Traffic] | None:
+  """Returns a program's collectives by kind; None: its text cannot be read.
+
+  Args:
+    done: compiled.
+    turns: of the loop whose length only the device knows.
+  """
+  assert done.executable
+  try:
+    text = done.executable.as_text()
+  except jax.errors.JaxRuntimeError:  # libtpu has some that XLA cannot print
+    return None
+  return collectives.traffic(text, turns)
+
+
+def roofline(chip: Chip, work: Work, received: float) -> dict[str, float]:
+  """Returns the seconds that each of a chip's resources needs for a program.
+
+  Args:
+    chip: that it runs on.
+    work: of the program.
+    received: bytes that reach a device from others.
+  """
+  return {
+    "compute": work.flops / chip.flops,
+    "memory": work.bytes / chip.bandwidth,
+    "interconnect": received / chip.interconnect,
+  }

@@ -1,0 +1,416 @@
+"""Every program of a run, compiled before a machine is there, and what it says.
+
+No weights, no tokenizer and no data are read: sizes that data decide are the
+largest that the config allows (`run.sizes`).
+"""
+
+import importlib.metadata
+import re
+import sys
+from typing import Any
+
+import jax
+import ml_collections
+from etils import epath
+from rich.console import Console
+
+from prefixrl_jax.configs.shapes import SHAPES
+from prefixrl_jax.distributed import ahead, chips, collectives, topologies
+from prefixrl_jax.distributed.mesh import make_mesh
+from prefixrl_jax.embedded import tasks
+from prefixrl_jax.models import adapters, folders, importing
+from prefixrl_jax.models.transformer import TransformerConfig
+from prefixrl_jax.prefixes.cuts import revealed_length
+from prefixrl_jax.run import estimates, memory_plan, setup, sizes
+from prefixrl_jax.run.credit import scores_needed
+from prefixrl_jax.run.inputs import own_tokenizer
+from prefixrl_jax.run.session import Engine, demo_model, open_engine
+from prefixrl_jax.settings import arms
+from prefixrl_jax.stages import evaluate, rescore
+from prefixrl_jax.storage.files import write_json
+from prefixrl_jax.types import UserError
+
+_GIB = 2**30
+# What of the memory plan is there while a program runs, and in which phase.
+_OF_SAMPLER = ("sampler's parameters", "kv caches")
+_PLANNED = {
+  "decode": _OF_SAMPLER,
+  "update": ("parameters", "optimizer", "gradients", "activations", "logits"),
+}
+_PHASES = {"rollouts": "train", "RL": "train", "SFT": "train"}
+# The settings that help, by program.
+_REMEDIES = {
+  "decode": "fewer rows and lanes (config.train, screen, collect, evals), a"
+  " shorter config.rollouts.max_completion_length, more devices in"
+  " config.mesh.fsdp",
+  "update": "model.remat=full, learner.rows_per_microbatch=1, a shorter"
+  " learner.row_length or learner.logits_chunk_length, more devices in"
+  " config.mesh.fsdp or tensor",
+}
+_REMEDY = (
+  "shorter config.rollouts lengths, fewer rows (config.train, screen, collect,"
+  " evals), more devices in config.mesh"
+)
+
+
+def run(
+  config: ml_collections.ConfigDict, workdir: epath.Path, topology: str
+) -> None:
+  """Compiles all of a run's programs; prints a table and writes the summary.
+
+  Args:
+    config: validated.
+    workdir: where compile/summary.json goes.
+    topology: of a TPU slice, as v5e:16x16; empty: this process's own devices.
+
+  Raises:
+    UserError: there is no such slice, its chips have too little memory for
+      the plan or for a program, or the model's shape is not known.
+  """
+  show = Console(stderr=True, highlight=False).print
+  devices = topologies.absent_devices(topology) if topology else None
+  if topology:  # what is compiled for absent devices cannot be loaded again
+    jax.config.update("jax_enable_compilation_cache", False)
+  mesh = make_mesh(**config.mesh, devices=devices)
+  chip = chips.of_kind(mesh.devices.flat[0].device_kind)
+  if topology and not chip:
+    raise UserError(
+      f"--topology={topology}: what such a chip can do is not known; known are"
+      f" {', '.join(name for name in chips.CHIPS if name[0] == 'v')}."
+    )
+  model, stop_tokens = _model(config)
+  engine = open_engine(
+    config,
+    model=model,
+    mesh=mesh,
+    stop_tokens=stop_tokens,
+    show=show,
+    device_bytes=chip.memory if topology and chip else None,
+  )
+  compiler = ahead.Compiler(lambda done: show(_progress(done)))
+  with ahead.compiling(compiler):
+    call_all(engine)
+  phases = memory_plan.phases(
+    config, engine.model, mesh, engine.rows_per_microbatch
+  )
+  programs = [
+    _described(done, engine, chip, phases) for done in compiler.compiled
+  ]
+  summary = {
+    "topology": topology,
+    "device": mesh.devices.flat[0].device_kind,
+    "mesh": dict(mesh.shape),
+    "versions": {"jax": jax.__version__, **_libtpu(topology)},
+    "model": config.model.folder or "config.model",
+    "remat": engine.model.remat,
+    "rows_per_microbatch": engine.rows_per_microbatch,
+    "device_bytes": chip.memory if chip else None,
+    "plan": phases,
+    "programs": programs,
+    "steps": _steps(engine, programs),
+  }
+  write_json(workdir / "compile" / "summary.json", summary)
+  print(table(summary))
+  sys.stdout.flush()
+  if failed := [p for p in programs if p["error"]]:
+    raise UserError(_too_large(failed, engine))
+
+
+def call_all(engine: Engine) -> None:
+  """Calls every program of a run's stages, each for every shape that it has.
+
+  To be called within `ahead.compiling`.
+
+  Args:
+    engine: of the run.
+  """
+  c, base = engine.config, engine.base_params
+  own = {"screen": c.screen}
+  if not c.traces.file:
+    own["collect"] = c.collect
+  for name, settings in own.items():
+    sampler = engine.sampler_for_prompts(settings)
+    with ahead.part(name, sampler):
+      sampler.warm_up(base)
+  for arm in c.run_arms:
+    settings = c.arms[arm]
+    largest = sizes.at_most(c, settings)
+    trees = estimates.trees_of(c, settings, largest)
+    trees["rescore"] = rescore.most_trees(engine, arm)
+    with ahead.part(arm, trees):
+      parts = setup.make_parts(engine, settings, largest, seed=0)
+      setup.compile_all(engine, parts)
+      if arms.weighs_traces(settings):
+        scorer = setup.trace_scorer(engine, largest.example)
+        with ahead.part("scoring traces", scorer):
+          scorer.compile({})
+      policy = adapters.policy_params(engine.model, base, parts.first_params)
+      layout = rescore.layout_of(engine, arm)
+      scorer = rescore.scorer_of(engine, layout, policy)
+      with ahead.part("rescore", scorer):
+        scorer.compile({})
+      _call_evaluation(engine, policy)
+
+
+def _call_evaluation(engine: Engine, policy: dict) -> None:
+  c = engine.config
+  longest = c.rollouts.max_completion_length
+  deepest = revealed_length(longest, max(c.evals.fractions, default=0))
+  for revealed in sorted({0, deepest}):
+    sampler = evaluate.sampler_of(engine, revealed)
+    with ahead.part("evaluate", sampler):
+      sampler.warm_up(policy)
+
+
+def _model(
+  config: ml_collections.ConfigDict,
+) -> tuple[TransformerConfig, tuple[int, ...]]:
+  """Returns the model's shape, and its stop tokens as far as they are known."""
+  c, folder = config.model, config.model.folder
+  if not folder:
+    if config.problems.task not in tasks.TASKS:
+      raise UserError(
+        "config.model.folder is empty; give the model's folder, of which"
+        " config.json is read, or a preset, as configs/math.py:model=qwen3_4b."
+      )
+    return demo_model(c), own_tokenizer(config.problems.task).stop_tokens
+  if folder in SHAPES and not epath.Path(folder).is_dir():
+    theirs, source = SHAPES[folder], folder
+  else:
+    found = folders.find_folder(folder, files=("config.json",))
+    theirs = folders.read_json(found, "config.json")
+    source = f"{found}/config.json"
+  model = importing.config_of(
+    theirs,
+    source,
+    dtype=c.dtype,
+    param_dtype=c.param_dtype,
+    remat=c.remat,
+  )
+  stop = theirs.get("eos_token_id") or 0
+  return model, tuple(stop) if isinstance(stop, list) else (stop,)
+
+
+def _libtpu(topology: str) -> dict[str, str]:
+  if not topology:
+    return {}
+  return {"libtpu": importlib.metadata.version("libtpu")}
+
+
+def _progress(done: ahead.Compiled) -> str:
+  what = f"{done.name} ({done.of[0]})"
+  if done.executable is None:
+    return f"{what}: does not fit"
+  return f"{what}: compiled in {done.seconds:.1f} s"
+
+
+def _described(
+  done: ahead.Compiled,
+  engine: Engine,
+  chip: chips.Chip | None,
+  phases: dict[str, dict[str, float]],
+) -> dict[str, Any]:
+  """Returns what is known of a program, of one device; sizes in bytes."""
+  row: dict[str, Any] = {
+    "name": done.name,
+    "rows": estimates.rows_of(done),
+    "of": done.of,
+    "error": done.error,
+    "compile_seconds": done.seconds,
+    **_planned(done, phases),
+  }
+  if done.executable is None:
+    return row
+  work, sizes = estimates.work_of(done, engine), estimates.memory_of(done)
+  traffic = estimates.traffic_of(done, work.turns if work else 1.0)
+  row |= {
+    "memory": sizes,
+    "by_xla": estimates.costs_of(done),
+    "by_hand": work._asdict() if work else None,
+    "collectives": traffic and {k: t._asdict() for k, t in traffic.items()},
+  }
+  if work and chip:
+    received = sum(t.bytes for t in (traffic or {}).values())
+    row["seconds"] = estimates.roofline(chip, work, received)
+  if "beside" in row:
+    row["in_all"] = row["beside"] + sizes["peak"]
+  return row
+
+
+def _planned(
+  done: ahead.Compiled, phases: dict[str, dict[str, float]]
+) -> dict[str, float]:
+  """Returns what the memory plan has for a program, and beside it."""
+  name = done.of[0].rpartition(", ")[2]
+  phase = phases.get(_PHASES.get(name, name))
+  if phase is None or done.name not in _PLANNED:
+    return {}
+  planned = sum(phase[part] for part in _PLANNED[done.name])
+  return {"planned": planned, "beside": sum(phase.values()) - planned}
+
+
+def _steps(
+  engine: Engine, programs: list[dict[str, Any]]
+) -> dict[str, dict[str, float]]:
+  """Returns what a step of RL takes, arm by arm, if every program is known.
+
+  Args:
+    engine: of the run.
+    programs: rows of `_described`.
+  """
+  c = engine.config
+  steps = {}
+  for arm in c.run_arms:
+    settings = c.arms[arm]
+    how = arms.learner_of(c, settings)
+    trees = estimates.trees_of(c, settings, sizes.at_most(c, settings))
+    rounds = c.train.prompts_per_step / (
+      c.train.rows or c.train.prompts_per_step
+    )
+    tokens = c.rollouts.max_completion_length / 2
+    layers = engine.model.num_layers
+    # (part of the run, program, how often, what it is)
+    wanted = [("RL", "update", how.num_minibatches * how.num_epochs, "update")]
+    if arms.num_samples(c, settings):
+      wanted += [
+        ("rollouts", "decode", rounds * tokens, "decode"),
+        ("rollouts", "prefill a layer", rounds * (layers - 1), "prefill"),
+        ("rollouts", "prefill, last layer", rounds, "prefill"),
+        ("rollouts", "hand over a layer", layers, "hand-over"),
+        ("rollouts", "hand over the rest", 1, "hand-over"),
+      ]
+    if scores_needed(how):
+      wanted.append(("scoring", "score", 1, "scoring"))
+    seconds: dict[str, float] = {}
+    flops = 0.0
+    for part, name, times, what in wanted:
+      found = [
+        p for p in programs if p["name"] == name and _is_of(p, arm, part)
+      ]
+      if not found or any("seconds" not in p for p in found):
+        break
+      one = max(found, key=lambda p: p["rows"] or 0)  # a fresh start's width
+      needs = max(one["seconds"].values())
+      seconds[what] = seconds.get(what, 0.0) + times * needs
+      flops += times * one["by_hand"]["flops"]
+    else:
+      chip = chips.of_kind(engine.mesh.devices.flat[0].device_kind)
+      whole = sum(seconds.values())
+      steps[arm] = {
+        **seconds,
+        "step": whole,
+        "tokens_per_second_per_chip": trees["scoring"].tokens
+        / whole
+        / engine.mesh.size,
+        "mfu": flops / whole / chip.flops if chip else 0.0,
+      }
+  return steps
+
+
+def _is_of(program: dict[str, Any], arm: str, part: str) -> bool:
+  # Programs that arms share are listed under each.
+  return f"{arm}, {part}" in program["of"]
+
+
+def table(summary: dict[str, Any]) -> str:
+  """Returns the summary for people, as Markdown.
+
+  Args:
+    summary: what `run` writes.
+  """
+  lines = [
+    "| program | of | arguments | temporaries | at most (plan) | in all |"
+    " TFLOP by hand (XLA) | GB by hand (XLA) | received, GB | compiled in, s |"
+    " at least, ms | bound by |",
+    "|" + "---|" * 12,
+    *map(_line, summary["programs"]),
+  ]
+  have = summary["device_bytes"]
+  notes = [
+    f"GiB, FLOPs and bytes of one device ({summary['device']}"
+    + (f", which has {_gib(have)} GiB" if have else "")
+    + "). In all: with what else the memory plan has there. XLA counts a loop's"
+    " body once.",
+  ]
+  for arm, step in summary["steps"].items():
+    parts = ", ".join(
+      f"{name} {seconds:.3g}"
+      for name, seconds in step.items()
+      if name not in ("step", "mfu", "tokens_per_second_per_chip")
+    )
+    notes.append(
+      f"{arm}: a step takes at least {step['step']:.3g} s ({parts}),"
+      f" {step['tokens_per_second_per_chip']:.3g} tokens/s a chip, MFU at most"
+      f" {step['mfu']:.0%}, if every length is half of what it may be."
+    )
+  return "\n".join([*lines, "", *notes])
+
+
+def _line(program: dict[str, Any]) -> str:
+  p = program
+  name = p["name"] + (f", {p['rows']} rows" if p["rows"] else "")
+  parts = sorted({place.rpartition(", ")[2] for place in p["of"]})
+  cells = [name, ", ".join(parts)]
+  planned = f" ({_gib(p['planned'])})" if "planned" in p else ""
+  if "memory" not in p:
+    taken = _wanted(p["error"])
+    cells += ["", "", f"**{taken}, does not fit**{planned}", *[""] * 4]
+    return _row([*cells, f"{p['compile_seconds']:.0f}", "", ""])
+  memory, xla, hand = p["memory"], p["by_xla"], p["by_hand"]
+  both = lambda what, unit: (
+    f"{hand[what] / unit:.3g} ({xla[what] / unit:.3g})"
+    if hand
+    else f"({xla[what] / unit:.3g})"
+  )
+  cells += [
+    _gib(memory["arguments"]),
+    _gib(memory["temporaries"]),
+    _gib(memory["peak"]) + planned,
+    _gib(p["in_all"]) if "in_all" in p else "",
+    both("flops", 1e12),
+    both("bytes", 1e9),
+    _of_collectives(p["collectives"]),
+    f"{p['compile_seconds']:.3g}",
+  ]
+  if "seconds" not in p:
+    return _row([*cells, "", ""])
+  bound = max(p["seconds"], key=p["seconds"].get)
+  return _row([*cells, f"{1e3 * p['seconds'][bound]:.3g}", bound])
+
+
+def _row(cells: list[str]) -> str:
+  return f"| {' | '.join(cells)} |"
+
+
+def _of_collectives(found: dict[str, dict[str, float]] | None) -> str:
+  if found is None:
+    return "unreadable"
+  return ", ".join(
+    f"{kind} {found[kind]['bytes'] / 1e9:.3g}"
+    for kind in collectives.KINDS
+    if kind in found
+  )
+
+
+def _gib(num_bytes: float) -> str:
+  return f"{num_bytes / _GIB:.3g}"
+
+
+def _wanted(error: str) -> str:
+  """Returns what libtpu says that a program takes."""
+  found = re.search(r"(?:Used|\()([\d.]+[KMGT])\b", error)
+  return found[1] if found else "too much"
+
+
+def _too_large(failed: list[dict[str, Any]], engine: Engine) -> str:
+  """Returns what does not fit, how much it takes and what would help."""
+  said = []
+  for p in failed:
+    of = p["of"][0]
+    limit = re.search(r"(?:of|HBM \()([\d.]+[KMGT])\b(?! and)", p["error"])
+    said.append(
+      f"{p['name']} ({of}) takes {_wanted(p['error'])} of"
+      f" {limit[1] if limit else 'the memory'} on each device: "
+      + _REMEDIES.get(p["name"], _REMEDY)
+    )
+  return "not every program fits. " + "; ".join(said) + "."

@@ -1,0 +1,80 @@
+"""What devices send each other, counted by hand in small programs."""
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax.sharding import NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from prefixrl_jax.distributed.collectives import traffic
+
+# ruff: noqa: E501
+
+# A loop of five turns around a loop whose length only the device knows.
+_LOOPS = """HloModule m
+
+%add (a: f32[], b: f32[]) -> f32[] {
+  %a = f32[] parameter(0)
+  %b = f32[] parameter(1)
+  ROOT %c = f32[] add(%a, %b)
+}
+
+%inner (p: (s32[], f32[8,16])) -> (s32[], f32[8,16]) {
+  %p = (s32[], f32[8,16]) parameter(0)
+  %x = f32[8,16]{1,0} get-tuple-element(%p), index=1
+  %y = f32[8,16]{1,0} all-reduce(%x), replica_groups={{0,1,2,3}}, to_apply=%add
+  ROOT %t = (s32[], f32[8,16]) tuple(%p, %y)
+}
+
+%outer (q: (s32[], f32[8,16])) -> (s32[], f32[8,16]) {
+  %q = (s32[], f32[8,16]) parameter(0)
+  %g = bf16[32,16]{1,0:T(8,128)} all-gather(%q), replica_groups=[2,4]<=[8], dimensions={0}
+  ROOT %w = (s32[], f32[8,16]) while(%q), condition=%cond, body=%inner
+}
+
+%cond (r: (s32[], f32[8,16])) -> pred[] {
+  %r = (s32[], f32[8,16]) parameter(0)
+  ROOT %k = pred[] constant(true)
+}
+
+ENTRY %main (s: f32[8,16]) -> f32[8,16] {
+  %s = f32[8,16]{1,0} parameter(0)
+  %u = (bf16[4,16], bf16[16,16]) all-gather-start(%s), replica_groups=[2,4]<=[8]
+  %d = bf16[16,16]{1,0} all-gather-done(%u)
+  %m = f32[8,16]{1,0} all-to-all(%s), replica_groups=mesh['a'=2,'b'=8], device_ids=([8,2]T(1,0)) {'a','b':(2)4}, dimensions={0}
+  %p = f32[8,16]{1,0} collective-permute(%s), source_target_pairs={{0,1},{1,0}}
+  %r = f32[2,16]{1,0} reduce-scatter(%s), replica_groups={{0,1,2,3}}, to_apply=%add
+  ROOT %v = (s32[], f32[8,16]) while(%s), condition=%cond, body=%outer, backend_config={"known_trip_count":{"n":"5"}}
+}
+"""
+
+
+def test_loops_count_as_often_as_they_turn():
+  found = traffic(_LOOPS, turns=3)
+  # 2 x 3/4 of 8 x 16 floats, in each of 5 x 3 turns.
+  assert found["all-reduce"] == (15, 15 * 2 * 0.75 * 8 * 16 * 4)
+  # 3/4 of 32 x 16 of two bytes five times, and of 16 x 16 once.
+  assert found["all-gather"] == (6, 0.75 * 2 * 16 * (5 * 32 + 16))
+  # Of eight devices: an axis of two, and four of another one's eight.
+  assert found["all-to-all"] == (1, 7 / 8 * 8 * 16 * 4)
+  assert found["collective-permute"] == (1, 8 * 16 * 4)
+  # What is scattered is four times what a device keeps.
+  assert found["reduce-scatter"] == (1, 0.75 * 4 * 2 * 16 * 4)
+
+
+def test_an_unknown_loop_counts_once_unless_it_is_said():
+  assert traffic(_LOOPS)["all-reduce"].count == 5
+
+
+@pytest.mark.parametrize("sharded", [True, False])
+def test_of_a_program_that_xla_compiled(eight_devices, sharded):
+  """A product over a contracted axis of which each device has a part."""
+  where = NamedSharding(eight_devices, P(None, "tensor" if sharded else None))
+  x = jax.ShapeDtypeStruct((16, 32), jnp.float32, sharding=where)
+  whole = NamedSharding(eight_devices, P())
+  done = (
+    jax.jit(lambda x: x @ x.T, out_shardings=whole).lower(x).compile().as_text()
+  )
+  # 16 x 16 floats, summed over two devices.
+  expected = {"all-reduce": (1, 2 * 0.5 * 16 * 16 * 4)} if sharded else {}
+  assert traffic(done) == expected

@@ -1,0 +1,238 @@
+"""What is compiled ahead of a run: the same programs, with nothing there."""
+
+import collections
+import json
+import re
+
+import jax
+import numpy as np
+import pytest
+import tiny_run
+from etils import epath
+
+from prefixrl_jax.configs import math
+from prefixrl_jax.distributed import ahead, topologies
+from prefixrl_jax.distributed.ahead import Program
+from prefixrl_jax.distributed.mesh import make_mesh
+from prefixrl_jax.run import setup
+from prefixrl_jax.run.assembly import assemble
+from prefixrl_jax.run.session import demo_model, open_engine
+from prefixrl_jax.stages import compile_ahead
+from prefixrl_jax.types import UserError
+
+_ARM = "sft_rl"
+
+
+def _config(**fields):
+  """An arm with adapters, SFT and scores; its samplers have one shape."""
+  config = tiny_run.config()
+  # Not as a flat field: it has none of its own yet.
+  config.arms[_ARM].learner = dict(kl_coefficient=0.1, kl_in="reward")
+  config.run_arms = (_ARM,)
+  sampler = {
+    f"{section}.{name}": count
+    for section in ("screen", "collect", "evals")
+    for name, count in (("rows", 2), ("lanes", 4))
+  }
+  config.update_from_flattened_dict(
+    sampler | {"train.rows": 2, "lora.rank": 2, "evals.fractions": ()} | fields
+  )
+  return config
+
+
+def _refusing(*names):
+  """Lowered.compile for devices that have too little memory for some."""
+  compile_ = jax.stages.Lowered.compile
+
+  def compile_or_refuse(self, *args, **kwargs):
+    if any(f"@jit_{name}" in self.as_text()[:200] for name in names):
+      raise jax.errors.JaxRuntimeError(
+        "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used"
+        " 26.96G of 15.75G hbm. Exceeded hbm capacity by 11.21G."
+      )
+    return compile_(self, *args, **kwargs)
+
+  return compile_or_refuse
+
+
+def _engine(config, mesh):
+  return open_engine(
+    config,
+    model=demo_model(config.model),
+    mesh=mesh,
+    stop_tokens=tiny_run.TOKENIZER.stop_tokens,
+    show=lambda _: None,
+  )
+
+
+def test_what_is_compiled_ahead_is_what_a_run_lowers(monkeypatch):
+  """Text by text: the run has arrays, the other shapes alone."""
+  config, mesh = _config(), make_mesh(1, 2, 2, devices=jax.devices()[:4])
+  session = tiny_run.session(config, mesh)
+  run, sizes = {}, []
+  call, make = Program.__call__, setup.make_parts
+
+  def note(program, args, kwargs):
+    kinds = tuple(map(ahead._kind, jax.tree.leaves((args, kwargs))))
+    if (program, kinds) not in run:
+      text = program.lower(*args, **kwargs).as_text()
+      run[program, kinds] = program.name, text
+
+  def calling(self, *args, **kwargs):
+    note(self, args, kwargs)
+    return call(self, *args, **kwargs)
+
+  def compiling(self, *args, **kwargs):  # no update is made here
+    note(self, args, kwargs)
+    return self
+
+  def making(engine, arm, of_data, seed):
+    sizes.append(of_data)
+    return make(engine, arm, of_data, seed)
+
+  with monkeypatch.context() as patch:
+    patch.setattr(Program, "__call__", calling)
+    patch.setattr(Program, "compile", compiling)
+    patch.setattr(setup, "make_parts", making)
+    assemble(session, tiny_run.data(), arm=_ARM, seed=0)
+
+  engine = _engine(config, mesh)
+  monkeypatch.setattr(
+    jax.stages.Lowered, "compile", _refusing("update", "_score", "init")
+  )
+  with ahead.compiling(ahead.Compiler()) as compiler:
+    parts = setup.make_parts(engine, config.arms[_ARM], sizes[0], 0)
+    setup.compile_all(engine, parts)
+  found = [(done.name, done.lowered.as_text()) for done in compiler.compiled]
+  assert {*run.values()} == {*found}
+  assert collections.Counter(name for name, _ in found) == {
+    "adapters": 1,
+    "learner's state": 2,  # RL and SFT
+    "update": 2,
+    "score": 1,
+    "hand over a layer": 1,
+    "hand over the rest": 1,
+    "sampler's state": 1,
+    "begin prefill": 2,  # one row, and both
+    "prefill, last layer": 2,
+    "start": 1,
+    "decode": 1,
+    "pick": 2,
+  }
+
+
+def test_the_stage_says_what_fits_and_what_would_help(
+  tmp_path, monkeypatch, capsys
+):
+  """A program that no device holds does not keep others from being told."""
+  monkeypatch.setattr(
+    jax.stages.Lowered, "compile", _refusing("decode", "_score")
+  )
+  config = _config(**{"lora.rank": 0})
+  config.run_arms = ("rl",)
+  config.mesh.update(data=4, fsdp=2)
+  with pytest.raises(
+    UserError,
+    match=r"^not every program fits. decode \(screen\) takes 26.96G of 15.75G"
+    " on each device: fewer rows",
+  ):
+    compile_ahead.run(config, epath.Path(tmp_path), "")
+  summary = json.loads((tmp_path / "compile" / "summary.json").read_text())
+  programs = {p["name"]: p for p in summary["programs"]}
+  parts = ("rollouts", "curve", "evaluate", "RL", "rescore")
+  of = {place for p in summary["programs"] for place in p["of"]}
+  assert of == {"screen", "collect", *(f"rl, {part}" for part in parts)}
+  refused = [p["name"] for p in summary["programs"] if p["error"]]
+  assert refused == ["decode", "score"]
+  update = programs["update"]
+  memory = update["memory"]
+  assert 0 < memory["arguments"] < memory["peak"]
+  assert memory["peak"] == pytest.approx(update["planned"], rel=0.5)
+  # Gradients are summed over the devices.
+  assert update["collectives"]["all-reduce"]["bytes"] > 0
+  out = capsys.readouterr().out
+  assert re.search(r"\| decode \| .*\*\*26.96G, does not fit\*\*", out)
+  assert "| update | RL |" in out
+  assert "| pick | " in out
+
+
+def test_what_needs_the_results_of_one_that_does_not_fit_is_left_out(
+  monkeypatch,
+):
+  def make(x):
+    return x + 1
+
+  monkeypatch.setattr(jax.stages.Lowered, "compile", _refusing("make"))
+  where = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+  shape = jax.ShapeDtypeStruct((2,), np.float32, sharding=where)
+  twice = Program("twice", lambda x: 2 * x)
+  with ahead.compiling(ahead.Compiler()) as compiler:
+    with ahead.part("first"):
+      twice(Program("make", make)(shape))  # whose sharding nobody knows
+      raise AssertionError("is left before")
+    with ahead.part("second"):
+      twice(Program("make", make, out_shardings=where)(shape))
+    with ahead.part("third"):
+      assert twice(twice(shape)).shape == (2,)
+  assert [(c.name, c.of, bool(c.error)) for c in compiler.compiled] == [
+    ("make", ["first"], True),
+    ("make", ["second"], True),
+    ("twice", ["second", "third"], False),
+  ]
+
+
+def test_a_preset_s_shape_is_known_without_its_folder():
+  config = math.get_config("model=llama31_8b")
+  model, _ = compile_ahead._model(config)
+  assert (model.num_layers, model.width, model.vocab_size) == (
+    32,
+    4096,
+    128_256,
+  )
+  assert model.dtype == "bfloat16"
+
+
+def test_of_a_folder_config_json_will_do(tmp_path):
+  theirs = {
+    "model_type": "llama",
+    "hidden_act": "silu",
+    "hidden_size": 8,
+    "intermediate_size": 16,
+    "num_attention_heads": 2,
+    "num_hidden_layers": 3,
+    "rms_norm_eps": 1e-5,
+    "vocab_size": 40,
+    "eos_token_id": [5, 7],
+  }
+  (tmp_path / "config.json").write_text(json.dumps(theirs))
+  config = math.get_config("")
+  config.model.folder = str(tmp_path)
+  model, stop_tokens = compile_ahead._model(config)
+  assert (model.num_layers, stop_tokens) == (3, (5, 7))
+
+
+def test_without_a_model_s_name_there_is_no_shape():
+  with pytest.raises(UserError, match=r"folder is empty; .*model=qwen3_4b"):
+    compile_ahead._model(math.get_config(""))
+
+
+def test_without_libtpu_the_remedy_is_said(monkeypatch):
+  monkeypatch.setattr(topologies.importlib.util, "find_spec", lambda name: None)
+  with pytest.raises(UserError, match=r"pip install 'prefixrl_jax\[tpu\]'"):
+    topologies.absent_devices("v5e:16x16")
+
+
+def test_an_unknown_slice_lists_those_that_the_compiler_knows(monkeypatch):
+  """Those that it takes when asked, whatever it is asked for."""
+
+  def devices(topology):
+    if topology in ("v5e:2x2", "v5e:4x4", "v5p:2x2x1"):
+      return ["device"]
+    raise jax.errors.JaxRuntimeError("INVALID_ARGUMENT")
+
+  monkeypatch.setattr(topologies.importlib.util, "find_spec", lambda _: True)
+  monkeypatch.setattr(topologies, "_devices", devices)
+  with pytest.raises(
+    UserError, match=r"no such slice; it knows v5e:2x2,4x4 v5p:2x2x1, and"
+  ):
+    topologies.absent_devices("v5e:3x3")
