@@ -46,7 +46,9 @@ _TEXT_ROOMS = (
   "user_code",
 )
 _TEXT_ELSEWHERE = (
+  "distributed.chips",
   "distributed.cluster",
+  "distributed.collectives",
   "distributed.hub",
   "distributed.huge_pages",
   "distributed.places",

@@ -43,11 +43,11 @@ class Traffic(NamedTuple):
   """Collectives of one kind.
 
   Attributes:
-    count: how often one is done.
+    times: that one is done.
     bytes: that reach a device, or leave it, over all of them.
   """
 
-  count: float
+  times: float
   bytes: float
 
 
@@ -72,7 +72,7 @@ def traffic(text: str, turns: float = 1.0) -> dict[str, Traffic]:
       if kind in KINDS:
         moved = _moved(kind, shape, line, is_started=kind != operation)
         old = found[kind]
-        found[kind] = Traffic(old.count + times, old.bytes + times * moved)
+        found[kind] = Traffic(old.times + times, old.bytes + times * moved)
       inner, unknown = times, turns
       if operation == "while":
         known = _TURNS.search(line)

@@ -135,7 +135,7 @@ def make_update(
   norms_by_kind: bool = False,
   skip_nonfinite: bool = False,
   hold_without_signal: bool = False,
-) -> jax.stages.Wrapped:
+) -> Program:
   """Returns update(state, batch, base_params) -> (state, metrics).
 
   The loss is a sum over the sampled tokens of all micro-batches divided by

@@ -308,7 +308,9 @@ def memory_of(done: Compiled) -> dict[str, float]:
   sizes: Any = done.executable.memory_analysis()
   results = sizes.output_size_in_bytes - sizes.alias_size_in_bytes
   whole = sizes.argument_size_in_bytes + results + sizes.temp_size_in_bytes
-  [first, *_] = jax.tree.leaves(done.executable.input_shardings)
+  [first, *_] = jax.tree.leaves(
+    (done.executable.input_shardings, done.executable.output_shardings)
+  )
   is_tpu = next(iter(first.device_set)).platform == "tpu"
   peak = sizes.peak_memory_in_bytes if is_tpu else 0
   return {
@@ -347,7 +349,7 @@ def traffic_of(
     text = done.executable.as_text()
   except jax.errors.JaxRuntimeError:  # libtpu has some that XLA cannot print
     return None
-  return collectives.traffic(text, turns)
+  return None if text is None else collectives.traffic(text, turns)
 
 
 def roofline(chip: Chip, work: Work, received: float) -> dict[str, float]:

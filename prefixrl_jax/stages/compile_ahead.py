@@ -26,7 +26,8 @@ from prefixrl_jax.run.credit import scores_needed
 from prefixrl_jax.run.inputs import own_tokenizer
 from prefixrl_jax.run.session import Engine, demo_model, open_engine
 from prefixrl_jax.settings import arms
-from prefixrl_jax.stages import evaluate, rescore
+from prefixrl_jax.stages.evaluate import sampler_of
+from prefixrl_jax.stages.rescore import layout_of, most_trees, scorer_of
 from prefixrl_jax.storage.files import write_json
 from prefixrl_jax.types import UserError
 
@@ -136,7 +137,7 @@ def call_all(engine: Engine) -> None:
     settings = c.arms[arm]
     largest = sizes.at_most(c, settings)
     trees = estimates.trees_of(c, settings, largest)
-    trees["rescore"] = rescore.most_trees(engine, arm)
+    trees["rescore"] = most_trees(engine, arm)
     with ahead.part(arm, trees):
       parts = setup.make_parts(engine, settings, largest, seed=0)
       setup.compile_all(engine, parts)
@@ -145,8 +146,8 @@ def call_all(engine: Engine) -> None:
         with ahead.part("scoring traces", scorer):
           scorer.compile({})
       policy = adapters.policy_params(engine.model, base, parts.first_params)
-      layout = rescore.layout_of(engine, arm)
-      scorer = rescore.scorer_of(engine, layout, policy)
+      layout = layout_of(engine, arm)
+      scorer = scorer_of(engine, layout, policy)
       with ahead.part("rescore", scorer):
         scorer.compile({})
       _call_evaluation(engine, policy)
@@ -157,7 +158,7 @@ def _call_evaluation(engine: Engine, policy: dict) -> None:
   longest = c.rollouts.max_completion_length
   deepest = revealed_length(longest, max(c.evals.fractions, default=0))
   for revealed in sorted({0, deepest}):
-    sampler = evaluate.sampler_of(engine, revealed)
+    sampler = sampler_of(engine, revealed)
     with ahead.part("evaluate", sampler):
       sampler.warm_up(policy)
 
@@ -227,7 +228,9 @@ def _described(
     "memory": sizes,
     "by_xla": estimates.costs_of(done),
     "by_hand": work._asdict() if work else None,
-    "collectives": traffic and {k: t._asdict() for k, t in traffic.items()},
+    "collectives": None
+    if traffic is None
+    else {kind: sent._asdict() for kind, sent in traffic.items()},
   }
   if work and chip:
     received = sum(t.bytes for t in (traffic or {}).values())

@@ -63,7 +63,7 @@ def test_loops_count_as_often_as_they_turn():
 
 
 def test_an_unknown_loop_counts_once_unless_it_is_said():
-  assert traffic(_LOOPS)["all-reduce"].count == 5
+  assert traffic(_LOOPS)["all-reduce"].times == 5
 
 
 @pytest.mark.parametrize("sharded", [True, False])

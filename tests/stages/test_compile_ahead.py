@@ -126,7 +126,7 @@ def test_the_stage_says_what_fits_and_what_would_help(
 ):
   """A program that no device holds does not keep others from being told."""
   monkeypatch.setattr(
-    jax.stages.Lowered, "compile", _refusing("decode", "_score")
+    jax.stages.Lowered, "compile", _refusing("decode", "update", "_score")
   )
   config = _config(**{"lora.rank": 0})
   config.run_arms = ("rl",)
@@ -134,7 +134,7 @@ def test_the_stage_says_what_fits_and_what_would_help(
   with pytest.raises(
     UserError,
     match=r"^not every program fits. decode \(screen\) takes 26.96G of 15.75G"
-    " on each device: fewer rows",
+    r" on each device: fewer rows(.|\n)*; update \(rl, RL\) .*remat=full",
   ):
     compile_ahead.run(config, epath.Path(tmp_path), "")
   summary = json.loads((tmp_path / "compile" / "summary.json").read_text())
@@ -143,13 +143,15 @@ def test_the_stage_says_what_fits_and_what_would_help(
   of = {place for p in summary["programs"] for place in p["of"]}
   assert of == {"screen", "collect", *(f"rl, {part}" for part in parts)}
   refused = [p["name"] for p in summary["programs"] if p["error"]]
-  assert refused == ["decode", "score"]
-  update = programs["update"]
-  memory = update["memory"]
-  assert 0 < memory["arguments"] < memory["peak"]
-  assert memory["peak"] == pytest.approx(update["planned"], rel=0.5)
-  # Gradients are summed over the devices.
-  assert update["collectives"]["all-reduce"]["bytes"] > 0
+  assert refused == ["decode", "update", "score"]
+  # Keys and values of a layer's two heads of 8, in float32: a device has one
+  # of eight rows, a trunk of 24 tokens and four lanes of 24.
+  state = programs["sampler's state"]["memory"]["results"]
+  caches = 2 * 2 * 8 * (24 + 4 * 24) * 4
+  assert caches < state < 1.1 * caches
+  # A layer's eight matrices are in two shards, of which a device has one.
+  received = programs["hand over a layer"]["collectives"]["all-gather"]
+  assert received["bytes"] == 4 * (4 * 16 * 16 + 2 * 16 * 32) / 2
   out = capsys.readouterr().out
   assert re.search(r"\| decode \| .*\*\*26.96G, does not fit\*\*", out)
   assert "| update | RL |" in out
