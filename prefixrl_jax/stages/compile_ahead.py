@@ -401,7 +401,7 @@ def _gib(num_bytes: float) -> str:
 
 def _wanted(error: str) -> str:
   """Returns what libtpu says that a program takes."""
-  found = re.search(r"(?:Used|\()([\d.]+[KMGT])\b", error)
+  found = re.search(r"(?:Used |\()([\d.]+[KMGT])\b", error)
   return found[1] if found else "too much"
 
 
@@ -410,7 +410,7 @@ def _too_large(failed: list[dict[str, Any]], engine: Engine) -> str:
   said = []
   for p in failed:
     of = p["of"][0]
-    limit = re.search(r"(?:of|HBM \()([\d.]+[KMGT])\b(?! and)", p["error"])
+    limit = re.search(r"(?:of |HBM \()([\d.]+[KMGT])\b", p["error"])
     said.append(
       f"{p['name']} ({of}) takes {_wanted(p['error'])} of"
       f" {limit[1] if limit else 'the memory'} on each device: "
