@@ -287,6 +287,8 @@ def _steps(
     seconds: dict[str, float] = {}
     flops = 0.0
     for part, name, times, what in wanted:
+      if not times:
+        continue
       found = [
         p for p in programs if p["name"] == name and _is_of(p, arm, part)
       ]
