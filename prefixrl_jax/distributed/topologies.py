@@ -39,6 +39,7 @@ def absent_devices(topology: str) -> list[jax.Device]:
   for variable, value in (
     # It would look for a TPU, and print that it finds none.
     ("TPU_SKIP_MDS_QUERY", "1"),
+    ("ALLOW_MULTIPLE_LIBTPU_LOAD", "1"),  # no device is held
     ("TPU_ACCELERATOR_TYPE", "v5litepod-1"),
     ("TPU_WORKER_HOSTNAMES", "localhost"),
     *xla_flags.environment(xla_flags.SETTINGS.get(name, ())).items(),
@@ -47,9 +48,12 @@ def absent_devices(topology: str) -> list[jax.Device]:
   try:
     return _devices(topology)
   except jax.errors.JaxRuntimeError:
+    known = _known()
+    if not known:  # it is not the slice that is wrong
+      raise
     raise UserError(
       f"--topology={topology}: the compiler knows no such slice; it knows"
-      f" {_known()}, and others of these chips."
+      f" {known}, and others of these chips."
     ) from None
 
 

@@ -238,3 +238,15 @@ def test_an_unknown_slice_lists_those_that_the_compiler_knows(monkeypatch):
     UserError, match=r"no such slice; it knows v5e:2x2,4x4 v5p:2x2x1, and"
   ):
     topologies.absent_devices("v5e:3x3")
+
+
+def test_where_the_compiler_itself_fails_no_slice_is_blamed(monkeypatch):
+  """As where another process holds libtpu: it would know none at all."""
+
+  def devices(_):
+    raise jax.errors.JaxRuntimeError("ABORTED: held by another process")
+
+  monkeypatch.setattr(topologies.importlib.util, "find_spec", lambda _: True)
+  monkeypatch.setattr(topologies, "_devices", devices)
+  with pytest.raises(jax.errors.JaxRuntimeError, match="another process"):
+    topologies.absent_devices("v5e:2x2")
