@@ -110,13 +110,11 @@ class Compiler:
     """
     self.of: tuple[str, ...] = ()  # what of the run is being compiled
     self.subjects: tuple = ()
+    self.compiled: list[Compiled] = []
     self._on_compiled = on_compiled
     self._done: dict[Any, Compiled] = {}
-
-  @property
-  def compiled(self) -> list[Compiled]:
-    """All of them, in their order."""
-    return [*self._done.values()]
+    # By name and text: samplers that draw otherwise prefill alike.
+    self._by_text: dict[tuple[str, str], Compiled] = {}
 
   def call(self, program: Program, args: tuple, kwargs: dict) -> Any:
     """Compiles a program for its arguments, and returns its results' shapes.
@@ -136,7 +134,6 @@ class Compiler:
     key = program, structure, tuple(map(_kind, leaves))
     if key not in self._done:
       self._done[key] = self._compile(program, args, kwargs)
-      self._on_compiled(self._done[key])
     done = self._done[key]
     if (of := ", ".join(self.of)) not in done.of:
       done.of.append(of)
@@ -145,6 +142,9 @@ class Compiler:
   def _compile(self, program: Program, args: tuple, kwargs: dict) -> Compiled:
     started = time.perf_counter()
     lowered = program.lower(*args, **kwargs)
+    text = program.name, lowered.as_text()
+    if text in self._by_text:
+      return self._by_text[text]
     executable, error = None, ""
     try:
       executable = lowered.compile()
@@ -153,7 +153,7 @@ class Compiler:
         raise
       error = str(e)
     seconds = time.perf_counter() - started
-    return Compiled(
+    done = self._by_text[text] = Compiled(
       program.name,
       [", ".join(self.of)],
       self.subjects,
@@ -162,6 +162,9 @@ class Compiler:
       error,
       seconds,
     )
+    self.compiled.append(done)
+    self._on_compiled(done)
+    return done
 
 
 def _kind(x: Any) -> Any:

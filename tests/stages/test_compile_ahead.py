@@ -107,8 +107,8 @@ def test_what_is_compiled_ahead_is_what_a_run_lowers(monkeypatch):
   assert {*run.values()} == {*found}
   assert collections.Counter(name for name, _ in found) == {
     "adapters": 1,
-    "learner's state": 2,  # RL and SFT
-    "update": 2,
+    "learner's state": 1,
+    "update": 2,  # RL and SFT
     "score": 1,
     "hand over a layer": 1,
     "hand over the rest": 1,
