@@ -8,7 +8,6 @@ import pytest
 import yaml
 
 _ROOT = pathlib.Path(__file__).parents[1]
-_PAGES = sorted({*_ROOT.glob("*.md"), *(_ROOT / "docs").rglob("*.md")})
 _HOOKS = _ROOT / ".pre-commit-config.yaml"
 _WORKFLOWS = sorted((_ROOT / ".github/workflows").glob("*.yml"))
 _FORMS = [
@@ -18,44 +17,6 @@ _FORMS = [
 
 def _read(file):
   return yaml.safe_load(file.read_text())
-
-
-def _without_code(page):
-  return re.sub(r"^```.*?^```", "", page.read_text(), flags=re.M | re.S)
-
-
-def _anchors(page):
-  """What GitHub makes of a page's headings."""
-  headings = re.findall(r"^#+ (.+)$", _without_code(page), re.M)
-  plain = [re.sub(r"[^\w\- ]", "", heading.lower()) for heading in headings]
-  return {heading.replace(" ", "-") for heading in plain}
-
-
-def _broken(page):
-  """Yields links within the project that lead nowhere."""
-  for target in re.findall(r"\]\(([^)\s]+)\)", _without_code(page)):
-    if re.match(r"\w+:", target):
-      continue
-    path, _, anchor = target.partition("#")
-    file = (page.parent / path).resolve() if path else page
-    if not file.exists() or (anchor and anchor not in _anchors(file)):
-      yield target
-
-
-@pytest.mark.parametrize(
-  "page", _PAGES, ids=lambda p: str(p.relative_to(_ROOT))
-)
-def test_links_lead_somewhere(page):
-  assert list(_broken(page)) == []
-
-
-def test_a_link_that_leads_nowhere_is_found(tmp_path):
-  page = tmp_path / "page.md"
-  page.write_text(
-    "# A `b`, c\n[1](#a-b-c) [2](page.md#no) [3](none.md) [4](https://x.org)\n"
-    "```\n[5](code.md)\n# no heading\n```\n[6](#no-heading)\n"
-  )
-  assert list(_broken(page)) == ["page.md#no", "none.md", "#no-heading"]
 
 
 @pytest.mark.parametrize("page", ["CONTRIBUTING.md", "SECURITY.md"])
