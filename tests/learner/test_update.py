@@ -192,7 +192,7 @@ def _run(model, params, trees, mesh, layout, kl=0.0, steps=2):
         state,
         abstract,
       )
-  assert step._cache_size() == 1
+  assert step._jitted._cache_size() == 1
   return jax.device_get(state.params), jax.device_get(metrics)
 
 
