@@ -234,7 +234,7 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
       (
         "run/workspace.py",
         "a_limit_is_not_lowered",
-        ("      limits=limits,", ""),
+        ("      limits=self._limits(stage),", ""),
       ),
       (
         "run/workspace.py",

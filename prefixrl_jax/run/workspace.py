@@ -61,11 +61,11 @@ class Workspace(Inputs):
     """
     super().__init__(config)
     self.workdir = workdir
-    # Of (stage, subject), what `provenance` makes of the config, which does
-    # not change: artifacts are asked for again and again.
-    self._settings: dict[
-      tuple[str, str], tuple[dict[str, Any], dict[str, float]]
-    ] = {}
+    # Artifacts are asked for again and again; the config does not change.
+    self._settings = functools.cache(
+      functools.partial(provenance.settings, config)
+    )
+    self._limits = functools.cache(functools.partial(provenance.limits, config))
     self._execution = provenance.execution(config)
     self._to_redo: set[str] = set()
     # STAGE/seed_N and STAGE/ARM/seed_N that stages make; None: all.
@@ -324,19 +324,13 @@ class Workspace(Inputs):
       directory = self.workdir / "data" / place / stage
     if stage in provenance.VERSIONS:
       depends |= {"results_version": provenance.VERSIONS[stage]}
-    if (stage, subject) not in self._settings:
-      self._settings[stage, subject] = (
-        provenance.settings(self.config, stage, subject),
-        provenance.limits(self.config, stage),
-      )
-    settings, limits = self._settings[stage, subject]
     return Artifact(
       directory,
-      depends | settings,
+      depends | self._settings(stage, subject),
       name="/".join(filter(None, (stage, place))),
       entries=_ENTRIES[stage],
       made_from=made_from,
-      limits=limits,
+      limits=self._limits(stage),
       execution=self._execution,
       has_continued=lambda summary: any(
         step > summary["steps"]
