@@ -119,11 +119,7 @@ class Hub(threading.Thread):
     self._selector.register(connection, selectors.EVENT_READ, peer)
 
   def _read(self, peer: _Peer) -> None:
-    try:
-      data = peer.connection.recv(1 << 20)
-      messages = peer.reader.feed(data) if data else None
-    except (OSError, ValueError):
-      messages = None
+    messages = peer.reader.receive(peer.connection)
     peer.heard = time.monotonic()
     for message in messages or ():
       self._take(peer, message)

@@ -203,11 +203,7 @@ class _Supervisor:
         wire.send(self._others.connection, message)
 
   def _read(self, source: _Source) -> None:
-    try:
-      data = source.connection.recv(1 << 20)
-      messages = source.reader.feed(data) if data else None
-    except (OSError, ValueError):
-      messages = None
+    messages = source.reader.receive(source.connection)
     if source is self._others:
       self._heard = time.monotonic()
     for message in messages or ():

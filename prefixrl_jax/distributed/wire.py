@@ -46,3 +46,15 @@ class Reader:
       messages.append(message)
       del self._bytes[:end]
     return messages
+
+  def receive(self, connection: socket.socket) -> list[dict[str, Any]] | None:
+    """Returns what has come that is whole; None: nothing more will.
+
+    Args:
+      connection: with something to read, or closed at the other end.
+    """
+    try:
+      data = connection.recv(1 << 20)
+      return self.feed(data) if data else None
+    except (OSError, ValueError):
+      return None
