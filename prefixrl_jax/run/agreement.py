@@ -1,6 +1,5 @@
 """What the processes of a cluster must have alike before they compute."""
 
-import hashlib
 import importlib.metadata
 import importlib.resources
 import json
@@ -8,9 +7,12 @@ import pathlib
 from collections.abc import Collection
 from typing import Any
 
+from etils import epath
+
 from prefixrl_jax.distributed import cluster
 from prefixrl_jax.run import provenance
 from prefixrl_jax.run.workspace import Workspace
+from prefixrl_jax.storage.files import digest_of
 
 
 def check(work: Workspace, asked: dict[str, Any]) -> None:
@@ -54,8 +56,8 @@ def _inputs(work: Workspace, stages: Collection[str]) -> dict[str, str | None]:
 def _code() -> str:
   """Returns a digest of the package's own modules."""
   folder = pathlib.Path(str(importlib.resources.files("prefixrl_jax")))
-  found = hashlib.sha256()
-  for file in sorted(folder.rglob("*.py")):
-    found.update(f"{file.relative_to(folder)}\n".encode())
-    found.update(file.read_bytes())
-  return found.hexdigest()[:12]
+  files = {
+    str(file.relative_to(folder)): provenance.of_files([epath.Path(file)])
+    for file in folder.rglob("*.py")
+  }
+  return digest_of(files)[:12]
