@@ -85,6 +85,7 @@ _TEXT_ELSEWHERE = (
   "run.evaluations",
   "run.inputs",
   "run.provenance",
+  "stages.compile_table",
   "stages.show_problems",
   "sweep.points",
   "sweep.table",

@@ -201,12 +201,9 @@ def _decode(programs: Programs, model, mesh) -> Work:
   size = jnp.dtype(model.dtype).itemsize
   rows = programs.rows / sharding.num_row_shards(mesh)
   met = rows * (trunk + programs.lanes * lane)
-  weights = _weights(model, mesh)
   return Work(
     total / share,
-    model.num_layers * weights["layer"]
-    + weights["head"]
-    + size * met * key_and_value,
+    _weights(model, mesh)["all"] + size * met * key_and_value,
   )
 
 
@@ -228,9 +225,7 @@ def _update(learner: Learner, trees: Trees, model, mesh) -> Work:
     seconds=0.0,
     has_critic_trunk=learner.has_critic_trunk,
   )
-  weights = _weights(model, mesh)
   passes = 3 + (model.remat == "full") + learner.has_reference
-  all_weights = model.num_layers * weights["layer"] + weights["head"]
   kept = memory_plan.bytes_kept(model) if model.remat != "full" else 0.0
   size = jnp.dtype(model.dtype).itemsize
   a_device = layout.tokens_per_microbatch / sharding.num_row_shards(mesh)
@@ -241,7 +236,11 @@ def _update(learner: Learner, trees: Trees, model, mesh) -> Work:
   )
   return Work(
     flops.update_flops(model, usage) / mesh.size,
-    turns * (passes * all_weights + 2 * activations / mesh.shape["tensor"])
+    turns
+    * (
+      passes * _weights(model, mesh)["all"]
+      + 2 * activations / mesh.shape["tensor"]
+    )
     # Read and written; of the gradients' sum, both in every micro-batch.
     + 2 * state
     + turns * 2 * state / 3,
@@ -263,18 +262,16 @@ def _score(scorer: Scorer, trees: Trees, model, mesh) -> Work:
     passes=passes,
     seconds=0.0,
   )
-  weights = _weights(model, mesh)
-  all_weights = model.num_layers * weights["layer"] + weights["head"]
   return Work(
     flops.scoring_flops(model, usage) / mesh.size,
-    turns * passes * all_weights,
+    turns * passes * _weights(model, mesh)["all"],
     turns,
   )
 
 
 @functools.cache
 def _weights(model: TransformerConfig, mesh) -> dict[str, float]:
-  """Returns a device's bytes of a layer's weights and the head's, to compute.
+  """Returns a device's bytes of a layer's weights and of all, to compute.
 
   Other experts than those that a token meets are read too: some token meets
   them.
@@ -287,7 +284,8 @@ def _weights(model: TransformerConfig, mesh) -> dict[str, float]:
     jax.tree.leaves(jax.tree.map(size, sampled[name], where[name]))
   )
   head = "embedding" if model.tied_head else "head"
-  return {"layer": of("layers") / model.num_layers, "head": of(head)}
+  layers = of("layers")
+  return {"layer": layers / model.num_layers, "all": layers + of(head)}
 
 
 def memory_of(done: Compiled) -> dict[str, float]:

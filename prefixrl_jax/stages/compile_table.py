@@ -1,0 +1,129 @@
+"""What a run's programs take, as a table for people."""
+
+import re
+from typing import Any
+
+from prefixrl_jax.distributed import collectives
+
+_GIB = 2**30
+# The settings that help, by program.
+_REMEDIES = {
+  "decode": "fewer rows and lanes (config.train, screen, collect, evals), a"
+  " shorter config.rollouts.max_completion_length, more devices in"
+  " config.mesh.fsdp",
+  "update": "model.remat=full, learner.rows_per_microbatch=1, a shorter"
+  " learner.row_length or learner.logits_chunk_length, more devices in"
+  " config.mesh.fsdp or tensor",
+}
+_REMEDY = (
+  "shorter config.rollouts lengths, fewer rows (config.train, screen, collect,"
+  " evals), more devices in config.mesh"
+)
+
+
+def table(summary: dict[str, Any]) -> str:
+  """Returns the summary for people, as Markdown.
+
+  Args:
+    summary: what `compile_ahead.run` writes.
+  """
+  lines = [
+    "| program | of | arguments | temporaries | at most (plan) | in all |"
+    " TFLOP by hand (XLA) | GB by hand (XLA) | received, GB | compiled in, s |"
+    " at least, ms | bound by |",
+    "|" + "---|" * 12,
+    *map(_line, summary["programs"]),
+  ]
+  have = summary["device_bytes"]
+  notes = [
+    f"GiB, FLOPs and bytes of one device ({summary['device']}"
+    + (f", which has {_gib(have)} GiB" if have else "")
+    + "). In all: with what else the memory plan has there. XLA counts a loop's"
+    " body once.",
+  ]
+  for arm, step in summary["steps"].items():
+    parts = ", ".join(
+      f"{name} {seconds:.3g}"
+      for name, seconds in step.items()
+      if name not in ("step", "mfu", "tokens_per_second_per_chip")
+    )
+    notes.append(
+      f"{arm}: a step takes at least {step['step']:.3g} s ({parts}),"
+      f" {step['tokens_per_second_per_chip']:.3g} tokens/s a chip, MFU at most"
+      f" {step['mfu']:.0%}, if every length is half of what it may be."
+    )
+  return "\n".join([*lines, "", *notes])
+
+
+def _line(program: dict[str, Any]) -> str:
+  p = program
+  name = p["name"] + (f", {p['rows']} rows" if p["rows"] else "")
+  parts = sorted({place.rpartition(", ")[2] for place in p["of"]})
+  cells = [name, ", ".join(parts)]
+  planned = f" ({_gib(p['planned'])})" if "planned" in p else ""
+  if "memory" not in p:
+    taken = _wanted(p["error"])
+    cells += ["", "", f"**{taken}, does not fit**{planned}", *[""] * 4]
+    return _row([*cells, f"{p['compile_seconds']:.0f}", "", ""])
+  memory, xla, hand = p["memory"], p["by_xla"], p["by_hand"]
+  both = lambda what, unit: (
+    f"{hand[what] / unit:.3g} ({xla[what] / unit:.3g})"
+    if hand
+    else f"({xla[what] / unit:.3g})"
+  )
+  cells += [
+    _gib(memory["arguments"]),
+    _gib(memory["temporaries"]),
+    _gib(memory["peak"]) + planned,
+    _gib(p["in_all"]) if "in_all" in p else "",
+    both("flops", 1e12),
+    both("bytes", 1e9),
+    _of_collectives(p["collectives"]),
+    f"{p['compile_seconds']:.3g}",
+  ]
+  if "seconds" not in p:
+    return _row([*cells, "", ""])
+  bound = max(p["seconds"], key=p["seconds"].get)
+  return _row([*cells, f"{1e3 * p['seconds'][bound]:.3g}", bound])
+
+
+def _row(cells: list[str]) -> str:
+  return f"| {' | '.join(cells)} |"
+
+
+def _of_collectives(found: dict[str, dict[str, float]] | None) -> str:
+  if found is None:
+    return "unreadable"
+  return ", ".join(
+    f"{kind} {found[kind]['bytes'] / 1e9:.3g}"
+    for kind in collectives.KINDS
+    if kind in found
+  )
+
+
+def _gib(num_bytes: float) -> str:
+  return f"{num_bytes / _GIB:.3g}"
+
+
+def _wanted(error: str) -> str:
+  """Returns what libtpu says that a program takes."""
+  found = re.search(r"(?:Used |\()([\d.]+[KMGT])\b", error)
+  return found[1] if found else "too much"
+
+
+def too_large(failed: list[dict[str, Any]]) -> str:
+  """Returns what does not fit, how much it takes and what would help.
+
+  Args:
+    failed: the summary's programs that have an error.
+  """
+  said = []
+  for p in failed:
+    of = p["of"][0]
+    limit = re.search(r"(?:of |HBM \()([\d.]+[KMGT])\b", p["error"])
+    said.append(
+      f"{p['name']} ({of}) takes {_wanted(p['error'])} of"
+      f" {limit[1] if limit else 'the memory'} on each device: "
+      + _REMEDIES.get(p["name"], _REMEDY)
+    )
+  return "not every program fits. " + "; ".join(said) + "."
