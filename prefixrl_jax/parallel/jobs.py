@@ -153,11 +153,11 @@ def run(
         if not job.is_done:
           try:
             job.prepare()
-            place = free.pop(0)
-            own = cores[place * size : (place + 1) * size]
+            own = cores[free[0] * size : (free[0] + 1) * size]
             job.logged = job.log.stat().st_size if job.log.exists() else 0
             on_start(job)
-            running.append((job, starter(job, own), place, time.monotonic()))
+            process = starter(job, own)
+            running.append((job, process, free.pop(0), time.monotonic()))
             continue
           except OSError as e:
             job.error, job.is_done = f"{type(e).__name__}: {e}", True

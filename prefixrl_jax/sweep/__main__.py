@@ -23,7 +23,7 @@ from prefixrl_jax.settings.rules import SEED, whole
 from prefixrl_jax.settings.validation import validate
 from prefixrl_jax.storage import signals
 from prefixrl_jax.storage.files import write_json, write_text
-from prefixrl_jax.sweep import table
+from prefixrl_jax.sweep import regimes, table
 from prefixrl_jax.sweep.points import (
   Point,
   as_read,
@@ -152,6 +152,8 @@ def _sweep(argv: Sequence[str]) -> int:
       {title: summarize(runs) for title, runs in panels.items()},
       workdir / "sweep",
     )
+  if len(found := regimes.regimes(results)) > 1:
+    regimes.figure_of_regimes(found, workdir / "regimes")
   return int(any(result.error for result in results))
 
 
@@ -168,11 +170,13 @@ def _config(point: Point, argv: list[str]) -> ml_collections.ConfigDict:
 def _write(
   workdir: pathlib.Path, results: Sequence[table.Result], num_seeds: int
 ) -> str:
-  """Writes sweep.md and sweep.json; returns the table."""
-  records = table.rank(results)
+  """Writes sweep.md and sweep.json; returns the tables."""
+  records, found = table.rank(results), regimes.regimes(results)
   text = table.markdown(records, num_seeds)
+  if len(found) > 1:
+    text += "\n" + regimes.markdown(found)
   write_text(workdir / "sweep.md", text)
-  write_json(workdir / "sweep.json", {"points": records})
+  write_json(workdir / "sweep.json", {"points": records, "regimes": found})
   return text
 
 

@@ -21,7 +21,7 @@ from prefixrl_jax.run.workspace import Workspace
 from prefixrl_jax.settings import arms
 from prefixrl_jax.storage.files import digest_of, whole_folder
 from prefixrl_jax.sweep.points import Point
-from prefixrl_jax.sweep.table import Result
+from prefixrl_jax.sweep.table import Collected, Result
 from prefixrl_jax.types import UserError
 
 _MAIN = (sys.executable, "-m", "prefixrl_jax.main")
@@ -153,8 +153,27 @@ class Sweep:
       runs = [] if point in self.refused else list(self._runs(point))
       if not error and len(runs) < len(self._configs[point].seeds):
         error = "not finished yet"
-      found.append(Result(point, str(self.folder(point)), runs, error))
+      collected = None if point in self.refused else self._collected(point)
+      found.append(
+        Result(point, str(self.folder(point)), runs, error, collected)
+      )
     return found
+
+  def _collected(self, point: Point) -> Collected | None:
+    """Returns what a point's traces took, of the seeds that have them."""
+    work = self._work(point)
+    if work.traces_stage != "collect":
+      return None
+    made = [
+      artifact.summary
+      for seed in work.config.seeds
+      if (artifact := work.data_artifact("collect", seed)).complete
+    ]
+    traced = sum(summary["solved"][0] for summary in made)
+    if not traced:
+      return None
+    tried = sum(s["ledger"]["collection"]["completions"] for s in made)
+    return Collected(tried / traced, traced / len(made))
 
   def _runs(self, point: Point) -> Iterator[RunRecord]:
     work = self._work(point)

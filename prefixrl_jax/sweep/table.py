@@ -29,6 +29,20 @@ from prefixrl_jax.sweep.points import Point
 
 _AXIS = "flops_paper"
 _COLUMNS = ("heldout", "train", "area")
+_PROBLEMS = ("config.problems.", "config.model.base", "config.pretrain.")
+
+
+@dataclasses.dataclass(frozen=True)
+class Collected:
+  """What the traces of a point took, all of its seeds together.
+
+  Attributes:
+    attempts: samples for each problem with a trace.
+    traced: problems with a trace, mean over seeds.
+  """
+
+  attempts: float
+  traced: float
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,19 +54,19 @@ class Result:
     workdir: of its runs.
     runs: of each seed that has finished.
     error: in one line; empty: all seeds have.
+    collected: what its traces took; None: it has none, or others' ones.
   """
 
   point: Point
   workdir: str
   runs: Sequence[RunRecord]
   error: str = ""
+  collected: Collected | None = None
 
   @property
   def problems(self) -> tuple[tuple[str, str], ...]:
-    """The settings that say what its problems are."""
-    return tuple(
-      s for s in self.point.settings if s[0].startswith("config.problems.")
-    )
+    """The settings that make its problems, and the model they are hard for."""
+    return tuple(s for s in self.point.settings if s[0].startswith(_PROBLEMS))
 
 
 def rank(results: Sequence[Result]) -> list[dict[str, Any]]:
@@ -135,7 +149,7 @@ def markdown(records: Sequence[dict[str, Any]], num_seeds: int) -> str:
   """
   fields = _fields(records)
   header = ["arm", *fields.values(), "seeds", "held-out", "training", "area"]
-  lines = [_line(header), "|" + "---|" * len(header)]
+  lines = [line(header), "|" + "---|" * len(header)]
   for record in records:
     arm, settings = record["arm"], record["settings"]
     values = [settings.get(p.replace("{arm}", arm), "") for p in fields]
@@ -145,7 +159,7 @@ def markdown(records: Sequence[dict[str, Any]], num_seeds: int) -> str:
       cells = [f"**{cell}**" if cell else cell for cell in cells]
     if record["error"]:
       cells[-3:] = [record["error"].replace("|", "\\|"), "", ""]
-    lines.append(_line(cells))
+    lines.append(line(cells))
   over = f"{num_seeds} seed{'s' if num_seeds != 1 else ''}"
   return (
     "\n".join(lines)
@@ -176,7 +190,8 @@ def _fields(records: Sequence[dict[str, Any]]) -> dict[str, str]:
   return names
 
 
-def _line(cells: Sequence[str]) -> str:
+def line(cells: Sequence[str]) -> str:
+  """Returns a line of a Markdown table."""
   return "| " + " | ".join(cells) + " |"
 
 

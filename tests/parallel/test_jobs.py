@@ -103,6 +103,18 @@ def test_what_cannot_be_prepared_fails_alone(world):
   assert some[1].error == ""
 
 
+def test_what_cannot_be_started_fails_alone(world):
+  def start(job, cores):
+    if job.name == "a":
+      raise OSError("no more processes")
+    return world.start(job, cores)
+
+  some = [world.job("a"), world.job("b")]
+  jobs.run(some, most=1, starter=start, on_end=lambda job: None)
+  assert some[0].error == "OSError: no more processes"
+  assert (some[1].is_done, some[1].error) == (True, "")
+
+
 def test_processes_share_the_cores_out(world, monkeypatch):
   monkeypatch.setattr(os, "sched_getaffinity", lambda _: {0, 2, 4, 6, 8})
   world.run([world.job(name) for name in "abc"], most=2)

@@ -61,7 +61,10 @@ def runs(monkeypatch):
         final += 0.02 * (int(seed.removeprefix("seed_")) % 2)
         names = ["curve.json"]
         files.write_json(artifact.directory / "curve.json", _curve(final))
-      artifact.finish({"weights": "", "steps": 3}, names)
+      made = {"weights": "", "steps": 3}
+      # Six of eight problems have a trace, after 500 samples each.
+      ledger = {"collection": {"completions": 3000}}
+      artifact.finish(made | {"solved": [6, 8], "ledger": ledger}, names)
     return types.SimpleNamespace(poll=lambda: 0)
 
   monkeypatch.setattr(
@@ -206,6 +209,35 @@ def test_stages_are_shared_as_far_as_their_inputs_agree(sweep, runs):
     "data/seed_100/screen",
     "data/seed_101/screen",
   ]
+
+
+@pytest.mark.usefixtures("runs")
+def test_a_sweep_over_problems_says_where_the_method_pays(
+  sweep, tmp_path, capsys
+):
+  flags = ("--arms=rl+prefixrl", "--set", "config.problems.size=3,4")
+  rates = ("rl.learning_rate=5e-4", "prefixrl.learning_rate=2e-4")
+  assert sweep(*flags, *(f"--config.arms.{rate}" for rate in rates)) == 0
+  text = (tmp_path / "w/sweep.md").read_text()
+  assert text.rstrip() in capsys.readouterr().out
+  # Seeds 100 and 101: .5 and .52 of RL, .2 and .22 of PrefixRL.
+  row = (
+    "| 500 | 6 | 0.51 (2 of 2) | 0.21 (0 of 2) | 0.4 (0.4 to 0.4)"
+    " | 0.0 (0.0 to 0.0) |"
+  )
+  assert f"| 3 {row}\n| 4 {row}\n" in text
+  found = json.loads((tmp_path / "w/sweep.json").read_text())["regimes"]
+  assert [f["settings"] for f in found] == [
+    {"problems.size": "3"},
+    {"problems.size": "4"},
+  ]
+  assert {p.name for p in (tmp_path / "w").glob("regimes.*")} == {
+    "regimes.png",
+    "regimes.svg",
+  }
+  # One regime has nothing to be compared with.
+  assert sweep("--arms=rl+prefixrl") == 0
+  assert "attempts" not in (tmp_path / "w/sweep.md").read_text()
 
 
 def test_what_only_later_stages_read_shares_all_data(sweep, runs):
