@@ -41,6 +41,10 @@ class Backend:
   cache_order: Mapping[str, tuple[int, ...]] = dataclasses.field(
     default_factory=dict, hash=False
   )
+  # Likewise, of lanes where a device has one head of keys and values.
+  lanes_of_one_head: Mapping[str, tuple[int, ...]] = dataclasses.field(
+    default_factory=dict, hash=False
+  )
   # The compiler's, of large programs.
   options: Mapping[str, int | bool | str] = dataclasses.field(
     default_factory=dict, hash=False
@@ -54,6 +58,15 @@ class Backend:
   # Of products of a model that computes in float32, where JAX's default is
   # less.
   float32_precision: str | None = None
+
+  def cache_order_of(self, kv_heads: int) -> dict[str, tuple[int, ...]]:
+    """Returns the order in memory of a KVCache's axes, where it is not theirs.
+
+    Args:
+      kv_heads: of a device.
+    """
+    lanes = self.lanes_of_one_head if kv_heads == 1 else {}
+    return {**self.cache_order, **lanes}
 
   def keep_float32(self, dtype: str) -> None:
     """Has what is compiled from now on multiply float32 in full precision.
@@ -143,6 +156,11 @@ BACKENDS = {
       "trunk_value": (2, 0, 1, 3, 4),
       "lane_key": (0, 2, 3, 5, 1, 4),
       "lane_value": (0, 2, 3, 4, 1, 5),
+    },
+    # Memory is in tiles of the last two axes: a tile of one head is half empty.
+    lanes_of_one_head={
+      "lane_key": (0, 1, 2, 3, 5, 4),
+      "lane_value": (0, 1, 2, 3, 4, 5),
     },
   ),
 }

@@ -68,7 +68,9 @@ def state_shardings(mesh, abstract: SamplerState) -> SamplerState:
     abstract: shapes of `init_state`.
   """
   shardings = logical_shardings(mesh, abstract)
-  order = backends.of_mesh(mesh).cache_order
+  keys = abstract.caches[0].lane_key.shape
+  where = shardings.caches[0].lane_key
+  order = backends.of_mesh(mesh).cache_order_of(where.shard_shape(keys)[1])
 
   def place(name, where):
     return Format(Layout(order[name]), where) if name in order else where

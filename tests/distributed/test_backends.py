@@ -1,5 +1,6 @@
 """Which library multiplies, and that results do not depend on company."""
 
+import dataclasses
 import math
 import platform
 
@@ -10,8 +11,10 @@ import pytest
 
 from benchmarks import ours
 from prefixrl_jax.distributed import backends, processor
+from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.models import parameters
 from prefixrl_jax.models.linear import outputs_first_product
+from prefixrl_jax.rollouts import decoding
 from prefixrl_jax.rollouts.requests import Request
 
 _INTEL = {"avx2", "avx512f", "amx_tile"}
@@ -69,6 +72,47 @@ def test_what_xla_flags_say_holds(monkeypatch, change_backend):
   assert options()["xla_cpu_use_onednn"]
   # An update is kept between processes.
   assert not backends.BACKENDS["cpu"].compiler_options()
+
+
+def _bytes_in_tiles(shape, order, size):
+  """Of a TPU: the last two axes in memory are in tiles of up to 8 x 128."""
+  *others, rows, columns = (shape[axis] for axis in order)
+  tile = next((n for n in (2, 4, 8) if rows <= n), 8)
+  rows, columns = -(-rows // tile) * tile, -(-columns // 128) * 128
+  return size * math.prod(others) * rows * columns
+
+
+@pytest.mark.parametrize("heads", [1, 2, 4])
+def test_caches_fill_a_tpu_s_tiles_whatever_heads_a_device_has(
+  model, change_backend, heads
+):
+  tpu = backends.BACKENDS["tpu"]
+  change_backend(
+    key_block=tpu.key_block,
+    whole_cache=tpu.whole_cache,
+    cache_order=tpu.cache_order,
+    lanes_of_one_head=tpu.lanes_of_one_head,
+  )
+  model = dataclasses.replace(
+    model, num_heads=8, num_kv_heads=8, head_dim=128, dtype="bfloat16"
+  )
+  mesh = make_mesh(1, heads, 8 // heads)
+  abstract = jax.eval_shape(
+    lambda: decoding.init_state(
+      model, rows=8, lanes=4, trunk_length=1024, completion_length=1536
+    )
+  )
+  cache = abstract.caches[0]
+  formats = decoding.state_shardings(mesh, abstract).caches[0]
+  a_device = in_tiles = 0
+  for name in ("trunk_key", "trunk_value", "lane_key", "lane_value"):
+    x, its_format = getattr(cache, name), getattr(formats, name)
+    shape = its_format.sharding.shard_shape(x.shape)
+    order = its_format.layout.major_to_minor
+    assert shape[1] == heads
+    a_device += 2 * math.prod(shape)
+    in_tiles += _bytes_in_tiles(shape, order, 2)
+  assert in_tiles <= 1.02 * a_device
 
 
 def _is_full_precision():
