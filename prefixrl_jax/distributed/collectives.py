@@ -4,11 +4,12 @@ The text is XLA's HLO after optimisation. A loop's body counts as often as the
 loop turns: XLA writes down how often where it knows.
 """
 
-import collections
+import dataclasses
 import math
 import re
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Iterator, Mapping, Sequence
+
+import numpy as np
 
 KINDS = (
   "all-gather",
@@ -24,7 +25,7 @@ _BITS = re.compile(r"\d+")
 _SHAPE = re.compile(r"\b(pred|token|[a-z]+\d\w*)\[([\d,<=]*)\]")
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.\-]+) \(.*\{$")
 _INSTRUCTION = re.compile(
-  r"^ +(?:ROOT )?%?[\w.\-]+ = (\(.*?\)|\S+) ([\w\-]+)\("
+  r"^ +(?:ROOT )?%?([\w.\-]+) = (\(.*?\)|\S+) ([\w\-]+)\("
 )
 _CALLED = re.compile(
   r"\b(?:calls|to_apply|body|condition|true_computation|false_computation)"
@@ -33,58 +34,97 @@ _CALLED = re.compile(
 _BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
 _TURNS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _LISTED = re.compile(r"replica_groups=\{\{([\d,]*)\}")
-_TILED = re.compile(r"replica_groups=\[\d+,(\d+)\]")
-_OF_MESH = re.compile(r"replica_groups=mesh\[([^\]]*)\][^{]*\{([^}]*)\}")
+_TILED = re.compile(
+  r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?"
+)
+_OF_MESH = re.compile(
+  r"replica_groups=mesh\[([^\]]*)\]"
+  r"(?:, device_ids=\(\[([\d,]+)\](?:T\(([\d,]+)\))?\))?[^{]*\{([^}]*)\}"
+)
 # An axis, or a part of one: 'axis':(before)size.
-_AXIS = re.compile(r"'(\w+)'(?::\(\d+\)(\d+))?")
+_AXIS = re.compile(r"'(\w+)'(?::\((\d+)\)(\d+))?")
+_PAIRS = re.compile(r"source_target_pairs=\{(\{.*?\})\}")
+_PAIR = re.compile(r"(\d+),(\d+)")
+# What a device is busy with while a collective is under way.
+_COMPUTES = ("fusion", "dot", "convolution", "custom-call", "while")
+_CALLS = ("while", "call", "conditional", "fusion", "async-start")
 
 
-class Traffic(NamedTuple):
+@dataclasses.dataclass
+class Traffic:
   """Collectives of one kind.
 
   Attributes:
     times: that one is done.
     bytes: that reach a device, or leave it, over all of them.
+    overlapped: those of these bytes that move while the device computes.
+    by_axes: the same bytes by the mesh's axes that they cross, as "data+fsdp".
   """
 
-  times: float
-  bytes: float
+  times: float = 0.0
+  bytes: float = 0.0
+  overlapped: float = 0.0
+  by_axes: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
-def traffic(text: str, turns: float = 1.0) -> dict[str, Traffic]:
+def traffic(
+  text: str, turns: float = 1.0, mesh: Mapping[str, int] | None = None
+) -> dict[str, Traffic]:
   """Returns the collectives of one run of a program, by kind.
 
   Args:
-    text: of the compiled program.
+    text: of the compiled program, whose instructions are in the order in which
+      they run.
     turns: how often the outermost loops turn of which XLA does not know it;
       those within them count once.
+    mesh: sizes of the axes; None: bytes by axes are not wanted.
   """
   bodies, entry = _computations(text)
-  found: dict[str, Traffic] = collections.defaultdict(lambda: Traffic(0, 0))
+  found: dict[str, Traffic] = {}
 
-  def walk(name: str, times: float, turns: float) -> None:
-    for line in bodies.get(name, ()):
+  def walk(name: str, times: float, turns: float, overlaps: bool) -> None:
+    lines = bodies.get(name, [])
+    for i, line in enumerate(lines):
       instruction = _INSTRUCTION.match(line)
       if not instruction:
         continue
-      shape, operation = instruction.groups()
+      its_name, shape, operation = instruction.groups()
       kind = operation.removesuffix("-start")
+      is_started = kind != operation
+      hidden = overlaps or (is_started and _computes(lines[i + 1 :], its_name))
       if kind in KINDS:
-        moved = _moved(kind, shape, line, is_started=kind != operation)
-        old = found[kind]
-        found[kind] = Traffic(old.times + times, old.bytes + times * moved)
+        of = found.setdefault(kind, Traffic())
+        moved = times * _moved(kind, shape, line, is_started=is_started)
+        of.times += times
+        of.bytes += moved
+        of.overlapped += moved * hidden
+        if mesh:
+          axes = _axes_of(line, mesh)
+          of.by_axes[axes] = of.by_axes.get(axes, 0.0) + moved
       inner, unknown = times, turns
       if operation == "while":
         known = _TURNS.search(line)
         inner *= float(known[1]) if known else turns
         unknown = turns if known else 1.0
       # What a collective or a reduction applies has no collective in it.
-      if operation in ("while", "call", "conditional", "fusion", "async-start"):
+      if operation in _CALLS:
         for called in _called(line):
-          walk(called, inner, unknown)
+          walk(called, inner, unknown, hidden)
 
-  walk(entry, 1.0, turns)
-  return dict(found)
+  walk(entry, 1.0, turns, False)
+  return found
+
+
+def _computes(lines: Sequence[str], started: str) -> bool:
+  """Returns whether something is computed before what was started is done."""
+  is_end = re.compile(rf"-done\(.*%?\b{re.escape(started)}(?![\w.\-])")
+  for line in lines:
+    if is_end.search(line):
+      return False
+    instruction = _INSTRUCTION.match(line)
+    if instruction and instruction[3] in _COMPUTES:
+      return True
+  return False
 
 
 def _computations(text: str) -> tuple[dict[str, list[str]], str]:
@@ -135,12 +175,55 @@ def _num_bytes(shape: tuple[str, str]) -> float:
 
 def _group_size(line: str) -> int:
   """Returns how many devices take part together; 0: it is not said."""
+  return len(_group(line))
+
+
+def _group(line: str) -> np.ndarray:
+  """Returns devices that take part together, by their places in the mesh."""
   if tiled := _TILED.search(line):
-    return int(tiled[1])
+    groups, size, *order = tiled.groups()
+    return _ids(*order).reshape(int(groups), int(size))[0]
   if listed := _LISTED.search(line):
-    return listed[1].count(",") + 1
+    return np.asarray(_numbers(listed[1]), int)
   if of_mesh := _OF_MESH.search(line):
-    sizes = dict(re.findall(r"'(\w+)'=(\d+)", of_mesh[1]))
-    axes = _AXIS.findall(of_mesh[2])
-    return math.prod(int(part or sizes[name]) for name, part in axes)
-  return 0
+    named, *order, wanted = of_mesh.groups()
+    sizes = {name: int(n) for name, n in re.findall(r"'(\w+)'=(\d+)", named)}
+    whole = ",".join(map(str, sizes.values()))
+    ids = _ids(*order) if order[0] else _ids(whole, None)
+    ids = ids.reshape(tuple(sizes.values()))
+    parts = {
+      name: (int(before or 1), int(size or sizes[name]))
+      for name, before, size in _AXIS.findall(wanted)
+    }
+    for axis, name in enumerate(sizes):
+      before, size = parts.get(name, (1, 1))
+      after = sizes[name] // (before * size)
+      ids = ids.take(np.arange(size) * after, axis)
+    return ids.ravel()
+  return np.asarray([], int)
+
+
+def _ids(dims: str, order: str | None) -> np.ndarray:
+  """Returns devices as XLA abbreviates them: numbered, then transposed."""
+  shape = _numbers(dims)
+  ids = np.arange(math.prod(shape)).reshape(shape)
+  return ids.transpose(_numbers(order)) if order else ids
+
+
+def _numbers(text: str) -> list[int]:
+  return [int(n) for n in text.split(",") if n]
+
+
+def _axes_of(line: str, mesh: Mapping[str, int]) -> str:
+  """Returns the axes along which the devices differ that take part together."""
+  shape = tuple(mesh.values())
+  groups = [_group(line)]
+  if pairs := _PAIRS.search(line):
+    groups = [np.asarray(p, int) for p in _PAIR.findall(pairs[1])]
+  if not any(map(len, groups)):  # all devices are one group
+    groups = [np.arange(math.prod(shape))]
+  differ = [
+    any(len(set(places)) > 1 for places in of_axis)
+    for of_axis in zip(*(np.unravel_index(g, shape) for g in groups))
+  ]
+  return "+".join(name for name, crossed in zip(mesh, differ) if crossed)

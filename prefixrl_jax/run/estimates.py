@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+from jax.sharding import NamedSharding
 
 from prefixrl_jax.distributed import collectives, sharding
 from prefixrl_jax.distributed.ahead import Compiled
@@ -306,9 +307,7 @@ def memory_of(done: Compiled) -> dict[str, float]:
   sizes: Any = done.executable.memory_analysis()
   results = sizes.output_size_in_bytes - sizes.alias_size_in_bytes
   whole = sizes.argument_size_in_bytes + results + sizes.temp_size_in_bytes
-  [first, *_] = jax.tree.leaves(
-    (done.executable.input_shardings, done.executable.output_shardings)
-  )
+  [first, *_] = _shardings(done)
   is_tpu = next(iter(first.device_set)).platform == "tpu"
   peak = sizes.peak_memory_in_bytes if is_tpu else 0
   return {
@@ -347,19 +346,45 @@ def traffic_of(
     text = done.executable.as_text()
   except jax.errors.JaxRuntimeError:  # libtpu has some that XLA cannot print
     return None
-  return None if text is None else collectives.traffic(text, turns)
+  if text is None:
+    return None
+  mesh = next(
+    (x.mesh.shape for x in _shardings(done) if isinstance(x, NamedSharding)),
+    None,
+  )
+  return collectives.traffic(text, turns, mesh)
 
 
-def roofline(chip: Chip, work: Work, received: float) -> dict[str, float]:
-  """Returns the seconds that each of a chip's resources needs for a program.
+def _shardings(done: Compiled) -> list[Any]:
+  """Returns those of a program's arguments and results."""
+  assert done.executable
+  return jax.tree.leaves(
+    (done.executable.input_shardings, done.executable.output_shardings)
+  )
+
+
+def roofline(
+  chip: Chip, work: Work, received: float, overlapped: float
+) -> dict[str, Any]:
+  """Returns the seconds that a program takes at the least.
 
   Args:
     chip: that it runs on.
     work: of the program.
     received: bytes that reach a device from others.
+    overlapped: those of them that do while it computes.
+
+  Returns:
+    seconds: that each of the chip's resources needs; at_least: of the program,
+    where what nothing overlaps is waited for.
   """
-  return {
+  seconds = {
     "compute": work.flops / chip.flops,
     "memory": work.bytes / chip.bandwidth,
     "interconnect": received / chip.interconnect,
   }
+  waits = (received - overlapped) / chip.interconnect
+  busy = max(
+    seconds["compute"], seconds["memory"], overlapped / chip.interconnect
+  )
+  return {"seconds": seconds, "at_least": busy + waits}

@@ -6,6 +6,7 @@ largest that the config allows (`run.sizes`).
 
 import importlib.metadata
 import sys
+from dataclasses import asdict
 from typing import Any
 
 import jax
@@ -20,8 +21,7 @@ from prefixrl_jax.embedded import tasks
 from prefixrl_jax.models import adapters, folders, importing
 from prefixrl_jax.models.transformer import TransformerConfig
 from prefixrl_jax.prefixes.cuts import revealed_length
-from prefixrl_jax.run import estimates, memory_plan, setup, sizes
-from prefixrl_jax.run.credit import scores_needed
+from prefixrl_jax.run import duration, estimates, memory_plan, setup, sizes
 from prefixrl_jax.run.inputs import own_tokenizer
 from prefixrl_jax.run.session import Engine, demo_model, open_engine
 from prefixrl_jax.settings import arms
@@ -74,15 +74,10 @@ def run(
     show=show,
     device_bytes=chip.memory if topology and chip else None,
   )
-  compiler = ahead.Compiler(lambda done: show(_progress(done)))
-  with ahead.compiling(compiler):
-    call_all(engine)
   phases = memory_plan.phases(
     config, engine.model, mesh, engine.rows_per_microbatch
   )
-  programs = [
-    _described(done, engine, chip, phases) for done in compiler.compiled
-  ]
+  programs: list[dict[str, Any]] = []
   summary = {
     "topology": topology,
     "device": mesh.devices.flat[0].device_kind,
@@ -94,9 +89,23 @@ def run(
     "device_bytes": chip.memory if chip else None,
     "plan": phases,
     "programs": programs,
-    "steps": _steps(engine, programs, chip) if chip else {},
+    "steps": {},
+    "chip_hours": {},
   }
-  write_json(workdir / "compile" / "summary.json", summary)
+  file = workdir / "compile" / "summary.json"
+
+  def keep(done: ahead.Compiled) -> None:
+    """Compiling takes long: what is known is there if it is cut short."""
+    programs.append(_described(done, engine, chip, phases))
+    write_json(file, summary)
+    show(_progress(done))
+
+  with ahead.compiling(ahead.Compiler(keep)):
+    call_all(engine)
+  if chip:
+    summary["steps"] = duration.steps(engine, programs, chip)
+    summary["chip_hours"] = duration.chip_hours(engine, programs)
+  write_json(file, summary)
   print(table(summary))
   sys.stdout.flush()
   if failed := [p for p in programs if p["error"]]:
@@ -216,11 +225,13 @@ def _described(
     "by_hand": work._asdict() if work else None,
     "collectives": None
     if traffic is None
-    else {kind: sent._asdict() for kind, sent in traffic.items()},
+    else {kind: asdict(sent) for kind, sent in traffic.items()},
   }
   if work and chip:
-    received = sum(t.bytes for t in (traffic or {}).values())
-    row["seconds"] = estimates.roofline(chip, work, received)
+    sent = (traffic or {}).values()
+    row |= estimates.roofline(
+      chip, work, sum(x.bytes for x in sent), sum(x.overlapped for x in sent)
+    )
   if "beside" in row:
     row["in_all"] = row["beside"] + sizes["peak"]
   return row
@@ -236,68 +247,3 @@ def _planned(
     return {}
   planned = sum(phase[part] for part in _PLANNED[done.name])
   return {"planned": planned, "beside": sum(phase.values()) - planned}
-
-
-def _steps(
-  engine: Engine, programs: list[dict[str, Any]], chip: chips.Chip
-) -> dict[str, dict[str, float]]:
-  """Returns what a step of RL takes, arm by arm, if every program is known.
-
-  Args:
-    engine: of the run.
-    programs: rows of `_described`.
-    chip: that they run on.
-  """
-  c = engine.config
-  steps = {}
-  for arm in c.run_arms:
-    settings = c.arms[arm]
-    how = arms.learner_of(c, settings)
-    trees = estimates.trees_of(c, settings, sizes.at_most(c, settings))
-    rounds = c.train.prompts_per_step / (
-      c.train.rows or c.train.prompts_per_step
-    )
-    tokens = c.rollouts.max_completion_length / 2
-    layers = engine.model.num_layers
-    # (part of the run, program, how often, what it is)
-    wanted = [("RL", "update", how.num_minibatches * how.num_epochs, "update")]
-    if arms.num_samples(c, settings):
-      wanted += [
-        ("rollouts", "decode", rounds * tokens, "decode"),
-        ("rollouts", "prefill a layer", rounds * (layers - 1), "prefill"),
-        ("rollouts", "prefill, last layer", rounds, "prefill"),
-        ("rollouts", "hand over a layer", layers, "hand-over"),
-        ("rollouts", "hand over the rest", 1, "hand-over"),
-      ]
-    if scores_needed(how):
-      wanted.append(("scoring", "score", 1, "scoring"))
-    seconds: dict[str, float] = {}
-    flops = 0.0
-    for part, name, times, what in wanted:
-      if not times:
-        continue
-      found = [
-        p for p in programs if p["name"] == name and _is_of(p, arm, part)
-      ]
-      if not found or any("seconds" not in p for p in found):
-        break
-      one = max(found, key=lambda p: p["rows"] or 0)  # a fresh start's width
-      needs = max(one["seconds"].values())
-      seconds[what] = seconds.get(what, 0.0) + times * needs
-      flops += times * one["by_hand"]["flops"]
-    else:
-      whole = sum(seconds.values())
-      steps[arm] = {
-        **seconds,
-        "step": whole,
-        "tokens_per_second_per_chip": trees["scoring"].tokens
-        / whole
-        / engine.mesh.size,
-        "mfu": flops / whole / chip.flops,
-      }
-  return steps
-
-
-def _is_of(program: dict[str, Any], arm: str, part: str) -> bool:
-  # Programs that arms share are listed under each.
-  return f"{arm}, {part}" in program["of"]

@@ -52,6 +52,12 @@ def table(summary: dict[str, Any]) -> str:
       f" {step['tokens_per_second_per_chip']:.3g} tokens/s a chip, MFU at most"
       f" {step['mfu']:.0%}, if every length is half of what it may be."
     )
+  if hours := summary["chip_hours"]:
+    parts = ", ".join(f"{stage} {x:.3g}" for stage, x in hours.items())
+    notes.append(
+      f"The run takes {sum(hours.values()):.3g} chip-hours ({parts}), likewise,"
+      " if every problem is hard and collection takes all of its attempts."
+    )
   return "\n".join([*lines, "", *notes])
 
 
@@ -84,21 +90,27 @@ def _line(program: dict[str, Any]) -> str:
   if "seconds" not in p:
     return _row([*cells, "", ""])
   bound = max(p["seconds"], key=p["seconds"].get)
-  return _row([*cells, f"{1e3 * p['seconds'][bound]:.3g}", bound])
+  return _row([*cells, f"{1e3 * p['at_least']:.3g}", bound])
 
 
 def _row(cells: list[str]) -> str:
   return f"| {' | '.join(cells)} |"
 
 
-def _of_collectives(found: dict[str, dict[str, float]] | None) -> str:
+def _of_collectives(found: dict[str, dict[str, Any]] | None) -> str:
   if found is None:
     return "unreadable"
-  return ", ".join(
-    f"{kind} {found[kind]['bytes'] / 1e9:.3g}"
-    for kind in collectives.KINDS
-    if kind in found
-  )
+  cells = []
+  for kind in filter(found.__contains__, collectives.KINDS):
+    sent = found[kind]
+    axes = ", ".join(
+      f"{axes or 'none'} {moved / 1e9:.3g}"
+      for axes, moved in sorted(sent["by_axes"].items())
+    )
+    share = sent["overlapped"] / sent["bytes"] if sent["bytes"] else 0.0
+    hidden = f"; {share:.0%} overlaps" if share else ""
+    cells.append(f"{kind} {sent['bytes'] / 1e9:.3g} ({axes}{hidden})")
+  return ", ".join(cells)
 
 
 def _gib(num_bytes: float) -> str:
@@ -111,6 +123,30 @@ def _wanted(error: str) -> str:
   return found[1] if found else "too much"
 
 
+# One of those that libtpu lists, the largest first.
+_BUFFER = re.compile(
+  r"^ *\d+\. Size: (\S+)\n"
+  r"(?: *Operator: op_name=\"([^\"]*)\".*\n)?"
+  r" *Shape: (\w+\[[\d,]*\])",
+  re.MULTILINE,
+)
+
+
+def largest_buffers(error: str, most: int = 3) -> list[str]:
+  """Returns what takes most, as libtpu lists it: size, shape and where from.
+
+  Args:
+    error: of a program that does not fit.
+    most: how many.
+  """
+  found = []
+  for size, operator, shape in _BUFFER.findall(error):
+    # The last parts of the path say what it is.
+    where = "/".join(operator.split("/")[-2:])
+    found.append(f"{size} {shape}" + (f" of {where}" if where else ""))
+  return [*dict.fromkeys(found)][:most]
+
+
 def too_large(failed: list[dict[str, Any]]) -> str:
   """Returns what does not fit, how much it takes and what would help.
 
@@ -119,11 +155,12 @@ def too_large(failed: list[dict[str, Any]]) -> str:
   """
   said = []
   for p in failed:
-    of = p["of"][0]
+    of, buffers = p["of"][0], largest_buffers(p["error"])
+    largest = f" (the largest: {', '.join(buffers)})" if buffers else ""
     limit = re.search(r"(?:of |HBM \()([\d.]+[KMGT])\b", p["error"])
     said.append(
       f"{p['name']} ({of}) takes {_wanted(p['error'])} of"
-      f" {limit[1] if limit else 'the memory'} on each device: "
+      f" {limit[1] if limit else 'the memory'} on each device{largest}: "
       + _REMEDIES.get(p["name"], _REMEDY)
     )
   return "not every program fits. " + "; ".join(said) + "."

@@ -49,8 +49,12 @@ ENTRY %main (s: f32[8,16]) -> f32[8,16] {
 """
 
 
+def _counts(found):
+  return {kind: (x.times, x.bytes) for kind, x in found.items()}
+
+
 def test_loops_count_as_often_as_they_turn():
-  found = traffic(_LOOPS, turns=3)
+  found = _counts(traffic(_LOOPS, turns=3))
   # 2 x 3/4 of 8 x 16 floats, in each of 5 x 3 turns.
   assert found["all-reduce"] == (15, 15 * 2 * 0.75 * 8 * 16 * 4)
   # 3/4 of 32 x 16 of two bytes five times, and of 16 x 16 once.
@@ -66,6 +70,65 @@ def test_an_unknown_loop_counts_once_unless_it_is_said():
   assert traffic(_LOOPS)["all-reduce"].times == 5
 
 
+def test_bytes_are_told_apart_by_the_axes_that_they_cross():
+  """Two gather along the longer axis, and two exchange along the other."""
+  found = traffic(_LOOPS, mesh={"data": 2, "fsdp": 1, "tensor": 8})
+  pair = traffic(_LOOPS, mesh={"data": 8, "fsdp": 1, "tensor": 2})
+  assert found["all-gather"].by_axes == {"tensor": 0.75 * 2 * 16 * 176}
+  assert pair["all-gather"].by_axes == {"data+tensor": 0.75 * 2 * 16 * 176}
+  assert pair["collective-permute"].by_axes == {"tensor": 8 * 16 * 4}
+
+
+@pytest.mark.parametrize(
+  ("groups", "axes"),
+  [
+    ("{{0,4},{1,5},{2,6},{3,7}}", "data"),
+    ("{{0,2},{1,3},{4,6},{5,7}}", "fsdp"),
+    ("[4,2]<=[8]", "tensor"),
+    ("[4,2]<=[2,2,2]T(1,2,0)", "data"),
+    ("[2,4]<=[2,2,2]T(1,0,2)", "data+tensor"),
+    ("mesh['x'=2,'y'=4] {'x'}", "data"),
+    ("mesh['x'=2,'y'=4] {'y':(1)2}", "fsdp"),
+    ("mesh['x'=2,'y'=4] {'y':(2)2}", "tensor"),
+    ("mesh['x'=4,'y'=2], device_ids=([2,4]T(1,0)) {'y'}", "data"),
+    ("{}", "data+fsdp+tensor"),
+  ],
+)
+def test_axes_are_found_however_xla_writes_groups(groups, axes):
+  text = f"""ENTRY %main (s: f32[8]) -> f32[8] {{
+  %s = f32[8]{{0}} parameter(0)
+  ROOT %r = f32[8]{{0}} all-reduce(%s), replica_groups={groups}, to_apply=%add
+}}
+"""
+  mesh = {"data": 2, "fsdp": 2, "tensor": 2}
+  assert list(traffic(text, mesh=mesh)["all-reduce"].by_axes) == [axes]
+
+
+@pytest.mark.parametrize(
+  ("between", "overlaps"),
+  [
+    ("%f = f32[4]{0} fusion(%s), kind=kLoop, calls=%fused", True),
+    ("%b = f32[2,2]{1,0} bitcast(%s)", False),
+  ],
+)
+def test_a_collective_overlaps_with_what_is_computed_until_it_is_done(
+  between, overlaps
+):
+  """What comes after its end, or before another's, does not count."""
+  text = f"""ENTRY %main (s: f32[4]) -> f32[8] {{
+  %s = f32[4]{{0}} parameter(0)
+  %ag = (f32[4]{{0}}, f32[8]{{0}}) all-gather-start(%s), replica_groups={{{{0,1}}}}
+  %ag.1 = (f32[4]{{0}}, f32[8]{{0}}) all-gather-start(%s), replica_groups={{{{0,1}}}}
+  %d.1 = f32[8]{{0}} all-gather-done(%ag.1)
+  {between}
+  %d = f32[8]{{0}} all-gather-done(%ag)
+  ROOT %g = f32[8]{{0}} fusion(%d), kind=kLoop, calls=%fused
+}}
+"""
+  found = traffic(text)["all-gather"]
+  assert (found.bytes, found.overlapped) == (32, 16 * overlaps)
+
+
 @pytest.mark.parametrize("sharded", [True, False])
 def test_of_a_program_that_xla_compiled(eight_devices, sharded):
   """A product over a contracted axis of which each device has a part."""
@@ -77,4 +140,6 @@ def test_of_a_program_that_xla_compiled(eight_devices, sharded):
   )
   # 16 x 16 floats, summed over two devices.
   expected = {"all-reduce": (1, 2 * 0.5 * 16 * 16 * 4)} if sharded else {}
-  assert traffic(done) == expected
+  found = traffic(done, mesh=eight_devices.shape)
+  assert _counts(found) == expected
+  assert all(list(x.by_axes) == ["tensor"] for x in found.values())

@@ -40,6 +40,26 @@ def _config(**fields):
   return config
 
 
+# As libtpu lists them.
+_LARGEST = """
+  Largest program allocations in hbm:
+
+  1. Size: 8.00G
+     Operator: op_name="jit(f)/while/body/logits/tanh" source_file="x.py"
+     Shape: bf16[65536,65536]{1,0:T(8,128)(2,1)}
+     Unpadded size: 8.00G
+     XLA label: fusion = fusion(x), kind=kOutput
+     Allocation type: HLO temp
+     ==========================
+
+  2. Size: 512.0M
+     Shape: f32[128,1024]{1,0:T(8,128)}
+     Unpadded size: 512.0M
+     Allocation type: HLO temp
+     ==========================
+"""
+
+
 def _refusing(*names):
   """Lowered.compile for devices that have too little memory for some."""
   compile_ = jax.stages.Lowered.compile
@@ -48,7 +68,7 @@ def _refusing(*names):
     if any(f"@jit_{name}" in self.as_text()[:200] for name in names):
       raise jax.errors.JaxRuntimeError(
         "RESOURCE_EXHAUSTED: Ran out of memory in memory space hbm. Used"
-        " 26.96G of 15.75G hbm. Exceeded hbm capacity by 11.21G."
+        " 26.96G of 15.75G hbm. Exceeded hbm capacity by 11.21G.\n" + _LARGEST
       )
     return compile_(self, *args, **kwargs)
 
@@ -134,7 +154,9 @@ def test_the_stage_says_what_fits_and_what_would_help(
   with pytest.raises(
     UserError,
     match=r"^not every program fits. decode \(screen\) takes 26.96G of 15.75G"
-    r" on each device: fewer rows(.|\n)*; update \(rl, RL\) .*remat=full",
+    r" on each device \(the largest: 8.00G bf16\[65536,65536\] of logits/tanh,"
+    r" 512.0M f32\[128,1024\]\): fewer rows(.|\n)*; update \(rl, RL\)"
+    r" .*remat=full",
   ):
     compile_ahead.run(config, epath.Path(tmp_path), "")
   summary = json.loads((tmp_path / "compile" / "summary.json").read_text())
