@@ -88,6 +88,7 @@ _TEXT_ELSEWHERE = (
   "stages.compile_table",
   "stages.show_problems",
   "sweep.points",
+  "sweep.regimes",
   "sweep.table",
   "traces.foreign",
   "traces.imports",

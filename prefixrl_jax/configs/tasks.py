@@ -3,6 +3,7 @@
 Values are the paper's unless a comment says otherwise.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import ml_collections
@@ -18,23 +19,28 @@ def get_config(
   instruction: str,
   trial: dict[str, Any],
   sets: tuple[str, ...] = (),
+  level: str = "",
+  model: str = "",
+  seeds: int = 1,
+  sizes: Callable[[ml_collections.ConfigDict], None] = lambda c: None,
 ) -> ml_collections.ConfigDict:
   """Returns a task's config.
 
   Args:
     arg: task=NAME, level=NAME, model=NAME, arms=a+b, seeds=n, trial=true.
-    task: the default.
+    task, level, model, seeds: the defaults.
     instruction: the end of every prompt.
     trial: fields of config.problems that are others in a trial.
     sets: tasks that are rows of config.evals.sets, by their own names.
+    sizes: sets what a trial then shrinks.
   """
   chosen = parse_arg(
     arg,
     task=task,
-    level="",
-    model="",
+    level=level,
+    model=model,
     arms="rl+sft_rl+prefixrl",
-    seeds=1,
+    seeds=seeds,
     trial=False,
   )
   c = ml_collections.ConfigDict()
@@ -123,6 +129,7 @@ def get_config(
 
   if chosen.model:
     models.apply(c, chosen.model)
+  sizes(c)
   if chosen.trial:
     # XLA:CPU multiplies bfloat16 slower than float32.
     c.model.update(dtype="float32", remat="none")

@@ -18,22 +18,25 @@ from prefixrl_jax.configs import (
   logic,
   math,
   sections,
+  skills,
   tasks,
+  words,
 )
 from prefixrl_jax.settings import fields
 from prefixrl_jax.settings.validation import parse_arg, validate
 from prefixrl_jax.types import UserError
 
-_REAL = ("math", "code", "logic", "gym")
+_OWN = (demo, countdown, skills)
+_REAL = (math, code, logic, gym, words)
 
 
 @pytest.mark.parametrize(
   ("config", "arg"),
   [
-    *((config, arg) for config in (demo, countdown) for arg in ("", "tiny")),
+    *((config, arg) for config in _OWN for arg in ("", "tiny")),
     *(
       (config, arg)
-      for config in (math, code, logic, gym)
+      for config in _REAL
       for arg in ("", "model=smollm2_135m,trial=true")
     ),
   ],
@@ -45,15 +48,15 @@ def test_committed_configs_are_valid(config, arg):
 _ROOT = pathlib.Path(__file__).parents[2]
 
 
-@pytest.mark.parametrize("name", ["demo", "countdown", *_REAL])
-def test_the_file_in_configs_is_the_package_s(name):
+@pytest.mark.parametrize("own", [*_OWN, *_REAL])
+def test_the_file_in_configs_is_the_package_s(own):
   """It imports nothing that an installed package does not have."""
+  name = own.__name__.rpartition(".")[2]
   file = _ROOT / "configs" / f"{name}.py"
   assert "from configs" not in file.read_text()
   spec = importlib.util.spec_from_file_location(f"copy_of_{name}", file)
   module = importlib.util.module_from_spec(spec)
   spec.loader.exec_module(module)
-  own = importlib.import_module(f"prefixrl_jax.configs.{name}")
   for arg in ("", "seeds=2,arms=rl"):
     assert module.get_config(arg).to_dict() == own.get_config(arg).to_dict()
 
