@@ -40,11 +40,13 @@ def run(main: Callable[[], None]) -> None:
 
 
 def define_choices(
-  name: str, known: Collection[str], what: str
+  name: str, known: Collection[str], what: str, default: Collection[str] = ()
 ) -> flags.FlagHolder[list[str]]:
   """Defines a flag that takes some of what is known; by default all of it."""
   names = ", ".join(known)
-  holder = flags.DEFINE_list(name, list(known), f"{what}, of {names}.")
+  holder = flags.DEFINE_list(
+    name, list(default or known), f"{what}, of {names}."
+  )
   flags.register_validator(
     name,
     lambda asked: bool(asked) and set(asked) <= set(known),

@@ -42,7 +42,17 @@ QWEN3 = TransformerConfig(  # Qwen3-0.6B
   qk_norm="head",
   tied_head=True,
 )
-MODELS = {"smol": SMOL, "tiny": TINY, "qwen3": QWEN3}
+EIGHT = TransformerConfig(  # all of whose axes eight devices divide
+  num_layers=2,
+  width=256,
+  num_heads=8,
+  num_kv_heads=8,
+  head_dim=32,
+  mlp_width=1024,
+  vocab_size=1024,
+  tied_head=True,
+)
+MODELS = {"smol": SMOL, "tiny": TINY, "qwen3": QWEN3, "eight": EIGHT}
 
 
 def random_params(config: TransformerConfig) -> dict:
