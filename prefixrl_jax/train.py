@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 import numpy as np
 from etils import epath
+from jax.profiler import TraceAnnotation
 
 from prefixrl_jax.checkpoints import Checkpointer, restore_params
 from prefixrl_jax.distributed import cluster
@@ -22,6 +23,7 @@ from prefixrl_jax.learner import sft
 from prefixrl_jax.models import adapters
 from prefixrl_jax.run.assembly import assemble
 from prefixrl_jax.run.experience import Experience
+from prefixrl_jax.run.profiling import Profile
 from prefixrl_jax.run.rollout_log import RolloutLog
 from prefixrl_jax.run.session import Session
 from prefixrl_jax.storage import metrics as metrics_lib
@@ -113,14 +115,16 @@ def train(
           "draws": draws,
           "updater": made.updater.state(),
         }
-        rollout_log.flush()  # before: no checkpoint is ahead of it
-        checkpointer.save(step, state, host)
+        with TraceAnnotation("checkpoint"):
+          rollout_log.flush()  # before: no checkpoint is ahead of it
+          checkpointer.save(step, state, host)
         saved = step
 
     def evaluate() -> None:
-      sampler = made.eval_sampler
-      sampler.load(made.policy(state, step))
-      curve.add(curve_point(session, sampler, data, ledger, step, seed))
+      with TraceAnnotation("evaluation"):
+        sampler = made.eval_sampler
+        sampler.load(made.policy(state, step))
+        curve.add(curve_point(session, sampler, data, ledger, step, seed))
       stop_if_terminated()
 
     def stop_if_terminated() -> None:
@@ -147,8 +151,12 @@ def train(
           resume_step=step,
         )
       ) as rollout_log,
+      cluster.OnFirst(
+        lambda: Profile(config.profile.steps, directory / "profile", name)
+      ) as profile,
     ):
       while (spent := ledger.training_flops()) < budget and step < last_step:
+        profile.begin(step + 1)
         is_rl = step >= num_sft_steps
         if is_rl and curve.is_due(spent):
           evaluate()
@@ -176,7 +184,8 @@ def train(
             trees = sft.batch(
               made.sft_examples, config.sft.batch_size, step, seed
             )
-            state, of_update, usage = made.first_learner.step(state, trees)
+            with TraceAnnotation("SFT update"):
+              state, of_update, usage = made.first_learner.step(state, trees)
             ledger.add_update("sft", usage)
             metrics = {"sft/loss": of_update["loss"]}
             if step + 1 == num_sft_steps:

@@ -31,6 +31,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
   # Every seed has its own problems, traces and cuts.
   c.fresh_data_per_seed = True
   c.wandb = sections.wandb()
+  c.profile = sections.profile()
 
   c.mesh = sections.mesh(data=-1, fsdp=1)
 

@@ -188,6 +188,11 @@ def wandb() -> dict[str, Any]:
   )
 
 
+def profile() -> dict[str, Any]:
+  """Returns config.profile: what a step spends its time on."""
+  return dict(steps=())  # of each run, as (3, 4): docs/profiling.md
+
+
 def mesh(**own: Any) -> dict[str, Any]:
   """Returns config.mesh: devices by what they share; gives data and fsdp."""
   return dict(tensor=1, expert=1) | own

@@ -49,6 +49,7 @@ def get_config(
   # Traces are dear: all seeds share those of the first.
   c.fresh_data_per_seed = False
   c.wandb = sections.wandb()
+  c.profile = sections.profile()
 
   c.mesh = sections.mesh(data=1, fsdp=-1)
   # Its folder is given on the command line, or by a preset.

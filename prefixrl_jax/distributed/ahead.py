@@ -8,6 +8,8 @@ So the code that runs is the code that says what is compiled.
 
 import contextlib
 import dataclasses
+import functools
+import re
 import time
 from collections.abc import Callable, Iterator
 from typing import Any
@@ -26,12 +28,12 @@ class Program:
     """Jits the function; compiles nothing yet.
 
     Args:
-      name: for people; several programs may share one.
+      name: for people, in profiles too; several programs may share one.
       function: of arrays.
       **options: to `jax.jit`.
     """
     self.name = name
-    self._jitted = jax.jit(function, **options)
+    self._jitted = jax.jit(_named(name, function), **options)
 
   def __call__(self, *args: Any, **kwargs: Any) -> Any:
     """Runs the function, or compiles it within `compiling`."""
@@ -53,6 +55,17 @@ class Program:
       return self.lower(*args, **kwargs).compile()
     _compiler.call(self, args, kwargs)
     return self
+
+
+def _named(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+  """Returns the function under the name by which XLA knows what it compiles."""
+
+  @functools.wraps(function)
+  def named(*args, **kwargs):
+    return function(*args, **kwargs)
+
+  named.__name__ = re.sub(r"\W+", "_", name)
+  return named
 
 
 class DoesNotFitError(Exception):

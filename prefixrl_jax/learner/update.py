@@ -170,17 +170,21 @@ def make_update(
   backend = backends.of_mesh(state.step.sharding.mesh)
 
   def update(state: TrainState, batch, base_params):
-    totals = _accumulate(
-      lambda rows: grad(state.params, base_params, rows),
-      batch,
-      _no_totals(config, loss, state.params, mixed and norms_by_kind),
-    )
+    with jax.named_scope("gradients"):
+      totals = _accumulate(
+        lambda rows: grad(state.params, base_params, rows),
+        batch,
+        _no_totals(config, loss, state.params, mixed and norms_by_kind),
+      )
     divisor = jnp.maximum(jnp.sum(totals.sums["tokens"]), 1)
     if batch.normalizer is not None:
       divisor = jnp.maximum(batch.normalizer[0], 1)
     grads = jax.tree.map(lambda g: g / divisor, totals.grads)
-    updates, opt_state = optimizer.update(grads, state.opt_state, state.params)
-    params = optax.apply_updates(state.params, updates)
+    with jax.named_scope("optimizer"):
+      updates, opt_state = optimizer.update(
+        grads, state.opt_state, state.params
+      )
+      params = optax.apply_updates(state.params, updates)
     metrics = {
       "grad_norm": optax.tree.norm(grads),
       **_of_totals(config, loss, totals, divisor),

@@ -286,9 +286,10 @@ def decode(
       fork=state.fork,
       length=state.length,
     )
-    token, logprob = draw(
-      logits, state.key, state.length, temperature, top_k, top_p
-    )
+    with jax.named_scope("draw"):
+      token, logprob = draw(
+        logits, state.key, state.length, temperature, top_k, top_p
+      )
     state = _append(
       dataclasses.replace(state, caches=caches), token, logprob, stop_tokens
     )

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.profiler import TraceAnnotation
 
 from prefixrl_jax.distributed import backends
 from prefixrl_jax.models import transformer
@@ -113,7 +114,7 @@ class Sampler:
     self._arena.give_to(self)
     self._grid.forget()
     self._params = None  # before there are others
-    with jax.set_mesh(self.mesh):
+    with jax.set_mesh(self.mesh), TraceAnnotation("weight hand-over"):
       self._params = self.programs.unstack(params)
 
   def warm_up(self, params: dict) -> None:
@@ -185,11 +186,12 @@ class Sampler:
           patience = int(sync_cost * self.rows * self.lanes)
           if not grid.has_more:
             patience = np.iinfo(np.int32).max
-          self._state, status = self.programs.decode(
-            self._params,
-            state=self._state,
-            patience=np.int32(patience),
-          )
+          with TraceAnnotation("decode"):
+            self._state, status = self.programs.decode(
+              self._params,
+              state=self._state,
+              patience=np.int32(patience),
+            )
         if finished:
           completions = self._fetch(finished)
           self.usage.seconds += time.perf_counter() - started
@@ -260,12 +262,13 @@ class Sampler:
       trunks = np.zeros((width, self.trunk_length), np.int32)
       for i, (_, trunk) in enumerate(now):
         trunks[i, : len(trunk)] = trunk
-      self._state = self.programs.admit(
-        self._params,
-        self._state,
-        row_ids=np.array([r for r, _ in now], np.int32),
-        trunks=trunks,
-      )
+      with TraceAnnotation("prefill"):
+        self._state = self.programs.admit(
+          self._params,
+          self._state,
+          row_ids=np.array([r for r, _ in now], np.int32),
+          trunks=trunks,
+        )
       self.usage.prefill_tokens += trunks.size
       self.usage.pairs += width * self.programs.trunk_pairs
 
@@ -273,7 +276,8 @@ class Sampler:
 
   def _synchronise(self, status) -> _Finished | None:
     """Waits for the dispatch, and frees the lanes that have finished."""
-    steps, keys, active, lengths = jax.device_get(status)
+    with TraceAnnotation("wait for decode"):
+      steps, keys, active, lengths = jax.device_get(status)
     self.usage.decode_tokens += int(steps) * self.rows * self.lanes
     self.usage.pairs += float(keys) * self.rows * self.lanes
     done, places = self._grid.settle(active, lengths)
@@ -284,9 +288,10 @@ class Sampler:
     width = next(w for w in self.programs.pick_widths if w >= len(done))
     index = np.zeros((2, width), np.int32)
     index[:, : len(done)] = np.transpose(places)
-    arrays = self.programs.pick(self._state, index)
-    for array in arrays:
-      array.copy_to_host_async()
+    with TraceAnnotation("pick"):
+      arrays = self.programs.pick(self._state, index)
+      for array in arrays:
+        array.copy_to_host_async()
     return _Finished(done, arrays)
 
   def _fetch(self, finished: _Finished) -> list[tuple[int, int, Completion]]:

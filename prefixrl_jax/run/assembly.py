@@ -3,6 +3,8 @@
 import dataclasses
 from collections.abc import Sequence
 
+from jax.profiler import TraceAnnotation
+
 from prefixrl_jax.batches import TrainState
 from prefixrl_jax.learner import sft
 from prefixrl_jax.learner.learner import Learner
@@ -114,7 +116,7 @@ def assemble(
     ),
     seed,
   )
-  timers = Timers()
+  timers = Timers(TraceAnnotation)
   made = Assembly(
     session=session,
     ledger=ledger,

@@ -72,6 +72,12 @@ _COMMON: Section = {
       SWITCH, "whether a resumed run goes on in the same one there"
     ),
   },
+  "profile": {
+    "steps": how(
+      several(COUNT, may_be_empty=True),
+      "steps of each run to profile; see docs/profiling.md",
+    ),
+  },
   "mesh": {
     "data": how(SIZE_OF_MESH, "replicas of the parameters; -1: the rest"),
     "fsdp": how(SIZE_OF_MESH, "shards of parameters and batch; -1: the rest"),

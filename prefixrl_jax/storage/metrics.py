@@ -5,7 +5,8 @@ import json
 import logging
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager
 from typing import Any
 
 import ml_collections
@@ -195,15 +196,25 @@ def busy(text: str) -> Iterator[None]:
 class Timers:
   """Sums wall-clock time by name."""
 
-  def __init__(self):
+  def __init__(
+    self,
+    annotate: Callable[[str], AbstractContextManager] = contextlib.nullcontext,
+  ):
+    """Starts at none.
+
+    Args:
+      annotate: tells a profiler that a block of that name begins and ends.
+    """
     self._seconds: dict[str, float] = {}
+    self._annotate = annotate
 
   @contextlib.contextmanager
   def __call__(self, name: str) -> Iterator[None]:
     """Times the block under `name`."""
     started = time.perf_counter()
     try:
-      yield
+      with self._annotate(name):
+        yield
     finally:
       spent = time.perf_counter() - started
       self._seconds[name] = self._seconds.get(name, 0.0) + spent
