@@ -368,6 +368,7 @@ train.rollouts_kept.share train.rollouts_kept.max_megabytes
 evals.rows evals.lanes
 export.lora export.arm export.seed export.step export.directory export.dtype
 export.shard_gigabytes export.hub
+profile.steps
 wandb.project wandb.mode wandb.name wandb.group wandb.resume
 """
 
