@@ -394,7 +394,7 @@ def main() -> None:
   )
   if jax.process_index():
     return
-  title = f"{_MODEL.value}, {measuring.machine()}"
+  title = f"model {_MODEL.value}, {measuring.machine()}"
   measuring.show(title, rows, _JSON.value)
   if _FIGURE.value:
     draw(rows, title, _FIGURE.value)
