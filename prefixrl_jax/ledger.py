@@ -82,10 +82,7 @@ class Ledger:
 
   def add_entries(self, other: dict[str, dict]) -> None:
     """Adds what an upstream stage has spent, as from `to_dict`."""
-    for purpose, fields in other.items():
-      entry = self._entries[purpose]
-      for name, value in fields.items():
-        setattr(entry, name, getattr(entry, name) + value)
+    _add(self._entries, other)
 
   def set_entries(self, entries: dict[str, dict]) -> None:
     """Puts the ledger back to what `to_dict` returned."""
@@ -102,7 +99,26 @@ class Ledger:
 
   def to_dict(self) -> dict[str, dict]:
     """Returns {purpose: {field: value}}, ready for JSON."""
-    return {p: dataclasses.asdict(e) for p, e in self._entries.items()}
+    return _to_dict(self._entries)
+
+
+def summed(*several: dict[str, dict]) -> dict[str, dict]:
+  """Returns the sum of what `Ledger.to_dict` returned, as it returns it."""
+  entries = {purpose: Entry() for purpose in PURPOSES}
+  for other in several:
+    _add(entries, other)
+  return _to_dict(entries)
+
+
+def _add(entries: dict[str, Entry], other: dict[str, dict]) -> None:
+  for purpose, fields in other.items():
+    entry = entries[purpose]
+    for name, value in fields.items():
+      setattr(entry, name, getattr(entry, name) + value)
+
+
+def _to_dict(entries: dict[str, Entry]) -> dict[str, dict]:
+  return {p: dataclasses.asdict(e) for p, e in entries.items()}
 
 
 def training_flops(entries: dict[str, dict]) -> float:

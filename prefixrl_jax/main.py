@@ -24,7 +24,7 @@ from ml_collections import config_flags
 
 from prefixrl_jax import command_line, startup
 from prefixrl_jax.distributed import cluster, huge_pages, places
-from prefixrl_jax.stages import ON_DEMAND, STAGES
+from prefixrl_jax.stages import STAGES, chosen
 from prefixrl_jax.storage import signals
 from prefixrl_jax.types import Preempted, UserError, one_line
 
@@ -140,7 +140,9 @@ def _main(argv, serves: bool = False) -> None:
     raise UserError("--config is missing, e.g. --config=configs/demo.py.")
   if _TRACES.value:
     config.traces.file = _TRACES.value
-  stages = _stages(config.traces.file)
+  stages = chosen(_STAGE.value, config.traces.file)
+  if _TOPOLOGY.value and stages != ["compile"]:
+    raise UserError("--topology needs --stage=compile.")
   # Imported here, so that --help and a mistyped flag answer at once.
   from etils import epath
 
@@ -218,37 +220,6 @@ def _workdir() -> str:
   name = config_flags.get_config_filename(flags.FLAGS["config"])
   default = f"runs/{pathlib.Path(name.partition(':')[0]).stem}"
   return os.path.expanduser(_WORKDIR.value or default)
-
-
-def _stages(traces: str) -> list[str]:
-  """Returns the stages that --stage asks for.
-
-  Args:
-    traces: config.traces.file.
-  """
-  known = (*STAGES, *ON_DEMAND)
-  # Traces are imported or collected, never both in one run.
-  unused = "collect" if traces else "import"
-  stages = [stage.strip() for stage in _STAGE.value.split(",")]
-  for stage in stages:
-    if stage not in (*known, "all"):
-      raise UserError(
-        f"there is no stage {stage!r}; known are {', '.join(known)}, all."
-      )
-  if unused in stages:
-    raise UserError(
-      f"--stage=collect: traces are imported from {traces}, none"
-      " is sampled; leave out --traces or use --stage=import."
-      if traces
-      else "--stage=import needs --traces=FILE."
-    )
-  if "compile" in stages and stages != ["compile"]:
-    raise UserError("--stage=compile goes by itself, without other stages.")
-  if _TOPOLOGY.value and stages != ["compile"]:
-    raise UserError("--topology needs --stage=compile.")
-  if "all" in stages:
-    stages += [stage for stage in STAGES if stage != unused]
-  return [stage for stage in known if stage in stages]
 
 
 def main(serves: bool = False) -> None:

@@ -8,6 +8,7 @@ any, come first and use the same update.
 import functools
 import signal
 import sys
+from collections.abc import Callable
 from typing import NamedTuple
 
 import numpy as np
@@ -56,6 +57,7 @@ def train(
   *,
   arm: str,
   seed: int,
+  on_step: Callable[[int, dict[str, float]], None] = lambda *_: None,
 ) -> Trained:
   """Trains until the budget is spent, from the newest checkpoint if any.
 
@@ -65,6 +67,7 @@ def train(
     directory: for checkpoints and metrics.
     arm: a key of config.arms.
     seed: seed for everything random in this run.
+    on_step: called with (step, its metrics) after each step.
 
   Returns:
     The run's curve, and how many updates were left out.
@@ -201,6 +204,7 @@ def train(
           "skipped_updates": skipped,
         }
         log.write(step, metrics)
+        on_step(step, metrics)
         if step - saved >= config.train.checkpoint_every:
           save()
         stop_if_terminated()

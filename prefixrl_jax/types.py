@@ -140,11 +140,11 @@ class TrainData:
   """
 
   train: Sequence[Problem]
-  heldout: Sequence[Problem]
-  hard_heldout: frozenset[str]
-  traces: Sequence[Trace]
-  prefixed: Sequence[PrefixedProblem]
-  ledger: dict
+  heldout: Sequence[Problem] = ()
+  hard_heldout: frozenset[str] = frozenset()
+  traces: Sequence[Trace] = ()
+  prefixed: Sequence[PrefixedProblem] = ()
+  ledger: dict = dataclasses.field(default_factory=dict)
   pass_rates: dict[str, float] = dataclasses.field(default_factory=dict)
   easy: Sequence[Problem] = ()
 

@@ -25,7 +25,7 @@ _FLOORS = (
   ("train",),
   ("parallel", "stages"),
   ("command_line", "pipeline", "startup"),
-  ("main", "sweep"),
+  ("api", "main", "sweep"),
   ("worker",),
 )
 # Rooms of text and files, which are usable where there is no accelerator and no

@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import importlib.resources
 from collections.abc import Iterator, Sequence
 from typing import Any
 
@@ -64,6 +65,15 @@ class Inputs:
   def sets(self) -> list[str]:
     """The rows of config.evals.sets that are evaluated on."""
     return arms.listed(self.config.evals.run_sets)
+
+  @property
+  def given_base(self) -> epath.Path | None:
+    """The embedded task's base model; None if the run is to make it."""
+    base = self.config.model.base
+    if base.startswith("package:"):
+      data = importlib.resources.files("prefixrl_jax") / "data"
+      return epath.Path(str(data / base.removeprefix("package:")))
+    return epath.Path(base) if base else None
 
   @functools.cached_property
   def verifier(self) -> Verifier:

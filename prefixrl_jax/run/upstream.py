@@ -6,7 +6,7 @@ UserError if a stage that it needs is not complete, or a file of it is damaged.
 
 import collections
 
-from prefixrl_jax.ledger import Ledger
+from prefixrl_jax.ledger import summed
 from prefixrl_jax.run.workspace import Workspace
 from prefixrl_jax.storage import trace_store
 from prefixrl_jax.storage.results import read_results
@@ -104,16 +104,13 @@ def train_data(work: Workspace, seed: int) -> TrainData:
   problems = work.problems(seed)
   found = traces(work, seed)
   solved = {t.problem_id for t in found}
-  cost = Ledger(work.session.model)
-  cost.add_entries(screened.summary["ledger"])
-  cost.add_entries(made.summary["ledger"])
   return TrainData(
     train=[p for p in hard_problems if p.id in solved],
     heldout=[p for p in problems if p.split == "heldout"],
     hard_heldout=frozenset(p.id for p in hard(work, seed, "heldout")),
     traces=found,
     prefixed=trace_store.read_prefixed_problems(cuts.file("prefixed.parquet")),
-    ledger=cost.to_dict(),
+    ledger=summed(screened.summary["ledger"], made.summary["ledger"]),
     easy=[p for p in problems if p.split == "train" and p.id not in hard_ids],
     pass_rates={
       r.problem_id: r.num_correct / r.num_samples

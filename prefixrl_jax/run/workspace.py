@@ -2,7 +2,6 @@
 
 import copy
 import functools
-import importlib.resources
 import itertools
 import signal
 from collections.abc import Callable, Collection, Iterator
@@ -190,15 +189,11 @@ class Workspace(Inputs):
 
   @property
   def _base_is_given(self) -> bool:
-    return bool(self.config.model.base or self.config.model.folder)
+    return bool(self.given_base or self.config.model.folder)
 
   def base_file(self) -> epath.Path:
     """The embedded task's base model."""
-    base = self.config.model.base
-    if base.startswith("package:"):
-      data = importlib.resources.files("prefixrl_jax") / "data"
-      return epath.Path(str(data / base.removeprefix("package:")))
-    return epath.Path(base) if base else self.pretrained.directory / _BASE
+    return self.given_base or self.pretrained.directory / _BASE
 
   @functools.cache  # noqa: B019 - one Workspace a process
   def _base_digest(self) -> str | None:

@@ -4,6 +4,8 @@ Their names, in their order, and where each is; a stage is imported when it is
 run.
 """
 
+from prefixrl_jax.types import UserError
+
 STAGES = {
   "pretrain": "prefixrl_jax.stages.pretrain:run",
   "import": "prefixrl_jax.stages.import_traces:run",
@@ -20,3 +22,36 @@ ON_DEMAND = {
   "export": "prefixrl_jax.stages.export:run",
   "compile": "prefixrl_jax.stages.compile_ahead:run",
 }
+
+
+def chosen(names: str, traces: str = "") -> list[str]:
+  """Returns the stages that --stage asks for, in their order.
+
+  Args:
+    names: with commas between; "all" are those that need not be named.
+    traces: config.traces.file.
+
+  Raises:
+    UserError: there is no such stage, or they do not go together.
+  """
+  known = (*STAGES, *ON_DEMAND)
+  # Traces are imported or collected, never both in one run.
+  unused = "collect" if traces else "import"
+  stages = [stage.strip() for stage in names.split(",")]
+  for stage in stages:
+    if stage not in (*known, "all"):
+      raise UserError(
+        f"there is no stage {stage!r}; known are {', '.join(known)}, all."
+      )
+  if unused in stages:
+    raise UserError(
+      f"--stage=collect: traces are imported from {traces}, none"
+      " is sampled; leave out --traces or use --stage=import."
+      if traces
+      else "--stage=import needs --traces=FILE."
+    )
+  if "compile" in stages and stages != ["compile"]:
+    raise UserError("--stage=compile goes by itself, without other stages.")
+  if "all" in stages:
+    stages += [stage for stage in STAGES if stage != unused]
+  return [stage for stage in known if stage in stages]

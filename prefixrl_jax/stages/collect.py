@@ -1,13 +1,18 @@
 """Correct traces of the hard problems, by rejection sampling."""
 
+from collections.abc import Callable, Sequence
+
+from prefixrl_jax.ledger import Ledger
 from prefixrl_jax.models import parameters
+from prefixrl_jax.rollouts.sampler import Sampler
 from prefixrl_jax.run import upstream
 from prefixrl_jax.run.parts import in_parts
+from prefixrl_jax.run.session import Session
 from prefixrl_jax.run.workspace import Workspace
 from prefixrl_jax.storage import metrics, trace_store
 from prefixrl_jax.storage.artifacts import Artifact
-from prefixrl_jax.traces.rejection import collect
-from prefixrl_jax.types import UserError
+from prefixrl_jax.traces import rejection
+from prefixrl_jax.types import Problem, Trace, UserError
 
 
 def run(work: Workspace) -> None:
@@ -16,6 +21,42 @@ def run(work: Workspace) -> None:
     return
   for artifact, seed in work.data_to_make("collect"):
     _collect(work, artifact, seed)
+
+
+def collect(
+  session: Session,
+  sampler: Sampler,
+  problems: Sequence[Problem],
+  ledger: Ledger,
+  *,
+  policy: str,
+  seed: int,
+  on_progress: Callable[[int, int], None] = lambda *_: None,
+) -> list[Trace]:
+  """Returns traces of problems, as many as config.collect wants and affords.
+
+  Args:
+    session: of the run.
+    sampler: loaded with the policy that writes the traces.
+    problems: hard ones.
+    ledger: is told what they cost.
+    policy: who writes them, stored with them.
+    seed: seed for the sampling.
+    on_progress: called with (solved, completions judged) after each batch.
+  """
+  traces = rejection.collect(
+    sampler,
+    session.verifier,
+    session.tokenizer,
+    problems,
+    budget=session.config.collect.budget,
+    traces_per_problem=session.config.collect.traces_per_problem,
+    policy=policy,
+    seed=seed,
+    on_progress=on_progress,
+  )
+  ledger.add_sampling("collection", sampler.pop_usage())
+  return traces
 
 
 def _collect(work: Workspace, artifact: Artifact, seed: int) -> None:
@@ -54,17 +95,14 @@ def _collect(work: Workspace, artifact: Artifact, seed: int) -> None:
         show(solved, judged, tokens, flops)
 
       traces = collect(
+        work.session,
         sampler,
-        work.session.verifier,
-        work.session.tokenizer,
         some,
-        budget=settings.budget,
-        traces_per_problem=settings.traces_per_problem,
+        ledger,
         policy=work.session.policy,
         seed=seed,
         on_progress=on_progress,
       )
-      ledger.add_sampling("collection", sampler.pop_usage())
       trace_store.write_traces(file, traces)
 
     files, cost = in_parts(

@@ -2,12 +2,15 @@
 
 from collections.abc import Sequence
 
-from prefixrl_jax.prefixes.cuts import Cuts, cut
+from prefixrl_jax.prefixes import cuts as cutting
+from prefixrl_jax.prefixes.cuts import Cuts
 from prefixrl_jax.rewards.judging import hold_answer
 from prefixrl_jax.run import upstream
+from prefixrl_jax.run.inputs import Inputs
+from prefixrl_jax.run.session import Session
 from prefixrl_jax.run.workspace import Workspace
 from prefixrl_jax.storage import trace_store
-from prefixrl_jax.types import Trace, UserError
+from prefixrl_jax.types import Problem, Trace, UserError
 
 
 def run(work: Workspace) -> None:
@@ -24,7 +27,7 @@ def run(work: Workspace) -> None:
         f" {seed}): screen less strictly (config.screen.max_correct,"
         " num_samples) or bring other traces."
       )
-    cuts = _cut(work, traces, seed)
+    cuts = cut(work, work.problems(seed), traces, seed=seed)
     work.console.print(
       f"cut, seed {seed}: {len(cuts.prefixed)} prefixes of {len(traces)}"
       f" traces{_account(cuts)}"
@@ -50,16 +53,30 @@ def run(work: Workspace) -> None:
     )
 
 
-def _cut(work: Workspace, traces: Sequence[Trace], seed: int) -> Cuts:
-  problems = {p.id: p for p in work.problems(seed)}
-  return cut(
+def cut(
+  task: Inputs | Session,
+  problems: Sequence[Problem],
+  traces: Sequence[Trace],
+  *,
+  seed: int,
+) -> Cuts:
+  """Cuts traces as config.prefixes says; a prefix does not hold the answer.
+
+  Args:
+    task: its config, tokenizer and verifier.
+    problems: those of the traces, at least.
+    traces: correct ones.
+    seed: seed for the places.
+  """
+  by_id = {p.id: p for p in problems}
+  return cutting.cut(
     traces,
-    {p.id: p.index for p in problems.values()},
+    {p.id: p.index for p in problems},
     seed=seed,
     hold_answer=lambda ids, prefixes: hold_answer(
-      work.verifier, work.tokenizer, [problems[i] for i in ids], prefixes
+      task.verifier, task.tokenizer, [by_id[i] for i in ids], prefixes
     ),
-    **work.config.prefixes,
+    **task.config.prefixes,
   )
 
 

@@ -16,7 +16,7 @@ from prefixrl_jax.problems.texts import fingerprint
 from prefixrl_jax.rollouts.sampler import Sampler
 from prefixrl_jax.run import upstream
 from prefixrl_jax.run.rollout import encode
-from prefixrl_jax.run.session import Engine
+from prefixrl_jax.run.session import Engine, Session
 from prefixrl_jax.run.workspace import Workspace
 from prefixrl_jax.stages.train import train_again
 from prefixrl_jax.storage import metrics
@@ -33,12 +33,31 @@ class Questions(NamedTuple):
   Attributes:
     splits: problems without prefix, by split.
     num_samples: completions of each of these.
-    traces: of problems among them, to be revealed in part.
+    traces: of problems of the first split, to be revealed in part.
+    fractions: the shares of them that are revealed.
+    fraction_samples: completions of each problem at each of these.
   """
 
   splits: Sequence[Sequence[Problem]]
   num_samples: int
   traces: Sequence[Trace] = ()
+  fractions: Sequence[float] = ()
+  fraction_samples: int = 0
+
+
+class Answers(NamedTuple):
+  """What a policy answered.
+
+  Attributes:
+    results: of every problem, without prefix and at every share.
+    samples: a few, for people to read.
+    given_away: of each share, how many problems were left out there, since what
+      is revealed holds the answer already.
+  """
+
+  results: list[EvalResult]
+  samples: list[Sample]
+  given_away: dict[float, int]
 
 
 def check(work: Workspace) -> None:
@@ -98,8 +117,8 @@ def _make(
   work.begin(artifact)
   ledger = Ledger(work.session.model)
   with metrics.busy(f"{what} …"):
-    results, samples, given_away = _evaluate(
-      work, params, questions, seed, name, ledger
+    results, samples, given_away = evaluate(
+      work.judging(name), params, questions, ledger, seed=seed
     )
   write_results(artifact.directory / "results.parquet", results)
   write_json(
@@ -141,12 +160,14 @@ def _questions(work: Workspace, seed: int, name: str) -> Questions:
     splits,
     settings.num_samples,
     [t for t in data.traces if t.problem_id in asked],
+    settings.fractions,
+    settings.fraction_samples,
   )
 
 
 def _at_most(work: Workspace, seed: int, name: str) -> Iterator[SamplingUsage]:
   """Yields what an evaluation takes if no completion ends before its limit."""
-  questions, settings = _questions(work, seed, name), work.config.evals
+  questions = _questions(work, seed, name)
   problems = [p for some in questions.splits for p in some]
   prompts = {
     p.id: len(ids) for p, ids in zip(problems, encode(work.session, problems))
@@ -158,28 +179,36 @@ def _at_most(work: Workspace, seed: int, name: str) -> Iterator[SamplingUsage]:
     [
       prompts[t.problem_id] + revealed_length(len(t.tokens), fraction)
       for t in first.values()
-      for fraction in settings.fractions
+      for fraction in questions.fractions
     ],
-    settings.fraction_samples,
+    questions.fraction_samples,
   )
 
 
-def _evaluate(
-  work: Workspace,
-  params,
+def evaluate(
+  session: Session,
+  params: dict,
   questions: Questions,
-  seed: int,
-  name: str,
   ledger: Ledger,
-) -> tuple[list[EvalResult], list[Sample], dict[float, int]]:
-  settings, session = work.config.evals, work.judging(name)
+  *,
+  seed: int,
+) -> Answers:
+  """Asks a policy, and judges what it answers.
+
+  Args:
+    session: of the run, with what judges these problems.
+    params: the policy.
+    questions: what it is asked.
+    ledger: is told what it costs.
+    seed: seed for the sampling.
+  """
   keys: dict[str, Any] = dict(step=0, purpose="evaluation", seed=seed)
   results: list[EvalResult] = []
   samples: list[Sample] = []
   given_away: dict[float, int] = {}
   deepest = revealed_length(
     max((len(t.tokens) for t in questions.traces), default=0),
-    max(settings.fractions, default=0),
+    max(questions.fractions, default=0),
   )
   for revealed in sorted({0, deepest}):
     sampler = sampler_of(session, revealed)
@@ -202,14 +231,14 @@ def _evaluate(
         sampler,
         by_id,
         questions.traces,
-        settings.fractions,
-        num_samples=settings.fraction_samples,
+        questions.fractions,
+        num_samples=questions.fraction_samples,
         **keys,
       )
       results += some
       samples += shown[:: max(1, len(by_id))]
     ledger.add_sampling("evaluation", sampler.pop_usage())
-  return results, samples, given_away
+  return Answers(results, samples, given_away)
 
 
 def sampler_of(engine: Engine, revealed: int) -> Sampler:

@@ -61,6 +61,7 @@ def _work(folder, artifact, said):
   config = demo.get_config("tiny=true")
   config.collect.problems_per_part = 2
   session = types.SimpleNamespace(
+    config=config,
     model=demo_model(config.model),
     verifier=None,
     tokenizer=None,
@@ -103,7 +104,9 @@ def test_the_bar_ends_at_what_the_last_line_says(tmp_path, monkeypatch):
     "Progress",
     lambda *a, **k: bars.append(_Bar(*a, **k)) or bars[-1],
   )
-  monkeypatch.setattr(collect, "collect", _killed_in_the_second_part())
+  monkeypatch.setattr(
+    collect.rejection, "collect", _killed_in_the_second_part()
+  )
   said = []
   artifact = Artifact(epath.Path(tmp_path) / "collect", {}, name="collect")
   work = _work(tmp_path, artifact, said)
@@ -130,7 +133,9 @@ def test_parts_without_log_probabilities_are_gone_on_with(
     write(path, traces)
     pd.read_parquet(path).drop(columns="logprobs").to_parquet(path)
 
-  monkeypatch.setattr(collect, "collect", _killed_in_the_second_part())
+  monkeypatch.setattr(
+    collect.rejection, "collect", _killed_in_the_second_part()
+  )
   artifact = Artifact(epath.Path(tmp_path) / "collect", {}, name="collect")
   work = _work(tmp_path, artifact, [])
   with monkeypatch.context() as before:
