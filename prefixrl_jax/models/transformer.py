@@ -17,7 +17,7 @@ import jax.numpy as jnp
 
 from prefixrl_jax.batches import KVCache
 from prefixrl_jax.distributed import sharding
-from prefixrl_jax.models import attention, tree_attention
+from prefixrl_jax.models import attention, embedding, tree_attention
 from prefixrl_jax.models.decoder_config import (
   LayerFlags,
   TransformerConfig,
@@ -70,11 +70,7 @@ class Transformer(nn.Module):
         (c.width, c.vocab_size),
         jnp.dtype(c.param_dtype),
       )
-    # A part of every token's features would have to change places with all
-    # other devices.
-    table = table.astype(c.dtype)
-    table = sharding.constrain(table, "vocab", "features")
-    x = embed(c, {"embedding": table}, tokens)
+    x = _scaled(c, embedding.look_up(table.astype(c.dtype), tokens))
     x = sharding.constrain(x, *Block.axes)
     block = Block
     if c.remat == "full":
@@ -104,7 +100,10 @@ def embed(
   config: TransformerConfig, params: dict, tokens: Int[Array, "*B"]
 ) -> Float[Array, "*B D"]:
   """Returns the tokens' embeddings."""
-  x = params["embedding"][tokens].astype(config.dtype)
+  return _scaled(config, params["embedding"][tokens].astype(config.dtype))
+
+
+def _scaled(config, x):
   if config.embed_scale != 1.0:
     x *= jnp.asarray(config.embed_scale, config.dtype)
   return x
