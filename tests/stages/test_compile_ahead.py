@@ -118,7 +118,9 @@ def test_what_is_compiled_ahead_is_what_a_run_lowers(monkeypatch):
 
   engine = _engine(config, mesh)
   monkeypatch.setattr(
-    jax.stages.Lowered, "compile", _refusing("update", "_score", "init")
+    jax.stages.Lowered,
+    "compile",
+    _refusing("update", "score", "learner_s_state", "sampler_s_state"),
   )
   with ahead.compiling(ahead.Compiler()) as compiler:
     parts = setup.make_parts(engine, config.arms[_ARM], sizes[0], 0)
@@ -146,7 +148,7 @@ def test_the_stage_says_what_fits_and_what_would_help(
 ):
   """A program that no device holds does not keep others from being told."""
   monkeypatch.setattr(
-    jax.stages.Lowered, "compile", _refusing("decode", "update", "_score")
+    jax.stages.Lowered, "compile", _refusing("decode", "update", "score")
   )
   config = _config(**{"lora.rank": 0})
   config.run_arms = ("rl",)
