@@ -110,6 +110,8 @@ class Browser:
   def press(self, key: str) -> None:
     """Presses a key, where the focus is."""
     text = {"text": key} if len(key) == 1 else {}
+    if key == "Enter":  # which clicks a button that has the focus
+      text = {"text": "\r", "windowsVirtualKeyCode": 13}
     for kind in ("keyDown", "keyUp"):
       self._call("Input.dispatchKeyEvent", type=kind, key=key, **text)
 
@@ -122,8 +124,8 @@ class Browser:
       " true})); })()"
     )
 
-  def screenshot(self, path: pathlib.Path, width: int, height: int) -> None:
-    """Writes a picture of the page at a size."""
+  def resize(self, width: int, height: int = 1000) -> None:
+    """Gives the page a size, in CSS pixels."""
     self._call(
       "Emulation.setDeviceMetricsOverride",
       width=width,
@@ -131,6 +133,18 @@ class Browser:
       deviceScaleFactor=1,
       mobile=False,
     )
+
+  def emulate(self, media: str = "screen", scheme: str = "light") -> None:
+    """Shows the page as on screen or in print, in light or dark mode."""
+    self._call(
+      "Emulation.setEmulatedMedia",
+      media=media,
+      features=[{"name": "prefers-color-scheme", "value": scheme}],
+    )
+
+  def screenshot(self, path: pathlib.Path, width: int, height: int) -> None:
+    """Writes a picture of the page at a size."""
+    self.resize(width, height)
     time.sleep(0.3)
     shot = self._call("Page.captureScreenshot", format="png")
     path.write_bytes(base64.b64decode(shot["data"]))

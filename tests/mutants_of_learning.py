@@ -526,11 +526,13 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     "evals/test_verdicts.py",
     ("or 0) < 0", "or 0) <= 0"),
     ('["interval"][1] >= 0', '["interval"][0] >= 0'),
+    ("low <= 0 <= high", "low <= 0 < high"),
+    ("(-high, -low)", "(low, high)"),
     ("times < 1", "times > 1"),
     ("if winners or", "if"),
   ),
   (
-    "evals/report.html.jinja",
+    "evals/report_page/index.html.jinja",
     "evals/test_page.py",
     ("{% if samples %}", "{% if true %}"),
     ("{% if summary.versus %}", "{% if true %}"),
@@ -543,5 +545,17 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     "evals/test_page.py",
     ("autoescape=True", "autoescape=False"),
     ('"never" if ratio == 0 else', '"0" if ratio is None else'),
+  ),
+  (
+    "evals/samples.py",
+    "evals/test_page.py::test_the_page_stays_below_5_mb",
+    ("room -= _size(of_run[place])", "room -= 0"),
+    ("[:_MOST_CHARACTERS]", "[:_MARKUP]"),
+  ),
+  (
+    "evals/drawing.py",
+    "evals/test_page.py::test_points_of_figures_say_their_values",
+    ("height * (1 - y)", "height * y"),
+    ("({low_} to {high_})", "({high_} to {low_})"),
   ),
 )

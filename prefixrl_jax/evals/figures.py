@@ -198,6 +198,7 @@ def _draw_curves(
     - {0}  # imported traces
   )
   label_costs(axes, _COUNTS[axis])
+  axes.set_label(f"{_title(split)}, over {_COUNTS[axis]}")
   if not collection:
     return
   axes.axvspan(0, collection[-1], color="#f2f2f2", linewidth=0, zorder=0)

@@ -1,8 +1,8 @@
 """The report: summary.json, figures and a page that shows them."""
 
 import base64
+import hashlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from importlib import resources
 from typing import Any
 
 import jinja2
@@ -15,6 +15,7 @@ from prefixrl_jax.evals.curves import BASE, RunRecord
 from prefixrl_jax.evals.evaluations import Evaluation, compare
 from prefixrl_jax.evals.evaluations import label as evaluation_label
 from prefixrl_jax.evals.figures import figure_a, figure_b, figure_c
+from prefixrl_jax.evals.inline_figures import inline_figure, page_colour
 from prefixrl_jax.evals.names import (
   SPLITS,
   arm_colours,
@@ -22,11 +23,13 @@ from prefixrl_jax.evals.names import (
   source_label,
   split_label,
 )
+from prefixrl_jax.evals.samples import fitting
 from prefixrl_jax.evals.summary import summarize
 from prefixrl_jax.evals.training_figures import figure_d, figure_e, figure_f
 from prefixrl_jax.evals.verdicts import finding, verdicts
 from prefixrl_jax.storage.files import remove, write_json, write_text
 
+_PAGE_BYTES = 4_900_000  # of index.html, which is sent and opened as one file
 _OF_TRAINING = {
   "figure_d": figure_d,
   "figure_e": figure_e,
@@ -77,15 +80,27 @@ def write_report(
     else:
       for suffix in ("png", "svg"):  # of an earlier report
         remove(folder / f"{name}.{suffix}")
-  images = {
-    name: base64.b64encode((folder / f"{name}.svg").read_bytes()).decode()
-    for name in names
-  }
-  grouped: dict[tuple[str, int], list[Mapping[str, Any]]] = {}
-  for sample in samples:
-    grouped.setdefault((sample["arm"], sample["seed"]), []).append(sample)
-  template = resources.files("prefixrl_jax.evals") / "report.html.jinja"
+  html = _page(
+    summary,
+    {name: (folder / f"{name}.svg").read_text("utf-8") for name in names},
+    samples,
+    notes=notes,
+    trained_band=trained_band,
+    num_rollouts=num_rollouts,
+  )
+  write_text(folder / "index.html", html)
+  return summary
+
+
+def _page(
+  summary: Mapping[str, Any],
+  figures: Mapping[str, str],
+  samples: Sequence[Mapping[str, Any]],
+  **shown: Any,
+) -> str:
+  """Returns the page as HTML, with as many samples as it has room for."""
   environment = jinja2.Environment(
+    loader=jinja2.PackageLoader("prefixrl_jax.evals", "report_page"),
     autoescape=True,
     undefined=jinja2.StrictUndefined,
     trim_blocks=True,
@@ -94,8 +109,6 @@ def write_report(
   environment.filters |= {
     "percent": _percent,
     "plus_minus": _plus_minus,
-    "times": _times,
-    "speed_up": _speed_up,
     "count": _count,
     "total": _total,
     "label": arm_label,
@@ -103,25 +116,36 @@ def write_report(
     "interval": _interval,
     "evaluation": evaluation_label,
     "source": source_label,
+    "key": _key,
   }
-  page = environment.from_string(template.read_text("utf-8")).render(
-    summary=summary,
-    splits=_shown_splits(summary),
-    colours=arm_colours(summary["arms"]),
-    base=BASE,
-    images=images,
-    samples=grouped,
-    notes=notes,
-    trained_band=trained_band,
-    num_rollouts=num_rollouts,
-    verdicts=[*finding(summary), *verdicts(summary)],
-    times=_times,
-    points=_points,
-    saved=_saved,
-    speed_up=_speed_up,
-  )
-  write_text(folder / "index.html", page)
-  return summary
+  script = environment.get_template("page.js").render()
+  digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+  colours = arm_colours(summary["arms"])
+  template = environment.get_template("index.html.jinja")
+
+  def render(some: Mapping[tuple[str, int], Any], left_out: int) -> str:
+    return template.render(
+      shown,
+      summary=summary,
+      splits=_shown_splits(summary),
+      colours={arm: page_colour(colours[arm]) for arm in summary["arms"]},
+      base=BASE,
+      figures=figures,
+      inline_figure=inline_figure,
+      samples=some,
+      left_out=left_out,
+      finding=finding(summary),
+      verdicts=verdicts(summary),
+      script=script,
+      script_hash=f"sha256-{digest}",
+      times=_times,
+      points=_points,
+      saved=_saved,
+      speed_up=_speed_up,
+    )
+
+  room = _PAGE_BYTES - len(render({}, 0).encode())
+  return render(*fitting(samples, room))
 
 
 def print_summary(summary: Mapping[str, Any]) -> None:
@@ -162,7 +186,7 @@ def print_summary(summary: Mapping[str, Any]) -> None:
         _with_interval(faster["flops_paper_with_screening"], _speed_up),
       )
   console.print(f"{arm_label(method)} against", gains)
-  for sentence in (*finding(summary), *verdicts(summary)):
+  for sentence in filter(None, (finding(summary), *verdicts(summary))):
     console.print(sentence, style="bold", markup=False)
   console.print(
     "ratio: of final accuracies. speed-up: the baseline's training FLOPs over"
@@ -245,6 +269,11 @@ def _shown_splits(summary: Mapping[str, Any]) -> dict[str, str]:
 
 def _percent(share: float | None) -> str:
   return "-" if share is None else f"{100 * share:.1f}"
+
+
+def _key(number: float | None) -> str:
+  """Returns what rows are sorted by; nothing where it is undefined."""
+  return "" if number is None else f"{number:.6g}"
 
 
 def _plus_minus(spread: Mapping[str, Any]) -> str:

@@ -20,6 +20,7 @@ from prefixrl_jax.evals.drawing import (
 from prefixrl_jax.evals.names import arm_colours, arm_label, source_label
 
 _STYLES: dict[str, Any] = {"all": "-", "no_prefix": "-", "prefixed": ":"}
+_KINDS = {"all": "", "no_prefix": "without prefix", "prefixed": "prefixed"}
 _SOURCES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#56b4e9", "#e69f00")
 
 
@@ -153,6 +154,7 @@ def _draw_measure(axes: Axes, summary: Mapping[str, Any], measure: str) -> None:
       arm_label(arm),
       colours[arm],
       linestyle=_STYLES[kind],
+      kind=_KINDS[kind],
     )
   axes.set_ylim(bottom=0)
   label_costs(axes, FLOPS)
@@ -162,11 +164,12 @@ def _draw_measure(axes: Axes, summary: Mapping[str, Any], measure: str) -> None:
 
 def _legend_of_kinds(axes: Axes) -> Legend:
   """Says which lines are of prefixed problems, apart from the arms."""
+  kinds = ("no_prefix", "prefixed")
   handles = [
     Line2D([], [], color="#555555", linestyle=_STYLES[kind], linewidth=2)
-    for kind in ("no_prefix", "prefixed")
+    for kind in kinds
   ]
-  labels = ["without prefix", "prefixed"]
+  labels = [_KINDS[kind] for kind in kinds]
   return Legend(axes, handles, labels, fontsize="small", loc="best")
 
 

@@ -6,7 +6,7 @@ from typing import Any
 from prefixrl_jax.evals.names import arm_label, split_label
 
 
-def finding(summary: Mapping[str, Any]) -> list[str]:
+def finding(summary: Mapping[str, Any]) -> str:
   """Returns one sentence: the method beside the best other arm, how sure it is.
 
   Of held-out problems, else of those trained on; empty if there is no other
@@ -26,33 +26,56 @@ def finding(summary: Mapping[str, Any]) -> list[str]:
     if ours is not None and means:
       break
   else:
-    return []
+    return ""
   best = max(means, key=lambda arm: means[arm])
   versus = summary["versus"][best][split]
-  num = versus["final_difference"]["spread"]["num"]
   sentence = (
-    f"{arm_label(method)} ends at {100 * ours:.1f} % of {split_label(split)}"
-    f" problems, the best other arm, {arm_label(best)}, at"
+    f"On {split_label(split)} problems, {arm_label(method)} ends at"
+    f" {100 * ours:.1f} % and the best other arm, {arm_label(best)}, at"
     f" {100 * means[best]:.1f} %"
   )
-  if (ratio := versus["final_ratio"]["of_means"]) is not None:
-    sentence += f": {_times(versus['final_ratio'])} as much"
-    if ratio > 1 and (versus["speed_up"]["flops_paper"]["of_means"] or 0) > 1:
-      faster = _times(versus["speed_up"]["flops_paper"])
-      sentence += f", and that accuracy {faster} as early"
-  took_off = [
-    f"{arm_label(arm)} {len(arms[arm]['final'][split]['took_off'])}"
-    for arm in (method, best)
-  ]
-  if versus["final_difference"]["interval"] is None:
-    seeds = "One seed says" if num == 1 else "Seeds that differ say"
-    return [f"{sentence}. {seeds} nothing of chance."]
-  takes_off = f"Seeds that took off, of {num}: {took_off[0]}, {took_off[1]}."
-  low, high = versus["final_difference"]["interval"]
-  beyond = (
-    "" if low > 0 or high < 0 else " The difference is not beyond chance."
+  difference = versus["final_difference"]
+  num = difference["spread"]["num"]
+  if difference["interval"] is None:
+    why = "with one seed" if num == 1 else "as they have no seed in common"
+    return f"{sentence}; {why}, how much of this is chance is not known."
+  finals = [arms[arm]["final"][split] for arm in (method, best)]
+  is_all = all(final["accuracy"]["num"] == num for final in finals)
+  seeds = f"{num} seeds" if is_all else f"the {num} seeds of both"
+  sure, by_chance = _how_sure(difference, seeds)
+  sentence += f": {sure}"
+  if not by_chance and difference["of_means"] > 0:
+    if versus["final_ratio"]["of_means"] is not None:
+      ratio = _times(versus["final_ratio"])
+      sentence += f", or {ratio} the accuracy"
+    faster = versus["speed_up"]["flops_paper"]
+    if (faster["of_means"] or 0) > 1:
+      sentence += (
+        f"; it reaches {arm_label(best)}'s final accuracy"
+        f" {_times(faster)} as fast in training FLOPs"
+      )
+  ours_took_off, took_off = (
+    f"{len(final['took_off'])} of {final['accuracy']['num']}"
+    for final in finals
   )
-  return [f"{sentence}. {takes_off}{beyond}"]
+  return (
+    f"{sentence}; {ours_took_off} seeds took off with {arm_label(method)} and"
+    f" {took_off} with {arm_label(best)}."
+  )
+
+
+def _how_sure(difference: Mapping[str, Any], seeds: str) -> tuple[str, bool]:
+  """Says a difference with its interval, and whether it may be chance."""
+  points = 100 * difference["of_means"]
+  low, high = difference["interval"]
+  by_chance = low <= 0 <= high
+  than = "more" if points >= 0 else "fewer"
+  ends = (low, high) if points >= 0 else (-high, -low)
+  interval = " to ".join(f"{round(100 * end, 1) + 0:.1f}" for end in ends)
+  text = f"{abs(points):.1f} points {than}"
+  if by_chance:
+    text += ", which may be chance"
+  return f"{text} (95 % interval {interval}, {seeds})", by_chance
 
 
 def verdicts(summary: Mapping[str, Any]) -> list[str]:
@@ -75,7 +98,7 @@ def verdicts(summary: Mapping[str, Any]) -> list[str]:
       )
   if winners or not summary["versus"]:
     return winners
-  return [f"No other arm ends above {method}, on any problems."]
+  return [f"No other arm ends above {method} on any kind of problem."]
 
 
 def _times(comparison: Mapping[str, Any]) -> str:

@@ -1,12 +1,16 @@
 """The report of plausible runs: complete, safe, reproducible."""
 
+import base64
 import dataclasses
+import hashlib
 import html.parser
 import json
+import re
 
 import numpy as np
 import pytest
 from PIL import Image
+from reported import ARMS, SAMPLE, fake_run, write
 
 from prefixrl_jax.evals.curves import CurvePoint, RunRecord
 from prefixrl_jax.evals.figures import (
@@ -16,105 +20,12 @@ from prefixrl_jax.evals.figures import (
   figure_c,
 )
 from prefixrl_jax.evals.names import arm_colours
-from prefixrl_jax.evals.page import print_summary, write_report
+from prefixrl_jax.evals.page import print_summary
 from prefixrl_jax.evals.summary import summarize
-from prefixrl_jax.evals.training import TrainingRecord
 from prefixrl_jax.evals.training_figures import figure_d, figure_e, figure_f
 from prefixrl_jax.types import EvalResult
 
-COLLECTION = 3e11
-BUDGET = 1.5e12
-# arm -> (final accuracy, steepness, uses traces)
-ARMS = {
-  "base": (0.002, 0.0, False),
-  "rl": (0.12, 4.0, False),
-  "sft_rl": (0.28, 2.0, True),
-  "prefixrl": (0.76, 2.0, True),
-}
 HOSTILE = "<script>alert('x')</script> & \"<b>\""
-SAMPLE = {
-  "arm": "prefixrl",
-  "seed": 0,
-  "problem_id": "train-7",
-  "prompt": "a43 b15?",
-  "prefix": "a4:1",
-  "completion": "3=1 b=1;",
-  "reward": 1.0,
-  "fraction": 0.4,
-}
-
-
-def fake_run(arm: str, seed: int, *, is_old: bool = True) -> RunRecord:
-  """A run; an old one has nothing of its training but the curve."""
-  final, steepness, uses_traces = ARMS[arm]
-  rng = np.random.default_rng([seed, len(arm)])
-  final *= 1 + 0.2 * rng.uniform(-1, 1)
-  start = COLLECTION * (1 + 0.1 * seed) if uses_traces else 0.0
-  curve = []
-  for i, share in enumerate(np.linspace(0, 1, 16) if arm != "base" else []):
-    spent = (BUDGET - start) * float(share)
-    entries = {"sampling": spent / 4, "update": spent * 3 / 4}
-    if uses_traces:
-      entries |= {"screening": COLLECTION / 2, "collection": start}
-    ledger = {
-      purpose: {
-        "flops_paper": flops,
-        "flops_executed": 0.6 * flops,
-        "tokens": flops / 3e5,
-        "completions": flops / 1e7,
-        "seconds": flops / 1e10,
-      }
-      for purpose, flops in entries.items()
-    }
-    accuracy = final * float(share) ** steepness
-    curve.append(
-      CurvePoint(10 * i, ledger, {"train": accuracy, "heldout": accuracy / 2})
-    )
-  results = [
-    EvalResult(f"{split}-{i}", split, fraction, 32, int(rng.binomial(32, p)))
-    for split, fractions in {
-      "train": np.linspace(0, 0.9, 10),
-      "heldout": [0.0],
-    }.items()
-    for fraction in fractions
-    for p in [final + (0.95 - final) * float(fraction) ** 2]
-    for i in range(12)
-  ]
-  training = TrainingRecord()
-  if curve and not is_old:
-    training = fake_training(rng, is_prefixed=arm == "prefixrl")
-  return RunRecord(arm, seed, curve, results, uses_traces, training=training)
-
-
-def fake_training(rng, *, is_prefixed: bool) -> TrainingRecord:
-  """Noisy norms; entropies and a marker that rise, prefixes of two authors."""
-  rows, prefixed = [], []
-  for step, share in enumerate(np.linspace(0.02, 1, 60), 1):
-    row = {"step": step, "flops_paper": BUDGET * share}
-    row["train/grad_norm"] = float(rng.exponential(0.2))
-    for kind in ("no_prefix", *["prefixed"] * is_prefixed):
-      row |= {
-        f"train/{kind}/accuracy": share,
-        f"train/{kind}/signal": float(rng.uniform(0.1, 0.4)),
-        f"train/{kind}/entropy": 0.3 + 0.1 * (kind == "prefixed") + share / 5,
-        f"train/{kind}/marker": share / 2,
-      }
-    rows.append(row)
-    if is_prefixed:
-      prefixed += [(step, "base@0123456789", share), (step, "rule", share / 2)]
-  gains = [np.linspace(1, 0, 40) for _ in range(8 * is_prefixed)]
-  return TrainingRecord(rows, prefixed, gains)
-
-
-def write(directory, *, runs=None, samples=(SAMPLE,), notes=None):
-  return write_report(
-    directory,
-    runs or [fake_run(arm, seed) for arm in ARMS for seed in range(3)],
-    samples=samples,
-    notes=notes or {"hard problems": "35 of 80"},
-    marker="share of worked blocks",
-    trained_band=(0.4, 0.8),
-  )
 
 
 class Reader(html.parser.HTMLParser):
@@ -126,14 +37,15 @@ class Reader(html.parser.HTMLParser):
 
   def handle_starttag(self, tag, attributes):
     self.tags.append(tag)
-    if tag not in ("meta", "img", "br"):
+    if tag not in ("meta", "br"):
       self.open.append(tag)
 
   def handle_endtag(self, tag):
     assert self.open.pop() == tag
 
   def handle_data(self, data):
-    self.text += data
+    if self.open[-1:] not in (["style"], ["script"]):
+      self.text += data
 
 
 def read(path) -> Reader:
@@ -219,7 +131,7 @@ def test_figures_are_reproducible(written, tmp_path):
 def test_page_shows_the_numbers(written):
   directory, summary = written
   page = read(directory / "index.html")
-  assert page.tags.count("img") == 6
+  assert page.tags.count("figure") == page.tags.count("svg") == 6
   assert "35 of 80" in page.text
   text = " ".join(page.text.split())
   final = summary["arms"]["prefixrl"]["final"]["train"]["accuracy"]
@@ -243,7 +155,7 @@ def test_a_report_without_training_has_no_figures_of_it(tmp_path):
   left = {path.stem for path in tmp_path.glob("*.png")}
   assert left == {"figure_a", "figure_b", "figure_c"}
   page = read(tmp_path / "index.html")
-  assert page.tags.count("img") == 3
+  assert page.tags.count("figure") == page.tags.count("svg") == 3
   assert "Sources of prefixes" not in page.text
 
 
@@ -262,7 +174,7 @@ def test_page_has_a_row_for_every_arm(written):
   text = " ".join(read(directory / "index.html").text.split())
   rl = summary["arms"]["rl"]
   costs = "1.5e12 ± 0 (9e11 ± 0) 5e6 ± 0 150,000 ± 0 150 ± 0"
-  assert f"RL {costs} training" in text
+  assert f"{costs} RL held-out" in text
   gain = rl["final"]["train"]["gain"]
   lead = summary["versus"]["rl"]["train"]["final_difference"]
   for comparison in (gain, lead):
@@ -271,7 +183,7 @@ def test_page_has_a_row_for_every_arm(written):
     assert f"{points} {low} to {high}" in text
   saved = summary["versus"]["rl"]["train"]["interactions_saved"]["of_means"]
   assert f"{100 * saved:.0f} %" in text
-  assert "No other arm ends above PrefixRL, on any problems." in text
+  assert "No other arm ends above PrefixRL on any kind of problem." in text
 
 
 def test_page_and_terminal_say_who_wins(tmp_path, capsys):
@@ -314,8 +226,105 @@ def test_page_has_samples_where_there_are_some(written):
 
 def test_page_needs_nothing_from_elsewhere(written):
   page = (written[0] / "index.html").read_text("utf-8")
-  assert "http" not in page
-  assert page.count('src="') == page.count('src="data:image/svg+xml;base64,')
+  assert "://" not in page
+  assert "src=" not in page
+  links = set(re.findall(r' (?:xlink:)?href="([^#"][^"]*)"', page))
+  assert links <= {"rollouts/index.html"}
+  script = re.search(r"<script>(.*?)</script>", page, re.DOTALL)[1]
+  digest = base64.b64encode(hashlib.sha256(script.encode()).digest()).decode()
+  assert f"default-src 'none'; script-src 'sha256-{digest}'" in page
+
+
+def test_no_two_elements_of_the_page_have_one_id(written):
+  page = (written[0] / "index.html").read_text("utf-8")
+  ids = re.findall(r'\bid="([^"]*)"', page)
+  assert len(ids) > 100  # six figures are in the page
+  assert len(set(ids)) == len(ids)
+  used = set(re.findall(r'(?:href="|url\()#([^")]*)', page))
+  used |= set(re.findall(r'aria-(?:labelledby|describedby)="([^"]*)"', page))
+  assert used <= set(ids)
+
+
+def test_every_table_has_a_caption_and_headers_of_columns_and_rows(written):
+  page = (written[0] / "index.html").read_text("utf-8")
+  tables = re.findall(r"<table.*?</table>", page, re.DOTALL)
+  assert len(tables) == 4
+  for table in tables:
+    assert re.search(r"<caption[^>]*>[A-Z]", table)
+    head, body = table.split("</thead>")
+    columns = re.findall(r'<th scope="col"', head)
+    rows = re.findall(r"<tr.*?</tr>", body, re.DOTALL)
+    for row in rows:  # each whole, so that it can be moved
+      assert '<th scope="row"' in row
+      assert len(re.findall(r"<t[hd][ >]", row)) == len(columns)
+
+
+def test_points_of_figures_say_their_values(written):
+  directory, summary = written
+  line = summary["arms"]["prefixrl"]["by_fraction"]["train"]
+  mean, low, high = (f"{line[name][-1]:.3g}" for name in ("mean", "min", "max"))
+  wanted = f"<title>PrefixRL at 0.9: {mean} ({low} to {high})</title>"
+  for name in ("figure_c.svg", "index.html"):
+    assert wanted in (directory / name).read_text("utf-8")
+  svg = (directory / "figure_c.svg").read_text("utf-8")
+  # The point is where the line's marker is.
+  number = r"([\d.]+)"
+  markers = re.findall(
+    f'<use [^>]* x="{number}" y="{number}" style="fill: #d55e00; stroke', svg
+  )
+  [point] = re.findall(
+    f'cx="{number}" cy="{number}"[^>]*>{re.escape(wanted)}', svg
+  )
+  assert [float(x) for x in point] == pytest.approx(
+    [float(x) for x in markers[9]], abs=0.01
+  )
+  training = (directory / "figure_e.svg").read_text("utf-8")
+  assert "<title>PrefixRL, without prefix at " in training
+  assert "<title>PrefixRL, prefixed at " in training
+
+
+def test_a_long_line_is_drawn_with_few_points(tmp_path):
+  run = fake_run("prefixrl", 0)
+  many = [
+    dataclasses.replace(
+      run.curve[-1],
+      step=i,
+      ledger={
+        "update": {
+          n: c * i / 5000 for n, c in run.curve[-1].ledger["update"].items()
+        }
+      },
+      accuracy={"train": i / 5000},
+    )
+    for i in range(5001)
+  ]
+  summary = summarize([dataclasses.replace(run, curve=many)])
+  figure_a(summary, tmp_path / "figure_a")
+  svg = (tmp_path / "figure_a.svg").read_text("utf-8")
+  assert len(svg) < 100_000
+  assert "<title>PrefixRL at 0: 0</title>" in svg  # the first
+  assert "<title>PrefixRL at 5.4e11: 1</title>" in svg  # the last
+
+
+def test_the_page_stays_below_5_mb(tmp_path):
+  """Each run has a sample before any has two; the rest is counted."""
+  samples = [
+    SAMPLE | {"arm": arm, "problem_id": f"p{i}", "completion": "<&>é" * 20_000}
+    for arm in ("rl", "prefixrl")
+    for i in range(60)
+  ]
+  write(
+    tmp_path,
+    runs=[fake_run(arm, 0) for arm in ("rl", "prefixrl")],
+    samples=samples,
+  )
+  page = (tmp_path / "index.html").read_text("utf-8")
+  assert 4_000_000 < len(page.encode()) < 5_000_000
+  num = page.count("… (60,000 more characters)")
+  assert f"no room for {120 - num} more" in page
+  of_arms = [part.count("<pre") for part in page.split("</summary>")[1:]]
+  assert sum(of_arms) == num > 10
+  assert abs(of_arms[0] - of_arms[1]) <= 1
 
 
 def test_sample_sets_the_prefix_apart(written):
@@ -339,7 +348,7 @@ def test_hostile_text_is_escaped(tmp_path):
   )
   write(tmp_path, runs=runs, samples=[sample], notes={HOSTILE: HOSTILE})
   page = read(tmp_path / "index.html")
-  assert "script" not in page.tags
+  assert page.tags.count("script") == 1  # the page's own
   assert page.text.count(HOSTILE) >= 6
   assert "✗ wrong" in page.text
 

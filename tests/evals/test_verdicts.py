@@ -53,17 +53,14 @@ def test_every_winner_has_a_sentence_and_one_seed_is_called_that():
 @pytest.mark.parametrize("difference", [0.2, 0.0, None])
 def test_without_a_winner_it_says_that(difference):
   assert _verdicts(rl={"train": _versus(difference)}) == [
-    "No other arm ends above PrefixRL, on any problems."
+    "No other arm ends above PrefixRL on any kind of problem."
   ]
   assert _verdicts() == []
 
 
-def _of_arm(mean, took_off):
-  return {
-    "final": {
-      "heldout": {"accuracy": {"mean": mean}, "took_off": took_off},
-    }
-  }
+def _of_arm(mean, took_off, *, num=4):
+  accuracy = {"mean": mean, "num": num}
+  return {"final": {"heldout": {"accuracy": accuracy, "took_off": took_off}}}
 
 
 def _compared(difference, ratio, speed_up, *, num):
@@ -96,17 +93,19 @@ def test_the_finding_names_the_best_arm_and_how_sure_it_is():
       "sft_rl": _compared((0.4, 0.2, 0.6), (2, 1.5, 4), (1.96, 1, 3), num=4),
     },
   }
-  assert finding(summary) == [
-    "PrefixRL ends at 80.0 % of held-out problems, the best other arm, SFT +"
-    " RL, at 40.0 %: 2.0 times (95 % interval 1.5 to 4.0) as much, and that"
-    " accuracy 2.0 times (95 % interval 1.0 to 3.0) as early. Seeds that took"
-    " off, of 4: PrefixRL 4, SFT + RL 2."
-  ]
+  assert finding(summary) == (
+    "On held-out problems, PrefixRL ends at 80.0 % and the best other arm, SFT"
+    " + RL, at 40.0 %: 40.0 points more (95 % interval 20.0 to 60.0, 4 seeds),"
+    " or 2.0 times (95 % interval 1.5 to 4.0) the accuracy; it reaches SFT +"
+    " RL's final accuracy 2.0 times (95 % interval 1.0 to 3.0) as fast in"
+    " training FLOPs; 4 of 4 seeds took off with PrefixRL and 2 of 4 with SFT +"
+    " RL."
+  )
   summary["versus"]["sft_rl"] = _compared((0.4,), (2.0,), (0.9,), num=1)
-  assert finding(summary) == [
-    "PrefixRL ends at 80.0 % of held-out problems, the best other arm, SFT +"
-    " RL, at 40.0 %: 2.0 times as much. One seed says nothing of chance."
-  ]
+  assert finding(summary) == (
+    "On held-out problems, PrefixRL ends at 80.0 % and the best other arm, SFT"
+    " + RL, at 40.0 %; with one seed, how much of this is chance is not known."
+  )
 
 
 def test_a_finding_of_arms_without_a_common_seed_has_no_interval():
@@ -115,21 +114,41 @@ def test_a_finding_of_arms_without_a_common_seed_has_no_interval():
     "arms": {"rl": _of_arm(0.1, []), "prefixrl": _of_arm(0.2, [0])},
     "versus": {"rl": _compared((0.1,), (2.0,), (None,), num=0)},
   }
-  assert finding(summary) == [
-    "PrefixRL ends at 20.0 % of held-out problems, the best other arm, RL, at"
-    " 10.0 %: 2.0 times as much. Seeds that differ say nothing of chance."
-  ]
+  assert finding(summary) == (
+    "On held-out problems, PrefixRL ends at 20.0 % and the best other arm, RL,"
+    " at 10.0 %; as they have no seed in common, how much of this is chance is"
+    " not known."
+  )
 
 
 def test_a_finding_that_chance_explains_says_so():
   summary = {
     "method": "prefixrl",
-    "arms": {"rl": _of_arm(0.0, []), "prefixrl": _of_arm(0.1, [0])},
+    "arms": {
+      "rl": _of_arm(0.0, [], num=2),
+      "prefixrl": _of_arm(0.1, [0], num=2),
+    },
     "versus": {"rl": _compared((0.1, 0.0, 0.2), (None,), (None,), num=2)},
   }
-  assert finding(summary) == [
-    "PrefixRL ends at 10.0 % of held-out problems, the best other arm, RL, at"
-    " 0.0 %. Seeds that took off, of 2: PrefixRL 1, RL 0. The difference is"
-    " not beyond chance."
-  ]
-  assert finding(summary | {"versus": {}}) == []
+  assert finding(summary) == (
+    "On held-out problems, PrefixRL ends at 10.0 % and the best other arm, RL,"
+    " at 0.0 %: 10.0 points more, which may be chance (95 % interval 0.0 to"
+    " 20.0, 2 seeds); 1 of 2 seeds took off with PrefixRL and 0 of 2 with RL."
+  )
+  assert finding(summary | {"versus": {}}) == ""
+
+
+def test_a_method_that_loses_is_said_to_have_fewer_points():
+  summary = {
+    "method": "prefixrl",
+    "arms": {
+      "rl": _of_arm(0.5, [0, 1, 2], num=3),
+      "prefixrl": _of_arm(0.2, [], num=2),
+    },
+    "versus": {"rl": _compared((-0.25, -0.4, -0.1), (0.4,), (0,), num=2)},
+  }
+  assert finding(summary) == (
+    "On held-out problems, PrefixRL ends at 20.0 % and the best other arm, RL,"
+    " at 50.0 %: 25.0 points fewer (95 % interval 10.0 to 40.0, the 2 seeds of"
+    " both); 0 of 2 seeds took off with PrefixRL and 3 of 3 with RL."
+  )
