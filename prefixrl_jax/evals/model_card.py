@@ -9,6 +9,9 @@ from prefixrl_jax.evals.names import arm_label, split_label
 from prefixrl_jax.evals.summary import final_of
 from prefixrl_jax.types import EvalResult
 
+# What published adapters call a base model that was a folder: to be replaced.
+UNKNOWN_BASE = "HUB-NAME-OF/"
+
 
 class Card(NamedTuple):
   """What a card says.
@@ -16,7 +19,8 @@ class Card(NamedTuple):
   Attributes:
     base: the model it was trained from, as people call it.
     base_on_hub: whether that is a repository's name.
-    adapters_only: whether it is adapters in peft's format.
+    base_of_adapters: what adapters in peft's format call their base; None: it
+      is a whole model.
     arm: the method.
     seed: of the run.
     step: of the checkpoint.
@@ -28,7 +32,7 @@ class Card(NamedTuple):
 
   base: str
   base_on_hub: bool
-  adapters_only: bool
+  base_of_adapters: str | None
   arm: str
   seed: int
   step: int
@@ -40,14 +44,15 @@ class Card(NamedTuple):
 
 def write_card(card: Card) -> str:
   """Returns the text of README.md, its header as the hub reads it."""
-  library = "peft" if card.adapters_only else "transformers"
+  is_peft = card.base_of_adapters is not None
+  library = "peft" if is_peft else "transformers"
   header = [
     *([f"base_model: {json.dumps(card.base)}"] if card.base_on_hub else []),
     f"library_name: {library}",
     "pipeline_tag: text-generation",
     "tags: [prefixrl, reinforcement-learning]",
   ]
-  what = "LoRA adapters for" if card.adapters_only else "A policy trained from"
+  what = "LoRA adapters for" if is_peft else "A policy trained from"
   return "\n".join(
     [
       "---",
@@ -62,6 +67,7 @@ def write_card(card: Card) -> str:
       f" it is compared with: arm `{card.arm}`, seed {card.seed}, step"
       f" {card.step}.",
       "",
+      *_placeholder(card),
       "| training | |",
       "|---|---|",
       *(f"| {name} | {value} |" for name, value in card.facts.items()),
@@ -74,6 +80,19 @@ def write_card(card: Card) -> str:
       "",
     ]
   )
+
+
+def _placeholder(card: Card) -> list[str]:
+  """Says what to write where the base model's name is not known."""
+  base = card.base_of_adapters or ""
+  if not base.startswith(UNKNOWN_BASE):
+    return []
+  return [
+    f"Before these adapters are loaded, replace `{base}` in"
+    " `adapter_config.json` by the base model's name on the hub, or by its"
+    " folder.",
+    "",
+  ]
 
 
 def _accuracy(card: Card) -> list[str]:

@@ -112,6 +112,7 @@ def export_adapters(
   lora: Lora,
   *,
   base: str,
+  revision: str | None = None,
   card: str = "",
 ) -> None:
   """Writes adapters as the library peft does; the folder is whole or absent.
@@ -122,6 +123,7 @@ def export_adapters(
     adapters: on the mesh.
     lora: their settings.
     base: where whoever opens them finds the base model.
+    revision: of the base model, if that is a repository of the hub.
     card: the text of README.md; empty: none is written.
   """
   family = FAMILIES[folders.read_family(source)]
@@ -147,6 +149,7 @@ def export_adapters(
     "peft_type": "LORA",
     "task_type": "CAUSAL_LM",
     "base_model_name_or_path": base,
+    "revision": revision,
     "r": lora.rank,
     "lora_alpha": lora.alpha,
     "lora_dropout": 0.0,

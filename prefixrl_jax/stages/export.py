@@ -5,7 +5,7 @@ from etils import epath
 from prefixrl_jax import checkpoints
 from prefixrl_jax.distributed import backends, cluster
 from prefixrl_jax.distributed.mesh import make_mesh
-from prefixrl_jax.evals.model_card import Card, write_card
+from prefixrl_jax.evals.model_card import UNKNOWN_BASE, Card, write_card
 from prefixrl_jax.models import adapters, exporting, hub, importing
 from prefixrl_jax.run.workspace import Workspace
 from prefixrl_jax.stages.train import train_again
@@ -76,12 +76,20 @@ def run(work: Workspace) -> None:
     **remedy,
   )
   alone = model.lora if settings.lora == "peft" else None
-  card = write_card(_card(work, arm, seed, step, adapters_only=bool(alone)))
+  card = write_card(_card(work, arm, seed, step, is_peft=bool(alone)))
   work.begin(artifact)
   if alone:
+    name, revision = _base_of_adapters(work)
     exporting.export_adapters(
-      folder, source, params, alone, base=c.model.folder, card=card
+      folder, source, params, alone, base=name, revision=revision, card=card
     )
+    if name.startswith(UNKNOWN_BASE):
+      work.console.print(
+        f"export: config.model.folder = {c.model.folder} is a folder of this"
+        " machine, which is not published: base_model_name_or_path in"
+        f" adapter_config.json is {name}; write the base model's name on the"
+        " hub there."
+      )
   else:
     if model.lora:
       base = importing.load_weights(source, model, mesh)
@@ -106,8 +114,30 @@ def run(work: Workspace) -> None:
     cluster.once("push to the hub", push)
 
 
+def _base_name(work: Workspace) -> tuple[str, str, bool]:
+  """Returns the base model's name and revision, and whether the hub has it."""
+  folder = work.config.model.folder
+  if epath.Path(folder).is_dir():
+    return epath.Path(folder).resolve().name, "", False
+  name, _, revision = folder.partition("@")
+  return name, revision, True
+
+
+def _base_of_adapters(work: Workspace) -> tuple[str, str | None]:
+  """Returns where adapters say that their base model is, and its revision.
+
+  A folder of this machine is named only in an export that stays here.
+  """
+  name, revision, is_on_hub = _base_name(work)
+  if is_on_hub:
+    return name, revision or None
+  if work.config.export.hub:
+    return UNKNOWN_BASE + name, None
+  return work.config.model.folder, None
+
+
 def _card(
-  work: Workspace, arm: str, seed: int, step: int, *, adapters_only: bool
+  work: Workspace, arm: str, seed: int, step: int, *, is_peft: bool
 ) -> Card:
   """Returns what the workdir says of a run at a step."""
   c, p = work.config, work.config.problems
@@ -131,12 +161,11 @@ def _card(
     for who in results:
       for name in ("", *work.sets):
         results[who] += _results(work.run_artifact("evaluate", who, seed, name))
-  name, _, _ = c.model.folder.partition("@")
-  on_hub = not epath.Path(c.model.folder).is_dir()
+  name, _, is_on_hub = _base_name(work)
   return Card(
-    base=name if on_hub else epath.Path(name).resolve().name,
-    base_on_hub=on_hub,
-    adapters_only=adapters_only,
+    base=name,
+    base_on_hub=is_on_hub,
+    base_of_adapters=_base_of_adapters(work)[0] if is_peft else None,
     arm=arm,
     seed=seed,
     step=step,

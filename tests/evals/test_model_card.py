@@ -11,7 +11,7 @@ def test_adapters_name_the_repository_they_belong_to():
     Card(
       base="org/Model-1B",
       base_on_hub=True,
-      adapters_only=True,
+      base_of_adapters="org/Model-1B",
       arm="mine",  # of the user's own
       seed=3,
       step=20,
@@ -29,6 +29,7 @@ def test_adapters_name_the_repository_they_belong_to():
   assert header["library_name"] == "peft"
   assert "# mine from Model-1B\n" in text
   assert "LoRA adapters for `org/Model-1B`" in text
+  assert "adapter_config.json" not in text  # nothing is to be replaced
   assert "| steps | 20 |" in text
   assert "at temperature 0.7," in text
   # One problem: resampled, it is itself.

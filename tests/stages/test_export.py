@@ -1,13 +1,16 @@
 """An export is pushed to the hub, as it is in its folder, or not lost."""
 
 import inspect
+import json
 import os
+import shutil
 import subprocess
 import sys
 import types
 
 import huggingface_hub
 import jax
+import jax.numpy as jnp
 import make_goldens
 import numpy as np
 import pytest
@@ -17,8 +20,9 @@ from etils import epath
 from prefixrl_jax import __version__, checkpoints
 from prefixrl_jax.batches import TrainState
 from prefixrl_jax.configs import demo
-from prefixrl_jax.models import importing
+from prefixrl_jax.models import adapters, importing
 from prefixrl_jax.pipeline import Pipeline
+from prefixrl_jax.run import inputs
 from prefixrl_jax.run.workspace import Workspace
 from prefixrl_jax.storage.artifacts import Artifact
 from prefixrl_jax.storage.files import write_json
@@ -76,13 +80,18 @@ def config(tmp_path, one_device):
     source, dtype="float32", param_dtype="float32", remat="none"
   )
   params = importing.load_weights(source, model, one_device)
+  _save(tmp_path, params)
+  return config
+
+
+def _save(tmp_path, params):
+  """Writes the checkpoints of steps 2 and 4."""
   folder = epath.Path(tmp_path) / "run/train/prefixrl/seed_0/checkpoints"
   with checkpoints.Checkpointer(folder, keep=2) as checkpointer:
     for step in (2, 4):
       params = jax.tree.map(lambda x: x + 1, params)
       state = TrainState(step, params, (params, {"count": np.zeros(2)}))
       checkpointer.save(step, state, {})
-  return config
 
 
 def _complete(monkeypatch, workdir, config):
@@ -141,6 +150,68 @@ def test_an_export_is_pushed_with_a_card_of_its_run(
     "| held-out | 2 | 8 | 0.0 (0.0 to 0.0) | 75.0 (75.0 to 75.0) |"
   )
   assert "| training |" not in text.replace("| training | |", "")
+
+
+@pytest.fixture
+def adapters_config(tmp_path, config, one_device):
+  """Of the same run, as one that trained adapters, exported as peft's."""
+  shutil.rmtree(tmp_path / "run")
+  config.lora.rank = 2
+  config.export.lora = "peft"
+  model = importing.read_config(
+    epath.Path(config.model.folder),
+    dtype="float32",
+    param_dtype="float32",
+    remat="none",
+  )
+  model = adapters.with_lora(config.lora, model)
+  shapes = adapters.abstract_trained(model, one_device)
+  _save(tmp_path, jax.tree.map(lambda x: jnp.zeros(x.shape, x.dtype), shapes))
+  return config
+
+
+def _adapter_settings(tmp_path, config):
+  """Exports, and returns (base model, revision, the card)."""
+  workdir = epath.Path(tmp_path) / "run"
+  Pipeline(config, workdir).run(("export",))
+  folder = workdir / "export/prefixrl/seed_0/model"
+  settings = json.loads((folder / "adapter_config.json").read_text())
+  return (
+    settings["base_model_name_or_path"],
+    settings["revision"],
+    (folder / "README.md").read_text(),
+  )
+
+
+def test_published_adapters_name_no_folder_of_this_machine(
+  tmp_path, adapters_config, api, capsys
+):
+  base, revision, card = _adapter_settings(tmp_path, adapters_config)
+  assert (base, revision) == ("HUB-NAME-OF/Tiny-Qwen", None)
+  assert "replace `HUB-NAME-OF/Tiny-Qwen` in `adapter_config.json`" in card
+  out = capsys.readouterr()
+  printed = " ".join((out.out + out.err).split())
+  assert "in adapter_config.json is HUB-NAME-OF/Tiny-Qwen; write" in printed
+
+
+def test_adapters_that_stay_here_name_their_base_s_folder(
+  tmp_path, adapters_config
+):
+  adapters_config.export.hub = ""
+  base, revision, card = _adapter_settings(tmp_path, adapters_config)
+  assert (base, revision) == (adapters_config.model.folder, None)
+  assert "HUB-NAME-OF" not in card
+
+
+def test_adapters_of_a_model_of_the_hub_name_it_and_its_revision(
+  tmp_path, monkeypatch, adapters_config, api
+):
+  folder = epath.Path(adapters_config.model.folder)
+  monkeypatch.setattr(inputs, "find_folder", lambda name: folder)
+  adapters_config.model.folder = "org/Tiny@abc"
+  base, revision, card = _adapter_settings(tmp_path, adapters_config)
+  assert (base, revision) == ("org/Tiny", "abc")
+  assert 'base_model: "org/Tiny"' in card
 
 
 def test_a_checkpoint_before_the_end_has_none_of_its_results(
