@@ -180,6 +180,8 @@ def missing_field(argv: Sequence[str]) -> str:
         known = list(node) if hasattr(node, "items") else []
         if part not in known:
           there = f"; there are {', '.join(known)}" if known else ""
+          if now := fields.new_name(path):
+            there = f"; it is --config.{now} now"
           if own := re.fullmatch(r"(arms\.[^.]+\.learner)\.(.+)", path):
             there = (
               f"; a row of the config's file gives it to the arm"

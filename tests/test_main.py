@@ -325,6 +325,10 @@ def test_what_is_done_otherwise_than_the_config_says_is_said():
   ("field", "said"),
   [
     ("nope=1", "--config.nope: the config has no 'nope' there; there are"),
+    (
+      "wandb_project=mine",
+      "no 'wandb_project' there; it is --config.wandb.project now.",
+    ),
     ("train.flop=1", "--config.train.flop: the config has no 'flop' there"),
     ("nope.x=1", "--config.nope.x: the config has no 'nope' there"),
     (

@@ -64,8 +64,10 @@ def _check(value: Any, node: Any, path: str) -> None:
     node = {name: fields.child_of(node, name) for name in value}
   for name in value:
     if name not in node:
+      now = fields.new_name(f"{path}.{name}".removeprefix("config."))
       near = _nearest(name, known or node)
-      raise UserError(f"there is no field {path}.{name}{near}")
+      hint = f"; it is config.{now} now." if now else near
+      raise UserError(f"there is no field {path}.{name}{hint}")
   for name, child in node.items():
     if name not in value:
       what = f" ({child.help})" if isinstance(child, fields.Field) else ""

@@ -53,6 +53,8 @@ SCHEDULES = {
     "high": Field(SHARE, "success above which a prefix is shortened"),
   },
 }
+# Former names of fields, for configs that were written with them.
+_RENAMED = {"wandb_project": "wandb.project"}
 _PART = how(COUNT, "problems after which results are saved")
 
 _COMMON: Section = {
@@ -304,6 +306,15 @@ def find(path: str) -> Field | None:
     if isinstance(node, Field):
       return node
   return None
+
+
+def new_name(path: str) -> str | None:
+  """Returns what a field is called now; None: it never had another name.
+
+  Args:
+    path: dotted, without `config.`.
+  """
+  return _RENAMED.get(path)
 
 
 def is_execution(path: str) -> bool:

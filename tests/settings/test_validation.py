@@ -211,6 +211,11 @@ def test_what_to_do_with_long_prompts_is_one_of_two():
     ("problems.num_train", 3.0, r"num_train = 3\.0 is not a whole number"),
     ("train.max_steps", True, "max_steps = True is not a whole number"),
     ("train.max_steps", "3", "max_steps = '3' is not a whole number"),
+    (
+      "wandb_project",
+      "mine",
+      r"no field config\.wandb_project; it is config\.wandb\.project now",
+    ),
     ("train.flopz", 1.0, r"no field config\.train\.flopz; did you mean flops"),
     ("arms.rl.rate", 1.0, r"no field config\.arms\.rl\.rate"),
     ("arms.base", {}, r"config\.arms\.base\.prefixed_share .*is missing"),
