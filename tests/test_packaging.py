@@ -1,10 +1,12 @@
 """What setup.cfg asks pip for, and what it ships."""
 
+import ast
 import configparser
 import importlib.metadata
 import pathlib
 import pkgutil
 import re
+import sys
 
 from prefixrl_jax import __version__, main
 
@@ -77,3 +79,82 @@ def test_the_version_is_stated_once():
   assert _settings()["metadata"]["version"] == "attr: prefixrl_jax.__version__"
   changes = (_ROOT / "CHANGELOG.md").read_text()
   assert re.findall(r"^## (\S+)", changes, re.MULTILINE)[0] == __version__
+
+
+def _imported(file):
+  """Yields (module that a file imports, whether at once); types' are not."""
+  tree = ast.parse(file.read_text())
+  inside = lambda outer: {id(n) for each in outer for n in ast.walk(each)}
+  functions = (ast.FunctionDef, ast.AsyncFunctionDef, ast.Lambda)
+  lazily = inside(n for n in ast.walk(tree) if isinstance(n, functions))
+  never = inside(
+    n
+    for n in ast.walk(tree)
+    if isinstance(n, ast.If) and ast.unparse(n.test) == "TYPE_CHECKING"
+  )
+  for node in ast.walk(tree):
+    if id(node) in never:
+      continue
+    names = []
+    match node:
+      case ast.Import():
+        names = [alias.name for alias in node.names]
+      case ast.ImportFrom(level=0):
+        names = [str(node.module)]
+      case ast.Call(
+        func=ast.Attribute(attr="import_module"),
+        args=[ast.Constant(value=str(name)), *_],
+      ):
+        names = [name]
+    for name in names:
+      yield name, id(node) not in lazily
+
+
+def _undeclared(files, settings):
+  """Modules that files import from packages that pip is not asked for."""
+  requirements = lambda text: {
+    _canonical(name) for name in re.findall(r"^([\w-]+)", text, re.MULTILINE)
+  }
+  always = requirements(settings["options"]["install_requires"])
+  extras = settings["options.extras_require"]
+  # Those that a message asks for where they are missing.
+  optional = requirements(extras["gym"]) | requirements(extras["wandb"])
+  packages = importlib.metadata.packages_distributions()
+  for file in files:
+    for name, is_needed in _imported(file):
+      top = name.partition(".")[0]
+      if top in sys.stdlib_module_names or top == "prefixrl_jax":
+        continue
+      # What is not installed has its package's own name.
+      owners = {_canonical(p) for p in packages.get(top, [top])}
+      if not owners & (always if is_needed else always | optional):
+        yield f"{file.name}: {name}"
+
+
+def _canonical(name):
+  return re.sub(r"[-_.]+", "-", name).lower()
+
+
+def test_every_import_is_of_a_package_that_pip_is_asked_for():
+  """So the wheel runs where nothing but its requirements is installed."""
+  files = sorted((_ROOT / "prefixrl_jax").rglob("*.py"))
+  assert list(_undeclared(files, _settings())) == []
+
+
+def test_an_import_that_is_not_declared_is_found(tmp_path):
+  file = tmp_path / "mine.py"
+  file.write_text(
+    "import json, wandb, numpy.linalg, pytest\n"
+    "from google.protobuf import message\n"
+    "def later():\n"
+    "  import wandb, torch\n"
+    "  importlib.import_module('trl.trainer')\n"
+    "if TYPE_CHECKING:\n"
+    "  import jaxtyping\n"
+  )
+  assert list(_undeclared([file], _settings())) == [
+    "mine.py: wandb",  # an extra, so not at the top
+    "mine.py: pytest",
+    "mine.py: torch",
+    "mine.py: trl.trainer",
+  ]
