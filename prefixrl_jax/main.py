@@ -52,6 +52,12 @@ _TOPOLOGY = flags.DEFINE_string(
   "Of --stage=compile: a TPU slice, as v5e:16x16, which need not be there;"
   " default the devices of this machine.",
 )
+_FIT = flags.DEFINE_bool(
+  "fit",
+  False,
+  "Of --stage=compile: look for the mesh, rows, micro-batches and remat that"
+  " fit and are fastest by the estimate, and compile those.",
+)
 _TRACES = flags.DEFINE_string(
   "traces",
   "",
@@ -143,6 +149,8 @@ def _main(argv, serves: bool = False) -> None:
   stages = chosen(_STAGE.value, config.traces.file)
   if _TOPOLOGY.value and stages != ["compile"]:
     raise UserError("--topology needs --stage=compile.")
+  if _FIT.value and stages != ["compile"]:
+    raise UserError("--fit needs --stage=compile.")
   # Imported here, so that --help and a mistyped flag answer at once.
   from etils import epath
 
@@ -159,7 +167,7 @@ def _main(argv, serves: bool = False) -> None:
   if stages == ["compile"]:  # leaves its summary alone
     from prefixrl_jax.stages import compile_ahead
 
-    compile_ahead.run(config, workdir, _TOPOLOGY.value)
+    compile_ahead.run(config, workdir, _TOPOLOGY.value, fit=_FIT.value)
     return
   if stages == ["problems"]:  # leaves nothing, and needs no JAX
     from prefixrl_jax.run.inputs import Inputs

@@ -141,16 +141,18 @@ def work_of(done: Compiled, engine: Engine) -> Work | None:
   with jax.set_mesh(mesh):
     if isinstance(subject, Sampler):
       if done.name == "decode":
-        return _decode(subject.programs, model, mesh)
+        return decode_work(subject.programs, model, mesh)
       if done.name.startswith("prefill"):
         rows, is_last = rows_of(done), done.name != "prefill a layer"
-        return _prefill(subject.programs, rows, model, mesh, is_last=is_last)
+        return prefill_work(
+          subject.programs, rows, model, mesh, is_last=is_last
+        )
       if done.name.startswith("hand over"):
         sizes = memory_of(done)
         return Work(0.0, sizes["arguments"] + sizes["results"])
     elif done.name in ("update", "score"):
       trees = done.subjects[0][done.of[0].rpartition(", ")[2]]
-      count = _update if done.name == "update" else _score
+      count = update_work if done.name == "update" else score_work
       return count(subject, trees, model, mesh)
   return None
 
@@ -167,7 +169,16 @@ def rows_of(done: Compiled) -> int | None:
   return None
 
 
-def _prefill(programs: Programs, rows, model, mesh, *, is_last) -> Work:
+def prefill_work(programs: Programs, rows, model, mesh, *, is_last) -> Work:
+  """Returns what a layer's prefill does; of the last, what its cache needs.
+
+  Args:
+    programs: of the sampler.
+    rows: that are filled.
+    model: of the run.
+    mesh: that is set.
+    is_last: whether it is the last layer's.
+  """
   shards = sharding.num_row_shards(mesh)
   # What the mesh does not divide is the work of all.
   share = mesh.shape["tensor"] * (shards if rows % shards == 0 else 1)
@@ -175,7 +186,7 @@ def _prefill(programs: Programs, rows, model, mesh, *, is_last) -> Work:
   layers = model.num_layers
   whole = flops.flops_per_token(model, head=False)
   a_token = whole / layers
-  weights = _weights(model, mesh)["layer"]
+  weights = weights_of(model, mesh)["layer"]
   kv = 2 * model.num_kv_heads * model.head_dim
   each = kv + (1 if is_last else 2) * model.width
   size = jnp.dtype(model.dtype).itemsize
@@ -188,7 +199,14 @@ def _prefill(programs: Programs, rows, model, mesh, *, is_last) -> Work:
   return Work((tokens * a_token + attention) / share, moved)
 
 
-def _decode(programs: Programs, model, mesh) -> Work:
+def decode_work(programs: Programs, model, mesh) -> Work:
+  """Returns what a decode step of all lanes does.
+
+  Args:
+    programs: of the sampler.
+    model: of the run.
+    mesh: that it runs on.
+  """
   lanes = programs.rows * programs.lanes
   share = mesh.shape["tensor"] * sharding.num_row_shards(mesh)
   trunk = programs.trunk_length / 2
@@ -204,11 +222,19 @@ def _decode(programs: Programs, model, mesh) -> Work:
   met = rows * (trunk + programs.lanes * lane)
   return Work(
     total / share,
-    _weights(model, mesh)["all"] + size * met * key_and_value,
+    weights_of(model, mesh)["all"] + size * met * key_and_value,
   )
 
 
-def _update(learner: Learner, trees: Trees, model, mesh) -> Work:
+def update_work(learner: Learner, trees: Trees, model, mesh) -> Work:
+  """Returns what an update does.
+
+  Args:
+    learner: that makes it.
+    trees: that it learns from.
+    model: of the run.
+    mesh: that is set.
+  """
   layout = learner.layout
   turns = trees.microbatches(layout)
   usage = UpdateUsage(
@@ -239,7 +265,7 @@ def _update(learner: Learner, trees: Trees, model, mesh) -> Work:
     flops.update_flops(model, usage) / mesh.size,
     turns
     * (
-      passes * _weights(model, mesh)["all"]
+      passes * weights_of(model, mesh)["all"]
       + 2 * activations / mesh.shape["tensor"]
     )
     # Read and written; of the gradients' sum, both in every micro-batch.
@@ -249,7 +275,15 @@ def _update(learner: Learner, trees: Trees, model, mesh) -> Work:
   )
 
 
-def _score(scorer: Scorer, trees: Trees, model, mesh) -> Work:
+def score_work(scorer: Scorer, trees: Trees, model, mesh) -> Work:
+  """Returns what scoring does.
+
+  Args:
+    scorer: of the trees.
+    trees: that are scored.
+    model: of the run.
+    mesh: that it runs on.
+  """
   layout, passes = scorer.layout, scorer.num_passes
   turns = trees.microbatches(layout)
   usage = ScoringUsage(
@@ -265,13 +299,13 @@ def _score(scorer: Scorer, trees: Trees, model, mesh) -> Work:
   )
   return Work(
     flops.scoring_flops(model, usage) / mesh.size,
-    turns * passes * _weights(model, mesh)["all"],
+    turns * passes * weights_of(model, mesh)["all"],
     turns,
   )
 
 
 @functools.cache
-def _weights(model: TransformerConfig, mesh) -> dict[str, float]:
+def weights_of(model: TransformerConfig, mesh) -> dict[str, float]:
   """Returns a device's bytes of a layer's weights and of all, to compute.
 
   Other experts than those that a token meets are read too: some token meets

@@ -4,9 +4,9 @@ No weights, no tokenizer and no data are read: sizes that data decide are the
 largest that the config allows (`run.sizes`).
 """
 
+import dataclasses
 import importlib.metadata
 import sys
-from dataclasses import asdict
 from typing import Any
 
 import jax
@@ -21,7 +21,14 @@ from prefixrl_jax.embedded import tasks
 from prefixrl_jax.models import adapters, folders, importing
 from prefixrl_jax.models.transformer import TransformerConfig
 from prefixrl_jax.prefixes.cuts import revealed_length
-from prefixrl_jax.run import duration, estimates, memory_plan, setup, sizes
+from prefixrl_jax.run import (
+  duration,
+  estimates,
+  fitting,
+  memory_plan,
+  setup,
+  sizes,
+)
 from prefixrl_jax.run.inputs import own_tokenizer
 from prefixrl_jax.run.session import Engine, demo_model, open_engine
 from prefixrl_jax.settings import arms
@@ -37,11 +44,16 @@ _PLANNED = {
   "decode": _OF_SAMPLER,
   "update": ("parameters", "optimizer", "gradients", "activations", "logits"),
 }
+# Of what fits: how many choices are shown, and compiled until one does.
+_SHOWN, _COMPILED = 8, 3
 _PHASES = {"rollouts": "train", "RL": "train", "SFT": "train"}
 
 
 def run(
-  config: ml_collections.ConfigDict, workdir: epath.Path, topology: str
+  config: ml_collections.ConfigDict,
+  workdir: epath.Path,
+  topology: str,
+  fit: bool = False,
 ) -> None:
   """Compiles all of a run's programs; prints a table and writes the summary.
 
@@ -49,6 +61,8 @@ def run(
     config: validated.
     workdir: where compile/summary.json goes.
     topology: of a TPU slice, as v5e:16x16; empty: this process's own devices.
+    fit: choose mesh, rows, micro-batches and remat; of the choices that
+      `fitting.search` finds, the first that the compiler takes.
 
   Raises:
     UserError: there is no such slice, its chips have too little memory for
@@ -58,14 +72,49 @@ def run(
   devices = topologies.absent_devices(topology) if topology else None
   if topology:  # what is compiled for absent devices cannot be loaded again
     jax.config.update("jax_enable_compilation_cache", False)
-  mesh = make_mesh(**config.mesh, devices=devices)
-  chip = chips.of_kind(mesh.devices.flat[0].device_kind)
-  if topology and not chip:
+  devices = devices or jax.devices()
+  chip = chips.of_kind(devices[0].device_kind)
+  if (topology or fit) and not chip:
+    of = f"--topology={topology}" if topology else "--fit needs --topology"
     raise UserError(
-      f"--topology={topology}: what such a chip can do is not known; known are"
+      f"{of}: what {devices[0].device_kind} can do is not known; known are"
       f" {', '.join(name for name in chips.CHIPS if name[0] == 'v')}."
     )
   model, stop_tokens = _model(config)
+  if not fit:
+    _compile(config, workdir, topology, devices, chip, model, stop_tokens)
+    return
+  assert chip
+  show("looking for what fits …")
+  choices = fitting.search(config, model, devices, chip, stop_tokens)
+  for choice in choices[:_SHOWN]:
+    show(
+      f"{choice.seconds:.3g} s a step by the estimate,"
+      f" {choice.bytes / 2**30:.3g} GiB by the plan: {choice}"
+    )
+  refusal: UserError | None = None
+  for choice in choices[:_COMPILED]:
+    chosen = config.copy_and_resolve_references()
+    chosen.update_from_flattened_dict(choice.settings)
+    settled = dataclasses.replace(model, remat=chosen.model.remat)
+    try:
+      _compile(chosen, workdir, topology, devices, chip, settled, stop_tokens)
+    except UserError as e:
+      show(f"{choice}: {e}")
+      refusal = e
+      continue
+    print(f"It fits, and is the fastest by the estimate:\n{choice}")
+    sys.stdout.flush()
+    return
+  raise UserError(f"--fit: none of the best {_COMPILED} fits: {refusal}")
+
+
+def _compile(
+  config, workdir, topology, devices, chip, model, stop_tokens
+) -> None:
+  """Compiles all programs of one config."""
+  show = Console(stderr=True, highlight=False).print
+  mesh = make_mesh(**config.mesh, devices=devices)
   engine = open_engine(
     config,
     model=model,
@@ -225,7 +274,7 @@ def _described(
     "by_hand": work._asdict() if work else None,
     "collectives": None
     if traffic is None
-    else {kind: asdict(sent) for kind, sent in traffic.items()},
+    else {kind: dataclasses.asdict(sent) for kind, sent in traffic.items()},
   }
   if work and chip:
     sent = (traffic or {}).values()

@@ -11,10 +11,10 @@ import tiny_run
 from etils import epath
 
 from prefixrl_jax.configs import math
-from prefixrl_jax.distributed import ahead, topologies
+from prefixrl_jax.distributed import ahead, chips, topologies
 from prefixrl_jax.distributed.ahead import Program
 from prefixrl_jax.distributed.mesh import make_mesh
-from prefixrl_jax.run import setup
+from prefixrl_jax.run import fitting, setup
 from prefixrl_jax.run.assembly import assemble
 from prefixrl_jax.run.session import demo_model, open_engine
 from prefixrl_jax.stages import compile_ahead
@@ -180,6 +180,37 @@ def test_the_stage_says_what_fits_and_what_would_help(
   assert re.search(r"\| decode \| .*\*\*26.96G, does not fit\*\*", out)
   assert "| update | RL |" in out
   assert "| pick | " in out
+
+
+def test_of_what_may_fit_the_first_that_the_compiler_takes_is_said(
+  monkeypatch, tmp_path, capsys
+):
+  """In the order of the estimate; nothing after it is compiled."""
+  monkeypatch.setattr(chips, "of_kind", lambda kind: chips.CHIPS["v5e"])
+  tried = []
+
+  def compile_(config, *args):
+    tried.append((config.mesh.fsdp, args[4].remat))
+    if len(tried) == 1:
+      raise UserError("not every program fits.")
+
+  monkeypatch.setattr(compile_ahead, "_compile", compile_)
+  choices = [
+    fitting.Choice({"mesh.fsdp": n, "model.remat": remat}, 1e9, 1.0)
+    for n, remat in ((2, "none"), (4, "full"), (8, "full"))
+  ]
+  monkeypatch.setattr(fitting, "search", lambda *args: choices)
+  compile_ahead.run(_config(), epath.Path(tmp_path), "", fit=True)
+  assert tried == [(2, "none"), (4, "full")]
+  out = capsys.readouterr().out
+  assert out.endswith("--config.mesh.fsdp=4 --config.model.remat=full\n")
+
+
+def test_what_fits_an_unknown_chip_cannot_be_said(tmp_path):
+  with pytest.raises(
+    UserError, match="--fit needs --topology: what cpu can do"
+  ):
+    compile_ahead.run(_config(), epath.Path(tmp_path), "", fit=True)
 
 
 def test_what_needs_the_results_of_one_that_does_not_fit_is_left_out(
