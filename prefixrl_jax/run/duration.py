@@ -1,6 +1,6 @@
 """How long a run takes at the least, added up from what its programs take.
 
-Lengths are those that `estimates` assumes. Counts that data decide are the
+Lengths are those that `by_hand` assumes. Counts that data decide are the
 largest that the config allows: every problem is hard, and collection spends all
 of its attempts.
 """
@@ -15,7 +15,7 @@ from prefixrl_jax.distributed import sharding
 from prefixrl_jax.distributed.chips import Chip
 from prefixrl_jax.models.flops import num_active_params
 from prefixrl_jax.rounding import ceil_div, round_up
-from prefixrl_jax.run import estimates, sizes
+from prefixrl_jax.run import by_hand, sizes
 from prefixrl_jax.run.credit import scores_needed
 from prefixrl_jax.run.session import Engine
 from prefixrl_jax.settings import arms
@@ -142,7 +142,7 @@ def _step(clock: Clock, engine: Engine, arm: str) -> None:
 
 def _tokens_of_step(config: ml_collections.ConfigDict, arm: str) -> float:
   settings = config.arms[arm]
-  trees = estimates.trees_of(config, settings, sizes.at_most(config, settings))
+  trees = by_hand.trees_of(config, settings, sizes.at_most(config, settings))
   return trees["scoring"].tokens
 
 

@@ -18,7 +18,14 @@ from prefixrl_jax.distributed.chips import Chip
 from prefixrl_jax.distributed.mesh import MESH_AXES, make_mesh
 from prefixrl_jax.models.decoder_config import TransformerConfig
 from prefixrl_jax.rounding import ceil_div, round_up
-from prefixrl_jax.run import duration, estimates, memory_plan, setup, sizes
+from prefixrl_jax.run import (
+  by_hand,
+  duration,
+  estimates,
+  memory_plan,
+  setup,
+  sizes,
+)
 from prefixrl_jax.run.session import Engine, open_engine
 from prefixrl_jax.settings.validation import validate
 from prefixrl_jax.types import UserError
@@ -206,15 +213,15 @@ def programs(engine: Engine, chip: Chip) -> list[dict[str, Any]]:
 
   for arm in c.run_arms:
     largest = sizes.at_most(c, c.arms[arm])
-    trees = estimates.trees_of(c, c.arms[arm], largest)
+    trees = by_hand.trees_of(c, c.arms[arm], largest)
     parts = setup.make_parts(engine, c.arms[arm], largest, seed=0)
     sent = Sent(engine)
     with jax.set_mesh(mesh):
       layout = parts.learner.layout
-      work = estimates.update_work(parts.learner, trees["RL"], model, mesh)
+      work = by_hand.update(parts.learner, trees["RL"], model, mesh)
       add(f"{arm}, RL", "update", work, *sent.update(layout, work.turns))
       if parts.scorer:
-        work = estimates.score_work(parts.scorer, trees["scoring"], model, mesh)
+        work = by_hand.score(parts.scorer, trees["scoring"], model, mesh)
         passes = work.turns * parts.scorer.num_passes
         layout = parts.scorer.layout
         add(f"{arm}, scoring", "score", work, *sent.passes(layout, passes))
@@ -224,7 +231,7 @@ def programs(engine: Engine, chip: Chip) -> list[dict[str, Any]]:
       add(
         place,
         "decode",
-        estimates.decode_work(run, model, mesh),
+        by_hand.decode(run, model, mesh),
         activations=sent.summed(run.rows * run.lanes) * model.num_layers,
       )
       tokens = run.rows * run.trunk_length
@@ -235,18 +242,18 @@ def programs(engine: Engine, chip: Chip) -> list[dict[str, Any]]:
         add(
           place,
           name,
-          estimates.prefill_work(run, run.rows, model, mesh, is_last=is_last),
+          by_hand.prefill(run, run.rows, model, mesh, is_last=is_last),
           activations=sent.summed(tokens),
           rows=run.rows,
         )
-      whole = estimates.weights_of(model, mesh)
+      whole = by_hand.weights(model, mesh)
       layers = model.num_layers
       each = {
         "hand over a layer": whole["layer"],
         "hand over the rest": whole["all"] - layers * whole["layer"],
       }
       for name, held in each.items():
-        work = estimates.Work(0.0, 2 * held)
+        work = by_hand.Work(0.0, 2 * held)
         add(place, name, work, weights=held * sent.of_fsdp)
   return found
 
@@ -266,7 +273,7 @@ class Sent:
     """
     self._model, self._mesh = engine.model, engine.mesh
     self._size = jnp.dtype(engine.model.dtype).itemsize
-    self._weights = estimates.weights_of(engine.model, engine.mesh)["all"]
+    self._weights = by_hand.weights(engine.model, engine.mesh)["all"]
     self.of_fsdp = self._others("fsdp")
 
   def _others(self, axis: str) -> float:

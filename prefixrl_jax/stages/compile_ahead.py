@@ -22,6 +22,7 @@ from prefixrl_jax.models import adapters, folders, importing
 from prefixrl_jax.models.transformer import TransformerConfig
 from prefixrl_jax.prefixes.cuts import revealed_length
 from prefixrl_jax.run import (
+  by_hand,
   duration,
   estimates,
   fitting,
@@ -180,7 +181,7 @@ def call_all(engine: Engine) -> None:
   for arm in c.run_arms:
     settings = c.arms[arm]
     largest = sizes.at_most(c, settings)
-    trees = estimates.trees_of(c, settings, largest)
+    trees = by_hand.trees_of(c, settings, largest)
     trees["rescore"] = most_trees(engine, arm)
     with ahead.part(arm, trees):
       parts = setup.make_parts(engine, settings, largest, seed=0)

@@ -11,7 +11,7 @@ from etils import epath
 from prefixrl_jax.distributed import cluster
 from prefixrl_jax.learner.packing import Layout, layout_for
 from prefixrl_jax.learner.scoring import Scorer
-from prefixrl_jax.run.estimates import Trees
+from prefixrl_jax.run.by_hand import Trees
 from prefixrl_jax.run.session import Engine
 from prefixrl_jax.run.workspace import Workspace
 from prefixrl_jax.settings import arms
