@@ -48,6 +48,8 @@ _PAIR = re.compile(r"(\d+),(\d+)")
 # What a device is busy with while a collective is under way.
 _COMPUTES = ("fusion", "dot", "convolution", "custom-call", "while")
 _CALLS = ("while", "call", "conditional", "fusion", "async-start")
+# libtpu spreads a collective over fusions that compute, each of which has it.
+_CHAIN = re.compile(r'\bchain_id="(\d+)"')
 
 
 @dataclasses.dataclass
@@ -81,6 +83,7 @@ def traffic(
   """
   bodies, entry = _computations(text)
   found: dict[str, Traffic] = {}
+  chains: set[str] = set()
 
   def walk(name: str, times: float, turns: float, overlaps: bool) -> None:
     lines = bodies.get(name, [])
@@ -92,9 +95,17 @@ def traffic(
       kind = operation.removesuffix("-start")
       is_started = kind != operation
       hidden = overlaps or (is_started and _computes(lines[i + 1 :], its_name))
+      if chain := _CHAIN.search(line):
+        if chain[1] in chains:
+          continue
+        chains.add(chain[1])
+        hidden = True
       if kind in KINDS:
-        of = found.setdefault(kind, Traffic())
         moved = times * _moved(kind, shape, line, is_started=is_started)
+        # As libtpu writes one: of the sums a device keeps its own part.
+        if kind == "all-reduce" and name.startswith("all-reduce-scatter"):
+          kind, moved = "reduce-scatter", moved / 2
+        of = found.setdefault(kind, Traffic())
         of.times += times
         of.bytes += moved
         of.overlapped += moved * hidden

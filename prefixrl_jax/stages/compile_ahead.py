@@ -33,7 +33,11 @@ from prefixrl_jax.run import (
 from prefixrl_jax.run.inputs import own_tokenizer
 from prefixrl_jax.run.session import Engine, demo_model, open_engine
 from prefixrl_jax.settings import arms
-from prefixrl_jax.stages.compile_table import table, too_large
+from prefixrl_jax.stages.compile_table import (
+  largest_buffers,
+  table,
+  too_large,
+)
 from prefixrl_jax.stages.evaluate import sampler_of
 from prefixrl_jax.stages.rescore import layout_of, most_trees, scorer_of
 from prefixrl_jax.storage.files import write_json
@@ -266,7 +270,8 @@ def _described(
     **_planned(done, phases),
   }
   if done.executable is None:
-    return row
+    text = done.lowered.as_text()
+    return row | {"largest": largest_buffers(done.error, text)}
   work, sizes = estimates.work_of(done, engine), estimates.memory_of(done)
   traffic = estimates.traffic_of(done, work.turns if work else 1.0)
   row |= {

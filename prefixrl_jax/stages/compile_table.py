@@ -1,6 +1,8 @@
 """What a run's programs take, as a table for people."""
 
+import math
 import re
+import string
 from typing import Any
 
 from prefixrl_jax.distributed import collectives
@@ -132,11 +134,23 @@ _BUFFER = re.compile(
 )
 
 
-def largest_buffers(error: str, most: int = 3) -> list[str]:
-  """Returns what takes most, as libtpu lists it: size, shape and where from.
+# What an operation makes, before devices share it.
+_MADE = re.compile(
+  r"= \"?stablehlo\.(\w+)\b.*tensor<((?:\d+x)+)([a-z]+\d+)>"
+  r"(?: loc\(.*\))?$",
+  re.MULTILINE,
+)
+
+
+def largest_buffers(error: str, lowered: str, most: int = 3) -> list[str]:
+  """Returns what takes most: size, shape and where from.
+
+  libtpu lists it if it is allocated; a program that is refused before has no
+  list, and what its operations make, on all devices together, has to do.
 
   Args:
     error: of a program that does not fit.
+    lowered: its text, as it was given to the compiler.
     most: how many.
   """
   found = []
@@ -144,7 +158,25 @@ def largest_buffers(error: str, most: int = 3) -> list[str]:
     # The last parts of the path say what it is.
     where = "/".join(operator.split("/")[-2:])
     found.append(f"{size} {shape}" + (f" of {where}" if where else ""))
+  if not found:
+    made = {
+      (
+        _num_bytes(dims, dtype),
+        f"{dtype}[{','.join(dims.split('x')[:-1])}]",
+        operation,
+      )
+      for operation, dims, dtype in _MADE.findall(lowered)
+    }
+    found = [
+      f"{_gib(size)}G {shape} of {operation} on all devices"
+      for size, shape, operation in sorted(made, reverse=True)
+    ]
   return [*dict.fromkeys(found)][:most]
+
+
+def _num_bytes(dims: str, dtype: str) -> float:
+  bits = max(8, int(dtype.lstrip(string.ascii_letters)))
+  return math.prod(int(n) for n in dims.split("x") if n) * bits / 8
 
 
 def too_large(failed: list[dict[str, Any]]) -> str:
@@ -155,7 +187,7 @@ def too_large(failed: list[dict[str, Any]]) -> str:
   """
   said = []
   for p in failed:
-    of, buffers = p["of"][0], largest_buffers(p["error"])
+    of, buffers = p["of"][0], p["largest"]
     largest = f" (the largest: {', '.join(buffers)})" if buffers else ""
     limit = re.search(r"(?:of |HBM \()([\d.]+[KMGT])\b", p["error"])
     said.append(

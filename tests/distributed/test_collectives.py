@@ -6,7 +6,7 @@ import pytest
 from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from prefixrl_jax.distributed.collectives import traffic
+from prefixrl_jax.distributed.collectives import Traffic, traffic
 
 # ruff: noqa: E501
 
@@ -127,6 +127,46 @@ def test_a_collective_overlaps_with_what_is_computed_until_it_is_done(
 """
   found = traffic(text)["all-gather"]
   assert (found.bytes, found.overlapped) == (32, 16 * overlaps)
+
+
+# As libtpu writes a gather that it spreads over two fusions, one of which
+# multiplies meanwhile, and sums of which a device keeps a half.
+_OF_LIBTPU = """HloModule m, is_scheduled=true
+
+%async_collective_fusion.1 (p: bf16[4,8]) -> (bf16[8,8], u32[]) {
+  %p = bf16[4,8]{1,0:T(8,128)(2,1)} parameter(0)
+  %g.1 = bf16[8,8]{1,0:T(8,128)(2,1)S(1)} all-gather(%p), channel_id=7, replica_groups=[2,2]<=[2,2]T(1,0), frontend_attributes={chain_id="3"}
+  ROOT %c = (bf16[8,8]{1,0}, u32[]{:S(2)}) custom-call(%g.1), custom_call_target="AsyncCollectiveStart"
+}
+
+%async_collective_fusion.2 (p: bf16[4,8]) -> bf16[8,8] {
+  %p = bf16[4,8]{1,0:T(8,128)(2,1)} parameter(0)
+  %x = bf16[8,8]{1,0:T(8,128)(2,1)} convolution(%p, %p), dim_labels=bf_io->bf
+  ROOT %g.2 = bf16[8,8]{1,0:T(8,128)(2,1)} all-gather(%p), channel_id=7, replica_groups=[2,2]<=[2,2]T(1,0), frontend_attributes={chain_id="3"}
+}
+
+%all-reduce-scatter.5.clone.1 (input: bf16[8,8]) -> bf16[4,8] {
+  %input = bf16[8,8]{1,0:T(8,128)(2,1)} parameter(0)
+  %all-reduce.1 = (bf16[8,8]{1,0:T(8,128)(2,1)}, bf16[8,4]{1,0}) all-reduce(%input, %input), channel_id=1, replica_groups={{0,1},{2,3}}, to_apply=%add
+  ROOT %s = bf16[4,8]{1,0} dynamic-slice(%all-reduce.1), dynamic_slice_sizes={4,8}
+}
+
+ENTRY %main (s: bf16[4,8]) -> bf16[4,8] {
+  %s = bf16[4,8]{1,0} parameter(0)
+  %f.1 = (bf16[8,8]{1,0}, u32[]) fusion(%s), kind=kCustom, calls=%async_collective_fusion.1
+  %f.2 = bf16[8,8]{1,0} fusion(%s), kind=kOutput, calls=%async_collective_fusion.2
+  ROOT %r = bf16[4,8]{1,0} fusion(%f.2), kind=kCustom, calls=%all-reduce-scatter.5.clone.1
+}
+"""
+
+
+def test_libtpu_s_fusions_of_collectives_count_once_and_as_what_they_are():
+  found = traffic(_OF_LIBTPU, mesh={"fsdp": 2, "tensor": 2})
+  gathered, summed = 0.5 * 2 * 8 * 8, 0.5 * 2 * (8 * 8 + 8 * 4)
+  assert found == {
+    "all-gather": Traffic(1, gathered, gathered, {"fsdp": gathered}),
+    "reduce-scatter": Traffic(1, summed, 0, {"tensor": summed}),
+  }
 
 
 @pytest.mark.parametrize("sharded", [True, False])

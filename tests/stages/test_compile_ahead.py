@@ -17,7 +17,7 @@ from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.run import fitting, setup
 from prefixrl_jax.run.assembly import assemble
 from prefixrl_jax.run.session import demo_model, open_engine
-from prefixrl_jax.stages import compile_ahead
+from prefixrl_jax.stages import compile_ahead, compile_table
 from prefixrl_jax.types import UserError
 
 _ARM = "sft_rl"
@@ -211,6 +211,24 @@ def test_what_fits_an_unknown_chip_cannot_be_said(tmp_path):
     UserError, match="--fit needs --topology: what cpu can do"
   ):
     compile_ahead.run(_config(), epath.Path(tmp_path), "", fit=True)
+
+
+def test_where_nothing_was_allocated_the_largest_arrays_are_named():
+  """libtpu has no list then; arrays are those of all devices."""
+
+  def make(x):
+    return jax.numpy.sort(x @ x.T, axis=-1).sum()
+
+  x = jax.ShapeDtypeStruct((2**16, 4), jax.numpy.bfloat16)
+  text = jax.jit(make).lower(x).as_text()
+  error = (
+    "RESOURCE_EXHAUSTED: Ran out of memory on HBM, the total memory required"
+    " for HLO temporaries (40.00G) exceeds available HBM (15.75G)."
+  )
+  found = compile_table.largest_buffers(error, text)
+  # 2 ** 32 numbers, of two bytes, and of four where they are added up.
+  assert found[0] == "16G f32[65536,65536] of convert on all devices"
+  assert "8G bf16[65536,65536] of dot_general on all devices" in found
 
 
 def test_what_needs_the_results_of_one_that_does_not_fit_is_left_out(
