@@ -18,14 +18,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import pyarrow.parquet as pq
 
 _ROOT = pathlib.Path(__file__).parents[1]
-_COMMAND = (
-  *(sys.executable, "-m", "prefixrl_jax.main"),
+_MAIN = (sys.executable, "-m", "prefixrl_jax.main")
+_DEMO = (
   "--config=configs/demo.py:tiny=true,arms=prefixrl",
   "--config.train.max_steps=20",
 )
@@ -39,15 +39,23 @@ _HEARTBEAT = 20.0
 _LONGEST = 1200.0  # seconds of a run
 
 
-def _start(
-  workdir: pathlib.Path, processes: int, devices: int
+def start(
+  argv: Sequence[str],
+  processes: int,
+  environment: Mapping[str, str],
+  of_last: Sequence[str] = (),
 ) -> list[subprocess.Popen]:
-  """Starts the demo in so many processes, with so many devices in all."""
+  """Starts the command in so many processes over loopback.
+
+  Args:
+    argv: flags of `main`.
+    processes: how many; one is alone.
+    environment: variables of each.
+    of_last: further flags, of the last process alone.
+  """
   with socket.socket() as probe:
     probe.bind(("localhost", 0))
     address = f"localhost:{probe.getsockname()[1]}"
-  count = f"--xla_force_host_platform_device_count={devices // processes}"
-  flags = f"{os.environ.get('XLA_FLAGS', '')} {count}"
   places = [
     (
       f"--coordinator={address}",
@@ -59,25 +67,29 @@ def _start(
   ]
   return [
     subprocess.Popen(
-      [*_COMMAND, f"--workdir={workdir}", *(place if processes > 1 else ())],
+      [*_MAIN, *argv, *(place if processes > 1 else ()), *more],
       cwd=_ROOT,
-      env=os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"},
+      env=environment,
       stdout=subprocess.DEVNULL,
       stderr=subprocess.PIPE,
       text=True,
     )
-    for place in places
+    for place, more in zip(places, [()] * (processes - 1) + [of_last])
   ]
 
 
-def _wait(started: list[subprocess.Popen]) -> list[tuple[int, str]]:
+def ended(started: Sequence[subprocess.Popen]) -> list[tuple[int, str]]:
   """Returns exit codes, and the last line that each process has said."""
-  said = [p.communicate(timeout=_LONGEST)[1].splitlines() for p in started]
+  try:
+    said = [p.communicate(timeout=_LONGEST)[1].splitlines() for p in started]
+  finally:
+    for process in started:
+      process.kill()
   return [(p.returncode, (s or [""])[-1]) for p, s in zip(started, said)]
 
 
-def _wait_for_step(
-  workdir: pathlib.Path, step: int, started: list[subprocess.Popen]
+def wait_for_step(
+  workdir: pathlib.Path, step: int, started: Sequence[subprocess.Popen]
 ) -> None:
   """Waits until training has made a step, or a process has ended."""
   while all(process.poll() is None for process in started):
@@ -146,11 +158,16 @@ def main() -> None:
     seconds = time.monotonic() - started_at
     print(f"{name} ({seconds:.0f} s):", *ends, sep="\n  ", flush=True)
 
+  def begin(name: str, count: int) -> list[subprocess.Popen]:
+    split = f"--xla_force_host_platform_device_count={devices // count}"
+    flags = f"{os.environ.get('XLA_FLAGS', '')} {split}"
+    environment = os.environ | {"XLA_FLAGS": flags, "JAX_PLATFORMS": "cpu"}
+    return start([*_DEMO, f"--workdir={folder / name}"], count, environment)
+
   def run(name: str, count: int) -> None:
     nonlocal failed
     at = time.monotonic()
-    ends = _wait(_start(folder / name, count, devices))
-    show(f"{name}, of {count}", at, ends, *[0] * count)
+    show(f"{name}, of {count}", at, ended(begin(name, count)), *[0] * count)
     if name != "one":
       found = list(differences(folder / "one", folder / name))
       failed |= bool(found)
@@ -162,11 +179,11 @@ def main() -> None:
     (signal.SIGKILL, 1, 3, [1, -9, *[1] * (processes - 2)]),
     (signal.SIGTERM, 0, 6, [143] * processes),
   ):
-    started = _start(folder / "ended", processes, devices)
-    _wait_for_step(folder / "ended", step, started)
+    started = begin("ended", processes)
+    wait_for_step(folder / "ended", step, started)
     started[who].send_signal(number)
     at = time.monotonic()
-    show(f"{number.name} to {who}", at, _wait(started), *codes)
+    show(f"{number.name} to {who}", at, ended(started), *codes)
   run("ended", processes)
   sys.exit(int(failed))
 

@@ -132,7 +132,7 @@ def default_precision():
   jax.config.update("jax_default_matmul_precision", before)
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def environment_of():
   """Returns (number of host devices) -> variables for a process of its own."""
 

@@ -1,63 +1,115 @@
-"""Two processes of two devices through `main` do what one of four does."""
+"""Several processes through `main` do what one does, whatever befalls them."""
 
-import subprocess
-import sys
+import time
 
+import pyarrow.parquet as pq
 import pytest
+from etils import epath
+
+from benchmarks import processes
+from prefixrl_jax.checkpoints import saved_steps
+from prefixrl_jax.configs import demo
+from prefixrl_jax.pipeline import Pipeline
+
+_DATA = ("screen", "collect", "cut")
+_DEMO = "tiny=true,arms=prefixrl"
+_FIELDS = {
+  "train.max_steps": 8,
+  "train.checkpoint_every": 1,
+  # One layer is compiled, and one sampler for data and curve.
+  "model.scan_unroll": 1,
+  "screen.lanes": 8,
+  "evals.rows": 4,
+  "evals.lanes": 8,
+}
 
 
-def _start(environment, workdir, *more):
-  return subprocess.Popen(
-    [
-      *(sys.executable, "-m", "prefixrl_jax.main", "--stage=screen"),
-      *("--config=configs/demo.py:tiny=true", f"--workdir={workdir}"),
-      *more,
-    ],
-    env=environment,
-    stdout=subprocess.DEVNULL,
-    stderr=subprocess.PIPE,
-    text=True,
-  )
+def _alone(workdir, stages):
+  """Runs stages in this process, on eight devices."""
+  config = demo.get_config(_DEMO)
+  config.update_from_flattened_dict(_FIELDS)
+  Pipeline(config, epath.Path(workdir)).run(stages)
 
 
-def _ended(*processes):
-  said = [p.communicate(timeout=600)[1] for p in processes]
-  return [p.returncode for p in processes], said
-
-
-def _pair(environment, workdir, address, *of_second):
-  place = lambda i: (
-    *(f"--coordinator={address}", "--num_processes=2", f"--process_id={i}"),
-  )
-  return _ended(
-    _start(environment, workdir, *place(0)),
-    _start(environment, workdir, *place(1), *of_second),
-  )
-
-
-@pytest.mark.slow
-def test_two_processes_screen_as_one(tmp_path, free_address, environment_of):
-  codes, said = _pair(environment_of(2), tmp_path / "two", free_address)
-  assert codes == [0, 0], said
-  assert "training problems are hard" in said[0]
-  assert "training problems are hard" not in said[1]
-  codes, said = _ended(_start(environment_of(4), tmp_path / "one"))
-  assert codes == [0], said
-  rates = [
-    (tmp_path / name / "data/seed_0/screen/pass_rates.parquet").read_bytes()
-    for name in ("one", "two")
+def _argv(workdir, stages):
+  fields = [f"--config.{name}={value}" for name, value in _FIELDS.items()]
+  config = f"--config=configs/demo.py:{_DEMO}"
+  return [
+    config,
+    f"--workdir={workdir}",
+    f"--stage={','.join(stages)}",
+    *fields,
   ]
-  assert rates[0] == rates[1]
-  assert not (tmp_path / "two" / "lock.json").exists()
+
+
+@pytest.fixture(scope="module")
+def one(tmp_path_factory):
+  """A workdir with what one process makes."""
+  workdir = tmp_path_factory.mktemp("one")
+  _alone(workdir, _DATA)
+  return workdir
+
+
+@pytest.fixture(scope="module")
+def several(tmp_path_factory, environment_of):
+  """A workdir with what four processes of two devices make."""
+  workdir = tmp_path_factory.mktemp("several")
+  started = processes.start(_argv(workdir, _DATA), 4, environment_of(2))
+  assert [code for code, _ in processes.ended(started)] == [0] * 4
+  return workdir
 
 
 @pytest.mark.slow
-def test_other_settings_are_refused_by_name(
-  tmp_path, free_address, environment_of
+def test_four_processes_make_the_data_that_one_makes(one, several):
+  assert pq.read_table(several / "data/seed_0/collect/traces.parquet").num_rows
+  assert not [*processes.differences(one / "data", several / "data")]
+  assert not (several / "lock.json").exists()
+
+
+@pytest.mark.slow
+def test_what_was_killed_and_preempted_comes_to_the_same_result(
+  one, several, environment_of
 ):
-  codes, said = _pair(
-    environment_of(2), tmp_path, free_address, "--config.train.flops=1e9"
+  checkpoints = epath.Path(several) / "train/prefixrl/seed_0/checkpoints"
+
+  def train():
+    """Two processes of four devices, until they have saved one more step."""
+    before = saved_steps(checkpoints)
+    started = processes.start(_argv(several, ["train"]), 2, environment_of(4))
+    while all(process.poll() is None for process in started):
+      if saved_steps(checkpoints)[-1:] != before[-1:]:
+        break
+      time.sleep(0.05)
+    return started
+
+  started = train()
+  started[1].kill()
+  (code, said), (killed, _) = processes.ended(started)
+  assert (code, killed) == (1, -9)
+  assert said.startswith("process 1 of 2 (")
+  assert "ended: it was killed, or its machine is gone" in said
+
+  started = train()
+  started[1].terminate()
+  (code, said), (other, also_said) = processes.ended(started)
+  assert (code, other) == (143, 143)
+  step = saved_steps(checkpoints)[-1]
+  assert step < _FIELDS["train.max_steps"]
+  assert f"prefixrl seed 0: saved at step {step}; re-run" in said
+  assert not also_said
+
+  for workdir in (one, several):  # from a checkpoint of two processes
+    _alone(workdir, ["train"])
+  assert not [*processes.differences(one / "train", several / "train")]
+
+
+@pytest.mark.slow
+def test_other_settings_are_refused_by_name(tmp_path, environment_of):
+  argv = _argv(tmp_path, ["screen"])
+  started = processes.start(
+    argv, 2, environment_of(2), of_last=["--config.train.flops=1e9"]
   )
-  assert codes == [1, 1]
-  assert "different settings: config.train.flops is " in said[0]
+  (code, said), (other, _) = processes.ended(started)
+  assert (code, other) == (1, 1)
+  assert "different settings: config.train.flops is " in said
   assert not any(tmp_path.iterdir())
