@@ -61,11 +61,13 @@ class Member:
       patience: see `Group`.
     """
     self._connection, self._reader = connection, wire.Reader()
+    self._sending = threading.Lock()
     self._waiting: list[dict] = []
     self._turn = 0
     self.index, self.size, self.patience = index, 0, patience
     self.hosts: Sequence[str] = ()
     self.jax_address = ""  # of JAX's own service
+    threading.Thread(target=self._beat, daemon=True).start()
 
   def wait_for_all(self) -> None:
     """Returns once all processes are there."""
@@ -81,8 +83,7 @@ class Member:
       value: a JSON value.
     """
     self._turn += 1
-    message = {"gather": self._turn, "what": what, "value": value}
-    wire.send(self._connection, message)
+    self._send({"gather": self._turn, "what": what, "value": value})
     return self._next()["values"]
 
   def end(self, code: int, message: str, is_known: bool) -> None:
@@ -95,10 +96,18 @@ class Member:
         may follow from another process's end.
     """
     with contextlib.suppress(OSError):
-      wire.send(
-        self._connection,
-        {"end": code, "message": message, "is_known": is_known},
-      )
+      self._send({"end": code, "message": message, "is_known": is_known})
+
+  def _beat(self) -> None:
+    """Shows the supervisor that this process is neither stopped nor stuck."""
+    with contextlib.suppress(OSError):
+      while True:
+        self._send({"beat": 1})
+        time.sleep(self.patience / 4)
+
+  def _send(self, message: dict[str, Any]) -> None:
+    with self._sending:
+      wire.send(self._connection, message)
 
   def _next(self) -> dict:
     while not self._waiting:

@@ -90,7 +90,8 @@ class _Supervisor:
     self._others: _Source | None = None
     self._has_met = False
     self._selector = selectors.DefaultSelector()
-    self._heard = 0.0
+    self._heard = 0.0  # of the hub, when
+    self._heard_child = time.monotonic()
     self._hosts: list[str] = []
     self._words: dict[str, Any] | None = None  # the child's last
     self._end: dict[str, Any] | None = None  # of the child
@@ -98,6 +99,7 @@ class _Supervisor:
     self._bye: list[dict[str, Any]] | None = None
     self._refused = ""
     self._kill_at, self._has_killed = float("inf"), False
+    self._is_stuck = False  # the child
     self._signals: set[int] = set()  # passed on
 
   def run(self) -> int:
@@ -133,6 +135,7 @@ class _Supervisor:
         next_beat = now + beat
         self._send({"beat": 1})
       self._check_hub(now)
+      self._check_child(now)
       if now > self._kill_at and self._end is None:
         self._kill()
       if self._end is not None:
@@ -206,12 +209,14 @@ class _Supervisor:
     messages = source.reader.receive(source.connection)
     if source is self._others:
       self._heard = time.monotonic()
+    else:
+      self._heard_child = time.monotonic()
     for message in messages or ():
       if source is self._others:
         self._take(message)
       elif "end" in message:
         self._words = message
-      else:
+      elif "beat" not in message:
         self._send(message)
     if messages is None:
       self._selector.unregister(source.connection)
@@ -235,11 +240,15 @@ class _Supervisor:
     elif "bye" in message:
       self._bye = message["bye"]
 
+  @property
+  def _silence(self) -> str:
+    return f"no sign of life for {self._heartbeat:g} s (--heartbeat)"
+
   def _check_hub(self, now: float) -> None:
     if self._others is None or self._bye is not None:
       return
     if now - self._heard > self._heartbeat * 0.9:
-      self._lose_hub(f"no sign of life for {self._heartbeat:g} s (--heartbeat)")
+      self._lose_hub(self._silence)
 
   def _lose_hub(self, why: str) -> None:
     if self._bye is None and not self._refused and self._gone is None:
@@ -272,6 +281,13 @@ class _Supervisor:
     with contextlib.suppress(ProcessLookupError):
       os.kill(self._child, number)
 
+  def _check_child(self, now: float) -> None:
+    if self._end is not None or self._words is not None:
+      return  # it has ended, or is about to
+    if now - self._heard_child > self._heartbeat * 0.9:
+      self._is_stuck = True
+      self._kill()
+
   def _kill(self) -> None:
     self._kill_at, self._has_killed = float("inf"), True
     with contextlib.suppress(ProcessLookupError):
@@ -290,7 +306,9 @@ class _Supervisor:
       code = 128 - code
     words = self._words or {}
     message = words.get("message", "")
-    if code != words.get("end", 0) or (code and not message):
+    if self._is_stuck:
+      message = self._silence
+    elif code != words.get("end", 0) or (code and not message):
       number = code - 128
       message = f"it ended with code {code} and said nothing"
       if number > 0:

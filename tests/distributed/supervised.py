@@ -18,6 +18,8 @@ from prefixrl_jax.types import Preempted, UserError
 def _act(scenario: str) -> None:
   if scenario == "is killed":
     os.kill(os.getpid(), signal.SIGKILL)
+  elif scenario == "is stopped":
+    os.kill(os.getpid(), signal.SIGSTOP)
   elif scenario == "is lost":
     os.kill(os.getppid(), signal.SIGKILL)
   elif scenario == "is silent":

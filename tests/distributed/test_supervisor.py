@@ -48,6 +48,8 @@ def test_all_gather_and_end(free_address):
   [
     ("is killed", 1, [1, 137], "it was killed (by SIGKILL"),
     ("is killed", 0, [137, 1], "it was killed (by SIGKILL"),
+    ("is stopped", 1, [1, 137], "no sign of life for 3 s (--heartbeat)"),
+    ("is stopped", 0, [137, 1], "no sign of life for 3 s (--heartbeat)"),
     ("is lost", 1, [1, -9], "it was killed, or its machine is gone"),
     ("is lost", 0, [-9, 1], "it was killed, or its machine is gone"),
     ("fails", 1, [1, 1], "error: its disk is full"),
