@@ -28,9 +28,6 @@ GRACE = 120
 # What a run holds its workdir by (storage/locking.py); one that is killed
 # outright leaves it behind.
 LOCK = "lock.json"
-# Whether the program reads and writes gs:// addresses, which needs packages
-# that no extra of the project brings yet.
-READS_BUCKETS = False
 
 _NAME = re.compile(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
@@ -110,7 +107,7 @@ class Launcher:
 
 
 def check_workdir(workdir: str) -> None:
-  """Refuses a workdir that would be lost, or that cannot be used yet.
+  """Refuses a workdir that would be lost.
 
   Args:
     workdir: without a / at its end.
@@ -118,11 +115,6 @@ def check_workdir(workdir: str) -> None:
   Raises:
     UserError: it is on no storage that outlives the machine.
   """
-  if workdir.startswith("gs://") and not READS_BUCKETS:
-    raise UserError(
-      f"--workdir={workdir}: prefixrl_jax.main does not work in a bucket yet;"
-      " give a folder of a shared file system, such as Filestore's."
-    )
   if not workdir.startswith(("gs://", "/")) or not workdir.strip("/"):
     raise UserError(
       f"--workdir={workdir}: it must outlive the machine and be the same on all"

@@ -17,6 +17,7 @@ from etils import epath
 
 from prefixrl_jax.distributed import cluster, sharding
 from prefixrl_jax.storage.files import digest, write_bytes, write_text
+from prefixrl_jax.storage.remote import is_remote
 from prefixrl_jax.storage.signals import Deferred
 from prefixrl_jax.types import UserError, one_line
 
@@ -270,8 +271,14 @@ def _is_with_critic(params: dict) -> bool:
 
 def saved_steps(directory: epath.Path) -> list[int]:
   """Returns the steps that a Checkpointer has saved there, readable or not."""
-  names = [p.name for p in directory.iterdir()] if directory.is_dir() else []
-  return sorted(int(name) for name in names if name.isdecimal())
+  there = directory.iterdir() if directory.is_dir() else ()
+  return sorted(
+    int(folder.name)
+    for folder in there
+    # In a bucket a folder has its name from the start, and is marked at last.
+    if folder.name.isdecimal()
+    and (not is_remote(folder) or ocp.utils.is_checkpoint_finalized(folder))
+  )
 
 
 def _restore(manager, directory: epath.Path, step: int, make_args):
@@ -351,8 +358,9 @@ def _files(folder: epath.Path) -> Iterator[epath.Path]:
 
 def _absolute(directory: epath.Path) -> epath.Path:
   """Returns the path as Orbax wants all that it is given."""
-  remote = "://" in str(directory)
-  return directory if remote else epath.Path(os.path.abspath(directory))
+  if is_remote(directory):
+    return directory
+  return epath.Path(os.path.abspath(directory))
 
 
 def save_params(path: epath.Path, params: dict) -> None:

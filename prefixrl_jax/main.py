@@ -122,7 +122,7 @@ _HEARTBEAT = flags.DEFINE_float(
   "heartbeat",
   60.0,
   "Seconds without a sign of life of a process after which all others end.",
-  lower_bound=2.0,
+  lower_bound=5.0,
 )
 
 _GO_ON = "re-run the same command to resume"
@@ -320,9 +320,10 @@ def _keep(trace: str) -> str:
   text = f"{datetime.datetime.now()} {shlex.join(sys.argv)}\n{trace}\n"
   with contextlib.suppress(OSError, flags.Error):
     file = os.path.join(_workdir(), "error.log")
-    with open(file, "a", errors="backslashreplace") as f:
-      f.write(text)
-    return file
+    if "://" not in file:  # nothing can be appended to in a bucket
+      with open(file, "a", errors="backslashreplace") as f:
+        f.write(text)
+      return file
   number, file = tempfile.mkstemp(prefix="prefixrl_jax_", suffix=".log")
   with open(number, "w", errors="backslashreplace") as f:
     f.write(text)

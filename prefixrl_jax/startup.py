@@ -36,12 +36,15 @@ def check_workdir(workdir: Any) -> None:
   """Refuses a workdir that cannot be written to; creates nothing.
 
   Args:
-    workdir: an epath.Path; only local ones are checked.
+    workdir: an epath.Path.
 
   Raises:
     UserError: it cannot be written to; says why.
   """
   if "://" in os.fspath(workdir):
+    from prefixrl_jax.storage import remote
+
+    remote.check(workdir)
     return
   there = pathlib.Path(workdir).absolute()
   while not there.exists():

@@ -119,7 +119,9 @@ def train(
           "updater": made.updater.state(),
         }
         with TraceAnnotation("checkpoint"):
-          rollout_log.flush()  # before: no checkpoint is ahead of it
+          # Before: no checkpoint is ahead of them.
+          rollout_log.flush()
+          log.flush()
           checkpointer.save(step, state, host)
         saved = step
 

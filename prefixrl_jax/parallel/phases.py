@@ -23,6 +23,7 @@ from prefixrl_jax.parallel.workers import Pool
 from prefixrl_jax.run import memory_plan
 from prefixrl_jax.run.workspace import Workspace
 from prefixrl_jax.storage.artifacts import Artifact
+from prefixrl_jax.storage.remote import is_remote
 from prefixrl_jax.types import UserError
 
 _OF_DATA = ("import", "screen", "collect", "cut")
@@ -99,7 +100,7 @@ def _num_jobs(
   long = work.artifacts([s for s in stages if s in _LONG])
   if num_jobs == 1 or all(artifact.complete for artifact in long):
     return 1
-  why_not = _why_not()
+  why_not = _why_not(work)
   if why_not and asked:
     raise UserError(f"--jobs={asked}: {why_not}; leave it out.")
   if why_not:
@@ -121,12 +122,14 @@ def _num_jobs(
   return min(num_jobs, room)
 
 
-def _why_not() -> str:
+def _why_not(work: Workspace) -> str:
   """Returns why processes cannot share this machine; empty if they can."""
   if jax.process_count() > 1:
     return "this is one of several processes that work together"
   if jax.default_backend() != "cpu":
     return f"processes cannot share a {jax.default_backend().upper()}"
+  if is_remote(work.workdir):
+    return "processes side by side need a local workdir"
   if not hasattr(os, "sched_setaffinity"):
     return "this system does not let processes share the cores out"
   return ""

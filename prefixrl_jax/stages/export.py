@@ -11,15 +11,21 @@ from prefixrl_jax.run.workspace import Workspace
 from prefixrl_jax.stages.train import train_again
 from prefixrl_jax.storage.artifacts import Artifact
 from prefixrl_jax.storage.metrics import busy
+from prefixrl_jax.storage.remote import is_remote
 from prefixrl_jax.storage.results import read_results
 from prefixrl_jax.types import TRAINING, EvalResult, UserError
 
 
 def check(work: Workspace) -> None:
   """Raises UserError if nothing can be exported to where it is asked for."""
+  folder = _folder(work)
   if work.config.export.hub:
     hub.check(work.config.export.hub)
-  folder = _folder(work)
+    if is_remote(folder):
+      raise UserError(
+        f"config.export.hub: {folder} is in a bucket, and only a local folder"
+        " can be pushed; name one with config.export.directory."
+      )
   artifact = work.export_artifact
   again = artifact.complete and artifact.summary["folder"] == str(folder)
   if work.config.export.directory and not again:

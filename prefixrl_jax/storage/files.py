@@ -1,7 +1,8 @@
 """Files that are whole or absent, and that are what was written.
 
-They are written under another name, then renamed; reads check the recorded
-SHA-256. Every failure is one line with the file and what to do.
+They are written under another name, then renamed (in a bucket an object is
+whole anyway); reads check the recorded SHA-256. Every failure is one line with
+the file and what to do.
 """
 
 import contextlib
@@ -18,6 +19,8 @@ import pyarrow.parquet as pq
 from etils import epath
 
 from prefixrl_jax.distributed import cluster
+from prefixrl_jax.storage import remote
+from prefixrl_jax.storage.remote import is_remote, said_in_a_line
 from prefixrl_jax.types import UserError, one_line
 
 _SEAL = "sha256"  # of all other fields
@@ -109,7 +112,7 @@ class File:
 
 def digest(path: epath.Path) -> str:
   """Returns the SHA-256 of a file."""
-  with _said_in_a_line(path, "read"), path.open("rb") as f:
+  with said_in_a_line(path, "read"), path.open("rb") as f:
     return hashlib.file_digest(f, "sha256").hexdigest()
 
 
@@ -194,16 +197,20 @@ def write_chunks(path: epath.Path, chunks: Iterable[Any]) -> None:
 
 
 def _write(path: epath.Path, chunks: Iterable[Any]) -> None:
+  if is_remote(path):
+    data = b"".join(chunks)
+    with said_in_a_line(path):
+      path.write_bytes(data)
+    return
   temporary = _temporary(path)
   try:
-    with _said_in_a_line(path):
+    with said_in_a_line(path):
       path.parent.mkdir(parents=True, exist_ok=True)
       with temporary.open("wb") as f:
         for chunk in chunks:
           f.write(chunk)
         f.flush()
-        if hasattr(f, "fileno") and "://" not in os.fspath(path):
-          os.fsync(f.fileno())
+        os.fsync(f.fileno())
       temporary.replace(path)
   except BaseException:
     with contextlib.suppress(OSError):
@@ -214,6 +221,10 @@ def _write(path: epath.Path, chunks: Iterable[Any]) -> None:
 @contextlib.contextmanager
 def whole_folder(path: epath.Path) -> Iterator[epath.Path]:
   """Yields a folder to fill; it replaces `path` if nothing was raised."""
+  if is_remote(path):
+    with remote.whole_folder(path) as local:
+      yield local
+    return
   temporary, old = (
     path.parent / f".{path.name}.{end}" for end in ("tmp", "old.tmp")
   )
@@ -226,7 +237,7 @@ def whole_folder(path: epath.Path) -> Iterator[epath.Path]:
   put_back()  # left by one that was killed
   remove(temporary, old)
   try:
-    with _said_in_a_line(path):
+    with said_in_a_line(path):
       temporary.mkdir(parents=True)
       yield temporary
       if path.exists():
@@ -245,7 +256,7 @@ def remove(*paths: epath.Path) -> None:
 
   def do() -> None:
     for path in paths:
-      with _said_in_a_line(path, "removed"):
+      with said_in_a_line(path, "removed"):
         if path.is_dir() and not os.path.islink(path):
           path.rmtree()
         else:
@@ -273,7 +284,7 @@ def remove_temporaries(*folders: epath.Path) -> None:
     return
   with cluster.alone():  # nobody reads them
     for folder in folders:
-      if folder.exists():
+      if not is_remote(folder) and folder.exists():
         remove(*folder.glob(".*.tmp"))
 
 
@@ -282,18 +293,7 @@ def _temporary(path: epath.Path) -> epath.Path:
 
 
 def _read(file: File) -> bytes:
-  if not file.path.exists():
-    raise Damaged(f"{file.path} is not there. {file.remedy}".strip())
-  with _said_in_a_line(file.path, "read"):
+  with said_in_a_line(file.path, "read"):
+    if not file.path.exists():
+      raise Damaged(f"{file.path} is not there. {file.remedy}".strip())
     return file.path.read_bytes()
-
-
-@contextlib.contextmanager
-def _said_in_a_line(path: epath.Path, what: str = "written") -> Iterator[None]:
-  try:
-    yield
-  except OSError as e:
-    raise UserError(
-      f"{path} cannot be {what} ({e.strerror or e}); nothing that was there is"
-      " lost. Re-run the same command once that is fixed."
-    ) from None

@@ -19,6 +19,7 @@ from rich.text import Text
 
 from prefixrl_jax.distributed import cluster
 from prefixrl_jax.storage.files import write_bytes
+from prefixrl_jax.storage.remote import Growing
 from prefixrl_jax.storage.wandb_log import WandbLog
 
 # Steps without signal that are worth a word: such a run may never get going.
@@ -46,15 +47,18 @@ class MetricWriter:
       wandb: config.wandb; without a project nothing is logged there.
       name: the run's, there.
     """
+    self._growing = Growing(directory)
+    local = self._growing.local
     self._wandb = None
     if wandb and wandb.project:
       resumes = bool(resume_step)
-      self._wandb = WandbLog(wandb, directory, name=name, resumes=resumes)
-    directory.mkdir(parents=True, exist_ok=True)
-    path = directory / "metrics.jsonl"
+      self._wandb = WandbLog(
+        wandb, directory, local=local, name=name, resumes=resumes
+      )
+    there, path = (folder / "metrics.jsonl" for folder in (directory, local))
     kept = []
     self.last_row: dict[str, Any] = {}  # of those that are kept
-    for line, row in () if resume_step is None else _lines(path):
+    for line, row in () if resume_step is None else _lines(there):
       if row is None or row["step"] <= resume_step:
         kept.append(line)
         self.last_row = row or self.last_row
@@ -62,7 +66,7 @@ class MetricWriter:
     write_bytes(path, b"".join(line + b"\n" for line in kept))
     self._file = path.open("a")
     self._board = tensorboardX.SummaryWriter(
-      str(directory / "tensorboard"),
+      str(local / "tensorboard"),
       purge_step=None if resume_step is None else resume_step + 1,
       flush_secs=1,  # by a thread of its own; its flush() waits for nothing
     )
@@ -78,6 +82,11 @@ class MetricWriter:
     self._file.flush()
     if self._wandb:
       self._wandb.log(step, metrics)
+    self._growing.copy(if_due=True)
+
+  def flush(self) -> None:
+    """Leaves all rows so far where they belong."""
+    self._growing.copy()
 
   def __enter__(self) -> "MetricWriter":
     return self
@@ -87,6 +96,7 @@ class MetricWriter:
     self._board.close()
     if self._wandb:
       self._wandb.finish()
+    self._growing.close()
 
 
 def read_jsonl(path: epath.Path) -> list[dict[str, Any]]:
@@ -270,6 +280,10 @@ class StepLog:
       line = "  ".join(f"{k} {v}" for k, v in figures.items())
       self._progress.log(f"{self._name}  step {step}  {line}")
     self._progress.update(metrics["flops_paper"], **figures)
+
+  def flush(self) -> None:
+    """Leaves all steps so far where they belong."""
+    self._writer.flush()
 
   def __enter__(self) -> "StepLog":
     with contextlib.ExitStack() as stack:

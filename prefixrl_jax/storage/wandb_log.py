@@ -21,6 +21,7 @@ class WandbLog:
     settings: ml_collections.ConfigDict,
     directory: epath.Path,
     *,
+    local: epath.Path,
     name: str,
     resumes: bool,
   ):
@@ -28,7 +29,8 @@ class WandbLog:
 
     Args:
       settings: config.wandb.
-      directory: folder for its files.
+      directory: folder that the run's id is kept in.
+      local: folder for its files.
       name: the run's own.
       resumes: whether it has been here before.
     """
@@ -42,7 +44,7 @@ class WandbLog:
         group=settings.group or None,
         id=_id(directory / "wandb" / "run_id", resumes and settings.resume),
         resume="allow",
-        dir=str(directory),
+        dir=str(local),
       )
     except Exception as e:  # no network, no login, no such project
       self._give_up(e)

@@ -110,7 +110,6 @@ def test_ssh_is_for_one_machine():
 @pytest.mark.parametrize(
   ("workdir", "said"),
   [
-    ("gs://bucket/runs/math", "does not work in a bucket yet"),
     ("runs/math", "absolute path on shared storage"),
     ("s3://bucket/math", "absolute path on shared storage"),
     ("/", "absolute path on shared storage"),
@@ -121,8 +120,7 @@ def test_workdirs_that_would_be_lost(workdir, said):
     _slurm(workdir=workdir)
 
 
-def test_a_bucket_brings_its_extra_once_main_reads_it(monkeypatch):
-  monkeypatch.setattr(common, "READS_BUCKETS", True)
+def test_a_bucket_brings_its_extra():
   argv = [
     "--config=configs/math.py",
     "--slice=v6e:2x4",

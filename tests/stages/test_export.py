@@ -16,14 +16,17 @@ import numpy as np
 import pytest
 import yaml
 from etils import epath
+from pair import Pair
 
 from prefixrl_jax import __version__, checkpoints
 from prefixrl_jax.batches import TrainState
 from prefixrl_jax.configs import demo
+from prefixrl_jax.distributed import cluster
 from prefixrl_jax.models import adapters, importing
 from prefixrl_jax.pipeline import Pipeline
 from prefixrl_jax.run import inputs
 from prefixrl_jax.run.workspace import Workspace
+from prefixrl_jax.stages import export
 from prefixrl_jax.storage.artifacts import Artifact
 from prefixrl_jax.storage.files import write_json
 from prefixrl_jax.storage.results import write_results
@@ -225,6 +228,32 @@ def test_a_checkpoint_before_the_end_has_none_of_its_results(
   assert "step 2." in card
   assert "This checkpoint has not been evaluated." in card
   assert "FLOPs" not in card
+
+
+def test_of_two_processes_one_pushes(tmp_path, monkeypatch, config, api):
+  workdir = epath.Path(tmp_path) / "run"
+  _complete(monkeypatch, workdir, config)
+  pair, pushed = Pair(), []
+  upload = api.upload_folder
+
+  def counted(self, **kwargs):
+    pushed.append(pair.index)
+    return upload(self, **kwargs)
+
+  monkeypatch.setattr(api, "upload_folder", counted)
+  monkeypatch.setattr(cluster, "_group", pair)
+  # It puts signals off, which only a main thread can.
+  monkeypatch.setattr(Workspace, "remove_to_redo", lambda self: None)
+  ended = pair.run(lambda _: export.run(Workspace(config, workdir)))
+  assert ended == [None, None]
+  assert pushed == [0]
+  assert api.asked == ("me/tiny", True, True, "me/tiny", _FILES)
+
+
+def test_what_is_in_a_bucket_is_not_pushed(tmp_path, config, api):
+  config.export.directory = "gs://bucket/model"
+  with pytest.raises(UserError, match=r"only a local folder can be pushed"):
+    export.check(Workspace(config, epath.Path(tmp_path) / "run"))
 
 
 def test_what_the_hub_does_not_take_is_exported(tmp_path, config, api):
