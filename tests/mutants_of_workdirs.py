@@ -328,9 +328,13 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     ("if self.host != this.host:", "if False:"),
     ("if self.boot != this.boot:", "if False:"),
     ("if self.pids != this.pids:", "if False:"),
-    ("if not owner.is_gone(this):", "if False:"),
-    ("and _owner(path) == this", ""),
-    ("os.getpid() == this.pid and ", ""),
+    ("if not owner.is_gone(this) and", "if False and"),
+    ("is_here or _is_renewed(path, owner, show)", "is_here"),
+    (
+      "      if _owner(path) == this:\n        path.unlink()",
+      "      path.unlink()",
+    ),
+    ("if os.getpid() == this.pid:", "if True:"),
     (
       "return _started(self.pid) != self.started",
       "return not _started(self.pid)",

@@ -7,10 +7,12 @@ import pathlib
 import signal
 import subprocess
 import sys
+import threading
 
 import pytest
 from etils import epath
 
+from prefixrl_jax.storage import locking
 from prefixrl_jax.storage.locking import (
   LOCK,
   Owner,
@@ -102,12 +104,51 @@ def test_a_lock_of_before_the_host_started_is_taken_over(tmp_path):
 
 
 @pytest.mark.parametrize("field", ["host", "pids"])
-def test_where_it_cannot_be_told_the_file_is_named(tmp_path, field):
+def test_elsewhere_who_gives_no_sign_of_life_is_gone(
+  tmp_path, monkeypatch, field
+):
   """On another host, and in another container, pids mean nothing here."""
+  monkeypatch.setattr(locking, "_GONE", 0.2)
   _leave(tmp_path, **{field: "another"}, pid=2**22 + 1)
-  with pytest.raises(UserError, match=rf"If it is gone, remove .*{LOCK}"):
+  said = []
+  assert _lock(tmp_path, said)
+  assert "waiting 0.2 s for a sign of life" in said[0]
+  assert "is gone; its lock is taken over" in said[1]
+
+
+def test_elsewhere_who_renews_its_lock_lives(tmp_path, monkeypatch):
+  monkeypatch.setattr(locking, "_RENEW", 0.02)
+  other = {"host": "another", "pid": 2**22 + 1}
+  _leave(tmp_path, **other)
+  owner = dataclasses.replace(Owner.this(), **other)
+  renewal = locking._Renewal(epath.Path(tmp_path / LOCK), owner)
+  renewal.start()
+  with pytest.raises(UserError, match=r"process 4194305 on another works in"):
     _lock(tmp_path)
-  assert (tmp_path / LOCK).exists()
+  renewal.stop()
+  assert json.loads((tmp_path / LOCK).read_text())["renewals"] > 0
+
+
+def test_elsewhere_who_gives_it_back_is_waited_for(tmp_path):
+  _leave(tmp_path, host="another")
+  said = []
+
+  def gives_it_back(line):
+    said.append(line)
+    (tmp_path / LOCK).unlink(missing_ok=True)
+
+  with locked(epath.Path(tmp_path), gives_it_back):
+    assert json.loads((tmp_path / LOCK).read_text())["pid"] == os.getpid()
+
+
+def test_who_has_lost_its_lock_is_told_to_end(tmp_path, monkeypatch):
+  """As one that was suspended, and over which another has gone on."""
+  monkeypatch.setattr(locking, "_RENEW", 0.02)
+  told = threading.Event()
+  signal.signal(signal.SIGTERM, lambda *_: told.set())
+  with locked(epath.Path(tmp_path), print):
+    _leave(tmp_path, host="another")
+    assert told.wait(20)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"pid": 3}'])
