@@ -11,7 +11,7 @@ import numpy as np
 from benchmarks import shapes
 from benchmarks.measuring import Roofline
 from prefixrl_jax.configs import math as math_config
-from prefixrl_jax.distributed import sharding
+from prefixrl_jax.distributed import ahead, sharding
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.learner import update
 from prefixrl_jax.learner.losses import make_loss
@@ -57,6 +57,19 @@ def make_sampler(config, mesh, **sizes: Any) -> Sampler:
     stop_tokens=(),
     **sizes,
   )
+
+
+def compiled(sampler: Sampler, params: dict) -> dict[str, jax.stages.Compiled]:
+  """Returns a sampler's programs by name, the widest of each; runs nothing.
+
+  Args:
+    sampler: that nothing is loaded into.
+    params: shapes with shardings.
+  """
+  with ahead.compiling(ahead.Compiler()) as compiler:
+    sampler.warm_up(params)
+  sampler.release()  # of shapes
+  return {x.name: x.executable for x in compiler.compiled if x.executable}
 
 
 def make_update(config, mesh, *, b2: float = 0.95):

@@ -87,11 +87,10 @@ def decode_bytes(unit: Unit) -> dict[str, float]:
     completion_length=max(unit.lengths),
   )
   sampler = ours.make_sampler(config, mesh, **sizes, steps_per_dispatch=32)
-  lowered = sampler.programs.lower(parameters.abstract_params(config, mesh))[
-    "decode"
-  ]
+  params = parameters.abstract_params(config, mesh)
+  program = ours.compiled(sampler, params)["decode"]
   plan = ours.planned_bytes(config, mesh, **sizes, row_length=1)
-  return _beside_plan(lowered, plan, "decode")
+  return _beside_plan(program, plan, "decode")
 
 
 def update_bytes(tokens: int) -> dict[str, float]:
@@ -100,13 +99,13 @@ def update_bytes(tokens: int) -> dict[str, float]:
   lowered = ours.lower_update(config, mesh, tokens, num_microbatches=1)
   one = dict(rows=1, lanes=1, trunk_length=1, completion_length=1)
   plan = ours.planned_bytes(config, mesh, **one, row_length=tokens)
-  return _beside_plan(lowered, plan, "update")
+  return _beside_plan(lowered.compile(), plan, "update")
 
 
-def _beside_plan(lowered, plan, program: str) -> dict[str, float]:
-  sizes = lowered.compile().memory_analysis()
+def _beside_plan(program, plan, name: str) -> dict[str, float]:
+  sizes = program.memory_analysis()
   taken = sizes.argument_size_in_bytes + sizes.temp_size_in_bytes
-  planned = sum(plan[part] for part in ours.PLANNED[program])
+  planned = sum(plan[part] for part in ours.PLANNED[name])
   return {"compiler": taken, "plan": planned}
 
 

@@ -9,8 +9,6 @@ import numpy as np
 from prefixrl_jax.distributed import backends, sharding
 from prefixrl_jax.distributed.ahead import Program
 from prefixrl_jax.models import parameters, transformer, tree_attention
-from prefixrl_jax.models.decoder_config import layer_flags
-from prefixrl_jax.models.layers import Block
 from prefixrl_jax.rollouts import decoding
 from prefixrl_jax.rounding import ceil_div
 
@@ -129,42 +127,6 @@ class Programs:
     for width in self.pick_widths:
       self.pick(state, np.zeros((2, width), np.int32))
     return state
-
-  def lower(self, params: dict) -> dict[str, jax.stages.Lowered]:
-    """Returns the large programs for the mesh, whose devices may be absent.
-
-    Args:
-      params: shapes with shardings.
-    """
-    config, mesh, width = self.config, self.mesh, max(self.admit_widths)
-    place = lambda x, where: jax.ShapeDtypeStruct(
-      x.shape, x.dtype, sharding=where
-    )
-    with jax.set_mesh(mesh):
-      state = jax.eval_shape(self.init)
-      shardings = decoding.state_shardings(mesh, state)
-      state = jax.tree.map(place, state, shardings)
-      params = jax.tree.map(
-        place,
-        jax.eval_shape(self.unstack, params),
-        parameters.unstacked_shardings(config, mesh),
-      )
-      trunks = jax.ShapeDtypeStruct((width, self.trunk_length), np.int32)
-      residual, cos_sin = jax.eval_shape(
-        functools.partial(transformer.embed_trunks, config), params, trunks
-      )
-      where = sharding.sharding(mesh, residual.shape, *Block.axes)
-      return {
-        "prefill layer": decoding.jit_prefill_layer(config, shardings).lower(
-          params["layers"][0],
-          place(residual, where),
-          cos_sin,
-          state.caches[0],
-          np.zeros(width, np.int32),
-          layer_flags(config, 0),
-        ),
-        "decode": self.decode.lower(params, state=state, patience=np.int32(0)),
-      }
 
 
 def programs_of(config, mesh: jax.sharding.Mesh, **shape: Any) -> Programs:

@@ -209,7 +209,7 @@ def test_a_sampler_s_products_are_onednn_s_and_right(
       steps_per_dispatch=3,
     )
     shapes = parameters.abstract_params(model, one_device)
-    decode = sampler.programs.lower(shapes)["decode"].compile()
+    decode = ours.compiled(sampler, shapes)["decode"]
     assert ("__onednn_fusion" in decode.as_text()) == has_onednn
     sampler.warm_up(params)
     requests = [Request(np.arange(4, dtype=np.int32), 2, 0, 0)]
