@@ -36,7 +36,9 @@ def on_page_markdown(markdown: str, **_: Any) -> str:
     "arguments": _arguments,
     "README": _section,
   }
-  return _MARK.sub(lambda match: makers[match[1]](match[2]), markdown)
+  markdown = _MARK.sub(lambda match: makers[match[1]](match[2]), markdown)
+  # The site does not have them: they are opened in Jupyter.
+  return re.sub(r"\[([^]]+)\]\(\.\./notebooks/[^)]*\)", r"\1", markdown)
 
 
 def _section(heading: str) -> str:

@@ -36,6 +36,7 @@ from prefixrl_jax.run.inputs import Inputs
 from prefixrl_jax.run.rollout import Group, encode, rollout
 from prefixrl_jax.run.session import Session, open_session
 from prefixrl_jax.run.workspace import Workspace
+from prefixrl_jax.settings import arms
 from prefixrl_jax.settings.validation import notes, validate
 from prefixrl_jax.stages import collect as collecting
 from prefixrl_jax.stages import cut as cutting
@@ -385,8 +386,8 @@ def train(
     and between, a dict of `step`, `accuracy` by split, and the `ledger` so far.
 
   Raises:
-    UserError: the policy is not the base, there is no such arm, or the budget
-      is spent before the first step.
+    UserError: the policy is not the base, there is no such arm, the data has no
+      problem or no prefix for it, or the budget is spent before the first step.
     NonFiniteError: at the first update that is not finite.
   """
   session = copy.copy(policy.session)
@@ -399,6 +400,12 @@ def train(
     raise UserError(
       f"there is no arm {arm!r}; known are {', '.join(config.arms)}."
     )
+  if arms.uses_prefixes(config.arms[arm]) and not data.prefixed:
+    raise UserError(
+      f"the arm {arm} needs prefixes, and data.prefixed has none."
+    )
+  if not data.train:
+    raise UserError("data.train has no problem.")
   config.run_arms, config.train.max_steps = (arm,), steps
   validate(config)
   session.config, seed = config, _seed(config, seed)

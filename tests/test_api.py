@@ -229,6 +229,11 @@ def test_a_policy_that_is_not_there_is_refused(config, workdir):
 def test_an_unknown_arm_or_stage_is_refused(config, policy, data, tmp_path):
   with pytest.raises(UserError, match="no arm 'prefix_rl'; known are cispo, "):
     api.train(policy, data, "prefix_rl", steps=1)
+  bare = TrainData(train=data.train)
+  with pytest.raises(UserError, match=r"needs prefixes, and data\.prefixed"):
+    api.train(policy, bare, "prefixrl", steps=1)
+  with pytest.raises(UserError, match=r"data\.train has no problem"):
+    api.train(policy, TrainData(train=()), "rl", steps=1)
   with pytest.raises(UserError, match="no stage 'trian'"):
     api.run(config, tmp_path, "trian")
   with pytest.raises(UserError, match="for the command line alone"):

@@ -209,7 +209,7 @@ def _check(words):
         assert f"\n{extra} =\n" in setup, extra
     case ["mkdocs", action]:
       assert action == "build"
-    case ["git" | "cd" | "hf" | "pre-commit", *_]:
+    case ["git" | "cd" | "hf" | "jupytext" | "pre-commit", *_]:
       pass
     case _:
       pytest.fail(f"no test knows how to check {shlex.join(words)}")
