@@ -10,7 +10,7 @@ from etils import epath
 from prefixrl_jax import checkpoints, train
 from prefixrl_jax.configs import demo
 from prefixrl_jax.distributed.mesh import make_mesh
-from prefixrl_jax.run import rollout
+from prefixrl_jax.run import provenance, rollout
 from prefixrl_jax.settings.validation import validate
 from prefixrl_jax.storage.metrics import read_jsonl
 from prefixrl_jax.train import trained_params
@@ -74,9 +74,30 @@ _SPENDS = {
 }
 
 
+# Arms that are another one but for numbers, the learning rate aside.
+_LIKE = {
+  "rl_clipped": ("rl_clip_higher", {"loss.clip_high"}),
+  "rl_n64": ("rl_easy", {"group_size", "easy_share"}),
+  "prefixrl_only": ("prefixrl", {"prefixed_share"}),
+}
+
+
+@pytest.mark.parametrize("arm", _LIKE)
+def test_an_arm_that_is_not_run_is_like_one_that_is(arm):
+  """And `_LIKE` says how it differs."""
+  other, fields = _LIKE[arm]
+  assert other not in _LIKE
+  one, two = (
+    dict(provenance.flatten(demo.get_config().arms[x])) for x in (arm, other)
+  )
+  assert one.keys() == two.keys()
+  differs = {field for field in one if one[field] != two[field]}
+  assert differs - {"learning_rate"} == fields
+
+
 # The others are resumed, and looked at then.
 @pytest.mark.parametrize(
-  "arm", sorted(demo.get_config().arms.keys() - _RESUMED.keys())
+  "arm", sorted(demo.get_config().arms.keys() - _RESUMED.keys() - _LIKE.keys())
 )
 def test_every_arm_trains_and_is_charged_what_it_does(mesh, tmp_path, arm):
   curve, rows, _ = _train(

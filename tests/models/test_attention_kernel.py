@@ -99,9 +99,15 @@ def test_blockwise_equals_dense(
 # In the third case each block of keys is visited: no code is left over that
 # could fill the last turn.
 @pytest.mark.parametrize(
-  ("visits", "block_q"), [(1, 32), (4, 32), (5, LENGTH), (7, 16)]
+  ("visits", "block_q", "in_turn"),
+  [
+    (1, 32, False),
+    (4, 32, True),
+    (5, LENGTH, False),
+    (5, LENGTH, True),
+    (7, 16, False),
+  ],
 )
-@pytest.mark.parametrize("in_turn", [False, True])
 def test_rows_side_by_side_equal_dense(
   rng, packed_rows, change_backend, in_turn, visits, block_q
 ):

@@ -87,6 +87,11 @@ def test_a_run_has_what_is_planned(tmp_path, monkeypatch):
       "arms.sft_rl.sft_epochs": 1,
       "mesh.data": 1,
       "mesh.fsdp": -1,
+      # One layer is compiled, and few samplers.
+      "model.scan_unroll": 1,
+      "screen.lanes": 8,
+      "evals.rows": 4,
+      "evals.lanes": 8,
       # As long as they are: the plan is of what a config allows.
       "rollouts.max_prompt_length": 16,
     }
