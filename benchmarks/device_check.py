@@ -103,7 +103,7 @@ _NAMES = flags.DEFINE_list("parts", list(PARTS), "Which, in this order.")
 flags.register_validator(
   "parts",
   lambda names: bool(names) and set(names) <= set(PARTS),
-  message=f"known are {', '.join(PARTS)}; several are separated by commas",
+  message=f"known: {', '.join(PARTS)}; several are separated by commas",
 )
 _OUT = flags.DEFINE_string("out", "device.jsonl", "File for the figures.")
 _BUDGET = flags.DEFINE_float(

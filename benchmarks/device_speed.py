@@ -144,7 +144,7 @@ def _random_params(config: TransformerConfig, mesh) -> dict:
 
 
 def _sampling(config: TransformerConfig, work: Decoding):
-  """Returns what samples so many tokens a lane and says in what time."""
+  """Returns a function that samples a number of tokens per lane, timed."""
   mesh = _mesh()
   sampler = ours.make_sampler(
     config, mesh, **work.shape, steps_per_dispatch=work.steps_per_dispatch

@@ -54,7 +54,7 @@ class Decoding:
     return ours.trunks_of(config, unit, seed)
 
   def figures(self, short: float, long: float) -> dict[str, float]:
-    """Returns what two calls of so many seconds say."""
+    """Returns what two calls of that many seconds say."""
     step = (long - short) / (self.long - self.short)
     return {
       "ms_a_step": 1e3 * step,

@@ -50,7 +50,7 @@ def define_choices(
   flags.register_validator(
     name,
     lambda asked: bool(asked) and set(asked) <= set(known),
-    message=f"known are {names}; several are separated by commas",
+    message=f"known: {names}; several are separated by commas",
   )
   return holder
 

@@ -45,7 +45,7 @@ def start(
   environment: Mapping[str, str],
   of_last: Sequence[str] = (),
 ) -> list[subprocess.Popen]:
-  """Starts the command in so many processes over loopback.
+  """Starts the command in that many processes over loopback.
 
   Args:
     argv: flags of `main`.

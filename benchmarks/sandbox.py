@@ -32,7 +32,7 @@ from prefixrl_jax.rewards.sandbox_pool import Run, SandboxPool
 _RUNS = flags.DEFINE_integer("runs", 10_000, "Programs to run.", 1)
 _WORKERS = flags.DEFINE_integer("workers", 2, "At a time.", 1)
 _HOSTILE_EVERY = flags.DEFINE_integer(
-  "hostile_every", 20, "One run in so many is hostile; 0: none.", 0
+  "hostile_every", 20, "One run in this many is hostile; 0: none.", 0
 )
 _SANDBOX = flags.DEFINE_string("sandbox", "bubblewrap", "Kind of sandbox.")
 _PARTS = flags.DEFINE_bool("parts", False, "CPU time of a run's parts.")

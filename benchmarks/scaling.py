@@ -48,7 +48,7 @@ PACKED = (1024, 2048, 4096, 8192)
 
 
 def tree_of(tokens: int) -> Tree:
-  """Returns a tree of so many tokens, an eighth of them its trunk."""
+  """Returns a tree of that many tokens, an eighth of them its trunk."""
   trunk = tokens // 8
   lane = Lane(
     trunk,
@@ -71,7 +71,7 @@ def _seconds(make, work) -> float:
 
 
 def _on_devices(count: int) -> float:
-  """The speed of one unit in a process that has so many host devices."""
+  """The speed of one unit in a process that has that many host devices."""
   devices = f"--xla_force_host_platform_device_count={count}"
   with mock.patch.dict(os.environ, XLA_FLAGS=devices):
     return tokens_per_second(ONE_UNIT)

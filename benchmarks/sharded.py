@@ -4,7 +4,7 @@
 
 Weight hand-over, prefill, decode loop and update of one model, on ever more
 devices along one axis of the mesh at a time. Strong scaling: the same rows on
-however many devices; weak: so many rows a device. Seconds are measured; the
+however many devices; weak: this many rows per device. Seconds are measured; the
 bytes that reach a device are read off the compiled programs. On a CPU the
 devices are the host's, which share its cores: their seconds show what sharding
 costs, not what it gains. On a slice each process is started with this command.
@@ -55,7 +55,7 @@ class Sizes:
 
 
 class Work:
-  """What a step of RL runs on a mesh, phase by phase, on so many rows."""
+  """What a step of RL runs on a mesh, phase by phase, on a number of rows."""
 
   def __init__(
     self,

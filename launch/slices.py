@@ -124,7 +124,7 @@ def parse(text: str) -> Slice:
   name, _, size = text.partition(":")
   if name not in CHIPS:
     raise UserError(
-      f"--slice={text}: there is no chip {name!r}; known are"
+      f"--slice={text}: there is no chip {name!r}; known:"
       f" {', '.join(CHIPS)}, e.g. v5e:2x4 or h100:8."
     )
   topologies = CHIPS[name].topologies

@@ -369,7 +369,7 @@ def train(
   workdir: str | os.PathLike | None = None,
   on_step: Callable[[int, dict[str, float]], None] = lambda *_: None,
 ) -> tuple[Policy, list[dict]]:
-  """Trains an arm for so many steps, or until config.train.flops are spent.
+  """Trains an arm for a number of steps, or until config.train.flops are spent.
 
   Args:
     policy: the base policy.
@@ -398,7 +398,7 @@ def train(
     )
   if arm not in config.arms:
     raise UserError(
-      f"there is no arm {arm!r}; known are {', '.join(config.arms)}."
+      f"there is no arm {arm!r}; known: {', '.join(config.arms)}."
     )
   if arms.uses_prefixes(config.arms[arm]) and not data.prefixed:
     raise UserError(

@@ -69,7 +69,7 @@ def _find(name: str) -> tuple[pathlib.Path, str]:
     raise UserError("--config: a file's name has no null character.")
   if file.is_file():
     if file.suffix != ".py":
-      raise UserError(f"--config: {file} is no Python file (.py).")
+      raise UserError(f"--config: {file} is not a Python file (.py).")
     return file, ""
   if file.exists():
     inside = " a folder" if file.is_dir() else " no file"

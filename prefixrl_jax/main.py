@@ -84,7 +84,7 @@ _JOBS = flags.DEFINE_integer(
   None,
   "Processes at a time, each with its share of the cores, that make seeds' data"
   " and train and evaluate arms and seeds; 1: this one alone, on all cores. By"
-  " default one a core for a small model on a CPU, else 1.",
+  " default one per core for a small model on a CPU, else 1.",
   lower_bound=1,
 )
 
@@ -121,7 +121,7 @@ _JOIN_TIMEOUT = flags.DEFINE_float(
 _HEARTBEAT = flags.DEFINE_float(
   "heartbeat",
   60.0,
-  "Seconds without a sign of life of a process after which all others end.",
+  "Seconds without a sign of life from a process after which all others end.",
   lower_bound=5.0,
 )
 

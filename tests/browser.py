@@ -12,7 +12,7 @@ import time
 
 _NAMES = ("chromium", "chromium-browser", "google-chrome", "chrome")
 _FLAGS = (
-  "--no-sandbox",  # which root has not; the pages are ours
+  "--no-sandbox",  # root cannot use it; the pages are ours
   "--disable-gpu",
   "--disable-dev-shm-usage",
   "--disable-quic",
@@ -21,7 +21,7 @@ _FLAGS = (
   "--disable-component-update",
   "--disable-sync",
 )
-# Its input shall be descriptor 3, its output 4.
+# Its input is to be descriptor 3, its output 4.
 _LAUNCH = """
 import os, sys
 ends = [os.dup(int(end)) for end in sys.argv[1:3]]
@@ -31,7 +31,7 @@ os.dup2(ends[0], 3)
 os.dup2(ends[1], 4)
 os.execv(sys.argv[3], sys.argv[3:])
 """
-_SECONDS = 30  # that a page may take to become as it shall be
+_SECONDS = 30  # that a page may take to get there
 
 
 def find_browser() -> str | None:

@@ -227,7 +227,7 @@ def test_a_policy_that_is_not_there_is_refused(config, workdir):
 
 
 def test_an_unknown_arm_or_stage_is_refused(config, policy, data, tmp_path):
-  with pytest.raises(UserError, match="no arm 'prefix_rl'; known are cispo, "):
+  with pytest.raises(UserError, match="no arm 'prefix_rl'; known: cispo, "):
     api.train(policy, data, "prefix_rl", steps=1)
   bare = TrainData(train=data.train)
   with pytest.raises(UserError, match=r"needs prefixes, and data\.prefixed"):

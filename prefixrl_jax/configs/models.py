@@ -132,7 +132,7 @@ def apply(config: ml_collections.ConfigDict, name: str) -> None:
   """
   if name not in PRESETS:
     raise UserError(
-      f"--config: there is no model {name!r}; known are {', '.join(PRESETS)}."
+      f"--config: there is no model {name!r}; known: {', '.join(PRESETS)}."
     )
   preset = PRESETS[name]
   prompt, completion, row = preset.lengths

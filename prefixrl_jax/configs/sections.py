@@ -215,7 +215,7 @@ def rewards() -> dict[str, Any]:
   return dict(
     verifier="",  # rewards/verifiers.py has the names; empty: the task's own
     function="",  # FILE.py:NAME, in its place; docs/own_tasks.md
-    num_workers=0,  # processes; 0: one a core
+    num_workers=0,  # processes; 0: one per core
     timeout_seconds=5.0,  # of a comparison, or of one test of a program
     # The rest is for programs.
     total_seconds=60.0,  # of all tests of one

@@ -78,7 +78,7 @@ class Compiled:
 
   Attributes:
     name: of the program.
-    of: what of the run it is a part of, each once.
+    of: the parts of the run that it belongs to, each once.
     subjects: the objects of those parts; see `part`.
     lowered: what was given to the compiler.
     executable: what it returned; None: no device has the memory.
@@ -121,7 +121,7 @@ class Compiler:
     Args:
       on_compiled: is told of each, as soon as it is compiled.
     """
-    self.of: tuple[str, ...] = ()  # what of the run is being compiled
+    self.of: tuple[str, ...] = ()  # parts of the run that are being compiled
     self.subjects: tuple = ()
     self.compiled: list[Compiled] = []
     self._on_compiled = on_compiled
@@ -181,7 +181,7 @@ class Compiler:
 
 
 def _kind(x: Any) -> Any:
-  """Returns what of an argument decides how it is lowered."""
+  """Returns what decides how an argument is lowered."""
   if isinstance(x, jax.ShapeDtypeStruct):
     return x
   if isinstance(x, jax.Array):
@@ -209,7 +209,7 @@ def compiling(compiler: Compiler) -> Iterator[Compiler]:
 
 @contextlib.contextmanager
 def part(name: str, subject: Any = None) -> Iterator[None]:
-  """Says what of a run is compiled within, if anything is by `compiling`.
+  """Says which part of a run is compiled within, if `compiling` is under way.
 
   If a program there fits no device, those that need its results are left out.
 

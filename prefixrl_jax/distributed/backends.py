@@ -18,7 +18,7 @@ from prefixrl_jax.distributed import processor
 class Backend:
   """How programs are laid out and run."""
 
-  # A cache is kept in blocks of at most so many keys, and decoding reads it
+  # A cache is kept in blocks of at most this many keys, and decoding reads it
   # block by block, as far as any lane has come.
   key_block: int
   # Tokens in a block of queries and of keys, in attention over packed rows.
@@ -50,9 +50,9 @@ class Backend:
     default_factory=dict, hash=False
   )
 
-  # From so many parameters on, a sampler's matrix products are oneDNN's, each a
-  # call of its own, rather than what XLA chooses. Such programs cannot be kept
-  # between processes.
+  # From this many parameters on, a sampler's matrix products are oneDNN's, each
+  # a call of its own, rather than what XLA chooses. Such programs cannot be
+  # kept between processes.
   onednn_from: float = math.inf
 
   # Of products of a model that computes in float32, where JAX's default is

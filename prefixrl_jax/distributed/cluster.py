@@ -315,7 +315,7 @@ class OnFirst:
 
 
 def _view(path: epath.Path) -> list:
-  """Returns what of a path all processes must see alike."""
+  """Returns what all processes must see alike at a path."""
   if path.is_dir():
     return ["a folder"]
   if not path.exists():

@@ -220,5 +220,5 @@ def _number(env: Mapping[str, str], name: str, default: int) -> int:
   if not text:
     return default
   if not re.fullmatch(r"\d+", text):
-    raise UserError(f"the variable {name}={text} is no number.")
+    raise UserError(f"the variable {name}={text} is not a number.")
   return int(text)

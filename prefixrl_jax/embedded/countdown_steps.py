@@ -209,7 +209,7 @@ class Phase:
   max_numbers: int
   lesson_share: float  # of documents that are lessons: solved, and marked so
   solved_share: float  # of the other documents that are solved nevertheless
-  known: int  # with so many numbers left, hasty work is solved if it can be
+  known: int  # with this many numbers left, hasty work is solved if it can be
   weights: Mapping[str, float]  # of + - * in hasty work before
 
 

@@ -9,7 +9,7 @@ from prefixrl_jax.types import Problem, SamplingUsage
 
 
 def some_of(problems: Sequence[Problem], most: int) -> list[Problem]:
-  """Returns at most so many problems, always the same ones, in their order.
+  """Returns at most that many problems, always the same ones, in their order.
 
   Which ones depends on their ids alone: fewer of them are among more of them,
   and no arm, seed or step has others.

@@ -110,7 +110,7 @@ def draw_line(
 
 
 def _spread_out(number: int, most: int) -> np.ndarray:
-  """Returns at most so many indices, evenly spaced, the first and the last."""
+  """Returns at most that many indices, evenly spaced, both ends included."""
   if number <= most:
     return np.arange(number)
   return np.linspace(0, number - 1, most).round().astype(int)

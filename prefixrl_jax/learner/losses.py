@@ -108,7 +108,7 @@ def make_loss(
   Args:
     name: a key of LOSSES.
     kl_coefficient: weight of the KL per token; 0 leaves it out.
-    kl_estimator: what of the KL is descended, see `kl.kl_loss`.
+    kl_estimator: which estimate of the KL is minimised, see `kl.kl_loss`.
     adapts_kl: the coefficient comes with each batch.
     entropy_coefficient: weight of the entropy bonus per token; 0 leaves it out.
     normalization: one of `advantages.NORMALIZATIONS`.

@@ -13,8 +13,8 @@ from prefixrl_jax.batches import TrainBatch
 from prefixrl_jax.rounding import ceil_div, round_up
 from prefixrl_jax.types import UserError
 
-# Rows are whole multiples of so many tokens: what is cut into blocks of a power
-# of two (attention, the logits' chunks) then leaves no rest, or a short one.
+# Rows are whole multiples of this many tokens: what is cut into blocks of a
+# power of two (attention, the logits' chunks) then leaves little over.
 _ROW_MULTIPLE = 128
 
 _FIELDS: dict[str, type] = {

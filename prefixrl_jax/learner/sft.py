@@ -25,7 +25,7 @@ def example(prompt: np.ndarray, completion: np.ndarray) -> Tree:
 
 
 def num_steps(num_examples: int, batch_size: int, epochs: int) -> int:
-  """Returns how many steps so many epochs take; each ends with its rest.
+  """Returns how many steps a number of epochs take; each ends with its rest.
 
   Args:
     num_examples: examples of an epoch.

@@ -52,7 +52,7 @@ def with_lora(
     if not names:
       raise UserError(
         f"config.lora.targets: there is no {name!r} to adapt in this model;"
-        f" known are all, {', '.join((*GROUPS, *known))}, with + between."
+        f" known: all, {', '.join((*GROUPS, *known))}, with + between."
       )
     wanted += names
   lora = Lora(rank, alpha, tuple(n for n in known if n in wanted))

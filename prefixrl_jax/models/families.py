@@ -56,7 +56,7 @@ def config_fields(theirs: Mapping, file: str) -> dict:
   family = FAMILIES.get(str(theirs.get("model_type")))
   if family is None:
     raise UserError(
-      f"{file}: model_type {theirs.get('model_type')!r} is not known; known are"
+      f"{file}: model_type {theirs.get('model_type')!r} is not known; known:"
       f" {', '.join(FAMILIES)}. To add one see docs/adding_a_family.md."
     )
   if theirs.get("quantization_config"):
@@ -193,7 +193,7 @@ def _types(theirs, default: Callable[[int], bool]) -> list[str]:
   ]
   if len(types) != num_layers or not {*types} <= {_FULL, _SLIDING}:
     raise _Unsupported(
-      "layer_types", types, f"{_FULL} or {_SLIDING}, one a layer"
+      "layer_types", types, f"{_FULL} or {_SLIDING}, one per layer"
     )
   return types
 

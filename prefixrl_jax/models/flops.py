@@ -102,7 +102,7 @@ def flops_per_token(config: TransformerConfig, *, head: bool) -> float:
 
 
 def attention_flops(config: TransformerConfig, pairs: float) -> float:
-  """Returns the FLOPs of so many pairs of a query and a key, all layers."""
+  """Returns the FLOPs of a number of pairs of a query and a key, all layers."""
   c = config
   return 4.0 * c.num_layers * c.num_heads * c.head_dim * pairs
 

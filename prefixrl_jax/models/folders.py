@@ -124,7 +124,9 @@ def _open(file: epath.Path):
   try:
     return safetensors.safe_open(str(file), framework="numpy")
   except safetensors.SafetensorError as e:
-    raise UserError(f"{file} is not a whole safetensors file: {e}.") from None
+    raise UserError(
+      f"{file} is not a complete safetensors file: {e}."
+    ) from None
 
 
 def read_family(folder: epath.Path) -> str:

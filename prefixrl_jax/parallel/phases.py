@@ -58,10 +58,10 @@ def phases(
   Args:
     work: of the run.
     stages: to be run, in their order.
-    asked: processes at a time; None: as many as pay.
+    asked: processes at a time; None: as many as are worthwhile.
 
   Raises:
-    UserError: so many cannot be, or what the weights are is refused.
+    UserError: that many processes cannot run, or the weights are refused.
   """
   num_jobs = _num_jobs(work, stages, asked)
   if num_jobs == 1:

@@ -50,7 +50,7 @@ def generate(draw: Draw) -> Iterator[dict[str, Any]]:
   name, level = draw.name, draw.level
   if name not in DATASETS:
     raise UserError(
-      f"config.problems.name: reasoning-gym has no task {name!r}; known are"
+      f"config.problems.name: reasoning-gym has no task {name!r}; known:"
       f" {', '.join(sorted(set(DATASETS) - set(REFUSED)))}."
     )
   if name in REFUSED:

@@ -124,7 +124,7 @@ def show_parts(
     )
   if unreadable:
     console.print(
-      f"answers that their own verifier does not take ({len(unreadable)}): "
+      f"answers that their own verifier rejects ({len(unreadable)}): "
       + _some([f"{p.id} ({p.answer[:60]})" for p in unreadable]),
       markup=False,
     )

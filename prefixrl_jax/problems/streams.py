@@ -147,7 +147,7 @@ def _compiled(pattern: str) -> re.Pattern | None:
   try:
     compiled = re.compile(pattern)
   except (re.error, OverflowError, RecursionError) as e:
-    raise UserError(f"{field} is no regular expression: {e}.") from None
+    raise UserError(f"{field} is not a regular expression: {e}.") from None
   if not compiled.groups:
     raise UserError(
       f"{field} has no group: put brackets around the answer, as in"

@@ -51,10 +51,9 @@ def judge_texts(
   late, dead = sum(v.timed_out for v in verdicts), sum(v.died for v in verdicts)
   if late or dead:
     logging.warning(
-      "Of %d answers %d ran out of the verifier's time and %d ended its"
-      " process; they count as wrong. The limit is"
-      " config.rewards.timeout_seconds, and total_seconds for all tests of a"
-      " program.",
+      "Of %d answers, %d took the verifier too long and %d killed its process;"
+      " they count as wrong. The limits are config.rewards.timeout_seconds and,"
+      " for all tests of a program together, total_seconds.",
       *(len(verdicts), late, dead),
     )
   return verdicts

@@ -219,7 +219,7 @@ class SandboxPool:
 
 def _no_start(error: BaseException) -> UserError:
   return UserError(
-    "a sandbox does not start any more, so that nothing can be judged:"
+    "a sandbox no longer starts, so nothing can be judged:"
     f" {str(error).strip()}\nIf memory, processes (ulimit -u) or open files"
     " (ulimit -n) are short, end other programs or lower"
     " config.rewards.num_workers."

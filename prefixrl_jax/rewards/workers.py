@@ -114,7 +114,7 @@ class WorkerPool:
     if self._failures >= _START_ATTEMPTS and not self._workers:
       self._failures = 0
       raise UserError(
-        "a verifier's process does not start, so that nothing can be judged:"
+        "a verifier's process does not start, so nothing can be judged:"
         f" {why.strip()}\nIf memory, processes (ulimit -u) or open files"
         " (ulimit -n) are short, end other programs or lower"
         " config.rewards.num_workers."

@@ -254,8 +254,8 @@ def decode(
     config: TransformerConfig.
     params: unstacked parameters.
     state: SamplerState.
-    patience: return once lanes that have finished have idled for so many steps,
-      summed over lanes.
+    patience: return once finished lanes have idled for this many steps, summed
+      over lanes.
     num_steps: maximum tokens per lane.
     temperature: what logits are divided by; 0 is greedy.
     top_k: sample among the k likeliest; 0 is off.

@@ -1,4 +1,4 @@
-"""What is asked of the sampler, and what of it shares a sampler row."""
+"""What is asked of the sampler, and which requests share a sampler row."""
 
 import dataclasses
 from collections.abc import Sequence

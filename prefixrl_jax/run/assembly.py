@@ -59,14 +59,14 @@ class Assembly:
   num_sft_steps: int
 
   def learner_at(self, step: int) -> Learner:
-    """Returns whose state there is after so many steps."""
+    """Returns the learner whose state there is after that many steps."""
     return self.first_learner if step < self.num_sft_steps else self.learner
 
   def policy(self, state: TrainState, step: int) -> dict:
     """Returns a state's policy, as samplers take it.
 
     Args:
-      state: after so many steps.
+      state: after that many steps.
       step: how many.
     """
     return adapters.policy_params(
@@ -89,7 +89,7 @@ def assemble(
 
   Raises:
     UserError: the budget is spent before the first step, or the arm needs what
-      the data has not.
+      the data does not have.
   """
   config = session.config
   settings = config.arms[arm]

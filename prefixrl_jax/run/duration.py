@@ -47,7 +47,7 @@ class Clock:
     self._programs = list(programs)
 
   def run(self, place: str, name: str, times: float, what: str) -> None:
-    """Adds so many runs of a program.
+    """Adds a number of runs of a program.
 
     Args:
       place: where in a run it is, as "rl, rollouts".

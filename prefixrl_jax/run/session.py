@@ -223,7 +223,7 @@ def _load_base(base: epath.Path, model, mesh) -> dict:
   for name in sorted(there.keys() | here.keys()):
     if there.get(name) != here.get(name):
       raise UserError(
-        f"{base} is of another shape than config.model: its {name} has shape"
+        f"{base} does not have the shape of config.model: its {name} has shape"
         f" {there.get(name)}, config.model asks for {here.get(name)}."
       )
   return parameters.put_params(model, mesh, params)

@@ -231,7 +231,7 @@ def _rl_layout(
   *,
   num_parts: int,
 ) -> Layout:
-  """Returns a layout that one of so many parts of a step's trees fits into."""
+  """Returns a layout that each of a number of parts of a step fits into."""
   c = engine.config
   return layout_for(
     longest_trunk=sizes.trunk,

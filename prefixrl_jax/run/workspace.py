@@ -380,11 +380,12 @@ class Workspace(Inputs):
             yield artifact, arm, seed, name
 
   def _note_raised(self, arm: str, seed: int) -> None:
-    """Prints a note if a finished training is to continue and has not yet."""
+    """Prints a note if a finished training has to continue but has not yet."""
     train = self.run_artifact("train", arm, seed)
     if train.has_finished and not train.complete:
       self.console.print(
-        f"{train.name} ended at a limit that was raised since: --stage=train"
+        f"{train.name} ended at a limit that has been raised since:"
+        " --stage=train"
         " continues it; this evaluates the policy that it ended with"
       )
 

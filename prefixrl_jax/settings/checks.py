@@ -82,7 +82,7 @@ def _nearest(name: Any, known: Mapping) -> str:
   near = difflib.get_close_matches(str(name), known, n=1)
   if near:
     return f"; did you mean {near[0]}?"
-  return f"; known are {', '.join(known)}." if known else "."
+  return f"; known: {', '.join(known)}." if known else "."
 
 
 def _shown(value: Any) -> str:

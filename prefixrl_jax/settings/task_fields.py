@@ -87,7 +87,8 @@ _BLOCKS: Section = {
   "worked_share": Field(SHARE, "share of an exam's blocks that are worked out"),
   "noise": Field(SHARE, "probability that a running sum is wrong"),
   "slip_share": Field(
-    SHARE, "share of an exam's guessed blocks that are none, but a slip"
+    SHARE,
+    "share of an exam's guessed blocks that are slips rather than guesses",
   ),
 }
 PHASES: Section = {

@@ -54,8 +54,7 @@ def parse_arg(arg: str, **defaults: Any) -> ml_collections.ConfigDict:
     key, text = key.strip(), text.strip()
     if key not in defaults:
       raise UserError(
-        f"--config: there is no argument {key!r}; known are"
-        f" {', '.join(defaults)}."
+        f"--config: there is no argument {key!r}; known: {', '.join(defaults)}."
       )
     value = _parsed(key, text, type(defaults[key]))
     known = ARGUMENTS.get(key)

@@ -41,7 +41,7 @@ def chosen(names: str, traces: str = "") -> list[str]:
   for stage in stages:
     if stage not in (*known, "all"):
       raise UserError(
-        f"there is no stage {stage!r}; known are {', '.join(known)}, all."
+        f"there is no stage {stage!r}; known: {', '.join(known)}, all."
       )
   if unused in stages:
     raise UserError(
@@ -51,7 +51,7 @@ def chosen(names: str, traces: str = "") -> list[str]:
       else "--stage=import needs --traces=FILE."
     )
   if "compile" in stages and stages != ["compile"]:
-    raise UserError("--stage=compile goes by itself, without other stages.")
+    raise UserError("--stage=compile runs by itself, without other stages.")
   if "all" in stages:
     stages += [stage for stage in STAGES if stage != unused]
   return [stage for stage in known if stage in stages]

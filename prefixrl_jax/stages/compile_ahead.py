@@ -82,7 +82,7 @@ def run(
   if (topology or fit) and not chip:
     of = f"--topology={topology}" if topology else "--fit needs --topology"
     raise UserError(
-      f"{of}: what {devices[0].device_kind} can do is not known; known are"
+      f"{of}: what {devices[0].device_kind} can do is not known; known:"
       f" {', '.join(name for name in chips.CHIPS if name[0] == 'v')}."
     )
   model, stop_tokens = _model(config)

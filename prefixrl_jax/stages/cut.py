@@ -34,8 +34,8 @@ def run(work: Workspace) -> None:
     )
     if not cuts.prefixed:
       raise UserError(
-        f"no prefix of a trace can be used (seed {seed}): all hold the answer"
-        " already, or the traces are too short. Cut earlier"
+        f"no prefix of a trace can be used (seed {seed}): all of them"
+        " already contain the answer, or the traces are too short. Cut earlier"
         " (config.prefixes.low, high) or bring other traces."
       )
     work.begin(artifact)
@@ -84,7 +84,7 @@ def _account(cuts: Cuts) -> str:
   said = []
   if held := cuts.cut_earlier + cuts.left_out:
     said.append(
-      f"{held} held the answer already: {cuts.cut_earlier} cut earlier,"
+      f"{held} already contained the answer: {cuts.cut_earlier} cut earlier,"
       f" {cuts.left_out} left out"
     )
   if cuts.too_short:

@@ -128,8 +128,8 @@ def _make(
   if given_away:
     shares = ", ".join(f"{n} at {f:.0%}" for f, n in given_away.items())
     work.console.print(
-      f"{what}: what is revealed of a trace holds the answer already; such"
-      f" problems are left out there ({shares})"
+      f"{what}: the revealed part of some traces already contains the answer;"
+      f" these problems are left out there ({shares})"
     )
   artifact.finish(
     {

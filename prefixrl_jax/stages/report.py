@@ -72,7 +72,8 @@ def run(work: Workspace) -> None:
       f" {traces_note(work, seed)}{_cuts_note(work, seed)};"
       f" {x} of {y} held-out ones hard"
       + "".join(
-        f"; {n} left out at {float(f):.0%} of a trace, which holds the answer"
+        f"; {n} left out at {float(f):.0%} of a trace, which contains the"
+        " answer"
         for f, n in base.summary["given_away"].items()
       )
     )
@@ -182,6 +183,6 @@ def _cuts_note(work: Workspace, seed: int) -> str:
   if not earlier + left_out:
     return ""
   return (
-    f" ({earlier + left_out} of their cuts held the answer already:"
+    f" ({earlier + left_out} of their cuts already contained the answer:"
     f" {earlier} were made earlier, {left_out} left out)"
   )

@@ -230,7 +230,7 @@ class Artifact:
     elif record is None and (found := self._leftovers()):
       raise UserError(
         f"{self.directory} has {', '.join(p.name for p in found)}, but no"
-        f" inputs.json that says what from. {self.remedy}"
+        f" inputs.json that says what it was made from. {self.remedy}"
       )
     remove_temporaries(self.directory, self.directory / "parts")
     used = record["execution"] if record else []

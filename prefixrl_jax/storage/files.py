@@ -270,7 +270,7 @@ def check_kind(path: epath.Path, *, is_folder: bool) -> None:
   if path.exists() and path.is_dir() != is_folder:
     here, there = ("folder", "file") if is_folder else ("file", "folder")
     raise UserError(
-      f"{path} is a {there}; a {here} is to be there. Move it out of the way."
+      f"{path} is a {there}; a {here} belongs there. Move it out of the way."
     )
 
 

@@ -122,7 +122,7 @@ def check_parent_holds(workdir: epath.Path) -> None:
   owner, parent = _owner(workdir / LOCK), Owner.this(os.getppid())
   if owner is None or dataclasses.replace(parent, since=owner.since) != owner:
     raise UserError(
-      f"{workdir} is not worked in by the process that started this one; use"
+      f"the process that started this one is not working in {workdir}; use"
       " prefixrl_jax.main."
     )
 
@@ -139,8 +139,8 @@ def _take(path: epath.Path, this: Owner, show: Callable[[str], Any]) -> None:
   is_here = owner.host == this.host and owner.pids == this.pids
   if not owner.is_gone(this) and (is_here or _is_renewed(path, owner, show)):
     raise UserError(
-      f"process {owner.pid} on {owner.host} works in {path.parent} since"
-      f" {owner.since}. Wait for it, or use another --workdir."
+      f"process {owner.pid} on {owner.host} has been working in {path.parent}"
+      f" since {owner.since}. Wait for it, or use another --workdir."
     )
   show(
     f"{path.parent}: process {owner.pid} on {owner.host}, at work since"

@@ -62,8 +62,8 @@ def find_files(pattern: str, field: str) -> list[epath.Path]:
       # epath considers a pipe a file, and opening one may block forever.
       if os.path.exists(file) and not os.path.isfile(file):
         raise UserError(
-          f"{field}: {file} is no ordinary file (a pipe or a device); save its"
-          " rows to a file."
+          f"{field}: {file} is not an ordinary file (a pipe or a device); save"
+          " its rows to a file."
         )
   except (OSError, ValueError) as e:
     raise UserError(f"{field}: {pattern} cannot be read: {_said(e)}.") from None
@@ -96,7 +96,7 @@ def read_rows(
       size = max(1, file.stat().length)
       codec = next((c for m, c in _CODECS.items() if head.startswith(m)), "")
       if not codec and (suffix := _SUFFIXES.get(file.suffix)):
-        raise UserError(f"{file} is no {suffix} file; {_FORMATS}.")
+        raise UserError(f"{file} is not a {suffix} file; {_FORMATS}.")
       content: Any = f
       if codec:
         stream: Any = pa.CompressedInputStream(f, codec)

@@ -25,7 +25,7 @@ class WandbLog:
     name: str,
     resumes: bool,
   ):
-    """Starts a run of the project, or goes on with one.
+    """Starts a run of the project, or continues one.
 
     Args:
       settings: config.wandb.
@@ -68,7 +68,7 @@ class WandbLog:
   def _give_up(self, e: Exception) -> None:
     self._run = None
     _log.warning(
-      "no more is logged to Weights & Biases (%s: %s); metrics.jsonl and"
+      "logging to Weights & Biases has stopped (%s: %s); metrics.jsonl and"
       " TensorBoard go on",
       type(e).__name__,
       " ".join(str(e).split()),

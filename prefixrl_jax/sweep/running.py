@@ -211,7 +211,7 @@ def adopt(
   target: pathlib.Path,
   stages: Sequence[str] = ("pretrain", "import", "screen", "collect"),
 ) -> None:
-  """Copies finished artifacts that a workdir has not yet.
+  """Copies finished artifacts that a workdir does not have yet.
 
   Args:
     source: a workdir.

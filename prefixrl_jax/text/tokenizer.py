@@ -87,11 +87,11 @@ class SymbolTokenizer:
     """Splits into symbols, longest first; spaces are skipped.
 
     Raises:
-      UserError: something in it is no symbol.
+      UserError: something in it is not a symbol.
     """
     unknown = self._pattern.sub("", text).replace(" ", "")
     if unknown:
-      raise UserError(f"{text!r} has {unknown!r}, which is no symbol.")
+      raise UserError(f"{text!r} has {unknown!r}, which is not a symbol.")
     return [self._ids[s] for s in self._pattern.findall(text)]
 
   def encode_prompts(self, texts: Iterable[str]) -> Iterator[list[int]]:
@@ -132,8 +132,8 @@ def load_tokenizer(folder: epath.Path) -> Tokenizer:
       # The files may be malformed in any way.
       except (*_UNLIKE, OSError) as e:
         raise UserError(
-          f"{folder / name}, or a file beside it, is not as a tokenizer's files"
-          f" are: {one_line(e)}."
+          f"{folder / name}, or a file beside it, is not a valid tokenizer"
+          f" file: {one_line(e)}."
         ) from None
   raise UserError(f"{folder} has neither tokenizer.json nor tokenizer.model.")
 
@@ -166,6 +166,6 @@ def check_vocabulary(tokenizer: Tokenizer, vocab_size: int) -> None:
   if tokenizer.vocab_size > vocab_size:
     raise UserError(
       f"The tokenizer has {tokenizer.vocab_size} ids, but the model has an"
-      f" embedding for {vocab_size} only: tokenizer and config.json are not of"
-      " one model."
+      f" embedding for only {vocab_size}: tokenizer and config.json belong to"
+      " different models."
     )

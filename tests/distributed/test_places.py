@@ -102,7 +102,11 @@ def test_flags_come_before_what_is_found():
     (("a:1", 0, 1), {}, "num_processes unknown"),
     (("a:1", 2, 2), {}, r"--process_id=2: .* must be one of 0 to 1"),
     (("a:port", 2, 1), {}, "must be HOST:PORT"),
-    (("", 0, -1), {"JAX_PROCESS_ID": "one"}, "JAX_PROCESS_ID=one is no number"),
+    (
+      ("", 0, -1),
+      {"JAX_PROCESS_ID": "one"},
+      "JAX_PROCESS_ID=one is not a number",
+    ),
     (("", 0, -1), _MPI | {"OMPI_MCA_orte_hnp_uri": ""}, "coordinator unknown"),
   ],
 )

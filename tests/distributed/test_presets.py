@@ -27,5 +27,5 @@ def test_fits_its_machine(name):
 
 
 def test_an_unknown_model_is_refused():
-  with pytest.raises(UserError, match="no model 'gpt'; known are smollm2_135m"):
+  with pytest.raises(UserError, match="no model 'gpt'; known: smollm2_135m"):
     math.get_config("model=gpt")

@@ -52,7 +52,7 @@ def test_hosts_of_slices(text, chips, hosts):
 @pytest.mark.parametrize(
   ("text", "said"),
   [
-    ("v7:2x2", "no chip 'v7'; known are v5e, v5p"),
+    ("v7:2x2", "no chip 'v7'; known: v5e, v5p"),
     ("v5e", "v5e has no slice ''; it has 1x1, 2x2"),
     ("v5e:3x3", "v5e has no slice '3x3'; it has 1x1"),
     ("v5p:2x2", "v5p has no slice '2x2'; it has 2x2x1"),

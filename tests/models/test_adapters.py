@@ -195,7 +195,7 @@ def test_memory_plan(one_device):
 @pytest.mark.parametrize(
   ("moe", "targets", "message"),
   [
-    (False, "q_proj", r"no 'q_proj' .* known are all, attention, mlp, query"),
+    (False, "q_proj", r"no 'q_proj' .* known: all, attention, mlp, query"),
     (False, "query+", r"there is no ''"),
     (True, "mlp", r"no 'mlp' .* query, key, value, output, with \+"),
   ],

@@ -345,7 +345,7 @@ def test_refuses_files_that_are_no_weights(tmp_path, params, one_device):
     importing.load_weights(folder, config, one_device)
   file = tmp_path / "model.safetensors"
   file.write_bytes(file.read_bytes()[:-1])
-  with pytest.raises(UserError, match="not a whole safetensors file"):
+  with pytest.raises(UserError, match="not a complete safetensors file"):
     importing.load_weights(folder, config, one_device)
   file.rename(tmp_path / "pytorch_model.bin")
   with pytest.raises(UserError, match="pickles"):
@@ -560,7 +560,7 @@ def test_says_what_to_do_instead(tmp_path, params):
   assert "mrope_section" in message(
     rope_parameters={"rope_type": "default", "mrope_section": [2, 1, 1]}
   )
-  assert "one a layer" in message(model_type="qwen2", layer_types=["full"])
+  assert "one per layer" in message(model_type="qwen2", layer_types=["full"])
   assert "mlp_only_layers = [0]" in message(
     model_type="qwen3_moe", mlp_only_layers=[0]
   )

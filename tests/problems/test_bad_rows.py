@@ -338,7 +338,7 @@ def test_what_is_no_file_is_named(section, tmp_path):
   for name, message in {
     "none.jsonl": "problems.file: there is no file",
     "folder.jsonl": r"problems.file: .*folder.jsonl is a folder; .*/\*.jsonl",
-    "pipe.jsonl": "problems.file: .*pipe.jsonl is no ordinary file",
+    "pipe.jsonl": "problems.file: .*pipe.jsonl is not an ordinary file",
     "a" * 300: "problems.file: .*(cannot be read|there is no file)",
     "none/*.jsonl": "problems.file: there is no file",
   }.items():
@@ -378,14 +378,14 @@ def test_a_file_that_cannot_be_read_is_one_line(
 @pytest.mark.parametrize(
   ("pattern", "message"),
   [
-    ("(", r"answer_pattern = '\(' is no regular expression: missing \)"),
-    ("[", "is no regular expression"),
-    ("*", "is no regular expression: nothing to repeat"),
-    (r"(?P<a", "is no regular expression"),
+    ("(", r"answer_pattern = '\(' is not a regular expression: missing \)"),
+    ("[", "is not a regular expression"),
+    ("*", "is not a regular expression: nothing to repeat"),
+    (r"(?P<a", "is not a regular expression"),
     (r"#### .*", "answer_pattern = '#### .*' has no group"),
     (r"#### (x)?", "no row is .*1 answer does not match"),
     (r"#### ( *)", "no row is .*1 no answer"),
-    (r"(a{9999999999999999999})", "is no regular expression"),
+    (r"(a{9999999999999999999})", "is not a regular expression"),
   ],
 )
 def test_a_wrong_answer_pattern_is_named(section, lines, pattern, message):

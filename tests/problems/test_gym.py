@@ -48,7 +48,7 @@ def test_seeds_do_not_overlap():
 @pytest.mark.parametrize(
   ("name", "level", "message"),
   [
-    ("chess", "", r"no task 'chess'; known are .*countdown"),
+    ("chess", "", r"no task 'chess'; known: .*countdown"),
     ("countdown", "brutal", r"knows easy, medium, hard and 0 to \d"),
     ("countdown", "99", r"knows easy, medium, hard and 0 to \d"),
     ("gsm_symbolic", "easy", r"gsm_symbolic has no difficulty"),

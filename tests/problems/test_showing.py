@@ -89,7 +89,7 @@ def test_table_samples_and_what_is_wrong():
     "1 prompts are longer than config.rollouts.max_prompt_length = 6" in text
   )
   assert "answers were tried on 3 of 5 problems" in text
-  assert "answers that their own verifier does not take (1): a/1 (x)." in text
+  assert "answers that their own verifier rejects (1): a/1 (x)." in text
 
 
 def test_tests_that_stand_in_the_statement_are_counted():

@@ -851,7 +851,7 @@ def test_a_failed_start_costs_no_verdict(monkeypatch):
     )
     while pool._spare:
       pool._spare.pop().close()
-    with pytest.raises(UserError, match="does not start any more"):
+    with pytest.raises(UserError, match="a sandbox no longer starts"):
       pool.map(run, [0])
 
 

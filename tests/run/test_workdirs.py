@@ -375,7 +375,7 @@ def test_a_finished_run_goes_on_to_a_raised_limit(workdir, fields, capsys):
   # Evaluated is what was trained before; this is said.
   _run(more, workdir, ("evaluate",))
   said = " ".join(capsys.readouterr().err.split())
-  assert "train/rl/seed_0 ended at a limit that was raised since" in said
+  assert "train/rl/seed_0 ended at a limit that has been raised since" in said
   # It has begun to go on, but made nothing yet: it can be taken back.
   work.begin(work.run_artifact("train", "rl", 0))
   _run(config, workdir)

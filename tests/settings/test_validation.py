@@ -108,7 +108,7 @@ def test_argument_takes_the_types_of_the_defaults():
 @pytest.mark.parametrize(
   ("arg", "message"),
   [
-    ("seed=1", "no argument 'seed'; known are arms, seeds, tiny"),
+    ("seed=1", "no argument 'seed'; known: arms, seeds, tiny"),
     ("seeds=many", "seeds='many' is not of type int"),
     ("tiny=perhaps", "'perhaps' is not true or false"),
     ("arms=rl+prl", "no arm 'prl'; config.arms has"),

@@ -62,7 +62,7 @@ def test_no_prefix_holds_its_answer(tmp_path):
   assert (summary["left_out"], summary["too_short"]) == (0, 0)
   held = summary["cut_earlier"]
   assert (
-    f"10 prefixes of 2 traces; {held} held the answer already: {held} cut"
+    f"10 prefixes of 2 traces; {held} already contained the answer: {held} cut"
     " earlier, 0 left out"
   ) in shown
 
@@ -73,10 +73,10 @@ def test_what_is_left_out_is_counted(tmp_path):
   )
   assert all(prefix == _LATE[: len(prefix)] for prefix in prefixes)
   assert (len(prefixes), summary["left_out"]) == (5, 5)
-  assert "5 held the answer already: 0 cut earlier, 5 left out" in shown
+  assert "5 already contained the answer: 0 cut earlier, 5 left out" in shown
 
 
 def test_traces_of_answers_alone_are_refused(tmp_path):
-  with pytest.raises(UserError, match=r"all hold the answer .*prefixes\.low"):
+  with pytest.raises(UserError, match=r"contain the answer.*prefixes\.low"):
     _run(tmp_path, {"p": _EARLY}, low=0.5, high=0.9)
   assert not (tmp_path / "manifest.json").exists()

@@ -96,7 +96,9 @@ def test_cuts_and_shares_that_held_the_answer_are_noted(work):
   report.run(work)
   note = work.config.notes["seed 0"]
   assert "2 were made earlier, 1 left out)" in note
-  assert note.endswith("; 4 left out at 50% of a trace, which holds the answer")
+  assert note.endswith(
+    "; 4 left out at 50% of a trace, which contains the answer"
+  )
 
 
 def _prefixed(problem, fraction, author):

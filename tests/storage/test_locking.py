@@ -203,14 +203,20 @@ def test_only_the_holder_s_own_processes_may_work_under_its_lock(
   tmp_path, other
 ):
   there = epath.Path(tmp_path)
-  with pytest.raises(UserError, match="is not worked in by the process that"):
+  with pytest.raises(
+    UserError, match="the process that started this one is not"
+  ):
     check_parent_holds(there)
-  with pytest.raises(UserError, match="is not worked in by the process that"):
+  with pytest.raises(
+    UserError, match="the process that started this one is not"
+  ):
     check_parent_holds(there / "elsewhere")
   _leave(tmp_path, **_as_of(os.getppid()))
   check_parent_holds(there)
   _leave(tmp_path, **(_as_of(os.getppid()) | {"started": "another time"}))
-  with pytest.raises(UserError, match="is not worked in by the process that"):
+  with pytest.raises(
+    UserError, match="the process that started this one is not"
+  ):
     check_parent_holds(there)
 
 
