@@ -5,6 +5,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import tiny_run
+from documented import undocumented
 from etils import epath
 
 from prefixrl_jax import checkpoints, train
@@ -113,7 +114,8 @@ def test_every_arm_trains_and_is_charged_what_it_does(mesh, tmp_path, arm):
 
 
 def _check(arm, curve, rows):
-  """Nothing compiles, all is finite, and what was done is charged."""
+  """Nothing compiles, all is finite, documented, and charged."""
+  assert {x for row in rows for x in undocumented(row)} == {"step"}
   assert {row["compilations"] for row in rows} == {0}
   for row in rows:
     assert all(x is not None and np.isfinite(x) for x in row.values())
