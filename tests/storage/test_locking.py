@@ -123,7 +123,9 @@ def test_elsewhere_who_renews_its_lock_lives(tmp_path, monkeypatch):
   owner = dataclasses.replace(Owner.this(), **other)
   renewal = locking._Renewal(epath.Path(tmp_path / LOCK), owner)
   renewal.start()
-  with pytest.raises(UserError, match=r"process 4194305 on another works in"):
+  with pytest.raises(
+    UserError, match=r"process 4194305 on another has been working in"
+  ):
     _lock(tmp_path)
   renewal.stop()
   assert json.loads((tmp_path / LOCK).read_text())["renewals"] > 0

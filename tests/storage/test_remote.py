@@ -87,7 +87,7 @@ def test_one_run_at_a_time(objects):
     (name,) = objects()
     assert name == "bucket/runs/demo/lock.json"
     with (
-      pytest.raises(UserError, match=r"works in gs://bucket/runs/demo since"),
+      pytest.raises(UserError, match=r"working in gs://bucket/runs/demo since"),
       locked(_WORKDIR, print),
     ):
       pass
