@@ -2,6 +2,7 @@
 
 import dataclasses
 import errno
+import gzip
 import json
 import os
 import signal
@@ -132,6 +133,52 @@ def test_what_was_learned_from_is_kept(uninterrupted):
       assert (row.logprobs < 0).all()
       np.testing.assert_allclose(row.advantages, [advantage] * row.length)
       assert row.text.endswith(checksum.STOP) != row.truncated
+
+
+def test_profiled_steps_are_traced_by_name_and_nothing_changes(
+  run, tmp_path, uninterrupted, capsys
+):
+  folder, curve, policy = uninterrupted
+  assert not (folder / "profile").exists()
+  trainer, again = run(tmp_path, "sft_rl", **{"profile.steps": (4, 5, 77)})
+  assert _untimed(again) == _untimed(curve)
+  assert _learned(tmp_path) == _learned(folder)
+  assert checkpoints.weight_hash(_policy(trainer)) == policy
+  said = capsys.readouterr().err
+  assert "profile of sft_rl seed 0: there is none of steps 77" in said
+  [found] = (tmp_path / "profile/plugins/profile").iterdir()
+  assert found.name == "steps_4_5"
+  assert str(found / "perfetto.json.gz") in said
+  trace = json.loads(gzip.decompress((found / "perfetto.json.gz").read_bytes()))
+  rows = {
+    e["tid"]: e["args"]["name"]
+    for e in trace["traceEvents"]
+    if (e["pid"], e["name"]) == (0, "thread_name")
+  }
+  spans = {name: [] for name in rows.values()}
+  for e in trace["traceEvents"]:
+    if (e["ph"], e["pid"]) == ("X", 0):
+      spans[rows[e["tid"]]].append(e)
+  assert next(iter(spans)) == "step"
+  for name in ("weight hand-over", "rollout", "prefill", "decode", "pick"):
+    assert spans[name], name
+  assert [e["name"] for e in spans["step"]] == ["step 4", "step 5"]
+  # Each within its step, in order.
+  stages = (spans[name] for name in ("step", "rollout", "judge", "update"))
+  for step, rollout_, judge, update in zip(*stages, strict=True):
+    assert step["ts"] <= rollout_["ts"] < judge["ts"] < update["ts"]
+    assert update["ts"] + update["dur"] <= step["ts"] + step["dur"]
+  modules = {e.get("args", {}).get("hlo_module") for e in trace["traceEvents"]}
+  assert {"jit_decode", "jit_update", "jit_hand_over_a_layer"} <= modules
+  [planes] = found.glob("*.xplane.pb")
+  opened = jax.profiler.ProfileData.from_serialized_xspace(planes.read_bytes())
+  annotated = {
+    event.name
+    for plane in opened.planes
+    for line in plane.lines
+    for event in line.events
+  }
+  assert {"step", "rollout", "judge", "update"} <= annotated
 
 
 def test_curve_starts_at_rl_and_ends_at_the_end(uninterrupted):
