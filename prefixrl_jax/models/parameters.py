@@ -113,6 +113,21 @@ def unstack(config: TransformerConfig, params: dict) -> dict:
   )
 
 
+def abstract_unstacked(config: TransformerConfig, mesh) -> dict:
+  """Returns the shapes of `unstack`'s parameters with their shardings."""
+  return jax.tree.map(
+    lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s),
+    _unstacked_shapes(dataclasses.replace(config, remat="none")),
+    unstacked_shardings(config, mesh),
+  )
+
+
+@functools.cache
+def _unstacked_shapes(config: TransformerConfig) -> dict:
+  params = sharding.unbox(boxed_shapes(config))
+  return jax.eval_shape(functools.partial(unstack, config), params)
+
+
 @functools.cache  # all samplers' shapes have these
 def make_unstack(config: TransformerConfig, mesh) -> Callable[[dict], dict]:
   """Returns `unstack` for a mesh; one compiled program serves all layers.

@@ -264,13 +264,9 @@ def weights(model: TransformerConfig, mesh) -> dict[str, float]:
   Other experts than those that a token meets are read too: some token meets
   them.
   """
-  params = parameters.abstract_params(model, mesh)
-  sampled = jax.eval_shape(functools.partial(parameters.unstack, model), params)
-  where = parameters.unstacked_shardings(model, mesh)
-  size = lambda x, s: float(np.prod(s.shard_shape(x.shape))) * x.dtype.itemsize
-  of = lambda name: sum(
-    jax.tree.leaves(jax.tree.map(size, sampled[name], where[name]))
-  )
+  sampled = parameters.abstract_unstacked(model, mesh)
+  size = lambda x: np.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
+  of = lambda name: float(sum(map(size, jax.tree.leaves(sampled[name]))))
   head = "embedding" if model.tied_head else "head"
   layers = of("layers")
   return {"layer": layers / model.num_layers, "all": layers + of(head)}

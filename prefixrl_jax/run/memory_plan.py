@@ -125,14 +125,9 @@ def phases(
   params = parameters.abstract_params(model, mesh)
   trained = adapters.abstract_trained(model, mesh)
   count = sum(_sizes(trained))
-  sampled = jax.tree.map(
-    lambda x, where: jax.ShapeDtypeStruct(x.shape, model.dtype, sharding=where),
-    jax.eval_shape(functools.partial(parameters.unstack, model), params),
-    parameters.unstacked_shardings(model, mesh),
-  )
   weights = {
     "base policy": _bytes(params),
-    "sampler's parameters": _bytes(sampled),
+    "sampler's parameters": _bytes(parameters.abstract_unstacked(model, mesh)),
   }
   of_arms = [config.arms[name] for name in config.run_arms]
   learners = [arms.learner_of(config, arm) for arm in of_arms]
