@@ -36,6 +36,7 @@ if not importlib.util.find_spec("prefixrl_jax"):
 
 # %%
 import inspect
+import json
 import os
 import pathlib
 import random
@@ -47,6 +48,7 @@ from prefixrl_jax import api
 from prefixrl_jax.types import TrainData
 
 TINY = os.environ.get("PREFIXRL_TINY") == "1"  # a test: seconds, and no results
+FIELDS = json.loads(os.environ.get("PREFIXRL_FIELDS", "{}"))  # a test's, too
 STEPS = 2 if TINY else 60
 
 # %% [markdown]
@@ -105,7 +107,8 @@ file.write_text("\n\n".join(code))
 
 config = api.load_config(
   "demo:tiny=true" if TINY else "demo",
-  {
+  FIELDS
+  | {
     "problems.function": f"{file}:odd_numbers",
     "rewards.function": f"{file}:share_right",
     "problems.num_train": 8 if TINY else 64,

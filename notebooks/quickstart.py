@@ -36,6 +36,7 @@ if not importlib.util.find_spec("prefixrl_jax"):
   subprocess.check_call([sys.executable, "-m", "pip", "install", package])
 
 # %%
+import json
 import os
 
 import matplotlib.pyplot as plt
@@ -46,7 +47,7 @@ from prefixrl_jax import api
 WORKDIR = "runs/quickstart"  # what is complete there is not run again
 TINY = os.environ.get("PREFIXRL_TINY") == "1"  # a test: seconds, and no results
 CONFIG = "demo:tiny=true,arms=prefixrl" if TINY else "demo:seeds=1"
-FIELDS = {"train.max_steps": 6} if TINY else {}  # that have other values
+FIELDS = json.loads(os.environ.get("PREFIXRL_FIELDS", "{}"))  # a test's, too
 
 # %% [markdown]
 # ## A problem that is too hard

@@ -2,6 +2,7 @@
 
 import base64
 import io
+import json
 import os
 import pathlib
 import re
@@ -17,6 +18,18 @@ nbformat = pytest.importorskip("nbformat", reason="not installed: .[dev]")
 _ROOT = pathlib.Path(__file__).parents[1]
 _FOLDER = _ROOT / "notebooks"
 _PAIRS = sorted(_FOLDER.glob("*.py"))
+# Of the demo: so all that samples does so by one program, where it can.
+_FIELDS = {
+  "train.max_steps": 4,
+  "train.rollouts_kept.share": 0.0,
+  "learner.norms_by_kind": False,
+  "evals.fractions": "(0.8,)",
+  **{
+    f"{section}.{size}": 4
+    for section in ("screen", "collect", "evals")
+    for size in ("rows", "lanes")
+  },
+}
 _LONGEST = 20  # lines of a cell
 # Which run first: others go on with the workdir that they leave.
 _ORDER = [path.stem for path in _PAIRS]
@@ -124,6 +137,7 @@ def _run(notebook, folder):
   environment = dict(
     os.environ,
     PREFIXRL_TINY="1",
+    PREFIXRL_FIELDS=json.dumps(_FIELDS),
     # What runs for a second need not be compiled for long.
     XLA_FLAGS="--xla_backend_optimization_level=0"
     " --xla_llvm_disable_expensive_passes=true",
