@@ -49,7 +49,7 @@ from prefixrl_jax.types import TrainData
 
 TINY = os.environ.get("PREFIXRL_TINY") == "1"  # a test: seconds, and no results
 FIELDS = json.loads(os.environ.get("PREFIXRL_FIELDS", "{}"))  # a test's, too
-STEPS = 2 if TINY else 60
+STEPS = 2 if TINY else 200
 
 # %% [markdown]
 # ## The problems
