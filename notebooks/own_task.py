@@ -165,8 +165,9 @@ by_rl, _ = api.train(policy, data, "rl", steps=STEPS, on_step=note("rl"))
 # ## PrefixRL
 #
 # It needs traces, which rejection sampling finds, and prefixes of them. This task
-# is not so hard that it would be worth it; on one where RL gets nowhere the same
-# three lines are what helps.
+# is not so hard that it would be worth it: RL learns it alone, and gets further,
+# since three prompts in four already give the first number's answer, which is then
+# hardly trained. On a task where RL gets nowhere the same lines are what helps.
 
 # %%
 traces = api.collect(policy, train)
