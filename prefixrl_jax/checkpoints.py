@@ -16,8 +16,8 @@ import safetensors.numpy
 from etils import epath
 
 from prefixrl_jax.distributed import cluster, sharding
+from prefixrl_jax.storage import remote
 from prefixrl_jax.storage.files import digest, write_bytes, write_text
-from prefixrl_jax.storage.remote import is_remote
 from prefixrl_jax.storage.signals import Deferred
 from prefixrl_jax.types import UserError, one_line
 
@@ -165,7 +165,11 @@ class Checkpointer:
         to = self._aside / str(step)
         while to.exists():
           to = to.with_name(to.name + "_again")
-        (self._directory / str(step)).rename(to)
+        folder = self._directory / str(step)
+        if remote.is_remote(folder):
+          remote.move(folder, to)
+        else:
+          folder.rename(to)
 
     unread = [self._directory / str(step) for step in self._unread]
     cluster.once(f"move {self._unread} aside", move, unread)
@@ -277,7 +281,9 @@ def saved_steps(directory: epath.Path) -> list[int]:
     for folder in there
     # In a bucket a folder has its name from the start, and is marked at last.
     if folder.name.isdecimal()
-    and (not is_remote(folder) or ocp.utils.is_checkpoint_finalized(folder))
+    and (
+      not remote.is_remote(folder) or ocp.utils.is_checkpoint_finalized(folder)
+    )
   )
 
 
@@ -358,7 +364,7 @@ def _files(folder: epath.Path) -> Iterator[epath.Path]:
 
 def _absolute(directory: epath.Path) -> epath.Path:
   """Returns the path as Orbax wants all that it is given."""
-  if is_remote(directory):
+  if remote.is_remote(directory):
     return directory
   return epath.Path(os.path.abspath(directory))
 

@@ -190,6 +190,9 @@ def _main(argv, serves: bool = False) -> None:
     _enter(place)
   from prefixrl_jax.distributed.compilation import keep_compiled_programs
   from prefixrl_jax.pipeline import Pipeline
+  from prefixrl_jax.storage import remote
+
+  remote.reach(workdir)
 
   keep_compiled_programs()
   if place:

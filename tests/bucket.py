@@ -2,7 +2,8 @@
 
 Like one, it has objects and no folders; an object is there when it has been
 written, whole, and none can be appended to. fsspec has it as gs://, in gcsfs's
-place; TensorStore, with which Orbax reads and writes arrays, over HTTP.
+place, which keeps what it has listed, too; TensorStore, with which Orbax reads
+and writes arrays, over HTTP.
 """
 
 import contextlib
@@ -67,6 +68,11 @@ class _FileSystem(fsspec.AbstractFileSystem):
   def ls(self, path, detail=True, **_):
     self.bucket.check()
     path = self._strip_protocol(path)
+    entries = self.dircache.get(path) or self._list(path)
+    self.dircache[path] = entries  # unless it is told to keep none
+    return entries if detail else [entry["name"] for entry in entries]
+
+  def _list(self, path):
     objects = self.bucket.objects
     found = {}
     if path in objects:
@@ -79,8 +85,6 @@ class _FileSystem(fsspec.AbstractFileSystem):
         )
     if not found:
       raise FileNotFoundError(path)
-    if not detail:
-      return sorted(found)
     return [
       {"name": name, "type": kind, "size": size}
       for name, (kind, size) in sorted(found.items())

@@ -6,16 +6,20 @@ copied. There are no folders, and no locks but objects.
 """
 
 import contextlib
+import importlib.util
 import os
 import tempfile
 import time
 from collections.abc import Iterator
 
+import fsspec
 from etils import epath
 
 from prefixrl_jax.types import UserError, one_line
 
 _SCHEME = "gs://"
+# Others write there too: TensorStore for this process, and other processes.
+fsspec.config.conf.setdefault("gs", {})["use_listings_cache"] = False
 # Seconds between two copies of what grows.
 _COPY_EVERY = 60.0
 
@@ -25,12 +29,11 @@ def is_remote(path: os.PathLike | str) -> bool:
   return "://" in os.fspath(path)
 
 
-def check(workdir: epath.Path) -> None:
-  """Refuses a remote workdir that cannot be reached; creates nothing.
+def check(workdir: os.PathLike | str) -> None:
+  """Refuses a remote workdir that can be none; asks nobody.
 
   Raises:
-    UserError: the address is none, a package is missing, or the bucket cannot
-      be read.
+    UserError: the address is none, or a package is missing.
   """
   address = os.fspath(workdir)
   bucket = address.removeprefix(_SCHEME).partition("/")[0]
@@ -39,20 +42,28 @@ def check(workdir: epath.Path) -> None:
       f"--workdir={address}: a workdir is a local folder or, in a bucket of"
       " Google Cloud Storage, gs://BUCKET/FOLDER."
     )
-  import fsspec
-
-  try:
-    fsspec.get_filesystem_class("gs")
-  except ImportError:
+  if "gs" not in fsspec.registry and not importlib.util.find_spec("gcsfs"):
     raise UserError(
       f"--workdir={address} needs a package that is missing: pip install"
       " 'prefixrl_jax[gcs]'."
-    ) from None
-  with (
-    said_in_a_line(f"--workdir={address}", "read"),
-    contextlib.suppress(FileNotFoundError),
-  ):
-    epath.Path(workdir).stat()  # exists() is False whatever was wrong
+    )
+
+
+def reach(workdir: epath.Path) -> None:
+  """Refuses a remote workdir that cannot be read; of a local one does nothing.
+
+  What a client of a bucket has begun does not survive a fork: a process of a
+  cluster calls it when it has a supervisor.
+
+  Raises:
+    UserError: it cannot be read; says why.
+  """
+  if is_remote(workdir):
+    with (
+      said_in_a_line(f"--workdir={workdir}", "read"),
+      contextlib.suppress(FileNotFoundError),
+    ):
+      workdir.stat()  # exists() is False whatever was wrong
 
 
 @contextlib.contextmanager
@@ -84,14 +95,24 @@ def said_in_a_line(
 
 def create(path: epath.Path, text: str) -> bool:
   """Creates an object; returns False if there already is one."""
-  import fsspec
-
   system, name = fsspec.core.url_to_fs(os.fspath(path))
   try:
     system.pipe_file(name, text.encode(), mode="create")
   except FileExistsError:
     return False
   return True
+
+
+def move(folder: epath.Path, to: epath.Path) -> None:
+  """Gives all objects of a folder other names, where they are.
+
+  Args:
+    folder: of objects.
+    to: a folder in the same bucket, of which there is none.
+  """
+  # Not epath's rename, which wants the folder around it to be there.
+  system, name = fsspec.core.url_to_fs(os.fspath(folder))
+  system.mv(name, fsspec.core.url_to_fs(os.fspath(to))[1], recursive=True)
 
 
 @contextlib.contextmanager

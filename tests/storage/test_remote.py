@@ -12,12 +12,12 @@ import tiny_run
 from etils import epath
 
 from prefixrl_jax import startup
-from prefixrl_jax.checkpoints import saved_steps
+from prefixrl_jax.checkpoints import Checkpointer, saved_steps
 from prefixrl_jax.configs import demo
 from prefixrl_jax.parallel import phases
 from prefixrl_jax.pipeline import Pipeline
 from prefixrl_jax.stages import STAGES
-from prefixrl_jax.storage import files
+from prefixrl_jax.storage import files, remote
 from prefixrl_jax.storage.locking import locked
 from prefixrl_jax.storage.metrics import MetricWriter, read_jsonl
 from prefixrl_jax.types import UserError
@@ -26,17 +26,21 @@ _WORKDIR = epath.Path("gs://bucket/runs/demo")
 
 
 @pytest.fixture
-def objects(monkeypatch):
-  """What is in the bucket, {name: bytes} when it is called."""
+def served(monkeypatch):
   with bucket.served(monkeypatch) as made:
-    yield lambda: {name: data for name, (data, _) in made.objects.items()}
+    yield made
 
 
 @pytest.fixture
-def forbidden(monkeypatch):
-  with bucket.served(monkeypatch) as made:
-    made.is_forbidden = True
-    yield
+def objects(served):
+  """What is in the bucket, {name: bytes} when it is called."""
+  return lambda: {name: data for name, (data, _) in served.objects.items()}
+
+
+@pytest.fixture
+def put(served):
+  """Puts an object in the bucket."""
+  return served.put
 
 
 def test_files_are_objects_with_their_contents_and_nothing_else(objects):
@@ -110,10 +114,12 @@ def test_rows_are_there_when_they_must_be(objects):
   assert any("/tensorboard/events." in name for name in objects())
 
 
-def test_a_bucket_that_is_not_ours_is_one_line(forbidden):
+def test_a_bucket_that_is_not_ours_is_one_line(served):
+  served.is_forbidden = True
   why = r"cannot be %s \(Caller does not have storage\.objects\.list access\)"
+  startup.check_workdir(_WORKDIR)  # asks nobody yet
   with pytest.raises(UserError, match=r"^--workdir=gs://\S+ " + why % "read"):
-    startup.check_workdir(_WORKDIR)
+    remote.reach(_WORKDIR)
   with (
     pytest.raises(UserError, match=r"^--workdir=gs://\S+ " + why % "written"),
     locked(_WORKDIR, print),
@@ -140,6 +146,35 @@ def test_other_addresses_are_refused(address):
 def test_no_processes_side_by_side_work_in_a_bucket():
   work = types.SimpleNamespace(workdir=_WORKDIR)
   assert "need a local workdir" in phases._why_not(work)
+
+
+def test_a_checkpoint_that_cannot_be_read_is_moved_aside(objects, put):
+  folder = _WORKDIR / "checkpoints"
+  state = lambda step: {"x": np.arange(4.0, dtype=np.float32) * step}
+  with Checkpointer(folder, keep=2) as checkpointer:
+    for step in (1, 2, 3):
+      checkpointer.save(step, state(step), {"step": step})
+  assert saved_steps(folder) == [2, 3]
+  put("bucket/runs/demo/checkpoints/3/state/_METADATA", b"other")
+  damaged = _within(objects(), "checkpoints/3/")
+  with Checkpointer(folder, keep=2) as checkpointer:
+    found = checkpointer.restore_latest(lambda _: state(0))
+    assert found[::2] == (2, {"step": 2})
+    np.testing.assert_array_equal(found[1]["x"], state(2)["x"])
+    checkpointer.save(3, state(3), {"step": 3})
+  assert _within(objects(), "checkpoints.unreadable/3/") == damaged
+  with Checkpointer(folder, keep=2) as checkpointer:
+    assert checkpointer.restore_latest(lambda _: state(0))[0] == 3
+
+
+def _within(objects, folder):
+  """What is in a folder of the workdir, by its names there."""
+  prefix = f"bucket/runs/demo/{folder}"
+  return {
+    name.removeprefix(prefix): data
+    for name, data in objects.items()
+    if name.startswith(prefix)
+  }
 
 
 @pytest.mark.slow
