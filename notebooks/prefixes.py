@@ -187,4 +187,5 @@ plt.show()
 # - [own_task](own_task.ipynb): the same with a task and a reward of your own.
 # - [Cuts and schedules](../docs/own_arm.md): other shares, other mixtures.
 # - [Other people's traces](../docs/imported_traces.md) in place of collected ones.
+# - [theory](theory.ipynb): why it works, in exact numbers.
 # - [How PrefixRL takes off](../docs/evidence.md), over twenty seeds.
