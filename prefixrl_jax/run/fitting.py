@@ -13,7 +13,7 @@ import jax
 import jax.numpy as jnp
 import ml_collections
 
-from prefixrl_jax.distributed import sharding
+from prefixrl_jax.distributed import ahead, sharding
 from prefixrl_jax.distributed.chips import Chip
 from prefixrl_jax.distributed.mesh import MESH_AXES, make_mesh
 from prefixrl_jax.models.decoder_config import TransformerConfig
@@ -214,7 +214,8 @@ def programs(engine: Engine, chip: Chip) -> list[dict[str, Any]]:
   for arm in c.run_arms:
     largest = sizes.at_most(c, c.arms[arm])
     trees = by_hand.trees_of(c, c.arms[arm], largest)
-    parts = setup.make_parts(engine, c.arms[arm], largest, seed=0)
+    with ahead.compiling(_Nothing()):
+      parts = setup.make_parts(engine, c.arms[arm], largest, seed=0)
     sent = Sent(engine)
     with jax.set_mesh(mesh):
       layout = parts.learner.layout
@@ -256,6 +257,13 @@ def programs(engine: Engine, chip: Chip) -> list[dict[str, Any]]:
         work = by_hand.Work(0.0, 2 * held)
         add(place, name, work, weights=held * sent.of_fsdp)
   return found
+
+
+class _Nothing(ahead.Compiler):
+  """Compiles nothing: a program that is called returns shapes."""
+
+  def call(self, program: ahead.Program, args: tuple, kwargs: dict) -> Any:
+    return program.lower(*args, **kwargs).out_info
 
 
 class Sent:

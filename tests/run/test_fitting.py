@@ -98,6 +98,21 @@ def test_what_has_no_room_is_made_smaller():
     _search(config, devices=2, memory=1e4)
 
 
+def test_adapters_of_absent_devices_are_not_drawn(monkeypatch):
+  """What a program would return is known by its shapes."""
+  results, call = [], ahead.Program.__call__
+
+  def calling(self, *args, **kwargs):
+    results.append(call(self, *args, **kwargs))
+    return results[-1]
+
+  monkeypatch.setattr(ahead.Program, "__call__", calling)
+  assert _search(_config(**{"lora.rank": 2}), devices=2)
+  leaves = jax.tree.leaves(results)
+  assert leaves
+  assert not any(isinstance(x, jax.Array) for x in leaves)
+
+
 def test_a_choice_s_settings_are_what_was_planned():
   """Given by hand, they are the plan and the step that the search says."""
   config = _config()
