@@ -139,7 +139,7 @@ _WRONG = [
   ((_DEMO, "--config.seeds=0.5"), "config.seeds = (0.5,) is not a list"),
   ((_DEMO, "--config.seeds=0,0"), "config.seeds = (0, 0) is not a list"),
   ((_DEMO, "--config.profile.steps=0,3"), "steps = (0, 3) is not a list"),
-  ((_DEMO, "--config.profile.steps=x"), "--config.profile.steps=x"),
+  ((_DEMO, "--config.profile.steps=x"), "config.profile.steps = ('x',) is not"),
   ((_DEMO, "--config.pretrain.phases=3"), "config.pretrain.phases.0 = 3"),
   ((_DEMO, "--config.evals.num_samples=0"), "config.evals.num_samples = 0"),
   ((_DEMO, "--config.train.flops=nan"), "config.train.flops = nan"),
