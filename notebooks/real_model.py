@@ -46,9 +46,10 @@ import matplotlib.pyplot as plt
 
 from prefixrl_jax import api
 
-TINY = os.environ.get("PREFIXRL_TINY") == "1"  # a test: seconds
-RANDOM = jax.default_backend() == "cpu"  # no model from the hub
-MODEL = "runs/random_model" if RANDOM else "Qwen/Qwen2.5-0.5B-Instruct"
+HUB = "" if jax.default_backend() == "cpu" else "Qwen/Qwen2.5-0.5B-Instruct"
+HUB = os.environ.get("PREFIXRL_MODEL", HUB)  # a name on the hub, or a folder
+RANDOM = not HUB  # a tiny model with random weights takes its place
+MODEL = HUB or "runs/random_model"
 WORKDIR = "runs/real_model"
 STEPS = 2 if RANDOM else 30
 folder = pathlib.Path("runs/random_model")
@@ -87,8 +88,8 @@ file.write_text("import random\n\n\n" + inspect.getsource(shopping))
 # %% [markdown]
 # ## The stand-in
 #
-# A folder as the hub has them: a tokenizer, a `config.json` and weights. With an
-# accelerator the next two cells do nothing.
+# A folder as the hub has them: a tokenizer, a `config.json` and weights. With a
+# model of the hub the next two cells make nothing.
 
 # %%
 import tokenizers

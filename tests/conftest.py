@@ -35,6 +35,7 @@ from prefixrl_jax.models import parameters, transformer
 # The files that take longest, which begin: so all workers end at the same time.
 _LONGEST = (
   "test_pipeline.py",
+  "test_notebooks.py",
   "test_methods.py",
   "test_train.py",
   "run/test_workdirs.py",
