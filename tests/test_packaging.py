@@ -118,7 +118,11 @@ def _undeclared(files, settings):
   always = requirements(settings["options"]["install_requires"])
   extras = settings["options.extras_require"]
   # Those that a message asks for where they are missing.
-  optional = requirements(extras["gym"]) | requirements(extras["wandb"])
+  optional = {
+    name
+    for extra in ("gym", "notebooks", "wandb")
+    for name in requirements(extras[extra])
+  }
   packages = importlib.metadata.packages_distributions()
   for file in files:
     for name, is_needed in _imported(file):
