@@ -25,7 +25,7 @@ from benchmarks import measuring, shapes
 _MODEL = flags.DEFINE_enum("model", "tiny", list(shapes.MODELS), "Model.")
 _PEER = flags.DEFINE_enum("peer", "none", ["none", "trl"], "Compare with.")
 _REPEATS = flags.DEFINE_integer("repeats", 5, "Timed steps of each.", 3)
-_JSON = flags.DEFINE_string("json", "", "File for the figures.")
+_JSON = measuring.define_json()
 _FIRST_STEP = flags.DEFINE_enum(
   "first_step", None, ["prefixrl_jax", "trl"], "Take one step and end."
 )

@@ -34,7 +34,7 @@ _ROW = flags.DEFINE_integer(
   "row_length", 0, "Tokens a row; 0: the longest tree."
 )
 _REPEATS = flags.DEFINE_integer("repeats", 3, "Timed calls of each.", 3)
-_JSON = flags.DEFINE_string("json", "", "File for the figures.")
+_JSON = measuring.define_json()
 
 # (trunk length, forks, lanes a fork, completion length, trunks)
 UNITS = {

@@ -39,6 +39,12 @@ def run(main: Callable[[], None]) -> None:
   app.run(checked)
 
 
+@functools.cache  # tests import several benchmarks
+def define_json() -> flags.FlagHolder[str]:
+  """Defines the flag --json, a file for what `show` shows."""
+  return flags.DEFINE_string("json", "", "File for the figures.")
+
+
 def define_choices(
   name: str, known: Collection[str], what: str, default: Collection[str] = ()
 ) -> flags.FlagHolder[list[str]]:

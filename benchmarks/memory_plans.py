@@ -8,7 +8,6 @@ Nothing is loaded or compiled, and the devices need not be here.
 from typing import Any
 
 import jax
-from absl import flags
 
 from benchmarks import measuring
 from prefixrl_jax.configs import math as math_config
@@ -19,7 +18,7 @@ from prefixrl_jax.models import families, parameters
 from prefixrl_jax.models.decoder_config import TransformerConfig
 from prefixrl_jax.run import memory_plan
 
-_JSON = flags.DEFINE_string("json", "", "File for the figures.")
+_JSON = measuring.define_json()
 
 
 def planned(name: str) -> tuple[TransformerConfig, int, dict[str, float]]:

@@ -41,7 +41,7 @@ _REPEATS = flags.DEFINE_integer("repeats", 5, "Timed steps of each.", 3)
 _PART = flags.DEFINE_enum(
   "part", "step", ["step", "update"], "All of a step, or without sampling."
 )
-_JSON = flags.DEFINE_string("json", "", "File for the figures.")
+_JSON = measuring.define_json()
 
 
 def _config(name: str) -> tuple[ml_collections.ConfigDict, str]:

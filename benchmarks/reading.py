@@ -36,7 +36,7 @@ _PROBLEMS = flags.DEFINE_integer("problems", 200_000, "Rows.", 1)
 _TRACES = flags.DEFINE_integer("traces", 20_000, "Rows.", 1)
 _WORDS_EACH = flags.DEFINE_integer("words", 270, "Of a trace.", 1)
 _FOLDER = flags.DEFINE_string("folder", "", "Of a model, for its tokenizer.")
-_JSON = flags.DEFINE_string("json", "", "File for the figures.")
+_JSON = measuring.define_json()
 _EACH = 10  # traces of a problem
 _TEXT = (
   "the area of a triangle is such that its radius and the circle so that lines"

@@ -30,7 +30,7 @@ _PEER = flags.DEFINE_enum(
   "peer", "none", ["none", "transformers"], "What to compare with."
 )
 _REPEATS = flags.DEFINE_integer("repeats", 3, "Timed calls of each.", 3)
-_JSON = flags.DEFINE_string("json", "", "File for the figures.")
+_JSON = measuring.define_json()
 
 
 def _ragged_lengths() -> tuple[int, ...]:

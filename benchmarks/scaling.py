@@ -26,7 +26,7 @@ from prefixrl_jax.models import parameters
 
 _FIGURE = flags.DEFINE_string("figure", "", "Stem of the figure, PNG and SVG.")
 _REPEATS = flags.DEFINE_integer("repeats", 3, "Timed calls of each.", 3)
-_JSON = flags.DEFINE_string("json", "", "File for the figures.")
+_JSON = measuring.define_json()
 
 _MODEL = "tiny"
 # What grows -> {how much: what is sampled}

@@ -345,7 +345,7 @@ _ROW_LENGTH = flags.DEFINE_integer(
 )
 _REPEATS = flags.DEFINE_integer("repeats", 3, "Timed calls of each.", 3)
 _FIGURE = flags.DEFINE_string("figure", "", "Stem of the figure, PNG and SVG.")
-_JSON = flags.DEFINE_string("json", "", "File for the figures.")
+_JSON = measuring.define_json()
 
 
 def _counts() -> list[int]:

@@ -19,7 +19,7 @@ from prefixrl_jax.evals import takeoff
 _WORKDIR = flags.DEFINE_string(
   "workdir", None, "A finished one.", required=True
 )
-_JSON = flags.DEFINE_string("json", "", "File for the figures.")
+_JSON = measuring.define_json()
 
 
 def main() -> None:

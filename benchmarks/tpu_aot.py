@@ -38,7 +38,7 @@ _TOPOLOGIES = flags.DEFINE_list(
 )
 _TENSOR = flags.DEFINE_integer("tensor", 4, "Devices that share a layer.")
 _TREES = flags.DEFINE_integer("trees", 2, "Trees of a packed row.")
-_JSON = flags.DEFINE_string("json", "", "File for the figures.")
+_JSON = measuring.define_json()
 
 QWEN3_4B = TransformerConfig(
   num_layers=36,

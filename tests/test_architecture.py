@@ -63,6 +63,7 @@ _TEXT_ELSEWHERE = (
   "evals.figures",
   "evals.inline_figures",
   "evals.intervals",
+  "evals.kinds",
   "evals.markers",
   "evals.model_card",
   "evals.names",

@@ -31,9 +31,10 @@ def test_what_reaches_a_device_is_what_a_hand_counts(model, tmp_path):
   # the sums that are metrics.
   gradients = _WEIGHTS + _NORMS
   assert gradients <= sent["data", "update"] < gradients + 2000
-  # Rows are prefilled and decoded where they are.
-  for phase in ("prefill", "decode"):
-    assert sent["data", phase] < 1000
+  # Rows are decoded where they are. A prefill's new keys and values, of two
+  # heads of 8 at 8 tokens, are gathered on every device: docs/performance.md.
+  assert sent["data", "decode"] < 100
+  assert 0 <= sent["data", "prefill"] - 4 * 2 * 8 * 2 * 8 < 100
   assert all(0 < r["least"] <= r["seconds"] <= r["most"] for r in rows)
   sharded.draw(rows, "a machine", str(tmp_path / "scaling"))
   assert "<svg" in (tmp_path / "scaling.svg").read_text()

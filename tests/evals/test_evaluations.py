@@ -105,7 +105,7 @@ def test_the_report_has_all_of_them(evaluations, tmp_path, capsys):
   there = json.loads((tmp_path / "a/summary.json").read_text())
   assert there["evaluations"] == summary["evaluations"]
   page = (tmp_path / "a/index.html").read_text()
-  assert "<h2>Other evaluations</h2>" in page
+  assert ">Other evaluations</a></h2>" in page
   assert "own problems, num_samples = 8, temperature = 0.5" in page
   print_summary(summary)
   said = capsys.readouterr().out

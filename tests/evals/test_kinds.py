@@ -7,9 +7,9 @@ import pyarrow.parquet as pq
 import pytest
 from etils import epath
 
-from benchmarks import kinds
 from prefixrl_jax.configs import skills
 from prefixrl_jax.embedded.skills import RULES
+from prefixrl_jax.evals import kinds
 from prefixrl_jax.types import UserError
 
 

@@ -237,8 +237,8 @@ _FILES = {
   "empty list": ("p.json", b"[]", "There are no rows"),
   "a .json of text": ("p.json", b'"q"', "neither a list nor an object"),
   "lines in .json": ("p.json", _jsonl(_GOOD, _GOOD), "not JSON: Extra data"),
-  "no gzip": ("p.jsonl.gz", _jsonl(_GOOD), "p.jsonl.gz is no gzip file"),
-  "no zstd": ("p.jsonl.zst", _jsonl(_GOOD), "p.jsonl.zst is no zstd file"),
+  "no gzip": ("p.jsonl.gz", _jsonl(_GOOD), "p.jsonl.gz is not a gzip file"),
+  "no zstd": ("p.jsonl.zst", _jsonl(_GOOD), "p.jsonl.zst is not a zstd file"),
   "gzip cut off": (
     "p.jsonl.gz",
     gzip.compress(_jsonl(*[_SKIPPED | {"n": i} for i in range(9999)]))[:-999],

@@ -76,4 +76,4 @@ def test_what_could_not_be_judged_is_logged(caplog):
   completion = Completion(nothing, np.zeros(0, np.float32), False)
   with caplog.at_level("WARNING", logger="absl"):
     judge(Slow(), _TOKENIZER, [_PROBLEM] * 2, [nothing] * 2, [completion] * 2)
-  assert "Of 2 answers 1 ran out" in caplog.text
+  assert "Of 2 answers, 1 took the verifier too long" in caplog.text

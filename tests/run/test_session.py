@@ -46,7 +46,7 @@ def _folder(path, *, vocab_size):
 
 def test_tokenizer_of_another_model_is_an_error(tmp_path):
   config = math.get_config("trial=true")
-  with pytest.raises(UserError, match=r"40 ids, .* embedding for 39"):
+  with pytest.raises(UserError, match=r"40 ids, .* embedding for only 39"):
     open_session(config, **_folder(tmp_path, vocab_size=39))
 
 

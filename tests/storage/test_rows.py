@@ -64,7 +64,7 @@ def test_unwanted_columns_of_parquet_are_not_read(tmp_path):
     ("r.json", b"3", r"neither a list nor an object"),
     ("r.json", b"[3]", r"entry 0: not a JSON object"),
     ("r.parquet", b"x", r"not a Parquet file"),
-    ("r.jsonl.gz", b"x", r"r\.jsonl\.gz is no gzip file"),
+    ("r.jsonl.gz", b"x", r"r\.jsonl\.gz is not a gzip file"),
   ],
 )
 def test_what_does_not_parse_is_named(tmp_path, name, content, message):

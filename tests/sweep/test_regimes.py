@@ -90,7 +90,7 @@ def test_the_figure_shows_take_offs_and_where_it_does_not_pay(tmp_path):
   )
   figure_of_regimes(found, epath.Path(tmp_path) / "regimes")
   drawn = (tmp_path / "regimes.svg").read_text()
-  texts = re.findall(r"<!-- (.*?) -->", drawn)
+  texts = re.findall(r"<text[^>]*>([^<]*)</text>", drawn)
   assert "2 : 1 of 2" in texts
   assert "1 : 2 of 2" in texts
   assert "paper's regime" in texts

@@ -285,7 +285,7 @@ def test_a_text_that_ends_within_a_character_and_ids_of_nothing(chat):
 def test_vocabulary_beyond_the_embedding_is_an_error(chat, tmp_path):
   check_vocabulary(chat, 259)
   check_vocabulary(chat, 320)  # padded
-  with pytest.raises(UserError, match=r"259 ids, .* embedding for 258"):
+  with pytest.raises(UserError, match=r"259 ids, .* embedding for only 258"):
     check_vocabulary(chat, 258)
 
 

@@ -246,7 +246,7 @@ def test_a_file_is_read_as_a_stream(tmp_path):
     ("f.jsonl", b'{"problem": 1}\n', r"columns problem; none .*text_field"),
     ("f.jsonl", b"[1]\n", r"line 1: not a JSON object"),
     ("f.jsonl", b"\xff\n", r"line 1: not JSON"),
-    ("f.jsonl.gz", b"no gzip", r"f\.jsonl\.gz is no gzip file"),
+    ("f.jsonl.gz", b"no gzip", r"f\.jsonl\.gz is not a gzip file"),
     ("f.parquet", b"no parquet", r"f\.parquet is not a Parquet file"),
   ],
 )
