@@ -82,6 +82,28 @@ def compare_finals(
   return _compare(measure, arm, other)
 
 
+def compare_curves(
+  method: Mapping[int, RunRecord], baseline: Mapping[int, RunRecord], split: str
+) -> dict[str, Any]:
+  """Returns what needs no evaluation after training, two COMPARISONs.
+
+  `ratio` is of accuracies at the curves' last points, `speed_up` that of
+  `summary.py` in the paper's FLOPs.
+
+  Args:
+    method, baseline: by seed; all with a curve.
+    split: of the curves.
+  """
+  speed_ups = functools.partial(
+    _speed_ups, axis="flops_paper", split=split, first_crossing=False
+  )
+  last_ratios = functools.partial(_last_ratios, split=split)
+  return {
+    "ratio": _compare(last_ratios, method, baseline),
+    "speed_up": _compare(speed_ups, method, baseline),
+  }
+
+
 def _saved(speed_up: Mapping[str, Any]) -> dict[str, Any]:
   """Returns what share of a cost a speed-up saves; null: never reached."""
   saved = lambda times: 1 - 1 / times if times else None
@@ -182,6 +204,25 @@ def _final_ratios(
   if finals is None:
     return None
   ours, theirs = finals
+  return ours / np.where(theirs == 0, np.nan, theirs)
+
+
+def _last_ratios(
+  method: Records,
+  baseline: Records,
+  method_weights: np.ndarray,
+  baseline_weights: np.ndarray,
+  *,
+  split: str,
+) -> np.ndarray:
+  """Returns the ratios of mean accuracies at the curves' last points."""
+  ours, theirs = (
+    weights @ np.array([run.curve[-1].accuracy[split] for run in runs])
+    for runs, weights in (
+      (method, method_weights),
+      (baseline, baseline_weights),
+    )
+  )
   return ours / np.where(theirs == 0, np.nan, theirs)
 
 

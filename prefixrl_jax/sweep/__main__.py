@@ -146,13 +146,14 @@ def _sweep(argv: Sequence[str]) -> int:
     on_start=lambda job: print(f"{job.name} …  ({job.log})", flush=True),
   )
   results = sweep.results(errors)
-  print(f"\n{_write(workdir, results, len(seeds))}\n{workdir / 'sweep.md'}")
-  if panels := table.best_runs(results, table.rank(results)):
+  text, records, found = _write(workdir, results, len(seeds))
+  print(f"\n{text}\n{workdir / 'sweep.md'}")
+  if panels := table.best_runs(results, records):
     figure_by_hardness(
       {title: summarize(runs) for title, runs in panels.items()},
       workdir / "sweep",
     )
-  if len(found := regimes.regimes(results)) > 1:
+  if len(found) > 1:
     regimes.figure_of_regimes(found, workdir / "regimes")
   return int(any(result.error for result in results))
 
@@ -169,15 +170,16 @@ def _config(point: Point, argv: list[str]) -> ml_collections.ConfigDict:
 
 def _write(
   workdir: pathlib.Path, results: Sequence[table.Result], num_seeds: int
-) -> str:
-  """Writes sweep.md and sweep.json; returns the tables."""
-  records, found = table.rank(results), regimes.regimes(results)
+) -> tuple[str, list[dict], list[dict]]:
+  """Writes sweep.md and sweep.json; returns their tables, points, regimes."""
+  records = table.rank(results)
+  found = regimes.regimes(results, records)
   text = table.markdown(records, num_seeds)
   if len(found) > 1:
     text += "\n" + regimes.markdown(found)
   write_text(workdir / "sweep.md", text)
   write_json(workdir / "sweep.json", {"points": records, "regimes": found})
-  return text
+  return text, records, found
 
 
 def main() -> None:

@@ -24,11 +24,11 @@ from etils import epath
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
 
-from prefixrl_jax.evals.comparisons import compare_arms
+from prefixrl_jax.evals.comparisons import compare_curves
 from prefixrl_jax.evals.drawing import drawn, save
-from prefixrl_jax.evals.intervals import resampling_weights, spread
+from prefixrl_jax.evals.intervals import spread
 from prefixrl_jax.evals.names import arm_label
-from prefixrl_jax.sweep.table import Result, line, rank
+from prefixrl_jax.sweep.table import Result, line
 
 METHOD = "prefixrl"
 _TOOK_OFF = 0.5
@@ -37,13 +37,16 @@ _TOOK_OFF = 0.5
 _PAPERS_ATTEMPTS = 650
 
 
-def regimes(results: Sequence[Result]) -> list[dict[str, Any]]:
+def regimes(
+  results: Sequence[Result], records: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
   """Returns the module's records; empty without the method and another arm.
 
   Args:
     results: of all points of a sweep.
+    records: of these, from `table.rank`.
   """
-  best = {r["workdir"] for r in rank(results) if r["is_best"]}
+  best = {r["workdir"] for r in records if r["is_best"]}
   cells: dict[tuple[tuple[str, str], ...], list[Result]] = {}
   for result in results:
     if result.workdir in best:
@@ -67,9 +70,8 @@ def _regime(
   }
   means = {arm: np.mean([*of_arm.values()]) for arm, of_arm in ends.items()}
   other = max((a for a in means if a != METHOD), key=lambda arm: means[arm])
-  speed_up = compare_arms(
-    *({run.seed: run for run in runs[arm]} for arm in (METHOD, other))
-  )[split]["speed_up"]["flops_paper"]
+  by_seed = {arm: {run.seed: run for run in runs[arm]} for arm in runs}
+  compared = compare_curves(by_seed[METHOD], by_seed[other], split)
   counts = [r.collected for r in cell if r.collected]
   return {
     "settings": {
@@ -85,30 +87,10 @@ def _regime(
       }
       for arm, of_arm in ends.items()
     },
-    "ratio": _ratio(ends[METHOD], ends[other]),
-    "speed_up": {k: speed_up[k] for k in ("of_means", "interval")},
-  }
-
-
-def _ratio(
-  ours: Mapping[int, float], theirs: Mapping[int, float]
-) -> dict[str, Any]:
-  """Returns the ratio of means, and its interval over pairs of seeds."""
-  seeds = sorted(ours.keys() & theirs.keys())
-  both = np.array([[ours[s], theirs[s]] for s in seeds], np.float64)
-
-  def of(weights: np.ndarray) -> np.ndarray:
-    means = weights @ both
-    return means[:, 0] / np.where(means[:, 1] == 0, np.nan, means[:, 1])
-
-  value = of(np.full((1, len(seeds)), 1 / len(seeds)))[0] if seeds else np.nan
-  if np.isnan(value):
-    return {"of_means": None, "interval": None}
-  draws = of(resampling_weights(len(seeds)))
-  ends = np.nanquantile(draws, [0.025, 0.975]).tolist()
-  return {
-    "of_means": float(value),
-    "interval": ends if len(seeds) > 1 else None,
+    **{
+      name: {k: comparison[k] for k in ("of_means", "interval")}
+      for name, comparison in compared.items()
+    },
   }
 
 

@@ -7,9 +7,10 @@ import pytest
 from etils import epath
 
 from prefixrl_jax.evals.curves import CurvePoint, RunRecord
+from prefixrl_jax.sweep import regimes as module
 from prefixrl_jax.sweep.points import Point
-from prefixrl_jax.sweep.regimes import figure_of_regimes, markdown, regimes
-from prefixrl_jax.sweep.table import Collected, Result
+from prefixrl_jax.sweep.regimes import figure_of_regimes, markdown
+from prefixrl_jax.sweep.table import Collected, Result, rank
 
 
 def _run(arm, seed, *ends):
@@ -30,6 +31,10 @@ def _result(arm, size, *curves, collected=None):
   runs = [_run(arm, seed, *ends) for seed, ends in enumerate(curves)]
   settings = (("config.problems.size", size),)
   return Result(Point(arm, settings), f"{arm}{size}", runs, "", collected)
+
+
+def regimes(results):
+  return module.regimes(results, rank(results))
 
 
 def test_the_method_is_compared_with_the_best_other_arm_of_a_regime():
