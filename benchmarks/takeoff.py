@@ -15,6 +15,7 @@ from etils import epath
 
 from benchmarks import measuring
 from prefixrl_jax.evals import takeoff
+from prefixrl_jax.storage.artifacts import artifacts_of
 
 _WORKDIR = flags.DEFINE_string(
   "workdir", None, "A finished one.", required=True
@@ -23,13 +24,10 @@ _JSON = measuring.define_json()
 
 
 def main() -> None:
-  runs = sorted(
-    (run.parent.name, int(run.name.removeprefix("seed_")), run)
-    for run in epath.Path(_WORKDIR.value).glob("train/*/seed_*")
-    if (run / "curve.json").exists()
-  )
   rows = [
-    {"arm": arm, "seed": seed, **takeoff.of_run(run)} for arm, seed, run in runs
+    {**run, **takeoff.of_run(trained.directory)}
+    for trained, run in artifacts_of(epath.Path(_WORKDIR.value), "train")
+    if trained.has_finished
   ]
   measuring.show("Steps until", rows, _JSON.value, timed=False)
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from etils import epath
 
 from prefixrl_jax.ledger import training_flops
-from prefixrl_jax.storage.artifacts import Artifact
+from prefixrl_jax.storage.artifacts import Artifact, artifacts_of
 from prefixrl_jax.storage.metrics import read_jsonl
 from prefixrl_jax.storage.results import read_results
 from prefixrl_jax.types import EvalResult, UserError
@@ -61,12 +61,12 @@ def read_frames(workdir: epath.Path) -> Frames:
       "pandas is not installed: pip install 'prefixrl_jax[notebooks]'."
     ) from None
   steps, curves, results = [], [], []
-  for trained, run in _artifacts(workdir, "train"):
+  for trained, run in artifacts_of(workdir, "train"):
     for row in read_jsonl(trained.directory / "metrics.jsonl"):
       steps.append(run | row)
     if trained.has_finished:
       curves += [run | row for row in _points(trained)]
-  for home, run in _artifacts(workdir, "evaluate"):
+  for home, run in artifacts_of(workdir, "evaluate"):
     for evaluated in (home, *_others(home)):
       if evaluated.has_finished:
         name = evaluated.directory.name if evaluated is not home else ""
@@ -79,20 +79,6 @@ def read_frames(workdir: epath.Path) -> Frames:
     pd.DataFrame(curves, columns=_CURVES),
     pd.DataFrame(results, columns=_RESULTS),
   )
-
-
-def _artifacts(
-  workdir: epath.Path, stage: str
-) -> Iterator[tuple[Artifact, dict[str, Any]]]:
-  """Yields what a stage left of each run, with its arm and seed."""
-  folders = []
-  for folder in workdir.glob(f"{stage}/*/seed_*"):
-    seed = folder.name.removeprefix("seed_")
-    if seed.isdecimal():
-      folders.append((folder.parent.name, int(seed), folder))
-  for arm, seed, folder in sorted(folders):
-    artifact = Artifact(folder, {}, name=f"{stage}/{arm}/seed_{seed}")
-    yield artifact, {"arm": arm, "seed": seed}
 
 
 def _others(home: Artifact) -> Iterator[Artifact]:

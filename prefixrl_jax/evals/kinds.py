@@ -6,10 +6,11 @@ from typing import Any
 
 import ml_collections
 import numpy as np
-import pyarrow.parquet as pq
 from etils import epath
 
 from prefixrl_jax.run.inputs import Inputs
+from prefixrl_jax.storage.artifacts import artifacts_of
+from prefixrl_jax.storage.results import read_results
 from prefixrl_jax.types import UserError
 
 _TOOK_OFF = 0.5
@@ -29,24 +30,22 @@ def of_runs(workdir: epath.Path, field: str) -> Iterator[dict[str, Any]]:
     json.loads((workdir / "run_config.json").read_text())
   )
   inputs = Inputs(config)
-  for run in sorted(workdir.glob("evaluate/*/seed_*")):
-    if not (run / "manifest.json").exists():
+  for evaluated, run in artifacts_of(workdir, "evaluate"):
+    if not evaluated.has_finished:
       continue
-    seed = int(run.name.removeprefix("seed_"))
-    problems = inputs.problems(inputs.data_seed(seed))
+    problems = inputs.problems(inputs.data_seed(run["seed"]))
     kinds = {p.id: p.metadata.get(field) for p in problems}
     if None in kinds.values():
       raise UserError(f"--field={field}: problems have no such metadata.")
     shares: dict[str, list[float]] = {}
-    for row in pq.read_table(run / "results.parquet").to_pylist():
-      if row["split"] == "heldout" and row["fraction"] == 0:
-        share = row["num_correct"] / row["num_samples"]
-        shares.setdefault(str(kinds[row["problem_id"]]), []).append(share)
+    for e in read_results(evaluated.file("results.parquet")):
+      if e.split == "heldout" and e.fraction == 0:
+        share = e.num_correct / e.num_samples
+        shares.setdefault(str(kinds[e.problem_id]), []).append(share)
     means = {kind: float(np.mean(shares[kind])) for kind in sorted(shares)}
     took_off = sum(mean >= _TOOK_OFF for mean in means.values())
     yield {
-      "arm": run.parent.name,
-      "seed": seed,
+      **run,
       "took off": took_off,
       "of": len(means),
       **{kind: round(100 * mean) for kind, mean in means.items()},

@@ -340,6 +340,25 @@ class Artifact:
     ]
 
 
+def artifacts_of(
+  workdir: epath.Path, stage: str
+) -> Iterator[tuple[Artifact, dict[str, Any]]]:
+  """Yields what a stage left of each run, with its arm and seed.
+
+  Args:
+    workdir: of one or more runs.
+    stage: train or evaluate.
+  """
+  folders = []
+  for folder in workdir.glob(f"{stage}/*/seed_*"):
+    seed = folder.name.removeprefix("seed_")
+    if seed.isdecimal():
+      folders.append((folder.parent.name, int(seed), folder))
+  for arm, seed, folder in sorted(folders):
+    artifact = Artifact(folder, {}, name=f"{stage}/{arm}/seed_{seed}")
+    yield artifact, {"arm": arm, "seed": seed}
+
+
 def _limit(value: float) -> float:
   return value or math.inf
 

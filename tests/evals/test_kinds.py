@@ -2,25 +2,19 @@
 
 import json
 
-import pyarrow as pa
-import pyarrow.parquet as pq
 import pytest
 from etils import epath
 
 from prefixrl_jax.configs import skills
 from prefixrl_jax.embedded.skills import RULES
 from prefixrl_jax.evals import kinds
-from prefixrl_jax.types import UserError
+from prefixrl_jax.storage.artifacts import Artifact
+from prefixrl_jax.storage.results import write_results
+from prefixrl_jax.types import EvalResult, UserError
 
 
-def _row(index, correct, *, split="heldout", fraction=0.0):
-  return {
-    "problem_id": f"skills/0/{split}/{index}",
-    "split": split,
-    "fraction": fraction,
-    "num_samples": 4,
-    "num_correct": correct,
-  }
+def _result(index, correct, *, split="heldout", fraction=0.0):
+  return EvalResult(f"skills/0/{split}/{index}", split, fraction, 4, correct)
 
 
 @pytest.fixture
@@ -28,13 +22,14 @@ def workdir(tmp_path):
   config = skills.get_config("tiny")
   config.problems.update(num_train=1, num_easy=0, num_heldout=24)
   (tmp_path / "run_config.json").write_text(config.to_json())
-  done = tmp_path / "evaluate/rl/seed_0"
-  done.mkdir(parents=True)
+  folder = epath.Path(tmp_path) / "evaluate/rl/seed_0"
+  done = Artifact(folder, {}, name="evaluate/rl/seed_0")
+  done.begin()
   # Held-out problems follow the one trained on: two of each of twelve kinds.
-  rows = [_row(1 + i, {0: 3, 12: 2, 1: 4}.get(i, 0)) for i in range(24)]
-  rows += [_row(1, 0, fraction=0.5), _row(0, 4, split="train")]
-  pq.write_table(pa.Table.from_pylist(rows), done / "results.parquet")
-  (done / "manifest.json").write_text("{}")
+  results = [_result(1 + i, {0: 3, 12: 2, 1: 4}.get(i, 0)) for i in range(24)]
+  results += [_result(1, 0, fraction=0.5), _result(0, 4, split="train")]
+  write_results(folder / "results.parquet", results)
+  done.finish({}, ["results.parquet"])
   (tmp_path / "evaluate/rl/seed_1").mkdir()  # not finished
   return epath.Path(tmp_path)
 
