@@ -168,8 +168,8 @@ class Growing:
       return
     self._copied_at = now
     for file in _files(self.local):
-      data = file.read_bytes()
-      if len(data) != self._copied.get(file):
+      if file.stat().length != self._copied.get(file):
+        data = file.read_bytes()
         target = self._folder / file.relative_to(self.local)
         with said_in_a_line(target):
           target.write_bytes(data)
