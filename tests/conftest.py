@@ -27,10 +27,11 @@ os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
 import jax
 import numpy as np
 import pytest
+import small_model
 
 from prefixrl_jax.distributed import backends
 from prefixrl_jax.distributed.mesh import make_mesh
-from prefixrl_jax.models import parameters, transformer
+from prefixrl_jax.models import parameters
 
 # The files that take longest, which begin: so all workers end at the same time.
 _LONGEST = (
@@ -81,16 +82,7 @@ def handlers():
 
 @pytest.fixture(scope="session")
 def model():
-  """Uncommon sizes: 6 heads on 2, head_dim unlike width / heads."""
-  return transformer.TransformerConfig(
-    num_layers=2,
-    width=24,
-    num_heads=6,
-    num_kv_heads=2,
-    head_dim=8,
-    mlp_width=40,
-    vocab_size=17,
-  )
+  return small_model.MODEL
 
 
 @pytest.fixture(scope="session")

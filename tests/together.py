@@ -11,6 +11,7 @@ import jax
 import numpy as np
 from etils import epath
 from optimizers import plain_adamw
+from small_model import MODEL
 
 from prefixrl_jax.checkpoints import Checkpointer
 from prefixrl_jax.distributed import sharding
@@ -18,19 +19,10 @@ from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.learner.learner import Learner
 from prefixrl_jax.learner.losses import make_loss
 from prefixrl_jax.learner.packing import Lane, Tree, layout_for
-from prefixrl_jax.models import parameters, transformer
+from prefixrl_jax.models import parameters
 from prefixrl_jax.rollouts.requests import Request
 from prefixrl_jax.rollouts.sampler import Sampler
 
-MODEL = transformer.TransformerConfig(
-  num_layers=2,
-  width=24,
-  num_heads=6,
-  num_kv_heads=2,
-  head_dim=8,
-  mlp_width=40,
-  vocab_size=17,
-)
 _TRUNKS = [np.arange(i, 2 * i + 3, dtype=np.int32) % 17 for i in range(5)]
 
 

@@ -52,13 +52,6 @@ def page(tmp_path_factory):
   return folder / "index.html"
 
 
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory):
-  made = browser.Browser(tmp_path_factory.mktemp("profile"))
-  yield made
-  made.close()
-
-
 @pytest.fixture
 def opened(chromium, page):
   chromium.emulate()

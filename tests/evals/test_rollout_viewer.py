@@ -33,13 +33,6 @@ def page(tmp_path_factory):
   return folder / "viewer/index.html"
 
 
-@pytest.fixture(scope="module")
-def chromium(tmp_path_factory):
-  made = browser.Browser(tmp_path_factory.mktemp("profile"))
-  yield made
-  made.close()
-
-
 @pytest.fixture
 def opened(chromium, page):
   """(state) -> the browser, with the page in that state."""
