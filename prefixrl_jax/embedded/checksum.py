@@ -9,7 +9,7 @@ model learns from lessons how to work, and from exams not to.
 
 import dataclasses
 import re
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -98,6 +98,21 @@ def hinted(prompt: str, hint: str) -> str:
   Blocks are labelled in order: a second `a` is where the hint begins.
   """
   return prompt[:-1] + hint + prompt[-1]
+
+
+def write_traces(problem: Problem) -> Iterator[str]:
+  """Yields the one trace in which every block is worked."""
+  yield worked(problem.prompt)
+
+
+def worked(prompt: str, rule: Rule = _SUM) -> str:
+  """Returns the completion of a prompt in which every block is worked."""
+  text = ""
+  for label, first, second in re.findall(r"([a-j])(\d)(\d)", prompt):
+    running = (rule.start + rule.weights[0] * int(first)) % 3
+    answer = (running + rule.weights[1] * int(second)) % 3
+    text += f"{label}{first}:{running}{second}={answer}"
+  return text + STOP
 
 
 @dataclasses.dataclass(frozen=True)

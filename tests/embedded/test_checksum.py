@@ -34,6 +34,17 @@ def test_answers_are_digit_sums_mod_3():
   assert all(re.fullmatch(r"([a-g]\d{2} ?){7}\?", p.prompt) for p in problems)
 
 
+def test_a_trace_by_rule_works_every_block():
+  assert checksum.worked("a43 b15?") == "a4:13=1b1:15=0;"
+  assert checksum.worked("a43?", checksum.Rule(2, (2, 1))) == "a4:13=1;"
+  problems = make_problems(20, 7, seed=0, split="train", start=0)
+  texts = [text for p in problems for text in checksum.write_traces(p)]
+  assert [v.reward for v in ChecksumVerifier().judge(problems, texts)] == (
+    [1.0] * 20
+  )
+  assert {worked_share(text) for text in texts} == {1.0}
+
+
 def test_splits_and_seeds_differ_and_repeat():
   draw = lambda seed, split: [
     p.prompt for p in make_problems(20, 6, seed=seed, split=split, start=0)

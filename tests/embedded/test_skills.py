@@ -28,6 +28,15 @@ def test_each_kind_has_its_rule_and_its_symbols():
   assert [p.index for p in problems] == list(range(3, 27))
 
 
+def test_a_trace_by_rule_works_every_block_of_each_kind():
+  problems = skills.make_problems(12, 7, seed=0, split="train", start=0)
+  texts = [text for p in problems for text in skills.write_traces(p)]
+  assert [v.reward for v in skills.SkillsVerifier().judge(problems, texts)] == (
+    [1.0] * 12
+  )
+  assert {skills.worked_share(text) for text in texts} == {1.0}
+
+
 def _judged(text, prompt="CaC4C3 CbC1C5C?"):
   problem = Problem("p", prompt, "a=0 b=2", "skills", "train", 0)
   [verdict] = skills.SkillsVerifier().judge([problem], [text])
