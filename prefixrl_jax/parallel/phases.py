@@ -1,10 +1,10 @@
 """What of a run is done side by side, and by how many processes at a time.
 
 A unit is what one process makes from beginning to end: a seed's data
-("seed_0"), or what comes of an arm ("rl/seed_0") or of the base policy
-("base/seed_0") on a seed. How the cores are shared out depends on the config
-alone, not on what is left to be done: a run that is resumed has as many, and
-rounds alike.
+("seed_0"), the policy of an arm on a seed ("rl/seed_0"), or what is found out
+about it or about the base policy ("base/seed_0"). How the cores are shared out
+depends on the config alone, not on what is left to be done: a run that is
+resumed has as many, and rounds alike.
 """
 
 import dataclasses
@@ -27,7 +27,10 @@ from prefixrl_jax.storage.remote import is_remote
 from prefixrl_jax.types import UserError
 
 _OF_DATA = ("import", "screen", "collect", "cut")
-_OF_RUNS = ("train", "evaluate", "rescore")
+_OF_TRAINING = ("train",)
+_OF_POLICIES = ("evaluate", "rescore")
+_OF_RUNS = (*_OF_TRAINING, *_OF_POLICIES)
+_UNITS = (_OF_DATA, _OF_TRAINING, _OF_POLICIES)  # stages of a unit's job
 # Stages that are worth a process of their own.
 _LONG = ("screen", "collect", *_OF_RUNS)
 # Parameters up to which processes share the cores out by default: products of
@@ -196,36 +199,47 @@ def _jobs(work: Workspace, stages: Sequence[str]) -> list[Job]:
   """Returns the jobs of what is not complete, in the order of their start.
 
   Arms take turns, so that no two processes compile the same at the same time.
-  Base policies come last, since they are only evaluated.
+  Evaluations are short, and come last: with them no core is idle while the last
+  policy is still trained.
   """
-  of_units: dict[str, list[Artifact]] = {}
+  made: dict[tuple[Sequence[str], str], list[Artifact]] = {}
   for artifact in work.artifacts(stages):
     stage, *of = artifact.name.split("/")
-    unit = "/".join(of[: 1 if stage in _OF_DATA else 2])
-    of_units.setdefault(unit, []).append(artifact)
-  jobs: dict[str, Job] = {}
-  for arm, seed in (
-    *(("", seed) for seed in work.data_seeds),
-    *((a, s) for s in work.config.seeds for a in work.config.run_arms),
-    *(("base", seed) for seed in work.config.seeds),
+    [of_stage] = (some for some in _UNITS if stage in some)
+    unit = "/".join(of[: 1 if of_stage == _OF_DATA else 2])
+    made.setdefault((of_stage, unit), []).append(artifact)
+  runs = [(a, s) for s in work.config.seeds for a in work.config.run_arms]
+  bases = [("base", seed) for seed in work.config.seeds]
+  jobs: dict[tuple[Sequence[str], str], Job] = {}
+  for some, arm, seed in (
+    *((_OF_DATA, "", seed) for seed in work.data_seeds),
+    *((_OF_TRAINING, *trained) for trained in runs),
+    *((_OF_POLICIES, *policy) for policy in (*runs, *bases)),
   ):
     unit = "/".join(filter(None, (arm, f"seed_{seed}")))
     name = f"{arm or 'data'} seed {seed}"
-    # What is made from data that are made again may not stay as it is.
-    data = jobs.get(f"seed_{work.data_seed(seed)}") if arm else None
-    artifacts = of_units.get(unit)
+    if some == _OF_POLICIES:
+      name += ", evaluation"
+    artifacts = made.get((some, unit))
     if not artifacts:
       continue
-    if not data and all(artifact.complete for artifact in artifacts):
+    # What is made from something that is made again may not stay as it is.
+    upstream = (
+      [(_OF_DATA, f"seed_{work.data_seed(seed)}"), (_OF_TRAINING, unit)]
+      if arm
+      else []
+    )
+    needs = [jobs[key] for key in upstream if key in jobs]
+    if not needs and all(artifact.complete for artifact in artifacts):
       work.console.print(f"[dim]{name}: complete, not run again[/dim]")
       continue
     _check_needs(work, stages, arm, seed)
-    made = {artifact.name.split("/")[0] for artifact in artifacts}
-    jobs[unit] = Job(
+    present = {artifact.name.split("/")[0] for artifact in artifacts}
+    jobs[some, unit] = Job(
       name,
-      [f"{stage}/{unit}" for stage in stages if stage in made],
+      [f"{stage}/{unit}" for stage in stages if stage in present],
       pathlib.Path(work.workdir / "logs" / f"{arm or 'data'}-seed_{seed}.log"),
-      needs=[data] if data else [],
+      needs=needs,
     )
   return list(jobs.values())
 

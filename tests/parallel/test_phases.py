@@ -113,20 +113,28 @@ def _jobs(work, stages):
   ]
 
 
-def test_arms_take_turns_after_their_data_and_base_policies_come_last(tmp_path):
+def test_arms_take_turns_after_their_data_and_evaluations_come_last(tmp_path):
   work = _work(tmp_path, "arms=rl+prefixrl,seeds=2")
   jobs = _jobs(work, ("collect", "screen", *_RUNS, "cut"))
   assert [name for name, *_ in jobs] == [
     *("data seed 0", "data seed 1", "rl seed 0", "prefixrl seed 0"),
-    *("rl seed 1", "prefixrl seed 1", "base seed 0", "base seed 1"),
+    *("rl seed 1", "prefixrl seed 1"),
+    *("rl seed 0, evaluation", "prefixrl seed 0, evaluation"),
+    *("rl seed 1, evaluation", "prefixrl seed 1, evaluation"),
+    *("base seed 0, evaluation", "base seed 1, evaluation"),
   ]
   assert jobs[1][2:] == ("data-seed_1.log", [])
   assert jobs[4][1:] == (
-    ["train/rl/seed_1", "evaluate/rl/seed_1"],
+    ["train/rl/seed_1"],
     "rl-seed_1.log",
     ["data seed 1"],
   )
-  assert jobs[6][1] == ["evaluate/base/seed_0"]
+  assert jobs[8][1:] == (
+    ["evaluate/rl/seed_1"],
+    "rl-seed_1.log",
+    ["data seed 1", "rl seed 1"],
+  )
+  assert jobs[10][1] == ["evaluate/base/seed_0"]
 
 
 def test_seeds_that_share_their_data_need_those_of_the_first(tmp_path):
