@@ -197,6 +197,8 @@ def _draw_curves(
     }
     - {0}  # imported traces
   )
+  # Of a run stopped early, all of a budget may be collection.
+  axes.set_xlim(right=max([axes.get_xlim()[1], *collection]))
   label_costs(axes, _COUNTS[axis])
   axes.set_label(f"{_title(split)}, over {_COUNTS[axis]}")
   if not collection:

@@ -423,6 +423,33 @@ def test_figures_of_a_single_point(tmp_path):
   assert (tmp_path / "figure_a.png").stat().st_size > 0
 
 
+@pytest.mark.filterwarnings("error::UserWarning")
+def test_figure_a_of_a_run_that_ends_before_others_have_their_traces(tmp_path):
+  """The line where collection ends is in the panel, and not far outside."""
+  whole = fake_run("rl", 0)
+  short = [
+    CurvePoint(
+      point.step,
+      {
+        purpose: {unit: number / 1e4 for unit, number in spent.items()}
+        for purpose, spent in point.ledger.items()
+      },
+      point.accuracy,
+    )
+    for point in whole.curve
+  ]
+  runs = [
+    dataclasses.replace(whole, curve=short),
+    # Of other costs: they have no mean.
+    *(
+      dataclasses.replace(run, curve=run.curve[:1])
+      for run in (fake_run("prefixrl", 0), fake_run("prefixrl", 1))
+    ),
+  ]
+  figure_a(summarize(runs), tmp_path / "figure_a")
+  assert "collecting traces" in (tmp_path / "figure_a.svg").read_text("utf-8")
+
+
 def test_figure_a_of_runs_without_heldout_problems(tmp_path):
   """Only the panels that there is something for."""
   runs = [
