@@ -97,7 +97,8 @@ def draw_line(
     markersize=4,
     # Even a line without markers shows where it ends.
     markevery=None if marker else [-1] if len(x) else None,
-    clip_on=False,
+    # Of a line without points the layout has a marker in the figure's corner.
+    clip_on=not len(x),
   )
   name = f"{label}, {kind}" if kind else label
   drawn_line.readings = [
