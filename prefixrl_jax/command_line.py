@@ -18,7 +18,10 @@ from prefixrl_jax.settings import validation as config_lib
 from prefixrl_jax.types import UserError, one_line
 
 OWN = pathlib.Path(__file__).parent / "configs"
-NAMES = ("demo", "countdown", "skills", "math", "code", "logic", "gym")
+NAMES = (
+  *("demo", "countdown", "skills"),
+  *("math", "code", "logic", "gym", "words"),
+)
 _HELP = ("--help", "-help", "-h", "-?", "--helpshort")
 
 

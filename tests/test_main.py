@@ -354,6 +354,12 @@ def test_a_field_that_the_config_does_not_have_is_named(field, said):
   assert not command_line.missing_field([*argv[:2], "--config.train.flops=x"])
 
 
+def test_every_config_of_a_checkout_is_the_package_s_by_name():
+  assert {p.stem for p in (_ROOT / "configs").glob("*.py")} == {
+    *command_line.NAMES
+  }
+
+
 _ENDS_SLOWLY = """
 import atexit, os, signal
 from prefixrl_jax import main
