@@ -58,6 +58,13 @@ _FIT = flags.DEFINE_bool(
   "Of --stage=compile: look for the mesh, rows, micro-batches and remat that"
   " fit and are fastest by the estimate, and compile those.",
 )
+_ONLY = flags.DEFINE_list(
+  "only",
+  [],
+  "Of --stage=compile: compile only these parts of a run (screen, collect, RL,"
+  " SFT, scoring, rollouts, curve, rescore, evaluate), or only a program of"
+  " one, as RL/update,rollouts/decode; default all.",
+)
 _TRACES = flags.DEFINE_string(
   "traces",
   "",
@@ -151,6 +158,8 @@ def _main(argv, serves: bool = False) -> None:
     raise UserError("--topology needs --stage=compile.")
   if _FIT.value and stages != ["compile"]:
     raise UserError("--fit needs --stage=compile.")
+  if _ONLY.value and stages != ["compile"]:
+    raise UserError("--only needs --stage=compile.")
   # Imported here, so that --help and a mistyped flag answer at once.
   from etils import epath
 
@@ -167,7 +176,13 @@ def _main(argv, serves: bool = False) -> None:
   if stages == ["compile"]:  # leaves its summary alone
     from prefixrl_jax.stages import compile_ahead
 
-    compile_ahead.run(config, workdir, _TOPOLOGY.value, fit=_FIT.value)
+    compile_ahead.run(
+      config,
+      workdir,
+      _TOPOLOGY.value,
+      fit=_FIT.value,
+      only=_ONLY.value,
+    )
     return
   if stages == ["problems"]:  # leaves nothing, and needs no JAX
     from prefixrl_jax.run.inputs import Inputs

@@ -11,11 +11,25 @@ import dataclasses
 import functools
 import re
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import jax
 import numpy as np
+
+# The parts of a run that have programs.
+PARTS = (
+  "screen",
+  "collect",
+  "RL",
+  "SFT",
+  "scoring",
+  "rollouts",
+  "curve",
+  "scoring traces",
+  "rescore",
+  "evaluate",
+)
 
 # What XLA says when a device has too little memory for a program.
 _TOO_LARGE = "RESOURCE_EXHAUSTED"
@@ -68,8 +82,8 @@ def _named(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
   return named
 
 
-class DoesNotFitError(Exception):
-  """What a program takes is made by one that no device has the memory for."""
+class LeftOutError(Exception):
+  """A program is not wanted, or takes what one would make that did not fit."""
 
 
 @dataclasses.dataclass
@@ -115,16 +129,23 @@ class Compiled:
 class Compiler:
   """Compiles programs instead of running them, each for its arguments once."""
 
-  def __init__(self, on_compiled: Callable[[Compiled], None] = lambda _: None):
+  def __init__(
+    self,
+    on_compiled: Callable[[Compiled], None] = lambda _: None,
+    only: Iterable[str] = PARTS,
+  ):
     """Starts with none.
 
     Args:
       on_compiled: is told of each, as soon as it is compiled.
+      only: what is wanted, as PART (of PARTS) or PART/PROGRAM.
     """
     self.of: tuple[str, ...] = ()  # parts of the run that are being compiled
     self.subjects: tuple = ()
     self.compiled: list[Compiled] = []
     self._on_compiled = on_compiled
+    self._only = frozenset(only)
+    self._wanted_parts = {name.partition("/")[0] for name in self._only}
     self._done: dict[Any, Compiled] = {}
     # By name and text: samplers that draw otherwise prefill alike.
     self._by_text: dict[tuple[str, str], Compiled] = {}
@@ -137,13 +158,15 @@ class Compiler:
       args, kwargs: arrays or shapes.
 
     Raises:
-      DoesNotFitError: the arguments' shardings are not known, since what makes
-        them was not compiled.
+      LeftOutError: nothing of the part is wanted; or the arguments' shardings
+        are not known, since what makes them did not fit.
     """
+    if not self._wants(program):
+      return program.lower(*args, **kwargs).out_info
     leaves, structure = jax.tree.flatten((args, kwargs))
     for x in leaves:
       if isinstance(x, jax.ShapeDtypeStruct) and x.sharding is None:
-        raise DoesNotFitError(program.name)
+        raise LeftOutError(program.name)
     key = program, structure, tuple(map(_kind, leaves))
     if key not in self._done:
       self._done[key] = self._compile(program, args, kwargs)
@@ -151,6 +174,19 @@ class Compiler:
     if (of := ", ".join(self.of)) not in done.of:
       done.of.append(of)
     return done.results
+
+  def _wants(self, program: Program) -> bool:
+    """Returns whether a program is to be compiled, not lowered alone.
+
+    Raises:
+      LeftOutError: nothing of the part is wanted.
+    """
+    of = self.of[-1] if self.of else ""
+    if of not in PARTS or of in self._only:
+      return True
+    if of not in self._wanted_parts:
+      raise LeftOutError(program.name)
+    return f"{of}/{program.name}" in self._only
 
   def _compile(self, program: Program, args: tuple, kwargs: dict) -> Compiled:
     started = time.perf_counter()
@@ -214,7 +250,7 @@ def part(name: str, subject: Any = None) -> Iterator[None]:
   If a program there fits no device, those that need its results are left out.
 
   Args:
-    name: for people; parts within parts have both names.
+    name: for people, of PARTS or an arm's; parts within parts have both names.
     subject: the object whose programs they are.
   """
   compiler = _compiler
@@ -225,7 +261,7 @@ def part(name: str, subject: Any = None) -> Iterator[None]:
   compiler.of = (*compiler.of, name)
   compiler.subjects = (*compiler.subjects, subject)
   try:
-    with contextlib.suppress(DoesNotFitError):
+    with contextlib.suppress(LeftOutError):
       yield
   finally:
     compiler.of, compiler.subjects = before

@@ -1,7 +1,7 @@
 """The device mesh."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import jax
@@ -65,7 +65,7 @@ def arranged(devices: Sequence[Any], shape: Sequence[int]) -> np.ndarray:
   if devices[0].platform != "tpu" or len(devices) == 1:
     return np.asarray(devices).reshape(shape)
   data, *rest = shape
-  slices = len({getattr(d, "slice_index", 0) for d in devices})
+  slices = num_slices(devices)
   if data % slices:
     raise UserError(
       f"config.mesh.data = {data} must be a multiple of the {slices} slices:"
@@ -81,3 +81,12 @@ def arranged(devices: Sequence[Any], shape: Sequence[int]) -> np.ndarray:
   return mesh_utils.create_device_mesh(
     shape, devices, allow_split_physical_axes=True
   )
+
+
+def num_slices(devices: Iterable[Any]) -> int:
+  """Returns how many slices devices are of; 1 for all but TPUs.
+
+  Args:
+    devices: of the mesh.
+  """
+  return len({getattr(d, "slice_index", 0) for d in devices})

@@ -3,6 +3,7 @@
 import importlib.util
 import os
 import re
+from typing import Any
 
 import jax
 from jax.experimental import topologies
@@ -24,7 +25,8 @@ def absent_devices(topology: str) -> list[jax.Device]:
   The chip's settings are those that launchers give a run (`xla_flags`).
 
   Args:
-    topology: CHIP:SHAPE, as v5e:16x16.
+    topology: CHIP:SHAPE, as v5e:16x16; NxCHIP:SHAPE, as 2xv5e:16x16, are
+      several slices.
 
   Raises:
     UserError: libtpu is missing, or does not know such a slice; says which it
@@ -35,7 +37,7 @@ def absent_devices(topology: str) -> list[jax.Device]:
       f"--topology={topology} needs libtpu, whose compiler needs no TPU: pip"
       " install 'prefixrl_jax[tpu]'."
     )
-  name = topology.partition(":")[0]
+  name = _parsed(topology)[1].partition(":")[0]
   for variable, value in (
     # It would look for a TPU, and print that it finds none.
     ("TPU_SKIP_MDS_QUERY", "1"),
@@ -57,13 +59,19 @@ def absent_devices(topology: str) -> list[jax.Device]:
     ) from None
 
 
+def _parsed(topology: str) -> tuple[int, str]:
+  """Returns how many slices there are, and what one is."""
+  several = re.fullmatch(r"([1-9]\d*)x(\D.*)", topology)
+  return (int(several[1]), several[2]) if several else (1, topology)
+
+
 def _devices(topology: str) -> list[jax.Device]:
+  num_slices, one = _parsed(topology)
+  how: dict[str, Any] = {"num_slices": num_slices} if num_slices > 1 else {}
   # A host has four chips or more, or is a machine with one.
-  is_one = re.fullmatch(r"\w+:1x1(x1)?", topology)
-  how = {"chips_per_host_bounds": (1, 1, 1)} if is_one else {}
-  found = topologies.get_topology_desc(
-    platform="tpu", topology_name=topology, **how
-  )
+  if re.fullmatch(r"\w+:1x1(x1)?", one):
+    how["chips_per_host_bounds"] = (1, 1, 1)
+  found = topologies.get_topology_desc(platform="tpu", topology_name=one, **how)
   return list(found.devices)
 
 

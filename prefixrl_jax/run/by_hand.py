@@ -37,11 +37,13 @@ class Work(NamedTuple):
     bytes: read and written: each weight once a pass, what a layer keeps for the
       backward pass once out and once in, the keys and values that are met.
     turns: of the loop whose length only the device knows.
+    recomputed: those of the FLOPs that are done again to save memory.
   """
 
   flops: float
   bytes: float
   turns: float = 1.0
+  recomputed: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -214,8 +216,10 @@ def update(learner: Learner, trees: Trees, model, mesh) -> Work:
     np.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
     for x in jax.tree.leaves(learner.abstract_state)
   )
+  done = flops.update_flops(model, usage)
+  once = flops.update_flops(dataclasses.replace(model, remat="none"), usage)
   return Work(
-    flops.update_flops(model, usage) / mesh.size,
+    done / mesh.size,
     turns
     * (
       passes * weights(model, mesh)["all"]
@@ -225,6 +229,7 @@ def update(learner: Learner, trees: Trees, model, mesh) -> Work:
     + 2 * state
     + turns * 2 * state / 3,
     turns,
+    (done - once) / mesh.size,
   )
 
 

@@ -30,7 +30,7 @@ class Clock:
 
   Attributes:
     seconds: so far, by what was done.
-    flops: of a device, so far.
+    flops: of a device, so far, without what it recomputes.
   """
 
   def __init__(self, engine: Engine, programs: Iterable[Mapping[str, Any]]):
@@ -68,7 +68,8 @@ class Clock:
     # A fresh start's width, and the longest trunks.
     one = max(found, key=lambda p: (p["rows"] or 0, p["at_least"]))
     self.seconds[what] = self.seconds.get(what, 0.0) + times * one["at_least"]
-    self.flops += times * one["by_hand"]["flops"]
+    work = one["by_hand"]
+    self.flops += times * (work["flops"] - work["recomputed"])
 
   def sample(
     self, place: str, completions: float, rows: int, lanes: int, what: str = ""

@@ -1,5 +1,6 @@
 """What a compiled program does and takes, beside what is counted by hand."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -129,28 +130,61 @@ def _shardings(done: Compiled) -> list[Any]:
   )
 
 
+def seconds_of(
+  chip: Chip, traffic: Mapping[str, collectives.Traffic], num_slices: int
+) -> tuple[float, float]:
+  """Returns the seconds of collectives, and those while the device computes.
+
+  Slices divide the data axis (`mesh.arranged`): what crosses it takes their
+  network.
+
+  Args:
+    chip: that receives them.
+    traffic: by kind.
+    num_slices: of all devices.
+  """
+  total = hidden = 0.0
+  for sent in traffic.values():
+    between = sum(
+      moved
+      for axes, moved in sent.by_axes.items()
+      if num_slices > 1 and "data" in axes.split("+")
+    )
+    seconds = (sent.bytes - between) / chip.interconnect
+    if between:
+      seconds += between / chip.network
+    total += seconds
+    hidden += seconds * (sent.overlapped / sent.bytes if sent.bytes else 0.0)
+  return total, hidden
+
+
 def roofline(
-  chip: Chip, least: by_hand.Work, received: float, overlapped: float
+  chip: Chip, least: by_hand.Work, waited: float, overlapped: float
 ) -> dict[str, Any]:
   """Returns the seconds that a program takes at the least.
 
   Args:
     chip: that it runs on.
     least: what the program does.
-    received: bytes that reach a device from others.
-    overlapped: those of them that do while it computes.
+    waited: seconds of collectives that nothing overlaps.
+    overlapped: seconds of those that run while the device computes.
 
   Returns:
-    seconds: that each of the chip's resources needs; at_least: of the program,
-    where what nothing overlaps is waited for.
+    seconds: that each of the chip's resources needs; at_least: of the program;
+    mfu: the share of the chip's peak that is not recomputed, at most;
+    bandwidth: that of its memory's peak, at most.
   """
   seconds = {
     "compute": least.flops / chip.flops,
     "memory": least.bytes / chip.bandwidth,
-    "interconnect": received / chip.interconnect,
+    "interconnect": waited + overlapped,
   }
-  waits = (received - overlapped) / chip.interconnect
-  busy = max(
-    seconds["compute"], seconds["memory"], overlapped / chip.interconnect
-  )
-  return {"seconds": seconds, "at_least": busy + waits}
+  busy = max(seconds["compute"], seconds["memory"], overlapped)
+  at_least = busy + waited
+  useful = (least.flops - least.recomputed) / chip.flops
+  return {
+    "seconds": seconds,
+    "at_least": at_least,
+    "mfu": useful / at_least,
+    "bandwidth": seconds["memory"] / at_least,
+  }

@@ -15,7 +15,7 @@ import ml_collections
 
 from prefixrl_jax.distributed import ahead, sharding
 from prefixrl_jax.distributed.chips import Chip
-from prefixrl_jax.distributed.mesh import MESH_AXES, make_mesh
+from prefixrl_jax.distributed.mesh import MESH_AXES, make_mesh, num_slices
 from prefixrl_jax.models.decoder_config import TransformerConfig
 from prefixrl_jax.rounding import ceil_div, round_up
 from prefixrl_jax.run import (
@@ -77,7 +77,10 @@ def search(
     UserError: nothing fits.
   """
   found, refusal = [], ""
+  slices = num_slices(devices)
   for sizes_of_mesh in meshes(len(devices), config, model):
+    if sizes_of_mesh["data"] % slices:
+      continue  # see mesh.arranged
     mesh = make_mesh(**sizes_of_mesh, devices=devices)
     of_mesh = []
     for rows in _rows_of_training(config, mesh):
@@ -200,14 +203,18 @@ def programs(engine: Engine, chip: Chip) -> list[dict[str, Any]]:
   found = []
 
   def add(place, name, work, weights=0.0, activations=0.0, rows=None):
-    sent = weights + activations
     found.append(
       {
         "name": name,
         "of": [place],
         "rows": rows,
         "by_hand": work._asdict(),
-        **estimates.roofline(chip, work, sent, overlapped=weights),
+        **estimates.roofline(
+          chip,
+          work,
+          activations / chip.interconnect,
+          overlapped=weights / chip.interconnect,
+        ),
       }
     )
 
@@ -216,7 +223,7 @@ def programs(engine: Engine, chip: Chip) -> list[dict[str, Any]]:
     trees = by_hand.trees_of(c, c.arms[arm], largest)
     with ahead.compiling(_Nothing()):
       parts = setup.make_parts(engine, c.arms[arm], largest, seed=0)
-    sent = Sent(engine)
+    sent = Sent(engine, chip)
     with jax.set_mesh(mesh):
       layout = parts.learner.layout
       work = by_hand.update(parts.learner, trees["RL"], model, mesh)
@@ -269,16 +276,21 @@ class _Nothing(ahead.Compiler):
 class Sent:
   """Bytes that reach a device from others, counted by hand.
 
+  Those from other slices count as often as their network is slower.
+
   Attributes:
     of_fsdp: the share of a weight that a device does not have itself.
   """
 
-  def __init__(self, engine: Engine):
+  def __init__(self, engine: Engine, chip: Chip):
     """Counts nothing yet.
 
     Args:
       engine: of the run.
+      chip: that receives them.
     """
+    several = num_slices(engine.mesh.devices.flat) > 1
+    self._slower = chip.interconnect / chip.network if several else 1.0
     self._model, self._mesh = engine.model, engine.mesh
     self._size = jnp.dtype(engine.model.dtype).itemsize
     self._weights = by_hand.weights(engine.model, engine.mesh)["all"]
@@ -326,5 +338,5 @@ class Sent:
     scattered = self._weights * self.of_fsdp
     replicas = mesh["data"] * mesh["expert"]
     part = self._weights / mesh["fsdp"]
-    summed = 2 * (1 - 1 / replicas) * part
+    summed = 2 * (1 - 1 / replicas) * part * self._slower
     return weights + turns * (scattered + summed), activations

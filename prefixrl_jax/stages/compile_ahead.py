@@ -7,6 +7,7 @@ largest that the config allows (`run.sizes`).
 import dataclasses
 import importlib.metadata
 import sys
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -16,7 +17,7 @@ from rich.console import Console
 
 from prefixrl_jax.configs.shapes import SHAPES
 from prefixrl_jax.distributed import ahead, chips, topologies
-from prefixrl_jax.distributed.mesh import make_mesh
+from prefixrl_jax.distributed.mesh import make_mesh, num_slices
 from prefixrl_jax.embedded import tasks
 from prefixrl_jax.models import adapters, folders, importing
 from prefixrl_jax.models.transformer import TransformerConfig
@@ -59,6 +60,7 @@ def run(
   workdir: epath.Path,
   topology: str,
   fit: bool = False,
+  only: Sequence[str] = (),
 ) -> None:
   """Compiles all of a run's programs; prints a table and writes the summary.
 
@@ -68,11 +70,20 @@ def run(
     topology: of a TPU slice, as v5e:16x16; empty: this process's own devices.
     fit: choose mesh, rows, micro-batches and remat; of the choices that
       `fitting.search` finds, the first that the compiler takes.
+    only: parts of a run that are compiled, or PART/PROGRAM; empty: all. What
+      else a step has is counted by hand.
 
   Raises:
     UserError: there is no such slice, its chips have too little memory for
-      the plan or for a program, or the model's shape is not known.
+      the plan or for a program, the model's shape is not known, or a part
+      of `only`.
   """
+  parts = [name.partition("/")[0] for name in only]
+  if unknown := [part for part in parts if part not in ahead.PARTS]:
+    raise UserError(
+      f"--only: a run has no part {unknown[0]!r}; it has"
+      f" {', '.join(ahead.PARTS)}."
+    )
   show = Console(stderr=True, highlight=False).print
   devices = topologies.absent_devices(topology) if topology else None
   if topology:  # what is compiled for absent devices cannot be loaded again
@@ -87,7 +98,7 @@ def run(
     )
   model, stop_tokens = _model(config)
   if not fit:
-    _compile(config, workdir, topology, devices, chip, model, stop_tokens)
+    _compile(config, workdir, topology, devices, chip, model, stop_tokens, only)
     return
   assert chip
   show("looking for what fits …")
@@ -103,7 +114,9 @@ def run(
     chosen.update_from_flattened_dict(choice.settings)
     settled = dataclasses.replace(model, remat=chosen.model.remat)
     try:
-      _compile(chosen, workdir, topology, devices, chip, settled, stop_tokens)
+      _compile(
+        chosen, workdir, topology, devices, chip, settled, stop_tokens, only
+      )
     except UserError as e:
       show(f"{choice}: {e}")
       refusal = e
@@ -115,7 +128,7 @@ def run(
 
 
 def _compile(
-  config, workdir, topology, devices, chip, model, stop_tokens
+  config, workdir, topology, devices, chip, model, stop_tokens, only
 ) -> None:
   """Compiles all programs of one config."""
   show = Console(stderr=True, highlight=False).print
@@ -154,11 +167,15 @@ def _compile(
     write_json(file, summary)
     show(_progress(done))
 
-  with ahead.compiling(ahead.Compiler(keep)):
+  with ahead.compiling(ahead.Compiler(keep, only or ahead.PARTS)):
     call_all(engine)
+  if only and not programs:
+    raise UserError(f"--only: this run has no {', '.join(only)}.")
   if chip:
-    summary["steps"] = duration.steps(engine, programs, chip)
-    summary["chip_hours"] = duration.chip_hours(engine, programs)
+    rest = _counted(engine, programs, chip) if only else []
+    summary["steps"] = duration.steps(engine, programs + rest, chip)
+    if not only:
+      summary["chip_hours"] = duration.chip_hours(engine, programs)
   write_json(file, summary)
   print(table(summary))
   sys.stdout.flush()
@@ -283,13 +300,24 @@ def _described(
     else {kind: dataclasses.asdict(sent) for kind, sent in traffic.items()},
   }
   if work and chip:
-    sent = (traffic or {}).values()
-    row |= estimates.roofline(
-      chip, work, sum(x.bytes for x in sent), sum(x.overlapped for x in sent)
-    )
+    slices = num_slices(engine.mesh.devices.flat)
+    sent, hidden = estimates.seconds_of(chip, traffic or {}, slices)
+    row |= estimates.roofline(chip, work, sent - hidden, hidden)
   if "beside" in row:
     row["in_all"] = row["beside"] + sizes["peak"]
   return row
+
+
+def _counted(
+  engine: Engine, programs: list[dict[str, Any]], chip: chips.Chip
+) -> list[dict[str, Any]]:
+  """Returns what else a step has, counted by hand."""
+  compiled = {(p["name"], place) for p in programs for place in p["of"]}
+  return [
+    p
+    for p in fitting.programs(engine, chip)
+    if (p["name"], p["of"][0]) not in compiled
+  ]
 
 
 def _planned(

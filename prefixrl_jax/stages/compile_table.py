@@ -17,6 +17,11 @@ _REMEDIES = {
   " learner.row_length or learner.logits_chunk_length, more devices in"
   " config.mesh.fsdp or tensor",
 }
+# What programs should reach at the least: of what, how much.
+_BARS = {
+  "update": ("mfu", 0.4, "peak FLOP/s, without what is recomputed"),
+  "decode": ("bandwidth", 0.5, "memory bandwidth"),
+}
 _REMEDY = (
   "shorter config.rollouts lengths, fewer rows (config.train, screen, collect,"
   " evals), more devices in config.mesh"
@@ -32,8 +37,8 @@ def table(summary: dict[str, Any]) -> str:
   lines = [
     "| program | of | arguments | temporaries | at most (plan) | in all |"
     " TFLOP by hand (XLA) | GB by hand (XLA) | received, GB | compiled in, s |"
-    " at least, ms | bound by |",
-    "|" + "---|" * 12,
+    " at least, ms | bound by | MFU, of bandwidth |",
+    "|" + "---|" * 13,
     *map(_line, summary["programs"]),
   ]
   have = summary["device_bytes"]
@@ -41,8 +46,10 @@ def table(summary: dict[str, Any]) -> str:
     f"GiB, FLOPs and bytes of one device ({summary['device']}"
     + (f", which has {_gib(have)} GiB" if have else "")
     + "). In all: with what else the memory plan has there. XLA counts a loop's"
-    " body once.",
+    " body once. MFU, without what is recomputed, and the share of the memory's"
+    " bandwidth are at most these.",
   ]
+  notes += filter(None, map(_missed, summary["programs"]))
   for arm, step in summary["steps"].items():
     parts = ", ".join(
       f"{name} {seconds:.3g}"
@@ -63,6 +70,17 @@ def table(summary: dict[str, Any]) -> str:
   return "\n".join([*lines, "", *notes])
 
 
+def _missed(program: dict[str, Any]) -> str:
+  """Returns which bar a program misses by the estimate; empty: none."""
+  share, least, what = _BARS.get(program["name"], ("", 0.0, ""))
+  if program.get(share, 1.0) >= least:
+    return ""
+  return (
+    f"{program['name']} ({program['of'][0]}) reaches at most"
+    f" {program[share]:.0%} of the chip's {what}; {least:.0%} are wanted."
+  )
+
+
 def _line(program: dict[str, Any]) -> str:
   p = program
   name = p["name"] + (f", {p['rows']} rows" if p["rows"] else "")
@@ -72,7 +90,7 @@ def _line(program: dict[str, Any]) -> str:
   if "memory" not in p:
     taken = _wanted(p["error"])
     cells += ["", "", f"**{taken}, does not fit**{planned}", *[""] * 4]
-    return _row([*cells, f"{p['compile_seconds']:.0f}", "", ""])
+    return _row([*cells, f"{p['compile_seconds']:.0f}", "", "", ""])
   memory, xla, hand = p["memory"], p["by_xla"], p["by_hand"]
   both = lambda what, unit: (
     f"{hand[what] / unit:.3g} ({xla[what] / unit:.3g})"
@@ -90,9 +108,10 @@ def _line(program: dict[str, Any]) -> str:
     f"{p['compile_seconds']:.3g}",
   ]
   if "seconds" not in p:
-    return _row([*cells, "", ""])
+    return _row([*cells, "", "", ""])
   bound = max(p["seconds"], key=p["seconds"].get)
-  return _row([*cells, f"{1e3 * p['at_least']:.3g}", bound])
+  shares = f"{p['mfu']:.0%}, {p['bandwidth']:.0%}"
+  return _row([*cells, f"{1e3 * p['at_least']:.3g}", bound, shares])
 
 
 def _row(cells: list[str]) -> str:

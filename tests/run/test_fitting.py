@@ -84,6 +84,16 @@ def test_where_links_are_slow_parameters_are_not_shared():
   assert slow.settings["mesh.tensor"] == 1
 
 
+def test_slices_divide_the_data_axis_and_their_network_is_slow(monkeypatch):
+  """What crosses it is a sum of gradients."""
+  one = {str(c): c.seconds for c in _search(_config(), bandwidth=1e15)}
+  monkeypatch.setattr(fitting, "num_slices", lambda devices: 2)
+  two = {str(c): c.seconds for c in _search(_config(), bandwidth=1e15)}
+  assert len(two) == 3  # of six meshes: 4, 2 x fsdp, 2 x tensor
+  assert all("mesh.data=1" not in choice for choice in two)
+  assert all(seconds > one[choice] for choice, seconds in two.items())
+
+
 def test_what_has_no_room_is_made_smaller():
   """Fewer rows at a time, of a micro-batch too; the plan then fits."""
   config = _config(**{"rollouts.max_completion_length": 512})

@@ -3,6 +3,7 @@
 import collections
 import json
 import re
+import types
 
 import jax
 import numpy as np
@@ -182,6 +183,59 @@ def test_the_stage_says_what_fits_and_what_would_help(
   assert "| pick | " in out
 
 
+def test_only_what_is_asked_for_is_compiled(tmp_path, monkeypatch, capsys):
+  """The rest of a step is counted by hand; the whole run is not."""
+  monkeypatch.setattr(chips, "of_kind", lambda kind: chips.CHIPS["v5e"])
+  config = _config(**{"lora.rank": 0})
+  config.run_arms = ("rl",)
+  config.mesh.update(data=4, fsdp=2)
+  where = epath.Path(tmp_path)
+  only = ("RL/update", "rollouts/decode")
+  compile_ahead.run(config, where, "", only=only)
+  summary = json.loads((tmp_path / "compile" / "summary.json").read_text())
+  found = [(p["name"], p["of"]) for p in summary["programs"]]
+  assert found == [("update", ["rl, RL"]), ("decode", ["rl, rollouts"])]
+  step = summary["steps"]["rl"]
+  assert step["prefill"] > 0
+  assert step["update"] == summary["programs"][0]["at_least"]
+  assert summary["chip_hours"] == {}
+  assert "rl: a step takes at least" in capsys.readouterr().out
+  with pytest.raises(UserError, match="--only: a run has no part 'updates'"):
+    compile_ahead.run(config, where, "", only=("updates",))
+  with pytest.raises(UserError, match="--only: this run has no SFT"):
+    compile_ahead.run(config, where, "", only=("SFT",))
+
+
+def test_bars_that_are_missed_are_said():
+  program = {
+    "of": ["rl, RL"],
+    "rows": None,
+    "memory": {"arguments": 1.0, "temporaries": 0.0, "peak": 1.0},
+    "by_xla": {"flops": 1.0, "bytes": 1.0},
+    "by_hand": {"flops": 1.0, "bytes": 1.0},
+    "collectives": {},
+    "compile_seconds": 1.0,
+    "seconds": {"compute": 0.39, "memory": 0.5},
+    "at_least": 1.0,
+    "mfu": 0.39,
+    "bandwidth": 0.5,
+  }
+  summary = {
+    "device": "TPU v5 lite",
+    "device_bytes": 2**34,
+    "steps": {},
+    "chip_hours": {},
+    "programs": [{"name": name} | program for name in ("update", "decode")],
+  }
+  found = compile_table.table(summary)
+  assert "| memory | 39%, 50% |" in found
+  missed = [line for line in found.splitlines() if "reaches at most" in line]
+  assert missed == [
+    "update (rl, RL) reaches at most 39% of the chip's peak FLOP/s, without"
+    " what is recomputed; 40% are wanted."
+  ]
+
+
 def test_of_what_may_fit_the_first_that_the_compiler_takes_is_said(
   monkeypatch, tmp_path, capsys
 ):
@@ -311,6 +365,28 @@ def test_an_unknown_slice_lists_those_that_the_compiler_knows(monkeypatch):
     UserError, match=r"no such slice; it knows v5e:2x2,4x4 v5p:2x2x1, and"
   ):
     topologies.absent_devices("v5e:3x3")
+
+
+def test_several_slices_are_so_many_of_one(monkeypatch):
+  asked = []
+
+  def describe(**how):
+    asked.append(how)
+    return types.SimpleNamespace(devices=["device"])
+
+  monkeypatch.setattr(topologies.importlib.util, "find_spec", lambda _: True)
+  monkeypatch.setattr(topologies.topologies, "get_topology_desc", describe)
+  for topology in ("2xv5e:4x4", "v5p:2x2x1", "v6e:1x1"):
+    assert topologies.absent_devices(topology) == ["device"]
+  assert asked == [
+    {"platform": "tpu", "topology_name": "v5e:4x4", "num_slices": 2},
+    {"platform": "tpu", "topology_name": "v5p:2x2x1"},
+    {
+      "platform": "tpu",
+      "topology_name": "v6e:1x1",
+      "chips_per_host_bounds": (1, 1, 1),
+    },
+  ]
 
 
 def test_where_the_compiler_itself_fails_no_slice_is_blamed(monkeypatch):
