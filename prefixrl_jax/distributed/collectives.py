@@ -33,6 +33,11 @@ _CALLED = re.compile(
 )
 _BRANCHES = re.compile(r"\bbranch_computations=\{([^}]*)\}")
 _TURNS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
+_CONDITION = re.compile(r"\bcondition=%?([\w.\-]+)")
+_LIMIT = re.compile(
+  r"^ +ROOT .* compare\(%?[\w.\-]+, %?([\w.\-]+)\), direction=LT\b"
+)
+_CONSTANT = re.compile(r"^ +%?([\w.\-]+) = s32\[\]\S* constant\((\d+)\)")
 _LISTED = re.compile(r"replica_groups=\{\{([\d,]*)\}")
 _TILED = re.compile(
   r"replica_groups=\[(\d+),(\d+)\]<=\[([\d,]+)\](?:T\(([\d,]+)\))?"
@@ -114,8 +119,8 @@ def traffic(
           of.by_axes[axes] = of.by_axes.get(axes, 0.0) + moved
       inner, unknown = times, turns
       if operation == "while":
-        known = _TURNS.search(line)
-        inner *= float(known[1]) if known else turns
+        known = _turns(line, bodies)
+        inner *= known or turns
         unknown = turns if known else 1.0
       # What a collective or a reduction applies has no collective in it.
       if operation in _CALLS:
@@ -151,6 +156,23 @@ def _computations(text: str) -> tuple[dict[str, list[str]], str]:
     elif lines is not None:
       lines.append(line)
   return bodies, entry
+
+
+def _turns(line: str, bodies: Mapping[str, Sequence[str]]) -> float | None:
+  """Returns how often a loop turns; None: XLA does not know.
+
+  libtpu's text does not say it; a loop with a counter, which JAX starts at 0,
+  is compared to a constant.
+  """
+  if known := _TURNS.search(line):
+    return float(known[1])
+  condition = _CONDITION.search(line)
+  lines = bodies.get(condition[1], ()) if condition else ()
+  for limit in filter(None, map(_LIMIT.match, lines)):
+    for constant in filter(None, map(_CONSTANT.match, lines)):
+      if constant[1] == limit[1]:
+        return float(constant[2])
+  return None
 
 
 def _called(line: str) -> Iterator[str]:

@@ -44,11 +44,15 @@ from prefixrl_jax.stages.rescore import layout_of, most_trees, scorer_of
 from prefixrl_jax.storage.files import write_json
 from prefixrl_jax.types import UserError
 
-# What of the memory plan is there while a program runs, and in which phase.
+# What of the memory plan a program has, in which phase, and what is there only
+# while an update runs.
 _OF_SAMPLER = ("sampler's parameters", "kv caches")
+_OF_UPDATE = ("gradients", "activations", "logits")
 _PLANNED = {
   "decode": _OF_SAMPLER,
-  "update": ("parameters", "optimizer", "gradients", "activations", "logits"),
+  "prefill a layer": _OF_SAMPLER,
+  "prefill, last layer": _OF_SAMPLER,
+  "update": ("parameters", "optimizer", *_OF_UPDATE),
 }
 # Of what fits: how many choices are shown, and compiled until one does.
 _SHOWN, _COMPILED = 8, 3
@@ -284,7 +288,7 @@ def _described(
     "of": done.of,
     "error": done.error,
     "compile_seconds": done.seconds,
-    **_planned(done, phases),
+    **_planned(done, phases, engine.model.num_layers),
   }
   if done.executable is None:
     text = done.lowered.as_text()
@@ -305,6 +309,13 @@ def _described(
     row |= estimates.roofline(chip, work, sent - hidden, hidden)
   if "beside" in row:
     row["in_all"] = row["beside"] + sizes["peak"]
+    if chip and row["in_all"] > chip.memory:
+      # As libtpu says it of a program by itself.
+      used, have = row["in_all"] / 2**30, chip.memory / 2**30
+      row["error"] = (
+        f"Used {used:.2f}G of {have:.2f}G, with what else is there."
+      )
+      row["largest"] = []
   return row
 
 
@@ -321,12 +332,17 @@ def _counted(
 
 
 def _planned(
-  done: ahead.Compiled, phases: dict[str, dict[str, float]]
+  done: ahead.Compiled, phases: dict[str, dict[str, float]], num_layers: int
 ) -> dict[str, float]:
   """Returns what the memory plan has for a program, and beside it."""
   name = done.of[0].rpartition(", ")[2]
   phase = phases.get(_PHASES.get(name, name))
   if phase is None or done.name not in _PLANNED:
     return {}
+  there = sum(phase.values())
+  if done.name != "update":
+    there -= sum(phase.get(part, 0.0) for part in _OF_UPDATE)
   planned = sum(phase[part] for part in _PLANNED[done.name])
-  return {"planned": planned, "beside": sum(phase.values()) - planned}
+  if done.name.startswith("prefill"):  # has one layer's
+    planned /= num_layers
+  return {"planned": planned, "beside": there - planned}

@@ -101,7 +101,7 @@ def _line(program: dict[str, Any]) -> str:
     _gib(memory["arguments"]),
     _gib(memory["temporaries"]),
     _gib(memory["peak"]) + planned,
-    _gib(p["in_all"]) if "in_all" in p else "",
+    _in_all(p),
     both("flops", 1e12),
     both("bytes", 1e9),
     _of_collectives(p["collectives"]),
@@ -112,6 +112,13 @@ def _line(program: dict[str, Any]) -> str:
   bound = max(p["seconds"], key=p["seconds"].get)
   shares = f"{p['mfu']:.0%}, {p['bandwidth']:.0%}"
   return _row([*cells, f"{1e3 * p['at_least']:.3g}", bound, shares])
+
+
+def _in_all(program: dict[str, Any]) -> str:
+  if "in_all" not in program:
+    return ""
+  taken = _gib(program["in_all"])
+  return f"**{taken}, does not fit**" if program["error"] else taken
 
 
 def _row(cells: list[str]) -> str:

@@ -66,6 +66,27 @@ def test_loops_count_as_often_as_they_turn():
   assert found["reduce-scatter"] == (1, 0.75 * 4 * 2 * 16 * 4)
 
 
+def test_a_counter_below_a_constant_is_as_many_turns():
+  """As libtpu writes a loop: it leaves out how often it turns."""
+  said = ', backend_config={"known_trip_count":{"n":"5"}}'
+  counts = """ -> pred[] {
+  %n = s32[]{:T(128)} constant(7)
+  %r = (s32[], f32[8,16]) parameter(0)
+  %i = s32[]{:T(128)} get-tuple-element(%r), index=0
+  ROOT %lt = pred[]{:T(512)} compare(%i, %n), direction=LT
+}
+"""
+  begin = "%counts (r: (s32[], f32[8,16]))"
+  text = (
+    _LOOPS.replace(said, "")
+    .replace("while(%s), condition=%cond", "while(%s), condition=%counts")
+    .replace("ENTRY", begin + counts + "\nENTRY")
+  )
+  found = traffic(text, turns=3)
+  assert found["all-reduce"].times == 7 * 3
+  assert found["all-gather"].times == 7 + 1
+
+
 def test_an_unknown_loop_counts_once_unless_it_is_said():
   assert traffic(_LOOPS)["all-reduce"].times == 5
 

@@ -1,6 +1,7 @@
 """What is compiled ahead of a run: the same programs, with nothing there."""
 
 import collections
+import dataclasses
 import json
 import re
 import types
@@ -206,6 +207,34 @@ def test_only_what_is_asked_for_is_compiled(tmp_path, monkeypatch, capsys):
     compile_ahead.run(config, where, "", only=("SFT",))
 
 
+def test_what_fits_by_itself_must_fit_beside_what_else_is_there(
+  tmp_path, monkeypatch, capsys
+):
+  """Caches and weights wait while an update runs; its arrays then go."""
+  monkeypatch.setattr(chips, "of_kind", lambda kind: chips.CHIPS["v5e"])
+  config = _config(**{"lora.rank": 0})
+  config.run_arms = ("rl",)
+  config.mesh.update(data=4, fsdp=2)
+  where, only = epath.Path(tmp_path), ("RL/update", "rollouts/decode")
+  compile_ahead.run(config, where, "", only=only)
+  summary = json.loads((tmp_path / "compile" / "summary.json").read_text())
+  update, decode = summary["programs"]
+  plan = summary["plan"]["train"]
+  waits = ("base policy", "sampler's parameters", "kv caches")
+  assert update["beside"] == pytest.approx(sum(plan[x] for x in waits))
+  state = ("base policy", "parameters", "optimizer")
+  assert decode["beside"] == pytest.approx(sum(plan[x] for x in state))
+  capsys.readouterr()
+  tight = dataclasses.replace(
+    chips.CHIPS["v5e"], memory=update["memory"]["peak"] * 1.001
+  )
+  monkeypatch.setattr(chips, "of_kind", lambda kind: tight)
+  said = r"update .* on each device: .*remat=full"
+  with pytest.raises(UserError, match=said):
+    compile_ahead.run(config, where, "", only=only)
+  assert "does not fit** |" in capsys.readouterr().out
+
+
 def test_bars_that_are_missed_are_said():
   program = {
     "of": ["rl, RL"],
@@ -214,6 +243,7 @@ def test_bars_that_are_missed_are_said():
     "by_xla": {"flops": 1.0, "bytes": 1.0},
     "by_hand": {"flops": 1.0, "bytes": 1.0},
     "collectives": {},
+    "error": "",
     "compile_seconds": 1.0,
     "seconds": {"compute": 0.39, "memory": 0.5},
     "at_least": 1.0,
