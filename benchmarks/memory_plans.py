@@ -31,8 +31,13 @@ def planned(name: str) -> tuple[TransformerConfig, int, dict[str, float]]:
   config = math_config.get_config(f"model={name}")
   preset = PRESETS[name]
   fsdp = preset.devices // (preset.tensor * preset.expert)
+  platform = "tpu" if "TPU" in preset.machine else "gpu"
   mesh: Any = jax.sharding.AbstractMesh(
-    (1, fsdp, preset.tensor, preset.expert), MESH_AXES
+    (1, fsdp, preset.tensor, preset.expert),
+    MESH_AXES,
+    abstract_device=jax.sharding.AbstractDevice(
+      device_kind=preset.machine, num_cores=None, platform=platform
+    ),
   )
   model = TransformerConfig(
     **families.config_fields(SHAPES[preset.folder], name),

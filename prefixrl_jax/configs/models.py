@@ -51,7 +51,7 @@ PRESETS = {
     1,
     15,
     (512, 1024, 4096),
-    rows=16,
+    rows=8,  # heads of 64: a cache fills its tiles by three eighths
     lanes=16,
     prompts_per_step=32,
   ),

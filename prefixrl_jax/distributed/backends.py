@@ -7,11 +7,12 @@ its compiler says (docs/performance.md).
 import dataclasses
 import math
 import os
-from collections.abc import Collection, Mapping
+from collections.abc import Collection, Mapping, Sequence
 
 import jax
 
 from prefixrl_jax.distributed import processor
+from prefixrl_jax.rounding import round_up
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,6 +46,8 @@ class Backend:
   lanes_of_one_head: Mapping[str, tuple[int, ...]] = dataclasses.field(
     default_factory=dict, hash=False
   )
+  # An array's last two axes in memory fill whole tiles of at most these.
+  tile: tuple[int, int] | None = None
   # The compiler's, of large programs.
   options: Mapping[str, int | bool | str] = dataclasses.field(
     default_factory=dict, hash=False
@@ -67,6 +70,25 @@ class Backend:
     """
     lanes = self.lanes_of_one_head if kv_heads == 1 else {}
     return {**self.cache_order, **lanes}
+
+  def room(
+    self, shape: Sequence[int], order: Sequence[int] | None = None
+  ) -> int:
+    """Returns how many elements an array has room for, in its tiles.
+
+    Args:
+      shape: of a device's part.
+      order: of its axes in memory; None: theirs.
+    """
+    if not self.tile or len(shape) < 2:
+      return math.prod(shape)
+    inner, outer = self.tile[1], self.tile[0]
+    *others, rows, columns = (shape[i] for i in order or range(len(shape)))
+    # A tile has fewer rows where there are few.
+    of_rows = next((n for n in (2, 4) if rows <= n), outer)
+    return (
+      math.prod(others) * round_up(rows, of_rows) * round_up(columns, inner)
+    )
 
   def keep_float32(self, dtype: str) -> None:
     """Has what is compiled from now on multiply float32 in full precision.
@@ -151,6 +173,7 @@ BACKENDS = {
     key_block=512,
     attention_blocks=(512, 512),
     has_attention_kernel=True,
+    tile=(8, 128),
     cache_order={
       "trunk_key": (2, 0, 1, 3, 4),
       "trunk_value": (2, 0, 1, 3, 4),
@@ -168,10 +191,12 @@ BACKENDS = {
 
 def current_backend() -> Backend:
   """Returns that of the mesh that is set, whose devices may be absent."""
-  device = jax.sharding.get_abstract_mesh().abstract_device
-  return BACKENDS[device.platform if device else jax.default_backend()]
+  return of_mesh(jax.sharding.get_abstract_mesh())
 
 
-def of_mesh(mesh: jax.sharding.Mesh) -> Backend:
-  """Returns that of a mesh's devices."""
+def of_mesh(mesh: jax.sharding.Mesh | jax.sharding.AbstractMesh) -> Backend:
+  """Returns that of a mesh's devices, which may be absent."""
+  if isinstance(mesh, jax.sharding.AbstractMesh):
+    device = mesh.abstract_device
+    return BACKENDS[device.platform if device else jax.default_backend()]
   return BACKENDS[mesh.devices.flat[0].platform]

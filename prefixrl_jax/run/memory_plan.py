@@ -10,14 +10,16 @@ import itertools
 import math
 import os
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
+from jax.experimental.layout import Format
 from jax.sharding import Mesh
 
-from prefixrl_jax.distributed import cluster, sharding
+from prefixrl_jax.distributed import backends, cluster, sharding
 from prefixrl_jax.models import (
   adapters,
   attention,
@@ -179,7 +181,10 @@ def phases(
 
 @functools.cache
 def _of_caches(model, mesh, rows, lanes, trunk_length, completion_length):
-  """Returns the bytes of a sampler's state, without weights."""
+  """Returns the bytes of a sampler's state, without weights.
+
+  As they are in memory: some chips keep half-empty tiles.
+  """
   shards = sharding.num_row_shards(mesh)
   abstract = jax.eval_shape(
     functools.partial(
@@ -191,10 +196,17 @@ def _of_caches(model, mesh, rows, lanes, trunk_length, completion_length):
       completion_length=completion_length,
     )
   )
-  put = lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where)
-  return _bytes(
-    jax.tree.map(put, abstract, decoding.logical_shardings(mesh, abstract))
-  )
+  backend = backends.of_mesh(mesh)
+
+  def size(x, where):
+    order = None
+    if isinstance(where, Format):
+      layout: Any = where.layout
+      order, where = layout.major_to_minor, where.sharding
+    return backend.room(where.shard_shape(x.shape), order) * x.dtype.itemsize
+
+  sizes = jax.tree.map(size, abstract, decoding.state_shardings(mesh, abstract))
+  return float(sum(jax.tree.leaves(sizes)))
 
 
 def _of_microbatch(

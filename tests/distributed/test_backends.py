@@ -16,6 +16,7 @@ from prefixrl_jax.models import parameters
 from prefixrl_jax.models.linear import outputs_first_product
 from prefixrl_jax.rollouts import decoding
 from prefixrl_jax.rollouts.requests import Request
+from prefixrl_jax.run import memory_plan
 
 _INTEL = {"avx2", "avx512f", "amx_tile"}
 _is_x86 = pytest.mark.skipif(
@@ -113,6 +114,34 @@ def test_caches_fill_a_tpu_s_tiles_whatever_heads_a_device_has(
     a_device += 2 * math.prod(shape)
     in_tiles += _bytes_in_tiles(shape, order, 2)
   assert in_tiles <= 1.02 * a_device
+
+
+def test_the_plan_counts_what_half_empty_tiles_take(model, change_backend):
+  """Of three heads of 64 as on a TPU: by hand, in tiles of 4 x 128."""
+  tpu = backends.BACKENDS["tpu"]
+  change_backend(
+    key_block=tpu.key_block,
+    whole_cache=tpu.whole_cache,
+    cache_order=tpu.cache_order,
+    lanes_of_one_head=tpu.lanes_of_one_head,
+    tile=tpu.tile,
+  )
+  model = dataclasses.replace(
+    model,
+    num_layers=2,
+    num_heads=9,
+    num_kv_heads=3,
+    head_dim=64,
+    dtype="bfloat16",
+    remat="none",
+  )
+  mesh = make_mesh(1, 1, 1, devices=jax.devices()[:1])
+  found = memory_plan._of_caches(model, mesh, 2, 4, 512, 512)
+  of_lanes = 2 * (2 * 4 * 512) * (4 * 128)  # keys and values
+  of_trunks = 2 * 3 * 512 * (64 + 128)  # keys fill theirs
+  # Tokens, likelihoods, and a tile for each of six fields of a lane.
+  beside = 2 * 512 * 4 + 2 * 4 * 512 * 8 + 2 * 128 * (4 * 4 + 1 + 8)
+  assert found == 2 * 2 * (of_lanes + of_trunks) + beside
 
 
 def _is_full_precision():
