@@ -57,6 +57,16 @@ _CALLS = ("while", "call", "conditional", "fusion", "async-start")
 _CHAIN = re.compile(r'\bchain_id="(\d+)"')
 
 
+# Between slices libtpu's program has its host send and receive: of what kind
+# the collective is, and of which slices ("{1,2}x{0:3}": two, of four devices).
+_BETWEEN_SLICES = re.compile(
+  r'_xla_megascale_target="\{([\d,:]+)\}.*'
+  r'_xla_megascale_transfer_type="(\w+)"'
+)
+# Their name among the axes that are crossed.
+SLICES = "slices"
+
+
 @dataclasses.dataclass
 class Traffic:
   """Collectives of one kind.
@@ -65,7 +75,8 @@ class Traffic:
     times: that one is done.
     bytes: that reach a device, or leave it, over all of them.
     overlapped: those of these bytes that move while the device computes.
-    by_axes: the same bytes by the mesh's axes that they cross, as "data+fsdp".
+    by_axes: the same bytes by the mesh's axes that they cross, as "data+fsdp",
+      or SLICES.
   """
 
   times: float = 0.0
@@ -105,18 +116,20 @@ def traffic(
           continue
         chains.add(chain[1])
         hidden = True
-      if kind in KINDS:
+      if operation == "recv" and (between := _BETWEEN_SLICES.search(line)):
+        kind = between[2].lower().replace("_", "-")
+        hidden = overlaps or _computes(lines[i + 1 :], its_name)
+        n = _num_slices(between[1])
+        size = max(map(_num_bytes, _SHAPE.findall(shape)))
+        moved = times * size * (1 + (kind == "all-reduce")) * (n - 1) / n
+        _add(found, kind, times, moved, moved * hidden, mesh and SLICES)
+      elif kind in KINDS:
         moved = times * _moved(kind, shape, line, is_started=is_started)
         # As libtpu writes one: of the sums a device keeps its own part.
         if kind == "all-reduce" and name.startswith("all-reduce-scatter"):
           kind, moved = "reduce-scatter", moved / 2
-        of = found.setdefault(kind, Traffic())
-        of.times += times
-        of.bytes += moved
-        of.overlapped += moved * hidden
-        if mesh:
-          axes = _axes_of(line, mesh)
-          of.by_axes[axes] = of.by_axes.get(axes, 0.0) + moved
+        axes = _axes_of(line, mesh) if mesh else None
+        _add(found, kind, times, moved, moved * hidden, axes)
       inner, unknown = times, turns
       if operation == "while":
         known = _turns(line, bodies)
@@ -129,6 +142,21 @@ def traffic(
 
   walk(entry, 1.0, turns, False)
   return found
+
+
+def _add(found, kind, times, moved, hidden, axes) -> None:
+  of = found.setdefault(kind, Traffic())
+  of.times += times
+  of.bytes += moved
+  of.overlapped += hidden
+  if axes is not None:
+    of.by_axes[axes] = of.by_axes.get(axes, 0.0) + moved
+
+
+def _num_slices(said: str) -> int:
+  """Returns how many slices are listed, as 1,2 or 1:4."""
+  ranges = [[int(n) for n in part.split(":")] for part in said.split(",")]
+  return sum(r[-1] - r[0] + 1 for r in ranges)
 
 
 def _computes(lines: Sequence[str], started: str) -> bool:

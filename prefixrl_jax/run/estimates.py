@@ -131,25 +131,17 @@ def _shardings(done: Compiled) -> list[Any]:
 
 
 def seconds_of(
-  chip: Chip, traffic: Mapping[str, collectives.Traffic], num_slices: int
+  chip: Chip, traffic: Mapping[str, collectives.Traffic]
 ) -> tuple[float, float]:
   """Returns the seconds of collectives, and those while the device computes.
-
-  Slices divide the data axis (`mesh.arranged`): what crosses it takes their
-  network.
 
   Args:
     chip: that receives them.
     traffic: by kind.
-    num_slices: of all devices.
   """
   total = hidden = 0.0
   for sent in traffic.values():
-    between = sum(
-      moved
-      for axes, moved in sent.by_axes.items()
-      if num_slices > 1 and "data" in axes.split("+")
-    )
+    between = sent.by_axes.get(collectives.SLICES, 0.0)
     seconds = (sent.bytes - between) / chip.interconnect
     if between:
       seconds += between / chip.network

@@ -17,7 +17,7 @@ from rich.console import Console
 
 from prefixrl_jax.configs.shapes import SHAPES
 from prefixrl_jax.distributed import ahead, chips, topologies
-from prefixrl_jax.distributed.mesh import make_mesh, num_slices
+from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.embedded import tasks
 from prefixrl_jax.models import adapters, folders, importing
 from prefixrl_jax.models.transformer import TransformerConfig
@@ -304,8 +304,7 @@ def _described(
     else {kind: dataclasses.asdict(sent) for kind, sent in traffic.items()},
   }
   if work and chip:
-    slices = num_slices(engine.mesh.devices.flat)
-    sent, hidden = estimates.seconds_of(chip, traffic or {}, slices)
+    sent, hidden = estimates.seconds_of(chip, traffic or {})
     row |= estimates.roofline(chip, work, sent - hidden, hidden)
   if "beside" in row:
     row["in_all"] = row["beside"] + sizes["peak"]

@@ -87,6 +87,34 @@ def test_a_counter_below_a_constant_is_as_many_turns():
   assert found["all-gather"].times == 7 + 1
 
 
+def test_what_hosts_send_between_slices_counts_too():
+  """As libtpu writes an all-reduce of two slices: 1024 x 8 x 128 halves."""
+  text = """HloModule m
+
+ENTRY %main (x: bf16[1024,8,128]) -> bf16[1024,8,128] {
+  %x = bf16[1024,8,128]{2,1,0} parameter(0)
+  %t = token[] after-all()
+  %send = (bf16[1024,8,128]{2,1,0:T(8,128)(2,1)}, u32[], token[]) send(%x, %t), channel_id=2, is_host_transfer=true, frontend_attributes={_xla_megascale_reduce_operation="SUM",_xla_megascale_target="{1,2}x{0:3}",_xla_megascale_transfer_type="ALL_REDUCE"}
+  %recv = (bf16[1024,8,128]{2,1,0:T(8,128)(2,1)}, u32[], token[]) recv(%t), channel_id=1, is_host_transfer=true, frontend_attributes={_xla_megascale_reduce_operation="SUM",_xla_megascale_target="SLICES",_xla_megascale_transfer_type="ALL_REDUCE"}
+  %y = bf16[1024,8,128]{2,1,0} fusion(%x), kind=kLoop, calls=%f
+  %recv-done = (bf16[1024,8,128], token[]) recv-done(%recv), channel_id=1
+  ROOT %z = bf16[1024,8,128] get-tuple-element(%recv-done), index=0
+}
+"""
+  size = 2 * 1024 * 8 * 128
+  mesh = {"data": 2, "fsdp": 4}
+  for slices, share in (("{1,2}x{0:3}", 1.0), ("{1:4}x{0:3}", 1.5)):
+    found = traffic(text.replace("SLICES", slices), mesh=mesh)
+    assert found == {
+      "all-reduce": Traffic(
+        times=1.0,
+        bytes=share * size,
+        overlapped=share * size,
+        by_axes={"slices": share * size},
+      )
+    }
+
+
 def test_an_unknown_loop_counts_once_unless_it_is_said():
   assert traffic(_LOOPS)["all-reduce"].times == 5
 

@@ -15,15 +15,18 @@ _CHIP = dataclasses.replace(
 
 
 def test_what_crosses_slices_takes_their_network():
-  traffic = {
-    "all-reduce": Traffic(
-      bytes=30.0, overlapped=15.0, by_axes={"data+expert": 10.0, "fsdp": 20.0}
-    ),
+  within = {
+    "all-reduce": Traffic(bytes=30.0, overlapped=15.0, by_axes={"data": 30.0}),
     "all-gather": Traffic(bytes=5.0, by_axes={"fsdp": 5.0}),
   }
-  # 30 / 5 and 5 / 5 within a slice; of two, 10 / 1, 20 / 5 and 5 / 5.
-  assert estimates.seconds_of(_CHIP, traffic, 1) == (7.0, 3.0)
-  assert estimates.seconds_of(_CHIP, traffic, 2) == (15.0, 7.0)
+  # 30 / 5 and 5 / 5, of which half of the first is hidden.
+  assert estimates.seconds_of(_CHIP, within) == (7.0, 3.0)
+  between = Traffic(
+    bytes=30.0, overlapped=15.0, by_axes={"slices": 10.0, "data": 20.0}
+  )
+  # 10 / 1, 20 / 5 and 5 / 5.
+  found = estimates.seconds_of(_CHIP, within | {"all-reduce": between})
+  assert found == (15.0, 7.0)
 
 
 def test_what_nothing_overlaps_is_waited_for():
