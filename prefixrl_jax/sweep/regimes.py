@@ -23,6 +23,7 @@ import numpy as np
 from etils import epath
 from matplotlib.colors import LogNorm
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogLocator, NullLocator
 
 from prefixrl_jax.evals.comparisons import compare_curves
 from prefixrl_jax.evals.drawing import drawn, save
@@ -163,7 +164,8 @@ def figure_of_regimes(
     return
   figure = Figure(figsize=(6.4, 4.2), layout="constrained")
   axes = figure.subplots()
-  norm, most = LogNorm(0.25, 16), 16.0
+  most = 8.0  # of the colours; white is a ratio of 1
+  norm = LogNorm(1 / most, most)
   dots = None
   for regime in shown:
     at = regime["attempts"], regime["traced"]
@@ -174,7 +176,7 @@ def figure_of_regimes(
     value = (most if ours else 1.0) if ratio is None else ratio
     dots = axes.scatter(
       *at,
-      c=[np.clip(value, 1 / 4, most)],
+      c=[np.clip(value, 1 / most, most)],
       norm=norm,
       cmap="PuOr_r",
       s=160,
@@ -203,11 +205,17 @@ def figure_of_regimes(
     color="#555555",
   )
   axes.set_xscale("log")
-  axes.set_yscale("log")
-  axes.margins(0.15, 0.2)
+  axes.margins(x=0.15)
+  axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
+  axes.xaxis.set_major_formatter(lambda x, _: f"{x:,.0f}")
+  axes.xaxis.set_minor_locator(NullLocator())
+  axes.set_ylim(0, 1.2 * max(regime["traced"] for regime in shown))
   axes.set_xlabel("Samples for one correct trace (base model)")
   axes.set_ylabel("Training problems with a trace")
   axes.set_title("Take-offs, PrefixRL : best other arm; × does not pay")
   assert dots is not None
-  figure.colorbar(dots, label="Ratio of held-out accuracies")
+  bar = figure.colorbar(dots, label="Ratio of held-out accuracies")
+  ratios = {0.125: "⅛", 0.25: "¼", 0.5: "½", 1: "1", 2: "2", 4: "4", 8: "8"}
+  bar.set_ticks([*ratios], labels=[*ratios.values()], minor=False)
+  bar.minorticks_off()
   save(figure, path_stem)
