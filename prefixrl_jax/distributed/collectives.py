@@ -77,12 +77,14 @@ class Traffic:
     overlapped: those of these bytes that move while the device computes.
     by_axes: the same bytes by the mesh's axes that they cross, as "data+fsdp",
       or SLICES.
+    overlapped_by_axes: likewise, of those that are overlapped.
   """
 
   times: float = 0.0
   bytes: float = 0.0
   overlapped: float = 0.0
   by_axes: dict[str, float] = dataclasses.field(default_factory=dict)
+  overlapped_by_axes: dict[str, float] = dataclasses.field(default_factory=dict)
 
 
 def traffic(
@@ -151,6 +153,9 @@ def _add(found, kind, times, moved, hidden, axes) -> None:
   of.overlapped += hidden
   if axes is not None:
     of.by_axes[axes] = of.by_axes.get(axes, 0.0) + moved
+  if axes is not None and hidden:
+    so_far = of.overlapped_by_axes.get(axes, 0.0)
+    of.overlapped_by_axes[axes] = so_far + hidden
 
 
 def _num_slices(said: str) -> int:

@@ -139,15 +139,17 @@ def seconds_of(
     chip: that receives them.
     traffic: by kind.
   """
-  total = hidden = 0.0
-  for sent in traffic.values():
-    between = sent.by_axes.get(collectives.SLICES, 0.0)
-    seconds = (sent.bytes - between) / chip.interconnect
-    if between:
-      seconds += between / chip.network
-    total += seconds
-    hidden += seconds * (sent.overlapped / sent.bytes if sent.bytes else 0.0)
-  return total, hidden
+
+  def seconds(moved: float, by_axes: Mapping[str, float]) -> float:
+    between = by_axes.get(collectives.SLICES, 0.0)
+    within = (moved - between) / chip.interconnect
+    return within + (between / chip.network if between else 0.0)
+
+  every = traffic.values()
+  return (
+    sum(seconds(sent.bytes, sent.by_axes) for sent in every),
+    sum(seconds(sent.overlapped, sent.overlapped_by_axes) for sent in every),
+  )
 
 
 def roofline(

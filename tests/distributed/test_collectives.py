@@ -111,6 +111,7 @@ ENTRY %main (x: bf16[1024,8,128]) -> bf16[1024,8,128] {
         bytes=share * size,
         overlapped=share * size,
         by_axes={"slices": share * size},
+        overlapped_by_axes={"slices": share * size},
       )
     }
 
@@ -213,7 +214,9 @@ def test_libtpu_s_fusions_of_collectives_count_once_and_as_what_they_are():
   found = traffic(_OF_LIBTPU, mesh={"fsdp": 2, "tensor": 2})
   gathered, summed = 0.5 * 2 * 8 * 8, 0.5 * 2 * (8 * 8 + 8 * 4)
   assert found == {
-    "all-gather": Traffic(1, gathered, gathered, {"fsdp": gathered}),
+    "all-gather": Traffic(
+      1, gathered, gathered, {"fsdp": gathered}, {"fsdp": gathered}
+    ),
     "reduce-scatter": Traffic(1, summed, 0, {"tensor": summed}),
   }
 

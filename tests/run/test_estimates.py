@@ -22,11 +22,14 @@ def test_what_crosses_slices_takes_their_network():
   # 30 / 5 and 5 / 5, of which half of the first is hidden.
   assert estimates.seconds_of(_CHIP, within) == (7.0, 3.0)
   between = Traffic(
-    bytes=30.0, overlapped=15.0, by_axes={"slices": 10.0, "data": 20.0}
+    bytes=30.0,
+    overlapped=15.0,
+    by_axes={"slices": 10.0, "data": 20.0},
+    overlapped_by_axes={"slices": 10.0, "data": 5.0},
   )
-  # 10 / 1, 20 / 5 and 5 / 5.
+  # 10 / 1, 20 / 5 and 5 / 5, of which 10 / 1 and 5 / 5 are hidden.
   found = estimates.seconds_of(_CHIP, within | {"all-reduce": between})
-  assert found == (15.0, 7.0)
+  assert found == (15.0, 11.0)
 
 
 def test_what_nothing_overlaps_is_waited_for():
