@@ -3,7 +3,6 @@
 import base64
 import io
 import json
-import os
 import pathlib
 import re
 
@@ -132,26 +131,30 @@ def test_no_cell_is_long_and_words_go_before_code(path):
 # -- what they do --------------------------------------------------------------
 
 
-def _run(notebook, folder):
-  """Runs all cells, in a process of their own; raises what a cell raises."""
-  environment = dict(
-    os.environ,
-    PREFIXRL_TINY="1",
-    PREFIXRL_FIELDS=json.dumps(_FIELDS),
-    # What runs for a second need not be compiled for long.
-    XLA_FLAGS="--xla_backend_optimization_level=0"
-    " --xla_llvm_disable_expensive_passes=true",
-    PYTHONPATH=str(_ROOT),
-    PYDEVD_DISABLE_FILE_VALIDATION="1",
-    IPYTHONDIR=str(folder / ".ipython"),
-  )
-  client = nbclient.NotebookClient(
-    notebook,
-    timeout=600,
-    kernel_name="python3",
-    resources={"metadata": {"path": str(folder)}},
-  )
-  client.execute(env=environment)
+@pytest.fixture
+def run(environment_of):
+  """Returns (notebook, folder): all cells are run, in a process of their own.
+
+  It raises what a cell raises.
+  """
+
+  def run(notebook, folder):
+    environment = dict(
+      environment_of(1),
+      PREFIXRL_TINY="1",
+      PREFIXRL_FIELDS=json.dumps(_FIELDS),
+      PYDEVD_DISABLE_FILE_VALIDATION="1",
+      IPYTHONDIR=str(folder / ".ipython"),
+    )
+    client = nbclient.NotebookClient(
+      notebook,
+      timeout=600,
+      kernel_name="python3",
+      resources={"metadata": {"path": str(folder)}},
+    )
+    client.execute(env=environment)
+
+  return run
 
 
 def _pictures(notebook):
@@ -176,9 +179,9 @@ def folder(tmp_path_factory):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", _ORDER)
-def test_it_runs_and_its_plots_show_something(name, folder):
+def test_it_runs_and_its_plots_show_something(name, folder, run):
   notebook = _read(_FOLDER / f"{name}.py")
-  _run(notebook, folder)
+  run(notebook, folder)
   # All that was started has been run, once, in order.
   counts = [cell.execution_count for cell in _code(notebook)]
   assert counts == list(range(1, len(counts) + 1))
@@ -203,7 +206,7 @@ def test_what_is_wrong_is_noticed():
   assert len(_disagreements(script, _notebook("1"))) == 1
 
 
-def test_an_empty_plot_and_an_error_are_noticed(tmp_path):
+def test_an_empty_plot_and_an_error_are_noticed(tmp_path, run):
   plot = "import matplotlib.pyplot as plt\nplt.plot([1, 2], {})\nplt.show()"
   notebook = _notebook(
     plot.format("[1, 2]"),
@@ -211,5 +214,5 @@ def test_an_empty_plot_and_an_error_are_noticed(tmp_path):
     "raise ValueError('nowhere')",
   )
   with pytest.raises(nbclient.exceptions.CellExecutionError, match="nowhere"):
-    _run(notebook, tmp_path)
+    run(notebook, tmp_path)
   assert [_is_empty(p) for p in _pictures(notebook)] == [False, True]
