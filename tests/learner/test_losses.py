@@ -14,6 +14,17 @@ from prefixrl_jax.learner import kl, losses
 from prefixrl_jax.settings import fields
 
 
+def _with_gradient(function):
+  """Returns (x) -> value, sums, gradient; one program, not one an operation."""
+  program = jax.jit(jax.value_and_grad(function, has_aux=True))
+
+  def call(x):
+    (value, sums), gradient = program(x)
+    return value, sums, np.asarray(gradient)
+
+  return call
+
+
 def _policy_gradient(logprobs, advantages, mask):
   tokens = losses.Tokens(logprobs, mask, advantages, None, None)
   return losses.policy_gradient(tokens)[0]
@@ -66,6 +77,7 @@ def test_kl_is_unbiased_and_never_negative():
 def _expected_gradient(estimator, policy, reference):
   """Of on-policy completions, all of them, each a row."""
   goes_on = policy.mask & np.pad(policy.mask[:, 1:], ((0, 0), (0, 1)))
+  probs = np.asarray(policy.probs(policy.table))
 
   def weighed(table):
     with_probs = zip(
@@ -73,14 +85,14 @@ def _expected_gradient(estimator, policy, reference):
       policy.of_tokens(reference),
       policy.mask,
       goes_on,
-      np.asarray(policy.probs(policy.table)),
+      probs,
     )
     return sum(
       probability * kl.kl_loss(estimator, ours, other, mask, on).sum()
       for ours, other, mask, on, probability in with_probs
     )
 
-  return jax.grad(weighed)(policy.table)
+  return jax.jit(jax.grad(weighed))(policy.table)
 
 
 def _kl(p, q):
@@ -103,7 +115,7 @@ def test_expected_gradients_of_the_kl():
       "k3": lambda t: visits @ _kl(reference, t),
     }
     gradients = {
-      name: jax.grad(objective)(policy.table)
+      name: jax.jit(jax.grad(objective))(policy.table)
       for name, objective in expected.items()
     }
     for name, gradient in gradients.items():
@@ -139,8 +151,7 @@ def _by_ratio(loss, ratio, advantages, mask=None):
   behavior = np.linspace(-3, -1, len(ratio))
   logprobs = behavior + np.log(ratio)
   of = lambda x: loss.function(_tokens(x, behavior, advantages, mask))
-  gradient = jax.grad(lambda x: of(x)[0])(logprobs)
-  return (*of(logprobs), np.asarray(gradient), logprobs)
+  return (*_with_gradient(of)(logprobs), logprobs)
 
 
 def test_clipped_by_hand():
@@ -239,8 +250,7 @@ def _of_values(values, old_values, returns, **options):
     )
     return loss.function(tokens)
 
-  gradient = jax.grad(lambda x: of(x)[0])(values)
-  return (*of(values), np.asarray(gradient))
+  return _with_gradient(of)(values)
 
 
 def test_ppo_s_critic_by_hand():
@@ -311,11 +321,10 @@ def test_luffy_by_hand():
     of = lambda x, loss=loss: loss.function(
       _tokens(x, behavior, advantages, mask, is_trace=is_trace)
     )
-    value, sums = of(logprobs)
+    value, sums, gradient = _with_gradient(of)(logprobs)
     trace = np.array([0.4, 0.1])
     expected = -(2.0 - 0.5) - 0.75 * value_of(trace).sum()
     assert float(value) == pytest.approx(expected, rel=1e-5)
-    gradient = jax.grad(lambda x, of=of: of(x)[0])(logprobs)
     expected = [-2, 0.5, *(-0.75 * slope_of(trace)), 0]
     np.testing.assert_allclose(gradient, expected, rtol=1e-5)
     assert float(sums["trace_probability"]) == pytest.approx(0.5)
@@ -372,8 +381,8 @@ def test_on_policy_every_loss_has_reinforce_s_gradient(rng):
   for name, forms in _FORMS.items():
     for options in forms:
       loss = losses.make_loss(name, **options)
-      gradient = jax.grad(
-        lambda x, loss=loss: loss.function(tokens._replace(logprobs=x))[0]
+      _, _, gradient = _with_gradient(
+        lambda x, loss=loss: loss.function(tokens._replace(logprobs=x))
       )(tokens.logprobs)
       np.testing.assert_allclose(gradient, expected, rtol=1e-5, atol=1e-7)
 
@@ -403,17 +412,16 @@ def test_gradients_are_those_of_finite_differences(rng):
         x, values, entropy = point
         return loss.function(
           tokens._replace(logprobs=x, values=values, entropy=entropy)
-        )[0]
+        )
 
       point = np.stack([tokens.logprobs, tokens.values, tokens.entropy])
-      gradient = jax.grad(of)(point)
+      at = _with_gradient(of)
+      _, _, gradient = at(point)
       direction = rng.normal(size=point.shape)
       step = 1e-6
-      slope = (of(point + step * direction) - of(point - step * direction)) / (
-        2 * step
-      )
+      above, below = (at(point + s * direction)[0] for s in (step, -step))
       assert float(np.sum(gradient * direction)) == pytest.approx(
-        float(slope), rel=1e-6
+        float(above - below) / (2 * step), rel=1e-6
       )
 
 
