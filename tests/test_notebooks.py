@@ -17,8 +17,10 @@ nbformat = pytest.importorskip("nbformat", reason="not installed: .[dev]")
 _ROOT = pathlib.Path(__file__).parents[1]
 _FOLDER = _ROOT / "notebooks"
 _PAIRS = sorted(_FOLDER.glob("*.py"))
-# Of the demo: so all that samples does so by one program, where it can.
+# Of the demo: so one layer is compiled, and all that samples does so by one
+# program, where it can.
 _FIELDS = {
+  "model.scan_unroll": 1,
   "train.max_steps": 4,
   "train.rollouts_kept.share": 0.0,
   "learner.norms_by_kind": False,
