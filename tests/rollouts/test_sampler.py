@@ -144,12 +144,14 @@ def _assert_eight_sample_as_one(model, params, one_device, eight_devices, rng):
     np.testing.assert_allclose(a.logprobs, b.logprobs, atol=1e-5)
 
 
+@pytest.mark.no_cover  # as one device is
 def test_eight_devices_sample_what_one_samples(
   model, params, one_device, eight_devices, rng
 ):
   _assert_eight_sample_as_one(model, params, one_device, eight_devices, rng)
 
 
+@pytest.mark.no_cover
 def test_experts_on_a_mesh_sample_what_they_sample_on_one_device(
   model, one_device, rng
 ):
