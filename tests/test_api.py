@@ -8,6 +8,7 @@ import sys
 
 import numpy as np
 import pytest
+import tiny_run
 from etils import epath
 
 from prefixrl_jax import api
@@ -16,7 +17,11 @@ from prefixrl_jax.storage.results import read_results
 from prefixrl_jax.storage.trace_store import read_prefixed_problems, read_traces
 from prefixrl_jax.types import TrainData, UserError
 
-_FIELDS = {"train.max_steps": 2, "train.flops": 1e13}
+_FIELDS = {
+  "train.max_steps": 2,
+  "train.flops": 1e13,
+  **tiny_run.FEW_PROGRAMS,
+}
 
 
 def _same(found, expected):
@@ -257,8 +262,11 @@ def test_every_name_is_documented():
 
 def test_the_examples_of_its_page_work(workdir, monkeypatch):
   by_hand, as_stages = re.findall(r"^```python\n(.*?)^```", _PAGE, re.M | re.S)
-  names = {}
-  for long, short in (('"demo"', '"demo:tiny=true"'), ("steps=20", "steps=1")):
+  names = {"few": tiny_run.FEW_PROGRAMS}
+  for long, short in (
+    ('"demo", {', '"demo:tiny=true", few | {'),
+    ("steps=20", "steps=1"),
+  ):
     assert long in by_hand
     by_hand = by_hand.replace(long, short)
   exec(by_hand, names)

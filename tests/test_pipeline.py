@@ -16,6 +16,7 @@ import jax
 import numpy as np
 import pandas as pd
 import pytest
+import tiny_run
 from etils import epath
 
 from prefixrl_jax import checkpoints
@@ -48,11 +49,7 @@ def _config(arg="tiny=true,arms=sft_rl+prefixrl", **fields):
       "arms.sft_rl.sft_epochs": 1,
       "mesh.data": 1,
       "mesh.fsdp": -1,
-      # One layer is compiled, and one sampler for three stages.
-      "model.scan_unroll": 1,
-      "screen.lanes": 8,
-      "evals.rows": 4,
-      "evals.lanes": 8,
+      **tiny_run.FEW_PROGRAMS,
       **fields,
     }
   )
@@ -696,10 +693,7 @@ def test_a_signal_leaves_a_workdir_that_goes_on(tmp_path, environment_of):
     "--config.train.max_steps=12",
     "--config.train.flops=1e15",
     "--config.train.log_every=1",
-    "--config.model.scan_unroll=1",
-    "--config.screen.lanes=8",
-    "--config.evals.rows=4",
-    "--config.evals.lanes=8",
+    *(f"--config.{k}={v}" for k, v in tiny_run.FEW_PROGRAMS.items()),
     f"--workdir={tmp_path}",
   ]
 

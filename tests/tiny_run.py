@@ -22,6 +22,15 @@ TOKENIZER = SymbolTokenizer(
   checksum.SYMBOLS, pad=checksum.PAD, stop=checksum.STOP
 )
 
+# Of the demo: one layer is compiled, and one sampler for all stages. Files
+# whose runs have these, and a mesh in common, find each other's programs.
+FEW_PROGRAMS = {
+  "model.scan_unroll": 1,
+  "screen.lanes": 8,
+  "evals.rows": 4,
+  "evals.lanes": 8,
+}
+
 
 def config(**fields) -> ml_collections.ConfigDict:
   config = demo.get_config("tiny=true")

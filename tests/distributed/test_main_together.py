@@ -4,6 +4,7 @@ import time
 
 import pyarrow.parquet as pq
 import pytest
+import tiny_run
 from etils import epath
 
 from benchmarks import processes
@@ -16,11 +17,7 @@ _DEMO = "tiny=true,arms=prefixrl"
 _FIELDS = {
   "train.max_steps": 8,
   "train.checkpoint_every": 1,
-  # One layer is compiled, and one sampler for data and curve.
-  "model.scan_unroll": 1,
-  "screen.lanes": 8,
-  "evals.rows": 4,
-  "evals.lanes": 8,
+  **tiny_run.FEW_PROGRAMS,
 }
 
 

@@ -3,6 +3,7 @@
 import collections
 
 import jax
+import tiny_run
 from etils import epath
 
 from prefixrl_jax import train
@@ -87,11 +88,7 @@ def test_a_run_has_what_is_planned(tmp_path, monkeypatch):
       "arms.sft_rl.sft_epochs": 1,
       "mesh.data": 1,
       "mesh.fsdp": -1,
-      # One layer is compiled, and few samplers.
-      "model.scan_unroll": 1,
-      "screen.lanes": 8,
-      "evals.rows": 4,
-      "evals.lanes": 8,
+      **tiny_run.FEW_PROGRAMS,
       # As long as they are: the plan is of what a config allows.
       "rollouts.max_prompt_length": 16,
     }

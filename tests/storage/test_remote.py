@@ -178,6 +178,7 @@ def _within(objects, folder):
 
 
 @pytest.mark.slow
+@pytest.mark.no_cover  # as a local run is
 def test_a_run_from_problems_to_report(objects, monkeypatch):
   """It is killed after an update, and goes on from its checkpoint."""
   config = demo.get_config("tiny=true,arms=prefixrl")
@@ -185,11 +186,7 @@ def test_a_run_from_problems_to_report(objects, monkeypatch):
     {
       "train.max_steps": 3,
       "train.checkpoint_every": 1,
-      # One layer is compiled, and one sampler for three stages.
-      "model.scan_unroll": 1,
-      "screen.lanes": 8,
-      "evals.rows": 4,
-      "evals.lanes": 8,
+      **tiny_run.FEW_PROGRAMS,
     }
   )
   tiny_run.killed(
