@@ -4,6 +4,7 @@ import functools
 import json
 import types
 
+import ml_collections
 import pytest
 from etils import epath
 
@@ -29,6 +30,8 @@ def runs(monkeypatch):
   Its accuracy is its learning rate times 1,000, a little more for odd seeds.
   """
   monkeypatch.setattr(jobs, "_PAUSE_SECONDS", 0)
+  # absl writes out what a flag is by default, which takes most of the time.
+  monkeypatch.setattr(ml_collections.ConfigDict, "__str__", object.__repr__)
   found = types.SimpleNamespace(
     argvs=[], copied=[], figures=[], fail=lambda argv: ""
   )
