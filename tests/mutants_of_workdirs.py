@@ -125,7 +125,7 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     "parallel/phases.py",
     "parallel/test_phases.py",
     ("apart = len(work.data_seeds) < num_jobs", "apart = False"),
-    ("needs=[data] if data else []", "needs=[]"),
+    ("      needs=needs,\n", ""),
     (
       "if not asked and (session.mesh.size > 1 or",
       "if not asked and (False or",
