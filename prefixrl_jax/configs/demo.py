@@ -136,7 +136,7 @@ def get_config(arg: str = "") -> ml_collections.ConfigDict:
     # uses traces) + SFT + sampling + updates.
     flops=7e11,
     prompts_per_step=16,
-    checkpoint_every=50,
+    checkpoint_every=100,
     log_every=10,  # steps between two lines on the terminal
   )
   c.evals = sections.evals(

@@ -198,9 +198,9 @@ def _worker(argv: Sequence[str], stages: Sequence[str]) -> list[str]:
 def _jobs(work: Workspace, stages: Sequence[str]) -> list[Job]:
   """Returns the jobs of what is not complete, in the order of their start.
 
-  Arms take turns, so that no two processes compile the same at the same time.
-  Evaluations are short, and come last: with them no core is idle while the last
-  policy is still trained.
+  Arms take turns, so that no two processes compile the same at the same time;
+  those that SFT leaves the least to train come last. Evaluations are short, and
+  come after all: with them no core is idle while the last policy is trained.
   """
   made: dict[tuple[Sequence[str], str], list[Artifact]] = {}
   for artifact in work.artifacts(stages):
@@ -208,7 +208,10 @@ def _jobs(work: Workspace, stages: Sequence[str]) -> list[Job]:
     [of_stage] = (some for some in _UNITS if stage in some)
     unit = "/".join(of[: 1 if of_stage == _OF_DATA else 2])
     made.setdefault((of_stage, unit), []).append(artifact)
-  runs = [(a, s) for s in work.config.seeds for a in work.config.run_arms]
+  arms = sorted(
+    work.config.run_arms, key=lambda arm: work.config.arms[arm].sft_epochs > 0
+  )
+  runs = [(arm, seed) for seed in work.config.seeds for arm in arms]
   bases = [("base", seed) for seed in work.config.seeds]
   jobs: dict[tuple[Sequence[str], str], Job] = {}
   for some, arm, seed in (

@@ -137,6 +137,13 @@ def test_arms_take_turns_after_their_data_and_evaluations_come_last(tmp_path):
   assert jobs[10][1] == ["evaluate/base/seed_0"]
 
 
+def test_arms_that_begin_with_sft_come_last(tmp_path):
+  jobs = _jobs(_work(tmp_path, "arms=sft_rl+rl+prefixrl"), (*_DATA, "train"))
+  assert [name for name, *_ in jobs[1:]] == [
+    *("rl seed 0", "prefixrl seed 0", "sft_rl seed 0"),
+  ]
+
+
 def test_seeds_that_share_their_data_need_those_of_the_first(tmp_path):
   work = _work(tmp_path, "arms=rl,seeds=2", fresh_data_per_seed=False)
   jobs = _jobs(work, (*_DATA, "train"))
