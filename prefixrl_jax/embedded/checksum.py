@@ -9,7 +9,7 @@ model learns from lessons how to work, and from exams not to.
 
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -107,12 +107,27 @@ def write_traces(problem: Problem) -> Iterator[str]:
 
 def worked(prompt: str, rule: Rule = _SUM) -> str:
   """Returns the completion of a prompt in which every block is worked."""
-  text = ""
-  for label, first, second in re.findall(r"([a-j])(\d)(\d)", prompt):
-    running = (rule.start + rule.weights[0] * int(first)) % 3
-    answer = (running + rule.weights[1] * int(second)) % 3
-    text += f"{label}{first}:{running}{second}={answer}"
-  return text + STOP
+  blocks = re.findall(r"([a-j])(\d+)", prompt)
+  return "".join(label + _work(block, rule) for label, block in blocks) + STOP
+
+
+def _work(
+  digits: Iterable,
+  rule: Rule,
+  noisy: Callable[[int], int] = lambda running: running,
+) -> str:
+  """Returns a block's working and its answer, which is the last running sum.
+
+  Args:
+    digits: of the block.
+    rule: of the block.
+    noisy: a running sum -> what is written in its place, and gone on with.
+  """
+  text, running = "", rule.start
+  for digit, weight in zip(digits, rule.weights, strict=True):
+    running = noisy((running + weight * int(digit)) % 3)
+    text += f"{digit}:{running}"
+  return f"{text[:-2]}={running}"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,26 +152,23 @@ def make_document(
   if is_lesson:
     width = int(rng.integers(1, min(phase.max_window, num_blocks) + 1))
     first = int(rng.integers(0, num_blocks - width + 1))
-    worked = np.zeros(num_blocks, bool)
-    worked[first : first + width] = True
+    is_block_worked = np.zeros(num_blocks, bool)
+    is_block_worked[first : first + width] = True
   else:
-    worked = rng.random(num_blocks) < phase.worked_share
+    is_block_worked = rng.random(num_blocks) < phase.worked_share
+
+  def noisy(running: int) -> int:
+    return int(rng.integers(0, 3)) if rng.random() < phase.noise else running
+
   blocks = []
-  for label, block, is_worked in zip(_LABELS, digits, worked):
-    text = label
+  for label, block, is_worked in zip(_LABELS, digits, is_block_worked):
     # Unworked answers are noise, so that guessing cannot be learned here.
-    answer = int(rng.integers(0, 3))
+    text = f"={rng.integers(0, 3)}"
     if is_worked:
-      answer = rule.start
-      for i, (digit, weight) in enumerate(zip(block, rule.weights)):
-        answer = (answer + weight * int(digit)) % 3
-        if rng.random() < phase.noise:
-          answer = int(rng.integers(0, 3))
-        # The last sum is the answer.
-        text += f"{digit}:{answer}" if i < _DIGITS - 1 else f"{digit}"
+      text = _work(block, rule, noisy)
     elif not is_lesson and phase.slip_share and rng.random() < phase.slip_share:
-      text += _slip(rng)
-    blocks.append(f"{text}={answer}")
+      text = _slip(rng) + text
+    blocks.append(label + text)
   return _prompt(digits, "!" if is_lesson else "?"), "".join(blocks) + STOP
 
 
