@@ -154,12 +154,9 @@ def _main(argv, serves: bool = False) -> None:
   if _TRACES.value:
     config.traces.file = _TRACES.value
   stages = chosen(_STAGE.value, config.traces.file)
-  if _TOPOLOGY.value and stages != ["compile"]:
-    raise UserError("--topology needs --stage=compile.")
-  if _FIT.value and stages != ["compile"]:
-    raise UserError("--fit needs --stage=compile.")
-  if _ONLY.value and stages != ["compile"]:
-    raise UserError("--only needs --stage=compile.")
+  for flag in (_TOPOLOGY, _FIT, _ONLY):
+    if flag.value and stages != ["compile"]:
+      raise UserError(f"--{flag.name} needs --stage=compile.")
   # Imported here, so that --help and a mistyped flag answer at once.
   from etils import epath
 

@@ -228,9 +228,8 @@ def _jobs(work: Workspace, stages: Sequence[str]) -> list[Job]:
       continue
     # What is made from something that is made again may not stay as it is.
     upstream = (
-      [(_OF_DATA, f"seed_{work.data_seed(seed)}"), (_OF_TRAINING, unit)]
-      if arm
-      else []
+      (_OF_DATA, f"seed_{work.data_seed(seed)}"),
+      (_OF_TRAINING, unit),
     )
     needs = [jobs[key] for key in upstream if key in jobs]
     if not needs and all(artifact.complete for artifact in artifacts):
