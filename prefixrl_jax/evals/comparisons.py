@@ -203,8 +203,7 @@ def _final_ratios(
   finals = _finals(method, baseline, method_weights, baseline_weights, split)
   if finals is None:
     return None
-  ours, theirs = finals
-  return ours / np.where(theirs == 0, np.nan, theirs)
+  return _ratios(*finals)
 
 
 def _last_ratios(
@@ -223,6 +222,11 @@ def _last_ratios(
       (baseline, baseline_weights),
     )
   )
+  return _ratios(ours, theirs)
+
+
+def _ratios(ours: np.ndarray, theirs: np.ndarray) -> np.ndarray:
+  """Returns the ratios; nan to a mean of 0."""
   return ours / np.where(theirs == 0, np.nan, theirs)
 
 

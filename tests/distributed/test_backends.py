@@ -83,17 +83,22 @@ def _bytes_in_tiles(shape, order, size):
   return size * math.prod(others) * rows * columns
 
 
-@pytest.mark.parametrize("heads", [1, 2, 4])
-def test_caches_fill_a_tpu_s_tiles_whatever_heads_a_device_has(
-  model, change_backend, heads
-):
+@pytest.fixture
+def caches_of_a_tpu(change_backend):
+  """This backend's caches are laid out, and counted, as a TPU's."""
   tpu = backends.BACKENDS["tpu"]
   change_backend(
     key_block=tpu.key_block,
     whole_cache=tpu.whole_cache,
     cache_order=tpu.cache_order,
     lanes_of_one_head=tpu.lanes_of_one_head,
+    tile=tpu.tile,
   )
+
+
+@pytest.mark.parametrize("heads", [1, 2, 4])
+@pytest.mark.usefixtures("caches_of_a_tpu")
+def test_caches_fill_a_tpu_s_tiles_whatever_heads_a_device_has(model, heads):
   model = dataclasses.replace(
     model, num_heads=8, num_kv_heads=8, head_dim=128, dtype="bfloat16"
   )
@@ -116,16 +121,9 @@ def test_caches_fill_a_tpu_s_tiles_whatever_heads_a_device_has(
   assert in_tiles <= 1.02 * a_device
 
 
-def test_the_plan_counts_what_half_empty_tiles_take(model, change_backend):
+@pytest.mark.usefixtures("caches_of_a_tpu")
+def test_the_plan_counts_what_half_empty_tiles_take(model):
   """Of three heads of 64 as on a TPU: by hand, in tiles of 4 x 128."""
-  tpu = backends.BACKENDS["tpu"]
-  change_backend(
-    key_block=tpu.key_block,
-    whole_cache=tpu.whole_cache,
-    cache_order=tpu.cache_order,
-    lanes_of_one_head=tpu.lanes_of_one_head,
-    tile=tpu.tile,
-  )
   model = dataclasses.replace(
     model,
     num_layers=2,
