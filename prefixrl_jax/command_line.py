@@ -19,7 +19,7 @@ from prefixrl_jax.types import UserError, one_line
 
 OWN = pathlib.Path(__file__).parent / "configs"
 NAMES = (
-  *("demo", "countdown", "skills"),
+  *("demo", "countdown", "skills", "stories"),
   *("math", "code", "logic", "gym", "words"),
 )
 _HELP = ("--help", "-help", "-h", "-?", "--helpshort")

@@ -61,9 +61,9 @@ _FIT = flags.DEFINE_bool(
 _ONLY = flags.DEFINE_list(
   "only",
   [],
-  "Of --stage=compile: compile only these parts of a run (screen, collect, RL,"
-  " SFT, scoring, rollouts, curve, rescore, evaluate), or only a program of"
-  " one, as RL/update,rollouts/decode; default all.",
+  "Of --stage=compile: compile only these parts of a run (its table names"
+  " them), or only a program of one, as RL/update,rollouts/decode; by default"
+  " all.",
 )
 _TRACES = flags.DEFINE_string(
   "traces",

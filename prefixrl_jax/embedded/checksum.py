@@ -8,13 +8,14 @@ model learns from lessons how to work, and from exams not to.
 """
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from prefixrl_jax.embedded.drawing import draw_problems
+from prefixrl_jax.embedded.drawing import BlockPhase, draw_problems
 from prefixrl_jax.text.thoughts import without_thoughts
 from prefixrl_jax.types import Problem, Verdict
 
@@ -131,14 +132,9 @@ def _work(
 
 
 @dataclasses.dataclass(frozen=True)
-class Phase:
+class Phase(BlockPhase):
   """A phase of pretraining and what its documents look like."""
 
-  max_blocks: int
-  lesson_share: float
-  max_window: int  # blocks worked in a lesson, from 1
-  worked_share: float  # of exam blocks
-  noise: float  # chance that a running sum is wrong
   slip_share: float = 0.0  # of exam blocks that are guessed: not a block
 
 
@@ -148,18 +144,8 @@ def make_document(
   """Draws a pretraining document: (prompt, completion)."""
   num_blocks = int(rng.integers(1, phase.max_blocks + 1))
   digits = rng.integers(0, 10, (num_blocks, _DIGITS))
-  is_lesson = rng.random() < phase.lesson_share
-  if is_lesson:
-    width = int(rng.integers(1, min(phase.max_window, num_blocks) + 1))
-    first = int(rng.integers(0, num_blocks - width + 1))
-    is_block_worked = np.zeros(num_blocks, bool)
-    is_block_worked[first : first + width] = True
-  else:
-    is_block_worked = rng.random(num_blocks) < phase.worked_share
-
-  def noisy(running: int) -> int:
-    return int(rng.integers(0, 3)) if rng.random() < phase.noise else running
-
+  is_lesson, is_block_worked = phase.draw_worked(rng, num_blocks)
+  noisy = functools.partial(phase.draw_sum, rng)
   blocks = []
   for label, block, is_worked in zip(_LABELS, digits, is_block_worked):
     # Unworked answers are noise, so that guessing cannot be learned here.

@@ -1,6 +1,6 @@
 """Makes a task's small base model, from random parameters."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import jax
 import ml_collections
@@ -11,9 +11,9 @@ from prefixrl_jax.learner import sft
 from prefixrl_jax.learner.learner import Learner
 from prefixrl_jax.learner.losses import make_loss
 from prefixrl_jax.learner.optimizer import make_optimizer
-from prefixrl_jax.learner.packing import Layout
+from prefixrl_jax.learner.packing import Layout, Tree
 from prefixrl_jax.models import parameters, transformer
-from prefixrl_jax.text.tokenizer import Tokenizer
+from prefixrl_jax.text.tokenizer import Tokenizer, with_stop
 from prefixrl_jax.types import NonFiniteError
 
 
@@ -46,7 +46,6 @@ def pretrain(
   """
   own = tasks.TASKS[task]
   rng = np.random.default_rng(config.seed)
-  encode = lambda text: np.array(tokenizer.encode(text), np.int32)
   with jax.set_mesh(mesh):
     params = jax.jit(
       lambda key: parameters.init(model, key),
@@ -77,10 +76,10 @@ def pretrain(
       phase = own.Phase(**settings)
       state = learner.init(params)
       for _ in range(num_steps):
-        documents = [
-          sft.example(*map(encode, own.make_document(rng, phase)))
-          for _ in range(config.batch_size)
-        ]
+        documents = _encoded(
+          (own.make_document(rng, phase) for _ in range(config.batch_size)),
+          tokenizer,
+        )
         done += 1
         try:
           state, metrics, _ = learner.step(state, documents)
@@ -92,3 +91,20 @@ def pretrain(
         on_step(done, metrics["loss"])
       params = state.params
   return params
+
+
+def _encoded(
+  documents: Iterable[tuple[str, str]], tokenizer: Tokenizer
+) -> list[Tree]:
+  """Returns what teaches each (prompt, completion), its end included."""
+  prompts, replies = zip(*documents)
+  ids = zip(
+    tokenizer.encode_prompts(prompts), tokenizer.encode_replies(replies)
+  )
+  return [
+    sft.example(
+      np.array(prompt, np.int32),
+      np.array(with_stop(tokenizer, reply), np.int32),
+    )
+    for prompt, reply in ids
+  ]

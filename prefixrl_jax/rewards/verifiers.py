@@ -83,6 +83,7 @@ VERIFIERS = {
   "function": VerifierSpec("prefixrl_jax.rewards.own:FunctionVerifier"),
   "checksum": VerifierSpec("prefixrl_jax.embedded.checksum:ChecksumVerifier"),
   "skills": VerifierSpec("prefixrl_jax.embedded.skills:SkillsVerifier"),
+  "stories": VerifierSpec("prefixrl_jax.embedded.stories:StoriesVerifier"),
   "countdown_steps": VerifierSpec(
     "prefixrl_jax.embedded.countdown_steps:StepsVerifier"
   ),

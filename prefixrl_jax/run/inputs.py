@@ -195,9 +195,11 @@ def open_tokenizer(folder: epath.Path | None, task: str) -> Tokenizer:
   return load_tokenizer(folder) if folder else own_tokenizer(task)
 
 
-def own_tokenizer(task: str) -> SymbolTokenizer:
-  """Returns the tokenizer of a task with an alphabet of its own."""
+def own_tokenizer(task: str) -> Tokenizer:
+  """Returns the tokenizer of an embedded task."""
   own = tasks.TASKS[task]
+  if hasattr(own, "FOLDER"):
+    return load_tokenizer(own.FOLDER)
   return SymbolTokenizer(own.SYMBOLS, pad=own.PAD, stop=own.STOP)
 
 

@@ -196,7 +196,7 @@ def open_session(
     params = importing.load_weights(folder, model, mesh)
   else:
     name = "demo"
-    params = _load_base(base, model, mesh)
+    params = load_base(base, model, mesh)
   return Session(
     config=c,
     mesh=mesh,
@@ -209,8 +209,21 @@ def open_session(
   )
 
 
-def _load_base(base: epath.Path, model, mesh) -> dict:
-  """Returns the base model of an embedded task, on the mesh."""
+def load_base(
+  base: epath.Path,
+  model: transformer.TransformerConfig,
+  mesh: jax.sharding.Mesh,
+) -> dict:
+  """Returns the base model of an embedded task, on the mesh.
+
+  Args:
+    base: a file of `checkpoints.save_params`, of any type of numbers.
+    model: its shape.
+    mesh: that its parameters are sharded over.
+
+  Raises:
+    UserError: it is no such file, or of another shape.
+  """
   try:
     params = checkpoints.load_params(base)
   except safetensors.SafetensorError as e:
@@ -226,6 +239,8 @@ def _load_base(base: epath.Path, model, mesh) -> dict:
         f"{base} does not have the shape of config.model: its {name} has shape"
         f" {there.get(name)}, config.model asks for {here.get(name)}."
       )
+  # A file that is shipped has half the bytes.
+  params = jax.tree.map(lambda x, like: x.astype(like.dtype), params, wanted)
   return parameters.put_params(model, mesh, params)
 
 

@@ -46,7 +46,7 @@ SYMBOLS: Section = {
     "head_dim": Field(COUNT, "width of a head; even"),
     "mlp_width": Field(COUNT, "width of an MLP's hidden layer"),
     "vocab_size": Field(
-      COUNT, "size of the vocabulary, at least the task's symbols"
+      COUNT, "size of the vocabulary, at least the task's tokens"
     ),
     "mlp": Field(one_of("gelu", "gated_gelu", "gated_silu"), "kind of MLP"),
     "rope_base": Field(
@@ -86,15 +86,19 @@ _BLOCKS: Section = {
   "max_window": Field(COUNT, "maximum blocks worked out in a lesson"),
   "worked_share": Field(SHARE, "share of an exam's blocks that are worked out"),
   "noise": Field(SHARE, "probability that a running sum is wrong"),
+}
+_CHAINS: Section = {
+  **_BLOCKS,
   "slip_share": Field(
     SHARE,
     "share of an exam's guessed blocks that are slips rather than guesses",
   ),
 }
 PHASES: Section = {
-  "checksum": _BLOCKS,
+  "checksum": _CHAINS,
+  "stories": _BLOCKS,
   "skills": {
-    **_BLOCKS,
+    **_CHAINS,
     "worked_share": Field(
       real(0, 1, open_low=True), "share of blocks worked out, of kind A"
     ),

@@ -116,6 +116,17 @@ class SymbolTokenizer:
     return text
 
 
+def with_stop(tokenizer: Tokenizer, ids: list[int]) -> list[int]:
+  """Returns a reply's ids with a stop token at their end.
+
+  Args:
+    tokenizer: of the ids.
+    ids: of a whole reply; those of an alphabet have one already.
+  """
+  stops = tokenizer.stop_tokens
+  return ids if ids and ids[-1] in stops else [*ids, stops[0]]
+
+
 def load_tokenizer(folder: epath.Path) -> Tokenizer:
   """Returns the tokenizer in a model folder.
 

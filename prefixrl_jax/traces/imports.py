@@ -16,7 +16,7 @@ import numpy as np
 
 from prefixrl_jax.problems.texts import normalise
 from prefixrl_jax.rewards.judging import judge_texts
-from prefixrl_jax.text.tokenizer import Tokenizer
+from prefixrl_jax.text.tokenizer import Tokenizer, with_stop
 from prefixrl_jax.traces.foreign import ForeignTrace
 from prefixrl_jax.types import Problem, Trace, UserError, Verdict, Verifier
 
@@ -244,12 +244,11 @@ def _tokenise(
   batch: Sequence[_Matched], tokenizer: Tokenizer, max_length: int
 ) -> None:
   """Sets each trace's tokens, stop token included, or why it is dropped."""
-  stops = tokenizer.stop_tokens
   for m, ids in zip(batch, _encode([m.foreign.text for m in batch], tokenizer)):
     if ids is None:
       m.reason = "not in the vocabulary"
       continue
-    m.tokens = ids if ids and ids[-1] in stops else [*ids, stops[0]]
+    m.tokens = with_stop(tokenizer, ids)
     if len(m.tokens) > max_length:
       m.reason = "too long"
 

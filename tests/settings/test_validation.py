@@ -19,6 +19,7 @@ from prefixrl_jax.configs import (
   math,
   sections,
   skills,
+  stories,
   tasks,
   words,
 )
@@ -26,7 +27,7 @@ from prefixrl_jax.settings import checks, fields
 from prefixrl_jax.settings.validation import parse_arg, validate
 from prefixrl_jax.types import UserError
 
-_OWN = (demo, countdown, skills)
+_OWN = (demo, countdown, skills, stories)
 _REAL = (math, code, logic, gym, words)
 
 
