@@ -10,6 +10,7 @@ import scoring
 from prefixrl_jax.configs import stories as config
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.embedded import stories
+from prefixrl_jax.learner import pretraining
 from prefixrl_jax.run import session
 from prefixrl_jax.run.inputs import Inputs, own_tokenizer
 from prefixrl_jax.types import Problem
@@ -124,6 +125,17 @@ def test_the_shipped_tokenizer_is_what_its_function_makes():
       ids = tokenizer.encode(text)
       assert tokenizer.decode([ids]) == [text]
       assert len(ids) == len(re.findall(r"\w+|[.,:?-]", text))  # no part of one
+
+
+def test_pretraining_teaches_the_end_of_a_text():
+  tokenizer = own_tokenizer("stories")
+  [tree] = pretraining._encoded([("Tom has two.", "Tom: two.")], tokenizer)
+  [lane] = tree.lanes
+  assert tree.trunk.tolist() == tokenizer.encode("Tom has two.")
+  assert lane.tokens.tolist() == [
+    *tokenizer.encode("Tom: two."),
+    *tokenizer.stop_tokens,
+  ]
 
 
 def test_a_hint_is_before_the_question():
