@@ -254,8 +254,12 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     ("if identity in self._texts:", "if False:"),
     ("if not foreign.finished:", "if False:"),
     ("      if self._is_full(m.wanted):\n", "      if False:\n"),
-    ("if ids and ids[-1] in stops", "if False"),
     ("if len(m.tokens) > max_length:", "if False:"),
+  ),
+  (
+    "text/tokenizer.py",
+    "traces/test_imports.py",
+    ("if ids and ids[-1] in stops", "if False"),
   ),
   (
     "traces/foreign.py",
