@@ -72,9 +72,9 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     ('_BLANK.sub(" ", text)', "text"),
   ),
   (
-    "embedded/countdown_steps.py",
+    "embedded/judging.py",
     "embedded/test_countdown_steps.py::test_every_step_is_checked",
-    ("without_thoughts(text), **problem.metadata", "text, **problem.metadata"),
+    ("without_thoughts(text)", "text"),
   ),
   (
     "rewards/logic.py",

@@ -10,14 +10,15 @@ model learns from lessons how to work, and from exams not to.
 import dataclasses
 import functools
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any
 
 import numpy as np
 
-from prefixrl_jax.embedded.drawing import BlockPhase, draw_problems
-from prefixrl_jax.text.thoughts import without_thoughts
-from prefixrl_jax.types import Problem, Verdict
+from prefixrl_jax.embedded.blocks import BlockPhase, share_worked
+from prefixrl_jax.embedded.drawing import draw_problems
+from prefixrl_jax.embedded.judging import TextVerifier
+from prefixrl_jax.types import Problem
 
 SIZES, UNITS = range(1, 11), "blocks"  # of a problem
 PAD, STOP = "_", ";"
@@ -175,31 +176,22 @@ _BLOCK = re.compile(r"([a-j])(\d:\d\d)?(=\d)")
 
 def worked_share(text: str) -> float:
   """Returns the share of the text's blocks that are worked."""
-  blocks = _BLOCK.findall(text)
-  return sum(bool(work) for _, work, _ in blocks) / max(1, len(blocks))
+  return share_worked(_BLOCK, text)
 
 
 MARKER = ("share of worked blocks", worked_share)
 
 
-class ChecksumVerifier:
+class ChecksumVerifier(TextVerifier):
   """Compares the sequence of (label, answer), and the end, with the gold one.
 
   A completion must be blocks and `;`, nothing else. A block is direct (`a=0`)
   or worked (`a4:13=1`); the working is not checked.
   """
 
-  def judge(
-    self, problems: Sequence[Problem], texts: Sequence[str]
-  ) -> list[Verdict]:
-    """See `Verifier`."""
-    return [
-      Verdict(float(answers(without_thoughts(text)) == problem.answer))
-      for problem, text in zip(problems, texts)
-    ]
-
-  def close(self) -> None:
-    """Nothing to free."""
+  def is_correct(self, problem: Problem, text: str) -> bool:
+    """See `TextVerifier`."""
+    return answers(text) == problem.answer
 
 
 def answers(text: str) -> str | None:

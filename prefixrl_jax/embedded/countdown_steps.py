@@ -21,8 +21,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from prefixrl_jax.embedded.drawing import draw_problems
-from prefixrl_jax.text.thoughts import without_thoughts
-from prefixrl_jax.types import Problem, Verdict
+from prefixrl_jax.embedded.judging import TextVerifier
+from prefixrl_jax.types import Problem
 
 SIZES, UNITS = range(2, 7), "numbers"  # of a problem
 PAD, STOP = "_", ";"
@@ -242,17 +242,9 @@ def share_beyond_sums(text: str) -> float:
 MARKER = ("share of steps that are no sums", share_beyond_sums)
 
 
-class StepsVerifier:
+class StepsVerifier(TextVerifier):
   """Checks every step of a solution."""
 
-  def judge(
-    self, problems: Sequence[Problem], texts: Sequence[str]
-  ) -> list[Verdict]:
-    """See `Verifier`."""
-    return [
-      Verdict(float(is_solution(without_thoughts(text), **problem.metadata)))
-      for problem, text in zip(problems, texts)
-    ]
-
-  def close(self) -> None:
-    """Nothing to free."""
+  def is_correct(self, problem: Problem, text: str) -> bool:
+    """See `TextVerifier`."""
+    return is_solution(text, **problem.metadata)

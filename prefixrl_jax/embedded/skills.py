@@ -10,7 +10,7 @@ of the problem's kind alone.
 
 import dataclasses
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
@@ -18,8 +18,7 @@ import numpy as np
 from prefixrl_jax.embedded import checksum
 from prefixrl_jax.embedded.checksum import PAD, SIZES, STOP, UNITS, Rule
 from prefixrl_jax.embedded.drawing import draw_problems
-from prefixrl_jax.text.thoughts import without_thoughts
-from prefixrl_jax.types import Problem, Verdict
+from prefixrl_jax.types import Problem
 
 __all__ = ["PAD", "SIZES", "STOP", "UNITS"]
 
@@ -115,12 +114,7 @@ MARKER = (checksum.MARKER[0], worked_share)
 class SkillsVerifier(checksum.ChecksumVerifier):
   """Compares answers in the problem's kind alone."""
 
-  def judge(
-    self, problems: Sequence[Problem], texts: Sequence[str]
-  ) -> list[Verdict]:
-    """See `Verifier`."""
-    plain = [
-      _without_kind(without_thoughts(text), problem.prompt[0])
-      for problem, text in zip(problems, texts)
-    ]
-    return super().judge(problems, plain)
+  def is_correct(self, problem: Problem, text: str) -> bool:
+    """See `TextVerifier`."""
+    plain = _without_kind(text, problem.prompt[0])
+    return super().is_correct(problem, plain)

@@ -11,27 +11,23 @@ Its tokenizer is sentencepiece's, trained on stories (`train_tokenizer`).
 """
 
 import functools
-import importlib.resources
 import io
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
-from etils import epath
 
-from prefixrl_jax.embedded.drawing import BlockPhase as Phase
+from prefixrl_jax.embedded.blocks import BlockPhase as Phase
+from prefixrl_jax.embedded.blocks import share_worked
 from prefixrl_jax.embedded.drawing import draw_problems
-from prefixrl_jax.text.thoughts import without_thoughts
-from prefixrl_jax.types import Problem, Verdict
+from prefixrl_jax.embedded.judging import TextVerifier
+from prefixrl_jax.types import Problem
 
 __all__ = ["Phase"]
 
 SIZES, UNITS = range(1, 9), "people"  # of a problem
-FOLDER = epath.Path(str(importlib.resources.files("prefixrl_jax"))) / (
-  "data/stories"
-)
-VOCAB_SIZE = 512  # of its tokenizer
+FOLDER, VOCAB_SIZE = "stories", 512  # of its tokenizer
 
 _ONES, _TENS, _NAMES, _THINGS, _VERBS = map(
   str.split,
@@ -184,31 +180,22 @@ def train_tokenizer() -> bytes:
 
 def worked_share(text: str) -> float:
   """Returns the share of the text's sentences that are worked out."""
-  sentences = _SENTENCE.findall(text)
-  return sum(bool(work) for _, work, _ in sentences) / max(1, len(sentences))
+  return share_worked(_SENTENCE, text)
 
 
 MARKER = ("share of worked sentences", worked_share)
 
 
-class StoriesVerifier:
+class StoriesVerifier(TextVerifier):
   """Compares each person's name and answer, in their order, with the gold ones.
 
   A completion must be such sentences and nothing else. The working is not
   checked.
   """
 
-  def judge(
-    self, problems: Sequence[Problem], texts: Sequence[str]
-  ) -> list[Verdict]:
-    """See `Verifier`."""
-    return [
-      Verdict(float(answers(without_thoughts(text)) == problem.answer))
-      for problem, text in zip(problems, texts)
-    ]
-
-  def close(self) -> None:
-    """Nothing to free."""
+  def is_correct(self, problem: Problem, text: str) -> bool:
+    """See `TextVerifier`."""
+    return answers(text) == problem.answer
 
 
 def answers(text: str) -> str | None:

@@ -71,8 +71,7 @@ class Inputs:
     """The embedded task's base model; None if the run is to make it."""
     base = self.config.model.base
     if base.startswith("package:"):
-      data = importlib.resources.files("prefixrl_jax") / "data"
-      return epath.Path(str(data / base.removeprefix("package:")))
+      return _shipped(base.removeprefix("package:"))
     return epath.Path(base) if base else None
 
   @functools.cached_property
@@ -199,8 +198,14 @@ def own_tokenizer(task: str) -> Tokenizer:
   """Returns the tokenizer of an embedded task."""
   own = tasks.TASKS[task]
   if hasattr(own, "FOLDER"):
-    return load_tokenizer(own.FOLDER)
+    return load_tokenizer(_shipped(own.FOLDER))
   return SymbolTokenizer(own.SYMBOLS, pad=own.PAD, stop=own.STOP)
+
+
+def _shipped(name: str) -> epath.Path:
+  """Returns a file or folder of the package's data."""
+  data = importlib.resources.files("prefixrl_jax") / "data"
+  return epath.Path(str(data / name))
 
 
 def verifier_name(config: ml_collections.ConfigDict) -> str:

@@ -1,5 +1,6 @@
 """Word problems: gold answers, their tokenizer, what counts as an answer."""
 
+import importlib.resources
 import re
 
 import jax
@@ -114,8 +115,9 @@ def test_exams_hardly_work_anything_out_and_lessons_a_window():
 
 
 def test_the_shipped_tokenizer_is_what_its_function_makes():
-  shipped = stories.FOLDER / "tokenizer.model"
-  assert stories.train_tokenizer() == shipped.read_bytes()
+  data = importlib.resources.files("prefixrl_jax") / "data" / stories.FOLDER
+  shipped = (data / "tokenizer.model").read_bytes()
+  assert stories.train_tokenizer() == shipped
   tokenizer = own_tokenizer("stories")
   assert tokenizer.vocab_size == stories.VOCAB_SIZE
   problems = stories.make_problems(50, 8, seed=2, split="easy", start=0)
