@@ -26,6 +26,8 @@ class Backend:
   # TPU: the largest whose scores stay in vector memory.
   attention_blocks: tuple[int, int]
   has_attention_kernel: bool = False
+  # Likewise, the gradient of products by groups, of experts.
+  has_groups_kernel: bool = False
   # A cache of no more keys is one block. (XLA:CPU copies what it reads of a
   # cache, unless it is all of it: large blocks cost more than they save.)
   whole_cache: int = 0
@@ -46,6 +48,9 @@ class Backend:
   lanes_of_one_head: Mapping[str, tuple[int, ...]] = dataclasses.field(
     default_factory=dict, hash=False
   )
+  # The order in memory of the axes of a sampler's experts [E, inputs, outputs]:
+  # as a product by groups takes them, which else copies them in every step.
+  expert_order: tuple[int, ...] | None = None
   # An array's last two axes in memory fill whole tiles of at most these.
   tile: tuple[int, int] | None = None
   # The compiler's, of large programs.
@@ -89,6 +94,18 @@ class Backend:
     return (
       math.prod(others) * round_up(rows, of_rows) * round_up(columns, inner)
     )
+
+  def bytes_of(self, x: jax.ShapeDtypeStruct) -> int:
+    """Returns the bytes of a device's part; in tiles, if its layout is set.
+
+    Args:
+      x: with a sharding, and perhaps a layout.
+    """
+    assert x.sharding
+    shape, layout = x.sharding.shard_shape(x.shape), x.format.layout
+    if layout is None:
+      return math.prod(shape) * x.dtype.itemsize
+    return self.room(shape, layout.major_to_minor) * x.dtype.itemsize
 
   def keep_float32(self, dtype: str) -> None:
     """Has what is compiled from now on multiply float32 in full precision.
@@ -173,6 +190,8 @@ BACKENDS = {
     key_block=512,
     attention_blocks=(512, 512),
     has_attention_kernel=True,
+    has_groups_kernel=True,
+    expert_order=(0, 1, 2),
     tile=(8, 128),
     cache_order={
       "trunk_key": (2, 0, 1, 3, 4),

@@ -24,6 +24,7 @@ AXIS_RULES = {
   "lanes": None,
   "length": None,
   "residual": "tensor",  # length, in operations that treat all tokens alike
+  "tokens": ("data", "fsdp", "expert", "tensor"),  # rows and residual, as one
   "features": None,
   "routes": None,
 }
@@ -108,6 +109,19 @@ def is_boxed(x) -> bool:
 def num_row_shards(mesh) -> int:
   """Returns into how many shards the mesh, if there is one, divides rows."""
   return math.prod(mesh.shape.get(axis, 1) for axis in AXIS_RULES["rows"] or ())
+
+
+def has_one_row_each(shape) -> bool:
+  """Returns whether devices have a row each, and its length is shared out.
+
+  Args:
+    shape: of an array [rows, length, ...] on the mesh that is set, if any.
+  """
+  mesh = jax.sharding.get_abstract_mesh()
+  if mesh.empty or shape[0] != num_row_shards(mesh):
+    return False
+  parts = mesh.shape["tensor"]
+  return parts > 1 and shape[1] % parts == 0
 
 
 def rows_sharding(mesh: Mesh, shape, axis: int) -> NamedSharding:

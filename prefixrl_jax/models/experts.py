@@ -7,14 +7,16 @@ much as it is, and multiplied group by group (`jax.lax.ragged_dot`).
 from __future__ import annotations
 
 import functools
-import math
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import jax.numpy as jnp
+from jax.ad_checkpoint import checkpoint_name
+from jax.experimental.pallas.ops.tpu.megablox.gmm import tgmm
 
-from prefixrl_jax.distributed import sharding
+from prefixrl_jax.distributed import backends, sharding
+from prefixrl_jax.rounding import ceil_div
 
 if TYPE_CHECKING:
   from jax import Array
@@ -81,16 +83,21 @@ def balance(load: Float32[Array, "*B 2 E"]) -> Float32[Array, "*B"]:
 
 def run(
   activate: Callable,
-  y: Float[Array, "B *T D"],
+  y: Float[Array, "*B D"],
   routes: Routes,
   up: tuple[Float[Array, "E D F"], ...],
   down: Float[Array, "E F D"],
-) -> Float[Array, "B *T D"]:
-  """Returns the weighted sum of the experts' outputs.
+  *,
+  tokens: tuple[str, ...] = ("rows",),
+  width: str | None = None,
+) -> Float[Array, "*B D"]:
+  """Returns the weighted sum of the experts' outputs, sharded like the tokens.
 
   On a mesh each device has its own experts and, with `tensor`, a part of their
-  width. Rows are gathered along `expert`, so that every device sees all tokens
-  that its experts may be asked for.
+  width. It gathers the tokens that its experts may be asked for, of all devices
+  along these two axes; sums of outputs go back to the devices whose tokens they
+  are. Gradients take the same ways back, so that none is summed where it is
+  not needed.
 
   Args:
     activate: (*products with `up`) -> what `down` takes; all [tokens, F].
@@ -98,58 +105,145 @@ def run(
     routes: of y's tokens.
     up: one or two weights.
     down: the weight of the output.
+    tokens: logical axes of y, without its last.
+    width: logical axis of the weights' D.
   """
-  local = functools.partial(_run, activate)
   arrays = (y, routes.expert, routes.weight, up, down)
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty:
-    return local(*arrays)
-  rows = sharding.fitted(mesh, y.shape, "rows")
-  of_up = sharding.fitted(mesh, up[0].shape, "experts", None, "mlp")
-  of_down = sharding.fitted(mesh, down.shape, "experts", "mlp", None)
-  expert_axis, width_axis, _ = of_down
-  is_shared_out = rows[0] is not None and expert_axis in rows[0]
+    return _keeping_little(functools.partial(_run, activate))(*arrays)
+  of_up = sharding.fitted(mesh, up[0].shape, "experts", width, "mlp")
+  of_down = sharding.fitted(mesh, down.shape, "experts", "mlp", width)
+  expert_axis, mlp_axis, width_axis = of_down
+  # Where a device has experts' whole width, others have no part of its sums.
+  tokens = tokens[: y.ndim - 1] if mlp_axis else tokens[:1]
+  of_tokens = sharding.fitted(mesh, y.shape, *tokens)
+  gather, add = _along(
+    of_tokens, [axis for axis in (mlp_axis, expert_axis) if axis]
+  )
 
   def one_device(y, expert, weight, up, down):
-    if expert_axis and is_shared_out:
-      y, expert, weight = (
-        jax.lax.all_gather(x, expert_axis, tiled=True)
-        for x in (y, expert, weight)
-      )
+    y, expert, weight = (_keep(gather(x)) for x in (y, expert, weight))
+    if width_axis:
+      whole = functools.partial(jax.lax.all_gather, tiled=True)
+      up = [whole(w, width_axis, axis=1) for w in up]
+      down = whole(down, width_axis, axis=2)
     if expert_axis:
       # Those of other devices become too large, or negative.
       expert -= jax.lax.axis_index(expert_axis) * down.shape[0]
-    out = local(y, expert, weight, up, down)
-    if width_axis:
-      out = jax.lax.psum(out, width_axis)
-    if expert_axis and is_shared_out:
-      return jax.lax.psum_scatter(out, expert_axis, tiled=True)
-    return jax.lax.psum(out, expert_axis) if expert_axis else out
+    return add(_run(activate, y, expert, weight, up, down))
 
   return jax.shard_map(
-    one_device,
-    in_specs=(rows, rows, rows, (of_up,) * len(up), of_down),
-    out_specs=rows,
+    _keeping_little(one_device),
+    in_specs=(of_tokens,) * 3 + ((of_up,) * len(up), of_down),
+    out_specs=of_tokens,
     check_vma=False,
   )(*arrays)
 
 
+def _along(spec, mesh_axes):
+  """Returns how tokens are brought together along mesh axes, and sums shared.
+
+  Args:
+    spec: of the tokens.
+    mesh_axes: whose devices' tokens are gathered, and outputs summed.
+  """
+
+  def axis_of(mesh_axis):
+    """Of the tokens, whose shards are along a mesh axis; None: none has."""
+    is_here = lambda names: mesh_axis == names or mesh_axis in (names or ())
+    return next((i for i, names in enumerate(spec) if is_here(names)), None)
+
+  def gather(x):
+    for mesh_axis in mesh_axes:
+      axis = axis_of(mesh_axis)
+      if axis is not None:
+        x = jax.lax.all_gather(x, mesh_axis, axis=axis, tiled=True)
+    return x
+
+  def add(x):
+    for mesh_axis in reversed(mesh_axes):
+      axis = axis_of(mesh_axis)
+      if axis is None:
+        x = jax.lax.psum(x, mesh_axis)
+      else:
+        x = jax.lax.psum_scatter(
+          x, mesh_axis, scatter_dimension=axis, tiled=True
+        )
+    return x
+
+  return gather, add
+
+
 def _run(activate, y, expert, weight, up, down):
   """One device's experts; numbers of those that are not here are no index."""
-  per_token, num_experts = expert.shape[-1], down.shape[0]
-  num_sent = math.prod(expert.shape)
-  expert = expert.reshape(-1, per_token)
-  sizes, place, order = _by_expert(expert, num_experts)
-  # After the last group comes what is for other devices.
-  is_here = (jnp.arange(num_sent) < jnp.sum(sizes))[:, None]
-  sent = _ordered(y.reshape(-1, y.shape[-1]), order, place)
-  sent = jnp.where(is_here, sent, 0)
-  inner = [jax.lax.ragged_dot(sent, w, sizes) for w in up]
-  inner = jax.checkpoint(activate, prevent_cse=False)(*inner)
-  out = jnp.where(is_here, jax.lax.ragged_dot(inner, down, sizes), 0)
+  tokens = y.reshape(-1, y.shape[-1])
+  routes = (x.reshape(-1, x.shape[-1]) for x in (expert, weight))
+  some = functools.partial(_some_tokens, activate)
+  turns = turns_of(len(tokens))
+  if turns == 1:
+    return some(up, down, tokens, *routes).reshape(y.shape)
+  # The weights' gradient is added up over turns: in full precision.
+  wide = jax.tree.map(lambda w: w.astype(jnp.float32), (tuple(up), down))
+  size = ceil_div(len(tokens), turns)
+  beyond = size * turns - len(tokens)
+
+  def in_turns(x, fill):
+    x = jnp.pad(x, ((0, beyond), (0, 0)), constant_values=fill)
+    return x.reshape(turns, size, x.shape[-1])
+
+  @_keeping_little
+  def one_turn(x):
+    up, down = jax.tree.map(lambda w: w.astype(y.dtype), wide)
+    return some(up, down, *x)
+
+  expert, weight = routes
+  in_order = in_turns(tokens, 0), in_turns(expert, -1), in_turns(weight, 0)
+  out = jax.lax.map(one_turn, in_order)
+  return out.reshape(-1, y.shape[-1])[: len(tokens)].reshape(y.shape)
+
+
+def turns_of(num_tokens: int) -> int:
+  """Returns in how many turns a device's experts run through tokens.
+
+  Each token is there once for each of its experts, whether these are here or
+  not: of all at once, that would be most of a large model's memory.
+
+  Args:
+    num_tokens: of all devices that share experts.
+  """
+  return ceil_div(num_tokens, TOKENS_A_TURN)
+
+
+# Enough for hundreds to be sent to each of a hundred experts.
+TOKENS_A_TURN = 8192
+
+
+def _some_tokens(activate, up, down, y, expert, weight):
+  """tokens [n, D], experts [n, k], weights [n, k] -> outputs [n, D]."""
+  sizes, place, order = map(_keep, _by_expert(expert, len(down)))
+  # After the last group comes what is for other devices, and what products and
+  # their gradients are there is not said.
+  is_here = (jnp.arange(order.size) < jnp.sum(sizes))[:, None]
+  here = lambda x: jnp.where(is_here, x, 0)
+  sent = here(_ordered(y, order, place))
+  products = (_keep(_by_groups(sent, w, sizes)) for w in up)
+  inner = activate(*map(here, products))
+  # Weighted before `down`, whose outputs are then not needed again.
+  weight = _ordered(weight.reshape(-1, 1).astype(inner.dtype), order, place)
+  out = here(_by_groups(here(inner * weight), down, sizes))
   out = _ordered(out, place, order).reshape(*expert.shape, -1)
-  weight = weight.reshape(*expert.shape, 1).astype(out.dtype)
-  return jnp.sum(out * weight, axis=1).reshape(y.shape)
+  return jnp.sum(out, axis=1)
+
+
+# What is kept for the backward pass: the tokens, not once for each expert that
+# they are sent to, and the narrow products; of the weights a device's own part.
+_keep = functools.partial(checkpoint_name, name="experts")
+_keeping_little = functools.partial(
+  jax.checkpoint,
+  policy=jax.checkpoint_policies.save_only_these_names("experts"),
+  prevent_cse=False,
+)
 
 
 def _by_expert(expert, num_experts):
@@ -179,6 +273,56 @@ def _by_expert(expert, num_experts):
   index = jnp.arange(place.size, dtype=jnp.int32)
   order = jnp.zeros_like(place).at[place].set(index, unique_indices=True)
   return sizes[:-1], place, order
+
+
+@jax.custom_vjp
+def _by_groups(x, w, sizes):
+  """Returns each group of x's rows times its own weight; others are undefined.
+
+  Args:
+    x: [n, inputs].
+    w: [E, inputs, outputs].
+    sizes: int32 [E], of the groups, which follow each other from the first row.
+  """
+  return jax.lax.ragged_dot(x, w, sizes)
+
+
+def _by_groups_fwd(x, w, sizes):
+  return _by_groups(x, w, sizes), (x, w, sizes)
+
+
+def _by_groups_bwd(kept, d_out):
+  x, w, sizes = kept
+  of_x = lambda x: jax.lax.ragged_dot(x, w, sizes)
+  (d_x,) = jax.vjp(of_x, x)[1](d_out)
+  if backends.current_backend().has_groups_kernel:
+    return d_x, weights_gradient(x, d_out, sizes, w.dtype), None
+  of_w = lambda w: jax.lax.ragged_dot(x, w, sizes)
+  return d_x, *jax.vjp(of_w, w)[1](d_out), None
+
+
+_by_groups.defvjp(_by_groups_fwd, _by_groups_bwd)
+
+
+def weights_gradient(x, d_out, sizes, dtype, interpret: bool = False):
+  """Returns what libtpu makes of `ragged_dot` as E products of all rows.
+
+  Args:
+    x: [n, inputs]. d_out: [n, outputs]. sizes: as `_by_groups` takes them.
+    dtype: of the result, [E, inputs, outputs].
+    interpret: run without a TPU, slowly.
+  """
+  # The kernel takes whole tiles of rows.
+  beyond = -len(x) % _TILE[0]
+  x, d_out = (jnp.pad(x, ((0, beyond), (0, 0))) for x in (x, d_out))
+  sizes_of = (len(x), x.shape[1], d_out.shape[1])
+  tile = tuple(map(min, _TILE, sizes_of))
+  return tgmm(x.T, d_out, sizes, dtype, tile, interpret=interpret)
+
+
+# Rows, inputs and outputs: a group has some hundred rows, and a tile of the
+# gradient stays in vector memory while they pass.
+_TILE = (256, 1024, 1024)
 
 
 @jax.custom_vjp

@@ -17,7 +17,7 @@ from prefixrl_jax.models.decoder_config import (
   TransformerConfig,
   frequencies,
 )
-from prefixrl_jax.models.linear import Linear
+from prefixrl_jax.models.linear import Linear, rows_of
 
 if TYPE_CHECKING:
   from jax import Array
@@ -139,8 +139,10 @@ class Block(nn.Module):
     y = self._norm_in("attention_norm", x)
     y, kept = self._attention(y, cos_sin, flags)
     x = x + self._norm_out("attention_post_norm", y)
-    y = self._norm_in("mlp_norm", x)
-    y = self._experts(y, valid) if self.config.num_experts else self._mlp(y)
+    if self.config.num_experts:
+      y = self._experts(self._norm_before("mlp_norm", x), valid)
+    else:
+      y = self._mlp(self._norm_in("mlp_norm", x))
     return x + self._norm_out("mlp_post_norm", y), kept
 
   def _attention(self, y, cos_sin, flags):
@@ -182,7 +184,15 @@ class Block(nn.Module):
     if c.mlp.startswith("gated"):
       up.append(self._expert_weights("expert_gate", width, hidden))
     down = self._expert_weights("expert_down", hidden, width)
-    out = experts.run(activation(c.mlp), y, routes, tuple(up), down)
+    out = experts.run(
+      activation(c.mlp),
+      y,
+      routes,
+      tuple(up),
+      down,
+      tokens=self.axes[:-1],
+      width=self.linear.width_axis,
+    )
     return sharding.constrain(out, *self.axes)
 
   def _expert_weights(self, name, inputs, outputs):
@@ -204,10 +214,12 @@ class Block(nn.Module):
     return self.linear(self, self.axes)
 
   def _norm_in(self, name, x):
-    if self.config.norms != "post":
-      x = self._norm(name)(x)
     # Gathered once for all heads, where the residual's tokens are shared out.
-    return sharding.constrain(x, self.axes[0], None, "features")
+    x = self._norm_before(name, x)
+    return sharding.constrain(x, *rows_of(self.axes), "features")
+
+  def _norm_before(self, name, x):
+    return x if self.config.norms == "post" else self._norm(name)(x)
 
   def _norm_out(self, name, y):
     return y if self.config.norms == "pre" else self._norm(name)(y)

@@ -11,7 +11,7 @@ import dataclasses
 import functools
 import math
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import flax.linen as nn
 import jax
@@ -27,6 +27,15 @@ if TYPE_CHECKING:
 _FEW_TOKENS = 128
 
 
+def rows_of(axes: tuple[str, ...]) -> tuple[str | None, ...]:
+  """Returns the logical axes of what has all tokens of its rows.
+
+  Args:
+    axes: of the residual.
+  """
+  return ("rows", *[None] * (len(axes) - 2))
+
+
 @dataclasses.dataclass(frozen=True)
 class Linear:
   """Weights [*inputs, *outputs], as they are trained, and their adapters.
@@ -38,6 +47,8 @@ class Linear:
 
   module: nn.Module
   axes: tuple[str, ...]
+  # Logical axis of the model's width in a weight.
+  width_axis: ClassVar[str | None] = "embed"
 
   def __call__(
     self,
@@ -119,13 +130,20 @@ class Linear:
     )
 
   def _constrain(self, out, outputs):
-    if "embed" in outputs:
+    if "routes" in outputs:
       return sharding.constrain(out, *self.axes)
-    return sharding.constrain(out, self.axes[0], None, *outputs)
+    if "embed" not in outputs:
+      return sharding.constrain(out, *rows_of(self.axes), *outputs)
+    # What is summed has its rows, and then its tokens: told of these alone, XLA
+    # brings the rows of all devices together.
+    out = sharding.constrain(out, *rows_of(self.axes), "features")
+    return sharding.constrain(out, *self.axes)
 
 
 class OutputsFirst(Linear):
   """Weights are `parameters.unstack`'s matrices [outputs, inputs]."""
+
+  width_axis = None
 
   def _product(self, name, x, inputs, outputs):
     weight = self._weight(name, inputs, outputs)

@@ -11,8 +11,9 @@ from collections.abc import Callable, Mapping
 
 import jax
 import jax.numpy as jnp
+from jax.experimental.layout import Format, Layout
 
-from prefixrl_jax.distributed import sharding
+from prefixrl_jax.distributed import backends, sharding
 from prefixrl_jax.distributed.ahead import Program
 from prefixrl_jax.models.decoder_config import TransformerConfig
 from prefixrl_jax.models.linear import with_adapter
@@ -185,7 +186,7 @@ def _matrices(config, tree):
 
 
 def unstacked_shardings(config: TransformerConfig, mesh) -> dict:
-  """Returns how `unstack`'s parameters are sharded: over `tensor` alone.
+  """Returns how `unstack`'s parameters are sharded: not over `fsdp`.
 
   A decode step reads all of them; gathered from fsdp's shards in every step
   they would take longer to arrive than to multiply.
@@ -202,7 +203,11 @@ def unstacked_shardings(config: TransformerConfig, mesh) -> dict:
       n = INPUT_AXES[name]
       shape = (math.prod(shape[n:]), math.prod(shape[:n]))
       axes = (axes[n], axes[0])  # heads stay together, whatever their size
-    return sharding.sharding(mesh, shape, *axes)
+    where = sharding.sharding(mesh, shape, *axes)
+    order = backends.of_mesh(mesh).expert_order
+    if order and name.startswith("expert_"):
+      return Format(Layout(order), where)
+    return where
 
   def each(tree, skip):
     return {

@@ -13,6 +13,7 @@ from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
 
 from prefixrl_jax.batches import KVCache
@@ -71,7 +72,13 @@ class Transformer(nn.Module):
         jnp.dtype(c.param_dtype),
       )
     x = _scaled(c, embedding.look_up(table.astype(c.dtype), tokens))
-    x = sharding.constrain(x, *Block.axes)
+    cos_sin, attend, axes = rotary_cos_sin(c, position), self.attend, Block.axes
+    if sharding.has_one_row_each(tokens.shape):
+      # As one axis: what is summed over a device's tokens is sent to it alone
+      # only if no axis of one row is before theirs (libtpu sends all to all).
+      axes = ("tokens", "features")
+      x, cos_sin, valid, attend = _in_one_axis(x, cos_sin, valid, attend)
+    x = sharding.constrain(x, *axes)
     block = Block
     if c.remat == "full":
       # Straight code would share what is recomputed with what is not: a loop
@@ -90,10 +97,24 @@ class Transformer(nn.Module):
       length=c.num_layers,
       unroll=c.scan_unroll,
       metadata_params={nn.PARTITION_NAME: "layers"},
-    )(
-      c, self.attend, name="layers"
-    )(x, rotary_cos_sin(c, position), flags, valid)
+    )(c, attend, axes, name="layers")(x, cos_sin, flags, valid)
+    x = x.reshape(*tokens.shape, c.width)
     return RMSNorm(c, name="final_norm")(x), kept
+
+
+def _in_one_axis(x, cos_sin, valid, attend):
+  """Returns what the blocks take of rows [B, T, ...], as tokens [B T, ...]."""
+  shape = x.shape[:2]
+  joined = lambda x: x.reshape(-1, *x.shape[2:])
+
+  def attend_in_rows(*heads_and_window):
+    *heads, window = heads_and_window
+    apart = (x.reshape(*shape, *x.shape[1:]) for x in heads)
+    out, kept = attend(*apart, window)
+    return joined(out), kept
+
+  cos_sin = jax.tree.map(jax.vmap(joined), cos_sin)
+  return joined(x), cos_sin, jax.tree.map(joined, valid), attend_in_rows
 
 
 def embed(

@@ -10,10 +10,8 @@ import dataclasses
 import functools
 from typing import NamedTuple
 
-import jax
 import jax.numpy as jnp
 import ml_collections
-import numpy as np
 
 from prefixrl_jax.distributed import sharding
 from prefixrl_jax.learner.learner import Learner
@@ -208,23 +206,18 @@ def update(learner: Learner, trees: Trees, model, mesh) -> Work:
     has_critic_trunk=learner.has_critic_trunk,
   )
   passes = 3 + (model.remat == "full") + learner.has_reference
-  kept = memory_plan.bytes_kept(model) if model.remat != "full" else 0.0
-  size = jnp.dtype(model.dtype).itemsize
+  kept = memory_plan.kept_of_layer(model, mesh)
+  if model.remat == "full":
+    size = jnp.dtype(model.dtype).itemsize
+    kept = size * model.width / mesh.shape["tensor"]
   a_device = layout.tokens_per_microbatch / sharding.num_row_shards(mesh)
-  activations = a_device * model.num_layers * max(kept, size * model.width)
-  state = sum(
-    np.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
-    for x in jax.tree.leaves(learner.abstract_state)
-  )
+  activations = a_device * model.num_layers * kept
+  state = memory_plan.bytes_of(learner.abstract_state, mesh)
   done = flops.update_flops(model, usage)
   once = flops.update_flops(dataclasses.replace(model, remat="none"), usage)
   return Work(
     done / mesh.size,
-    turns
-    * (
-      passes * weights(model, mesh)["all"]
-      + 2 * activations / mesh.shape["tensor"]
-    )
+    turns * (passes * weights(model, mesh)["all"] + 2 * activations)
     # Read and written; of the gradients' sum, both in every micro-batch.
     + 2 * state
     + turns * 2 * state / 3,
@@ -270,8 +263,7 @@ def weights(model: TransformerConfig, mesh) -> dict[str, float]:
   them.
   """
   sampled = parameters.abstract_unstacked(model, mesh)
-  size = lambda x: np.prod(x.sharding.shard_shape(x.shape)) * x.dtype.itemsize
-  of = lambda name: float(sum(map(size, jax.tree.leaves(sampled[name]))))
+  of = lambda name: memory_plan.bytes_of(sampled[name], mesh)
   head = "embedding" if model.tied_head else "head"
   layers = of("layers")
   return {"layer": layers / model.num_layers, "all": layers + of(head)}

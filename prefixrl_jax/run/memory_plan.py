@@ -10,19 +10,18 @@ import itertools
 import math
 import os
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 import ml_collections
 import numpy as np
-from jax.experimental.layout import Format
 from jax.sharding import Mesh
 
 from prefixrl_jax.distributed import backends, cluster, sharding
 from prefixrl_jax.models import (
   adapters,
   attention,
+  experts,
   parameters,
   transformer,
   tree_attention,
@@ -44,6 +43,9 @@ _CACHES_OF = {
 }
 # Rows per device that a micro-batch may have if the config leaves it open.
 _ROWS_A_DEVICE = (8, 4, 2, 1)
+# Arrays of a layer's experts in progress that have a token's width for each
+# expert that it is sent to, at the most.
+_WIDE_OF_EXPERTS = 6
 
 
 def fit(
@@ -126,17 +128,20 @@ def phases(
   """
   params = parameters.abstract_params(model, mesh)
   trained = adapters.abstract_trained(model, mesh)
-  count = sum(_sizes(trained))
+  shard = lambda x: np.prod(x.sharding.shard_shape(x.shape))
+  count = float(sum(map(shard, jax.tree.leaves(trained))))
   weights = {
-    "base policy": _bytes(params),
-    "sampler's parameters": _bytes(parameters.abstract_unstacked(model, mesh)),
+    "base policy": bytes_of(params, mesh),
+    "sampler's parameters": bytes_of(
+      parameters.abstract_unstacked(model, mesh), mesh
+    ),
   }
   of_arms = [config.arms[name] for name in config.run_arms]
   learners = [arms.learner_of(config, arm) for arm in of_arms]
   # The arm that needs most decides; a critic's own trunk is another model.
   trunks = 1 + any(x.critic.kind == "trunk" for x in learners)
   state = {
-    "parameters": trunks * _bytes(trained),
+    "parameters": trunks * bytes_of(trained, mesh),
     "optimizer": 2.0 * 4 * trunks * count,
   }
   apart = any(
@@ -196,17 +201,12 @@ def _of_caches(model, mesh, rows, lanes, trunk_length, completion_length):
       completion_length=completion_length,
     )
   )
-  backend = backends.of_mesh(mesh)
-
-  def size(x, where):
-    order = None
-    if isinstance(where, Format):
-      layout: Any = where.layout
-      order, where = layout.major_to_minor, where.sharding
-    return backend.room(where.shard_shape(x.shape), order) * x.dtype.itemsize
-
-  sizes = jax.tree.map(size, abstract, decoding.state_shardings(mesh, abstract))
-  return float(sum(jax.tree.leaves(sizes)))
+  placed = jax.tree.map(
+    lambda x, where: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=where),
+    abstract,
+    decoding.state_shardings(mesh, abstract),
+  )
+  return bytes_of(placed, mesh)
 
 
 def _of_microbatch(
@@ -221,19 +221,16 @@ def _of_microbatch(
   )
   device_rows = ceil_div(rows_per_microbatch, sharding.num_row_shards(mesh))
   tokens = device_rows * row_length
-  kept = bytes_kept(model)
-  if (
-    model.num_experts
-  ):  # a device sees the tokens of all devices that share experts
-    without = dataclasses.replace(model, num_experts=0, mlp_width=1)
-    of_experts = kept - bytes_kept(without)
-    kept += (mesh.shape["expert"] - 1) * of_experts
-  kept = tokens * kept / mesh.shape["tensor"]
+  kept = tokens * kept_of_layer(model, mesh)
   residual = tokens * model.width * compute / mesh.shape["tensor"]
   # One more layer is in progress; if layers are recomputed, so are its arrays.
   activations = (model.num_layers + 1) * kept
   if model.remat == "full":
     activations = model.num_layers * residual + 2 * kept
+  # While experts are at work, some tokens are there for each of theirs.
+  met = min(mesh.shape["expert"] * tokens, experts.TOKENS_A_TURN)
+  sent = met * model.experts_per_token
+  activations += _WIDE_OF_EXPERTS * sent * model.width * compute
   chunk = config.learner.logits_chunk_length
   logits = 3.0 * 4 * device_rows * chunk * model.vocab_size
   return {
@@ -242,15 +239,35 @@ def _of_microbatch(
   }
 
 
-def _sizes(tree) -> list[float]:
-  """Returns how many elements of each array a device has."""
-  size = lambda x: float(np.prod(x.sharding.shard_shape(x.shape)))
-  return [size(x) for x in jax.tree.leaves(tree)]
+def kept_of_layer(model: transformer.TransformerConfig, mesh: Mesh) -> float:
+  """Returns the bytes that a device keeps of a layer for a token of its rows.
+
+  Args:
+    model: shape of the transformer.
+    mesh: that it is trained on.
+  """
+  parts, kept = mesh.shape["tensor"], bytes_kept(model)
+  if not model.num_experts:
+    return kept / parts
+  # A device has the tokens of all devices that share experts, whole, and of
+  # their width a part.
+  narrow = dataclasses.replace(model, mlp_width=1)
+  of_others = bytes_kept(dataclasses.replace(narrow, num_experts=0))
+  routed = bytes_kept(narrow) - of_others
+  routed += model.width * jnp.dtype(model.dtype).itemsize
+  products = (kept - bytes_kept(narrow)) / parts
+  return of_others / parts + mesh.shape["expert"] * (routed + products)
 
 
-def _bytes(tree) -> float:
-  leaves = zip(_sizes(tree), jax.tree.leaves(tree))
-  return sum(size * x.dtype.itemsize for size, x in leaves)
+def bytes_of(tree, mesh: Mesh) -> float:
+  """Returns a device's bytes of arrays, as they are in its memory.
+
+  Args:
+    tree: of shapes with shardings, and perhaps layouts.
+    mesh: of the shardings.
+  """
+  backend = backends.of_mesh(mesh)
+  return float(sum(map(backend.bytes_of, jax.tree.leaves(tree))))
 
 
 @functools.cache

@@ -137,8 +137,8 @@ def test_the_plan_counts_what_half_empty_tiles_take(model):
   found = memory_plan._of_caches(model, mesh, 2, 4, 512, 512)
   of_lanes = 2 * (2 * 4 * 512) * (4 * 128)  # keys and values
   of_trunks = 2 * 3 * 512 * (64 + 128)  # keys fill theirs
-  # Tokens, likelihoods, and a tile for each of six fields of a lane.
-  beside = 2 * 512 * 4 + 2 * 4 * 512 * 8 + 2 * 128 * (4 * 4 + 1 + 8)
+  # Tokens, likelihoods, and six fields of a lane: no layout is set for them.
+  beside = 2 * 512 * 4 + 2 * 4 * 512 * 8 + 2 * 4 * (4 * 4 + 1 + 8)
   assert found == 2 * 2 * (of_lanes + of_trunks) + beside
 
 

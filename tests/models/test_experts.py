@@ -1,6 +1,7 @@
 """Mixture of experts: nothing is dropped, wherever the experts are."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -75,19 +76,34 @@ def test_weights_are_shares_of_all_unless_they_are_normed(moe, rng):
   np.testing.assert_allclose(routes.weight, expected, rtol=1e-6)
 
 
-@pytest.mark.parametrize("num_rows", [8, 3])  # shared out, or whole everywhere
-def test_experts_on_other_devices(moe, rng, num_rows):
-  up, down = _weights(rng)
-  y = rng.normal(size=(num_rows, 5, 6)).astype(np.float32)
-  scores = rng.normal(size=(num_rows, 5, 4)).astype(np.float32)
+@pytest.mark.parametrize(
+  ("num_rows", "length", "hidden"),
+  [
+    (8, 6, 10),
+    (3, 6, 10),  # rows are whole everywhere
+    (8, 5, 10),  # lengths are
+    (8, 6, 9),  # experts' width is
+  ],
+)
+@pytest.mark.parametrize("width", ["embed", None])
+@pytest.mark.parametrize("a_turn", [8192, 7])
+def test_experts_on_other_devices(
+  moe, rng, monkeypatch, num_rows, length, hidden, width, a_turn
+):
+  up, down = _weights(rng, hidden=hidden)
+  y = rng.normal(size=(num_rows, length, 6)).astype(np.float32)
+  scores = rng.normal(size=(num_rows, length, 4)).astype(np.float32)
   pull = rng.normal(size=y.shape).astype(np.float32)
 
   def loss(y, scores, up, down):
     routes = experts.route(moe, scores)
-    return jnp.sum(pull * experts.run(_ACTIVATE, y, routes, up, down))
+    axes = ("rows", "residual")
+    out = experts.run(_ACTIVATE, y, routes, up, down, tokens=axes, width=width)
+    return jnp.sum(pull * out)
 
   run = lambda: jax.jit(jax.value_and_grad(loss, argnums=(0, 1, 2, 3)))
   expected = run()(y, scores, up, down)
+  monkeypatch.setattr(experts, "TOKENS_A_TURN", a_turn)
   with jax.set_mesh(make_mesh(data=1, fsdp=2, tensor=2, expert=2)):
     found = run()(y, scores, up, down)
   jax.tree.map(
@@ -95,26 +111,113 @@ def test_experts_on_other_devices(moe, rng, num_rows):
   )
 
 
-def test_a_model_on_a_mesh_with_experts(moe, rng):
-  mask = jnp.tri(6, dtype=bool)[None]
-  position = jnp.broadcast_to(jnp.arange(6), (4, 6))
-  tokens = rng.integers(0, moe.vocab_size, (4, 6)).astype(np.int32)
+def test_what_is_for_other_devices_may_be_anything(moe, rng, monkeypatch):
+  """A TPU's product leaves rows after the last group as it found them."""
+  up, down = _weights(rng)
+  y = rng.normal(size=(7, 6)).astype(np.float32)
+  routes = experts.route(moe, rng.normal(size=(7, 4)).astype(np.float32))
+  here = slice(1, 3)  # of the experts
+  pull = rng.normal(size=y.shape).astype(np.float32)
 
-  @jax.jit
-  def run(params):
-    attend = lambda q, k, v, _: attention.dense_attention(q, k, v, mask)
-    return transformer.forward(moe, params, tokens, position, attend)[0]
+  def loss(y, weight, up, down):
+    local = routes.expert - here.start
+    out = experts._run(_ACTIVATE, y, local, weight, up, down)
+    return jnp.sum(pull * out)
+
+  def run():
+    own = tuple(w[here] for w in up), down[here]
+    of_all = jax.value_and_grad(loss, argnums=(0, 1, 2, 3))
+    return of_all(y, routes.weight, *own)
+
+  expected = run()
+  plain = jax.lax.ragged_dot
+  beyond = lambda x, sizes: (jnp.arange(len(x)) >= jnp.sum(sizes))[:, None]
+
+  @jax.custom_vjp
+  def product(x, w, sizes):
+    out = plain(x, w, sizes)
+    return jnp.where(beyond(x, sizes), jnp.nan, out)
+
+  def backward(kept, d_out):
+    x, w, sizes = kept
+    d_x, d_w = jax.vjp(lambda x, w: plain(x, w, sizes), x, w)[1](d_out)
+    return jnp.where(beyond(x, sizes), jnp.nan, d_x), d_w, None
+
+  product.defvjp(lambda *args: (product(*args), args), backward)
+  monkeypatch.setattr(jax.lax, "ragged_dot", product)
+  jax.tree.map(
+    lambda x, y: np.testing.assert_allclose(x, y, atol=1e-5), run(), expected
+  )
+
+
+@pytest.mark.parametrize("sizes", [(200, 0, 90, 31), (0, 0, 0, 0), (0, 321, 0)])
+def test_the_kernel_for_weights_gradients(rng, monkeypatch, sizes):
+  """By hand; rows beyond the groups are anything, and tiles are cut off."""
+  monkeypatch.setattr(experts, "_TILE", (128, 128, 128))
+  x = rng.normal(size=(321, 40)).astype(np.float32)
+  d_out = rng.normal(size=(321, 200)).astype(np.float32)
+  x[sum(sizes) :] = d_out[sum(sizes) :] = np.nan
+  found = experts.weights_gradient(
+    x, d_out, np.int32(sizes), np.float32, interpret=True
+  )
+  ends = np.cumsum(sizes)
+  for out, start, end in zip(found, ends - sizes, ends):
+    of_group = slice(start, end)
+    expected = x[of_group].astype(np.float64).T @ d_out[of_group]
+    np.testing.assert_allclose(out, expected, rtol=1e-5, atol=1e-4)
+
+
+@pytest.mark.parametrize("a_turn", [50, 20])
+def test_of_experts_little_is_kept(moe, rng, monkeypatch, a_turn):
+  """Not a token for each of its experts, nor what `down` makes of it."""
+  up, down = _weights(rng, width=100, hidden=3)
+  y = rng.normal(size=(50, 100)).astype(np.float32)
+  routes = experts.route(moe, rng.normal(size=(50, 4)).astype(np.float32))
+  run = lambda y, up, down: experts.run(_ACTIVATE, y, routes, up, down)
+  kept = jax.tree.leaves(
+    jax.eval_shape(lambda *a: jax.vjp(run, *a)[1], y, up, down)
+  )
+  weights = 3 * 4 * 100 * 3
+  # The tokens, both products, where they are sent and what they weigh; what is
+  # divided into turns may be there twice.
+  least = 50 * 100 + weights + 150 * (2 * 3 + 3)
+  assert least <= sum(x.size for x in kept) <= 2 * least < 150 * 100 + least
+
+
+@pytest.mark.parametrize("num_rows", [4, 8])  # one of a device, or two
+@pytest.mark.parametrize("num_experts", [4, 0])
+def test_a_model_on_a_mesh_with_experts(moe, rng, num_rows, num_experts):
+  moe = dataclasses.replace(moe, num_experts=num_experts)
+  mask = jnp.tri(6, dtype=bool)[None]
+  position = jnp.broadcast_to(jnp.arange(6), (num_rows, 6))
+  tokens = rng.integers(0, moe.vocab_size, position.shape).astype(np.int32)
+  pull = rng.normal(size=(*position.shape, moe.width)).astype(np.float32)
+
+  def run():
+    @functools.partial(jax.value_and_grad, has_aux=True)
+    def loss(params):
+      attend = lambda q, k, v, _: attention.dense_attention(q, k, v, mask)
+      args = (tokens, position, attend, position < 5)
+      hidden, load = transformer.forward(moe, params, *args)
+      return jnp.sum(pull * hidden), (hidden, load)
+
+    return jax.jit(loss)
 
   init = jax.jit(lambda key: parameters.init(moe, key))
   params = jax.device_get(init(jax.random.key(0)))
-  hidden = run(params)
+  expected = run()(params)
   mesh = make_mesh(data=1, fsdp=2, tensor=2, expert=2)
   placed = parameters.put_params(moe, mesh, params)
-  up = placed["layers"]["expert_up"]
-  assert up.sharding.shard_shape(up.shape) == (2, 2, 12, 5)
+  if num_experts:
+    up = placed["layers"]["expert_up"]
+    assert up.sharding.shard_shape(up.shape) == (2, 2, 12, 5)
   with jax.set_mesh(mesh):
-    sharded = run(placed)
-  np.testing.assert_allclose(sharded, hidden, atol=1e-5)
+    sharded = run()(placed)
+  jax.tree.map(
+    lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-4),
+    sharded,
+    expected,
+  )
 
 
 def test_load_balance_by_hand():
