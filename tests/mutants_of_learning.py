@@ -439,7 +439,14 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     ("here = lambda x: jnp.where(is_here, x, 0)", "here = lambda x: x"),
     ("expert -= jax.lax.axis_index(expert_axis)", "expert -= 0"),
     ("for mesh_axis in reversed(mesh_axes):", "for mesh_axis in mesh_axes:"),
-    ("_keep(_by_groups(sent, w, sizes))", "_by_groups(sent, w, sizes)"),
+    (
+      "_keep(grouped.product(sent, w, sizes))",
+      "grouped.product(sent, w, sizes)",
+    ),
+  ),
+  (
+    "models/grouped.py",
+    "models/test_experts.py",
     ("beyond = -len(x) % _TILE[0]", "beyond = 0"),
   ),
   (

@@ -1,7 +1,7 @@
 """Mixture of experts: every token runs through the few experts it is sent to.
 
 No token is ever dropped: what is sent to one expert is brought together, as
-much as it is, and multiplied group by group (`jax.lax.ragged_dot`).
+much as it is, and multiplied group by group.
 """
 
 from __future__ import annotations
@@ -13,14 +13,27 @@ from typing import TYPE_CHECKING, NamedTuple
 import jax
 import jax.numpy as jnp
 from jax.ad_checkpoint import checkpoint_name
-from jax.experimental.pallas.ops.tpu.megablox.gmm import tgmm
 
-from prefixrl_jax.distributed import backends, sharding
+from prefixrl_jax.distributed import sharding
+from prefixrl_jax.models import grouped
 from prefixrl_jax.rounding import ceil_div
 
 if TYPE_CHECKING:
   from jax import Array
   from jaxtyping import Bool, Float, Float32, Int32
+
+# Tokens that a device's experts run through at a time. Each is there once for
+# each of its experts, whether these are here or not: all at once would take
+# most of a large model's memory. Of so many, a hundred experts get hundreds.
+TOKENS_A_TURN = 8192
+# What is kept for the backward pass: the tokens, not once for each expert that
+# they are sent to, and the narrow products; of the weights a device's own part.
+_keep = functools.partial(checkpoint_name, name="experts")
+_keeping_little = functools.partial(
+  jax.checkpoint,
+  policy=jax.checkpoint_policies.save_only_these_names("experts"),
+  prevent_cse=False,
+)
 
 
 class Routes(NamedTuple):
@@ -178,11 +191,11 @@ def _along(spec, mesh_axes):
 def _run(activate, y, expert, weight, up, down):
   """One device's experts; numbers of those that are not here are no index."""
   tokens = y.reshape(-1, y.shape[-1])
-  routes = (x.reshape(-1, x.shape[-1]) for x in (expert, weight))
+  expert, weight = (x.reshape(-1, x.shape[-1]) for x in (expert, weight))
   some = functools.partial(_some_tokens, activate)
-  turns = turns_of(len(tokens))
+  turns = ceil_div(len(tokens), TOKENS_A_TURN)
   if turns == 1:
-    return some(up, down, tokens, *routes).reshape(y.shape)
+    return some(up, down, tokens, expert, weight).reshape(y.shape)
   # The weights' gradient is added up over turns: in full precision.
   wide = jax.tree.map(lambda w: w.astype(jnp.float32), (tuple(up), down))
   size = ceil_div(len(tokens), turns)
@@ -197,26 +210,9 @@ def _run(activate, y, expert, weight, up, down):
     up, down = jax.tree.map(lambda w: w.astype(y.dtype), wide)
     return some(up, down, *x)
 
-  expert, weight = routes
   in_order = in_turns(tokens, 0), in_turns(expert, -1), in_turns(weight, 0)
   out = jax.lax.map(one_turn, in_order)
   return out.reshape(-1, y.shape[-1])[: len(tokens)].reshape(y.shape)
-
-
-def turns_of(num_tokens: int) -> int:
-  """Returns in how many turns a device's experts run through tokens.
-
-  Each token is there once for each of its experts, whether these are here or
-  not: of all at once, that would be most of a large model's memory.
-
-  Args:
-    num_tokens: of all devices that share experts.
-  """
-  return ceil_div(num_tokens, TOKENS_A_TURN)
-
-
-# Enough for hundreds to be sent to each of a hundred experts.
-TOKENS_A_TURN = 8192
 
 
 def _some_tokens(activate, up, down, y, expert, weight):
@@ -227,23 +223,13 @@ def _some_tokens(activate, up, down, y, expert, weight):
   is_here = (jnp.arange(order.size) < jnp.sum(sizes))[:, None]
   here = lambda x: jnp.where(is_here, x, 0)
   sent = here(_ordered(y, order, place))
-  products = (_keep(_by_groups(sent, w, sizes)) for w in up)
+  products = (_keep(grouped.product(sent, w, sizes)) for w in up)
   inner = activate(*map(here, products))
   # Weighted before `down`, whose outputs are then not needed again.
   weight = _ordered(weight.reshape(-1, 1).astype(inner.dtype), order, place)
-  out = here(_by_groups(here(inner * weight), down, sizes))
+  out = here(grouped.product(here(inner * weight), down, sizes))
   out = _ordered(out, place, order).reshape(*expert.shape, -1)
   return jnp.sum(out, axis=1)
-
-
-# What is kept for the backward pass: the tokens, not once for each expert that
-# they are sent to, and the narrow products; of the weights a device's own part.
-_keep = functools.partial(checkpoint_name, name="experts")
-_keeping_little = functools.partial(
-  jax.checkpoint,
-  policy=jax.checkpoint_policies.save_only_these_names("experts"),
-  prevent_cse=False,
-)
 
 
 def _by_expert(expert, num_experts):
@@ -273,56 +259,6 @@ def _by_expert(expert, num_experts):
   index = jnp.arange(place.size, dtype=jnp.int32)
   order = jnp.zeros_like(place).at[place].set(index, unique_indices=True)
   return sizes[:-1], place, order
-
-
-@jax.custom_vjp
-def _by_groups(x, w, sizes):
-  """Returns each group of x's rows times its own weight; others are undefined.
-
-  Args:
-    x: [n, inputs].
-    w: [E, inputs, outputs].
-    sizes: int32 [E], of the groups, which follow each other from the first row.
-  """
-  return jax.lax.ragged_dot(x, w, sizes)
-
-
-def _by_groups_fwd(x, w, sizes):
-  return _by_groups(x, w, sizes), (x, w, sizes)
-
-
-def _by_groups_bwd(kept, d_out):
-  x, w, sizes = kept
-  of_x = lambda x: jax.lax.ragged_dot(x, w, sizes)
-  (d_x,) = jax.vjp(of_x, x)[1](d_out)
-  if backends.current_backend().has_groups_kernel:
-    return d_x, weights_gradient(x, d_out, sizes, w.dtype), None
-  of_w = lambda w: jax.lax.ragged_dot(x, w, sizes)
-  return d_x, *jax.vjp(of_w, w)[1](d_out), None
-
-
-_by_groups.defvjp(_by_groups_fwd, _by_groups_bwd)
-
-
-def weights_gradient(x, d_out, sizes, dtype, interpret: bool = False):
-  """Returns what libtpu makes of `ragged_dot` as E products of all rows.
-
-  Args:
-    x: [n, inputs]. d_out: [n, outputs]. sizes: as `_by_groups` takes them.
-    dtype: of the result, [E, inputs, outputs].
-    interpret: run without a TPU, slowly.
-  """
-  # The kernel takes whole tiles of rows.
-  beyond = -len(x) % _TILE[0]
-  x, d_out = (jnp.pad(x, ((0, beyond), (0, 0))) for x in (x, d_out))
-  sizes_of = (len(x), x.shape[1], d_out.shape[1])
-  tile = tuple(map(min, _TILE, sizes_of))
-  return tgmm(x.T, d_out, sizes, dtype, tile, interpret=interpret)
-
-
-# Rows, inputs and outputs: a group has some hundred rows, and a tile of the
-# gradient stays in vector memory while they pass.
-_TILE = (256, 1024, 1024)
 
 
 @jax.custom_vjp

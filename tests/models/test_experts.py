@@ -16,6 +16,7 @@ from prefixrl_jax.learner.packing import Lane, Layout, Tree, pack
 from prefixrl_jax.models import (
   attention,
   experts,
+  grouped,
   layers,
   parameters,
   transformer,
@@ -153,11 +154,11 @@ def test_what_is_for_other_devices_may_be_anything(moe, rng, monkeypatch):
 @pytest.mark.parametrize("sizes", [(200, 0, 90, 31), (0, 0, 0, 0), (0, 321, 0)])
 def test_the_kernel_for_weights_gradients(rng, monkeypatch, sizes):
   """By hand; rows beyond the groups are anything, and tiles are cut off."""
-  monkeypatch.setattr(experts, "_TILE", (128, 128, 128))
+  monkeypatch.setattr(grouped, "_TILE", (128, 128, 128))
   x = rng.normal(size=(321, 40)).astype(np.float32)
   d_out = rng.normal(size=(321, 200)).astype(np.float32)
   x[sum(sizes) :] = d_out[sum(sizes) :] = np.nan
-  found = experts.weights_gradient(
+  found = grouped.weights_gradient(
     x, d_out, np.int32(sizes), np.float32, interpret=True
   )
   ends = np.cumsum(sizes)

@@ -24,6 +24,7 @@ _MODULES = [
     for name in (
       "attention",
       "experts",
+      "grouped",
       "layers",
       "linear",
       "transformer",
