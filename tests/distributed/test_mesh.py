@@ -84,6 +84,15 @@ def test_axes_that_do_not_divide_stay_whole(eight_devices):
   assert of((6, 3), "rows", "kv_heads") == PartitionSpec(None, None)
 
 
+def test_devices_have_a_row_each(eight_devices):
+  """Two by two share rows of the mesh out, and two a row's length."""
+  assert not sharding.has_one_row_each((4, 6))  # without a mesh
+  with jax.set_mesh(eight_devices):
+    assert sharding.has_one_row_each((4, 6))
+    assert not sharding.has_one_row_each((8, 6))
+    assert not sharding.has_one_row_each((4, 5))
+
+
 def test_rows_are_put_where_the_table_says(eight_devices):
   batch = {"x": np.arange(32.0).reshape(2, 8, 2), "y": np.zeros(2)}
   put = sharding.put_rows(eight_devices, batch, axis=1)

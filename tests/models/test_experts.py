@@ -22,6 +22,7 @@ from prefixrl_jax.models import (
   transformer,
 )
 from prefixrl_jax.models.flops import flops_per_token
+from prefixrl_jax.run import memory_plan
 
 _ACTIVATE = layers.activation("gated_silu")
 
@@ -316,3 +317,24 @@ def test_what_a_token_costs_by_hand(moe):
   norms, ends = 2 * 24, 24 + 2 * 24 * 17
   assert parameters.num_active_params(moe) == 2 * (layer + norms) + ends
   assert parameters.num_params(moe) == 2 * (layer + expert + norms) + ends
+
+
+def test_the_plan_counts_what_experts_keep_and_room_they_take(
+  moe, change_backend
+):
+  """By hand, of two devices that share experts and two their width."""
+  moe = dataclasses.replace(moe, remat="none")
+  dense = dataclasses.replace(moe, num_experts=0, mlp_width=1)
+  mesh = make_mesh(data=1, fsdp=2, tensor=2, expert=2)
+  # The token, its three experts' places, orders and weights, and its chances.
+  routed = 4 * (24 + 3 * 3 + 4)
+  products = 4 * 2 * 3 * 10
+  found = memory_plan.kept_of_layer(moe, mesh)
+  least = memory_plan.kept_of_layer(dense, mesh) + 2 * (routed + products / 2)
+  assert least <= found <= 1.25 * least
+  change_backend(expert_order=(0, 1, 2), tile=(8, 128))
+  layer = parameters.abstract_unstacked(moe, mesh)["layers"][0]
+  up, down = layer["expert_up"], layer["expert_down"]
+  assert memory_plan.bytes_of(up, mesh) == 4 * 2 * 24 * 128
+  assert memory_plan.bytes_of(down, mesh) == 4 * 2 * 8 * 128
+  assert memory_plan.bytes_of(layer["query"], mesh) == 4 * 48 * 24 / 2

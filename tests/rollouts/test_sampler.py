@@ -152,9 +152,11 @@ def test_eight_devices_sample_what_one_samples(
 
 
 @pytest.mark.no_cover
+@pytest.mark.parametrize("order", [None, (0, 2, 1)])
 def test_experts_on_a_mesh_sample_what_they_sample_on_one_device(
-  model, one_device, rng
+  model, one_device, rng, change_backend, order
 ):
+  change_backend(expert_order=order)
   moe = dataclasses.replace(
     model, num_experts=4, experts_per_token=3, mlp_width=10
   )
