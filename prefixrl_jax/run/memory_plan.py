@@ -247,16 +247,20 @@ def kept_of_layer(model: transformer.TransformerConfig, mesh: Mesh) -> float:
     mesh: that it is trained on.
   """
   parts, kept = mesh.shape["tensor"], bytes_kept(model)
+  token = model.width * jnp.dtype(model.dtype).itemsize
+  # What attention and MLP take is gathered, and kept so.
+  gathered = token * (1 - 1 / parts)
   if not model.num_experts:
-    return kept / parts
-  # A device has the tokens of all devices that share experts, whole, and of
-  # their width a part.
+    return kept / parts + 2 * gathered
+  # A device has the tokens of all devices that share experts, and of their
+  # width a part.
   narrow = dataclasses.replace(model, mlp_width=1)
   of_others = bytes_kept(dataclasses.replace(narrow, num_experts=0))
-  routed = bytes_kept(narrow) - of_others
-  routed += model.width * jnp.dtype(model.dtype).itemsize
+  routed = bytes_kept(narrow) - of_others + token
   products = (kept - bytes_kept(narrow)) / parts
-  return of_others / parts + mesh.shape["expert"] * (routed + products)
+  return (
+    of_others / parts + gathered + mesh.shape["expert"] * (routed + products)
+  )
 
 
 def bytes_of(tree, mesh: Mesh) -> float:
