@@ -227,6 +227,7 @@ def _of_microbatch(
   activations = (model.num_layers + 1) * kept
   if model.remat == "full":
     activations = model.num_layers * residual + 2 * kept
+    activations -= tokens * _gathered(model, mesh)  # are there once
   # While experts are at work, some tokens are there for each of theirs.
   met = min(mesh.shape["expert"] * tokens, experts.TOKENS_A_TURN)
   sent = met * model.experts_per_token
@@ -248,10 +249,8 @@ def kept_of_layer(model: transformer.TransformerConfig, mesh: Mesh) -> float:
   """
   parts, kept = mesh.shape["tensor"], bytes_kept(model)
   token = model.width * jnp.dtype(model.dtype).itemsize
-  # What attention and MLP take is gathered, and kept so.
-  gathered = token * (1 - 1 / parts)
   if not model.num_experts:
-    return kept / parts + 2 * gathered
+    return kept / parts + _gathered(model, mesh)
   # A device has the tokens of all devices that share experts, and of their
   # width a part.
   narrow = dataclasses.replace(model, mlp_width=1)
@@ -259,8 +258,17 @@ def kept_of_layer(model: transformer.TransformerConfig, mesh: Mesh) -> float:
   routed = bytes_kept(narrow) - of_others + token
   products = (kept - bytes_kept(narrow)) / parts
   return (
-    of_others / parts + gathered + mesh.shape["expert"] * (routed + products)
+    of_others / parts
+    + _gathered(model, mesh)
+    + mesh.shape["expert"] * (routed + products)
   )
+
+
+def _gathered(model, mesh) -> float:
+  """Returns those of others' shares of the residual, which two parts take."""
+  token = model.width * jnp.dtype(model.dtype).itemsize
+  of_attention = token * (1 - 1 / mesh.shape["tensor"])
+  return of_attention if model.num_experts else 2 * of_attention
 
 
 def bytes_of(tree, mesh: Mesh) -> float:
