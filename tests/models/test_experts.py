@@ -79,16 +79,15 @@ def test_weights_are_shares_of_all_unless_they_are_normed(moe, rng):
 
 
 @pytest.mark.parametrize(
-  ("num_rows", "length", "hidden"),
+  ("num_rows", "length", "hidden", "width", "a_turn"),
   [
-    (8, 6, 10),
-    (3, 6, 10),  # rows are whole everywhere
-    (8, 5, 10),  # lengths are
-    (8, 6, 9),  # experts' width is
+    (8, 6, 10, "embed", 8192),
+    (8, 6, 10, None, 7),
+    (3, 6, 10, "embed", 7),  # rows are whole everywhere
+    (8, 5, 10, "embed", 7),  # lengths are
+    (8, 6, 9, "embed", 8192),  # experts' width is
   ],
 )
-@pytest.mark.parametrize("width", ["embed", None])
-@pytest.mark.parametrize("a_turn", [8192, 7])
 def test_experts_on_other_devices(
   moe, rng, monkeypatch, num_rows, length, hidden, width, a_turn
 ):
