@@ -214,6 +214,7 @@ def test_a_model_on_a_mesh_with_experts(moe, rng, num_rows, num_experts):
     assert up.sharding.shard_shape(up.shape) == (2, 2, 12, 5)
   with jax.set_mesh(mesh):
     sharded = run()(placed)
+  np.testing.assert_allclose(sharded[0][1][0], expected[0][1][0], atol=1e-5)
   jax.tree.map(
     lambda x, y: np.testing.assert_allclose(x, y, rtol=1e-4, atol=1e-4),
     sharded,
