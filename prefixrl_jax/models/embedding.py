@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import TYPE_CHECKING
 
 import jax
@@ -49,11 +50,14 @@ def look_up(
     is_here = (place >= 0) & (place < table.shape[0])
     found = table[jnp.where(is_here, place, 0)]
     found = jnp.where(is_here[..., None], found, 0)
-    if scatters:
-      return jax.lax.psum_scatter(
-        found, vocab_axis, scatter_dimension=1, tiled=True
-      )
-    return jax.lax.psum(found, vocab_axis)
+    if not scatters:
+      return jax.lax.psum(found, vocab_axis)
+    scatter = functools.partial(
+      jax.lax.psum_scatter, axis_name=vocab_axis, tiled=True
+    )
+    if len(found) == 1:  # (an axis of one row before theirs: see Transformer)
+      return scatter(found[0], scatter_dimension=0)[None]
+    return scatter(found, scatter_dimension=1)
 
   return jax.shard_map(
     one_device,

@@ -1,5 +1,7 @@
 """A look-up in parts of a table is one in all of it, and sends less."""
 
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -66,10 +68,15 @@ def test_rows_and_lengths_that_the_mesh_does_not_divide(
     np.testing.assert_allclose(x, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_a_device_sends_parts_and_is_sent_its_own(arrays, eight_devices):
+@pytest.mark.parametrize("rows", [4, 8])  # one a device, two
+def test_a_device_sends_parts_and_is_sent_its_own(arrays, eight_devices, rows):
   """Of data, fsdp and tensor two each: counted by hand, in bytes."""
-  _, found = _compiled(eight_devices, *arrays)
-  of_vocabulary, its_rows = 4 * _V * _D / 2, 4 * _B * _T * _D / 4
+  table, tokens, weight = arrays
+  some = (table, tokens[:rows], weight[:rows])
+  values, found = _compiled(eight_devices, *some)
+  for x, expected in zip(values, _by_hand(*some), strict=True):
+    np.testing.assert_allclose(x, expected, rtol=1e-4, atol=1e-5)
+  of_vocabulary, its_rows = 4 * _V * _D / 2, 4 * rows * _T * _D / 4
   # The other half of the features of its words; of the gradient likewise.
   gathered = found["all-gather"].by_axes
   scattered = found["reduce-scatter"].by_axes
@@ -80,6 +87,17 @@ def test_a_device_sends_parts_and_is_sent_its_own(arrays, eight_devices):
   summed = found["all-reduce"].by_axes
   assert summed["data"] == 2 * 0.5 * of_vocabulary / 2
   assert sum(summed.values()) < 1.05 * summed["data"]  # the loss
+
+
+@pytest.mark.parametrize(("rows", "axis"), [(4, 0), (8, 1)])
+def test_what_is_sent_on_has_no_axis_of_one_row(
+  arrays, eight_devices, rows, axis
+):
+  """Before the tokens': libtpu would send all tokens to all."""
+  table, tokens, _ = arrays
+  with jax.set_mesh(eight_devices):
+    program = str(jax.make_jaxpr(embedding.look_up)(table, tokens[:rows]))
+  assert re.findall(r"scatter_dimension=(\d)", program) == [str(axis)]
 
 
 def test_one_device_looks_up_as_numpy_does(arrays, one_device):
