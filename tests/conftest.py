@@ -1,6 +1,7 @@
 """Eight host devices, set before jax is imported; a tiny model."""
 
 import dataclasses
+import gc
 import os
 import pathlib
 import signal
@@ -65,6 +66,7 @@ _NOT_MEASURED = (
   "distributed/test_main_together.py",
   "distributed/test_mesh.py",
   "distributed/test_processes.py",
+  "evals/test_page.py",
 )
 
 
@@ -89,6 +91,19 @@ def pytest_runtest_setup(item):
     return (yield)
   finally:
     controller.resume()
+
+
+def pytest_xdist_auto_num_workers():
+  """One more than cores: a quarter of the time a test waits for a process."""
+  return (os.cpu_count() or 1) + 1
+
+
+@pytest.fixture(scope="module", autouse=True)
+def collections_are_rare():
+  """JAX keeps so many objects that garbage's takes a tenth of the time."""
+  gc.set_threshold(100_000, 20, 20)
+  gc.collect()
+  gc.freeze()
 
 
 @pytest.fixture(autouse=True)
