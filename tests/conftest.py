@@ -35,6 +35,10 @@ from prefixrl_jax.distributed import backends
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.models import parameters
 
+# JAX makes and keeps so many objects that collecting garbage takes a tenth of
+# the time: seldom, and see `only_what_is_new_is_collected`.
+gc.set_threshold(100_000, 20, 20)
+
 # The files that take longest, which begin: so all workers end at the same time.
 _LONGEST = (
   "test_pipeline.py",
@@ -99,9 +103,8 @@ def pytest_xdist_auto_num_workers():
 
 
 @pytest.fixture(scope="module", autouse=True)
-def collections_are_rare():
-  """JAX keeps so many objects that garbage's takes a tenth of the time."""
-  gc.set_threshold(100_000, 20, 20)
+def only_what_is_new_is_collected():
+  """Not what JAX keeps of earlier files."""
   gc.collect()
   gc.freeze()
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import functools
 from typing import TYPE_CHECKING
 
 import jax
@@ -52,12 +51,12 @@ def look_up(
     found = jnp.where(is_here[..., None], found, 0)
     if not scatters:
       return jax.lax.psum(found, vocab_axis)
-    scatter = functools.partial(
-      jax.lax.psum_scatter, axis_name=vocab_axis, tiled=True
+    # With no axis of one row before the tokens': see Transformer.
+    found = found[0] if len(tokens) == 1 else found
+    parts = jax.lax.psum_scatter(
+      found, vocab_axis, scatter_dimension=found.ndim - 2, tiled=True
     )
-    if len(found) == 1:  # (an axis of one row before theirs: see Transformer)
-      return scatter(found[0], scatter_dimension=0)[None]
-    return scatter(found, scatter_dimension=1)
+    return parts.reshape(len(tokens), -1, found.shape[-1])
 
   return jax.shard_map(
     one_device,
