@@ -21,6 +21,8 @@ from prefixrl_jax.settings import fields
 from prefixrl_jax.settings import validation as config_lib
 from prefixrl_jax.storage.metrics import read_jsonl
 
+pytestmark = pytest.mark.usefixtures("one_device_alone")
+
 _DOC = pathlib.Path(__file__).parents[1] / "docs/extending.md"
 _BLOCK = re.compile(
   r"```python\n# (\S+\.py)(, in get_config)?\n(.*?)```", re.DOTALL

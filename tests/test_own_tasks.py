@@ -20,6 +20,8 @@ from prefixrl_jax.run.workspace import Workspace
 from prefixrl_jax.settings.validation import validate
 from prefixrl_jax.types import Problem, UserError, Verdict
 
+pytestmark = pytest.mark.usefixtures("one_device_alone")
+
 _DOC = pathlib.Path(__file__).parents[1] / "docs/own_tasks.md"
 _BLOCK = re.compile(r"```python\n# (\S+\.py)\n(.*?)```", re.DOTALL)
 

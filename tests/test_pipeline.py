@@ -37,6 +37,8 @@ from prefixrl_jax.stages import (
 )
 from prefixrl_jax.types import EvalResult, UserError
 
+pytestmark = pytest.mark.usefixtures("one_device_alone")
+
 _ROOT = pathlib.Path(__file__).parents[1]
 
 

@@ -32,6 +32,8 @@ from prefixrl_jax.storage.files import write_json
 from prefixrl_jax.storage.results import write_results
 from prefixrl_jax.types import EvalResult, UserError
 
+pytestmark = pytest.mark.usefixtures("one_device_alone")
+
 _REAL = huggingface_hub.HfApi
 _FILES = ["README.md", "config.json", "model.safetensors"]
 

@@ -7,6 +7,8 @@ from prefixrl_jax.configs import demo
 from prefixrl_jax.pipeline import Pipeline
 from prefixrl_jax.types import UserError
 
+pytestmark = pytest.mark.usefixtures("one_device_alone")
+
 
 def test_stops_at_the_first_step_that_is_not_finite(tmp_path):
   config = demo.get_config("tiny=true")

@@ -22,6 +22,8 @@ from prefixrl_jax.storage.locking import locked
 from prefixrl_jax.storage.metrics import MetricWriter, read_jsonl
 from prefixrl_jax.types import UserError
 
+pytestmark = pytest.mark.usefixtures("one_device_alone")
+
 _WORKDIR = epath.Path("gs://bucket/runs/demo")
 
 
