@@ -61,6 +61,7 @@ _NOT_MEASURED = (
   "test_extending.py",
   "test_ledger.py",
   "test_methods.py",
+  "test_pipeline.py",
   "test_sharded.py",
   "test_train.py",
   "learner/test_methods.py",
