@@ -488,7 +488,6 @@ def test_prefixed_and_originals_are_told_apart(run, tmp_path):
     assert row["train/prefixed/length"] <= 24  # the prefix does not count
 
 
-@pytest.mark.no_cover  # as one device is
 def test_same_run_on_eight_devices(run, tmp_path, eight_devices):
   fields = {
     "train.max_steps": 2,

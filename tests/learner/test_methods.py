@@ -143,7 +143,6 @@ def _assert_close(a, b, atol=2e-5):
   )
 
 
-@pytest.mark.no_cover  # as in test_losses.py, and in what follows
 @pytest.mark.parametrize("method", _METHODS)
 def test_trees_equal_sequences_and_one_device_eight(
   model, params, rng, one_device, eight_devices, method

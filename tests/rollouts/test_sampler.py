@@ -76,7 +76,6 @@ def test_logprobs_are_the_teacher_forced_ones(
     assert {(1, False), (6, False), (6, True)} <= ends
 
 
-@pytest.mark.no_cover  # like all others' schedules
 @pytest.mark.parametrize("block", [128, 4])
 def test_order_and_refills_change_no_bit(
   model, params, one_device, rng, change_backend, block
@@ -99,7 +98,6 @@ def test_order_and_refills_change_no_bit(
           np.testing.assert_array_equal(a.logprobs, b.logprobs)
 
 
-@pytest.mark.no_cover
 def test_results_do_not_depend_on_the_schedule(
   model, params, one_device, rng, change_backend
 ):
@@ -144,14 +142,12 @@ def _assert_eight_sample_as_one(model, params, one_device, eight_devices, rng):
     np.testing.assert_allclose(a.logprobs, b.logprobs, atol=1e-5)
 
 
-@pytest.mark.no_cover  # as one device is
 def test_eight_devices_sample_what_one_samples(
   model, params, one_device, eight_devices, rng
 ):
   _assert_eight_sample_as_one(model, params, one_device, eight_devices, rng)
 
 
-@pytest.mark.no_cover
 @pytest.mark.parametrize("order", [None, (0, 2, 1)])
 def test_experts_on_a_mesh_sample_what_they_sample_on_one_device(
   model, one_device, rng, change_backend, order
