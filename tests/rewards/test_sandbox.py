@@ -453,7 +453,7 @@ def test_thread_bomb(pool):
   "code",
   [
     "b = bytearray(64 * 2**30)",
-    "x = []\nwhile True: x.append(bytearray(2**20))",
+    "x = []\nwhile True: x.append(bytes(2**20))",
     "import mmap; m = mmap.mmap(-1, 64 * 2**30)",
     "x = [0] * 10**10",
   ],
