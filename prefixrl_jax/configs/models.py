@@ -25,8 +25,9 @@ class Preset:
     tensor, expert: devices that share a layer, the experts; the others are
       fsdp.
     lengths: tokens of prompt, completion and packed row.
-    rows, lanes: of the sampler; in training it has as many lanes as a prompt
-      has completions.
+    rows, lanes: of the sampler.
+    train_rows: of training's, which has as many lanes as a prompt has
+      completions; 0: all of a step's prompts.
     prompts_per_step: of training.
     param_dtype: of the parameters.
   """
@@ -38,6 +39,7 @@ class Preset:
   lengths: tuple[int, int, int]
   rows: int
   lanes: int
+  train_rows: int
   prompts_per_step: int
   tensor: int = 1
   expert: int = 1
@@ -49,20 +51,23 @@ PRESETS = {
     "HuggingFaceTB/SmolLM2-135M-Instruct",
     "one TPU v5e (Colab)",
     1,
-    15,
+    16,
     (512, 1024, 4096),
     rows=8,  # heads of 64: a cache fills its tiles by three eighths
     lanes=16,
+    train_rows=16,
     prompts_per_step=32,
   ),
   "qwen3_0_6b": Preset(
     "Qwen/Qwen3-0.6B",
     "four TPU v5e",
     4,
-    15,
+    16,
     (1024, 3072, 8192),
+    tensor=4,
     rows=8,
     lanes=8,
+    train_rows=8,
     prompts_per_step=16,
   ),
   "qwen25_1_5b": Preset(
@@ -73,28 +78,31 @@ PRESETS = {
     (1024, 4096, 8192),
     rows=16,
     lanes=8,
+    train_rows=16,
     prompts_per_step=32,
   ),
   "qwen3_4b": Preset(
     "Qwen/Qwen3-4B",
     "16 TPU v5e",
     16,
-    15,
+    16,
     (1024, 8192, 17408),
-    tensor=4,
+    tensor=8,
     rows=4,
     lanes=8,
+    train_rows=8,
     prompts_per_step=32,
   ),
   "llama31_8b": Preset(
     "meta-llama/Llama-3.1-8B-Instruct",
     "64 TPU v5e",
     64,
-    15,
+    16,
     (1024, 16384, 36864),
     tensor=8,
     rows=16,
     lanes=8,
+    train_rows=16,
     prompts_per_step=128,
   ),
   # Its text part, saved by itself: the hub's folder also has a vision tower.
@@ -102,23 +110,25 @@ PRESETS = {
     "google/gemma-3-4b-it",
     "16 TPU v5e",
     16,
-    15,
+    16,
     (1024, 4096, 16384),
     tensor=4,
     rows=8,
     lanes=8,
+    train_rows=16,
     prompts_per_step=32,
   ),
   "qwen3_30b_a3b": Preset(
     "Qwen/Qwen3-30B-A3B",
     "256 TPU v5e",
     256,
-    15,
+    16,
     (1024, 3072, 7168),
     tensor=4,
     expert=8,
     rows=64,
     lanes=8,
+    train_rows=0,
     prompts_per_step=128,
   ),
 }
@@ -143,4 +153,6 @@ def apply(config: ml_collections.ConfigDict, name: str) -> None:
   c.learner.update(row_length=row)
   for stage in (c.screen, c.collect, c.evals):
     stage.update(rows=preset.rows, lanes=preset.lanes)
-  c.train.update(prompts_per_step=preset.prompts_per_step, rows=preset.rows)
+  c.train.update(
+    prompts_per_step=preset.prompts_per_step, rows=preset.train_rows
+  )
