@@ -10,6 +10,7 @@ import dataclasses
 import functools
 from typing import NamedTuple
 
+import jax
 import jax.numpy as jnp
 import ml_collections
 
@@ -257,13 +258,22 @@ def score(scorer: Scorer, trees: Trees, model, mesh) -> Work:
 
 @functools.cache
 def weights(model: TransformerConfig, mesh) -> dict[str, float]:
-  """Returns a device's bytes of a layer's weights and of all, to compute.
+  """Returns a device's bytes of weights, to compute: what of, and of all.
 
-  Other experts than those that a token meets are read too: some token meets
-  them.
+  Of a layer; of the experts of all layers; of all that computes. Other experts
+  than those that a token meets are read too: some token meets them.
   """
   sampled = parameters.abstract_unstacked(model, mesh)
-  of = lambda name: memory_plan.bytes_of(sampled[name], mesh)
+  of = lambda tree: memory_plan.bytes_of(tree, mesh)
   head = "embedding" if model.tied_head else "head"
-  layers = of("layers")
-  return {"layer": layers / model.num_layers, "all": layers + of(head)}
+  layers = of(sampled["layers"])
+  experts = [
+    leaf
+    for path, leaf in jax.tree.leaves_with_path(sampled["layers"])
+    if path[-1].key.startswith("expert_")
+  ]
+  return {
+    "layer": layers / model.num_layers,
+    "experts": of(experts),
+    "all": layers + of(sampled[head]),
+  }

@@ -293,7 +293,8 @@ class Sent:
     self._slower = chip.interconnect / chip.network if several else 1.0
     self._model, self._mesh = engine.model, engine.mesh
     self._size = jnp.dtype(engine.model.dtype).itemsize
-    self._weights = by_hand.weights(engine.model, engine.mesh)["all"]
+    weights = by_hand.weights(engine.model, engine.mesh)
+    self._weights, self._of_experts = weights["all"], weights["experts"]
     self.of_fsdp = self._others("fsdp")
 
   def _others(self, axis: str) -> float:
@@ -336,7 +337,12 @@ class Sent:
     passes = turns * (2 + (self._model.remat == "full"))
     weights, activations = self.passes(layout, passes)
     scattered = self._weights * self.of_fsdp
-    replicas = mesh["data"] * mesh["expert"]
-    part = self._weights / mesh["fsdp"]
-    summed = 2 * (1 - 1 / replicas) * part * self._slower
+    # Devices that share experts each have their own of them, and of the rest
+    # a replica.
+    replicas = (
+      (mesh["data"], self._of_experts),
+      (mesh["data"] * mesh["expert"], self._weights - self._of_experts),
+    )
+    summed = sum(2 * (1 - 1 / n) * part for n, part in replicas)
+    summed *= self._slower / mesh["fsdp"]
     return weights + turns * (scattered + summed), activations

@@ -10,7 +10,8 @@ import tiny_run
 from prefixrl_jax.distributed import ahead
 from prefixrl_jax.distributed.chips import CHIPS
 from prefixrl_jax.distributed.mesh import make_mesh
-from prefixrl_jax.run import duration, fitting, memory_plan
+from prefixrl_jax.learner.packing import Layout
+from prefixrl_jax.run import by_hand, duration, fitting, memory_plan
 from prefixrl_jax.run.session import demo_model, open_engine
 from prefixrl_jax.types import UserError
 
@@ -149,3 +150,33 @@ def test_a_choice_s_settings_are_what_was_planned():
     step = duration.steps(engine, rows, CHIPS["v5e"])["rl"]
   assert step["step"] == choice.seconds
   assert compiler.compiled == []
+
+
+@pytest.mark.parametrize(("experts", "sums"), [(0, 2 / 2), (8, 2 * 3 / 4)])
+def test_gradients_are_summed_by_those_that_have_the_same_weights(
+  experts, sums
+):
+  """Two by two devices; those that share experts have not the same ones."""
+  shared = dict(data=2, expert=2) if experts else dict(data=2, tensor=2)
+  config = _config(**{f"mesh.{axis}": size for axis, size in shared.items()})
+  model = dataclasses.replace(
+    demo_model(config.model),
+    num_experts=experts,
+    experts_per_token=min(experts, 1),
+  )
+  engine = open_engine(
+    config,
+    model=model,
+    mesh=make_mesh(**shared, devices=jax.devices()[:4]),
+    stop_tokens=_STOP,
+    show=lambda _: None,
+    device_bytes=1e12,
+  )
+  sent = fitting.Sent(engine, CHIPS["v5e"])
+  of_all = by_hand.weights(model, engine.mesh)["all"]
+  size = jax.numpy.dtype(model.dtype).itemsize
+  # Of a device's half of the experts two products' weights, a sum of two.
+  of_experts = model.num_layers * experts / 2 * 2 * 64 * 128 * size
+  expected = of_experts * 2 / 2 + (of_all - of_experts) * sums
+  gathered, _ = sent.update(Layout(32, 4, 1), turns=1)
+  assert gathered == pytest.approx(expected)
