@@ -100,7 +100,7 @@ def get_config(
     max_prompt_length=1024, max_completion_length=16384, steps_per_dispatch=128
   )
   c.learner = sections.learner(
-    rows_per_microbatch=0,  # as many as fit into memory
+    rows_per_microbatch=0,  # what the memory plan has room for
     row_length=32768,  # tokens of a packed row, unless a tree needs more
   )
   c.sft = sections.sft(batch_size=32, learning_rate=1e-5)

@@ -111,14 +111,14 @@ def num_row_shards(mesh) -> int:
   return math.prod(mesh.shape.get(axis, 1) for axis in AXIS_RULES["rows"] or ())
 
 
-def has_one_row_each(shape) -> bool:
-  """Returns whether devices have a row each, and its length is shared out.
+def shares_lengths_out(shape) -> bool:
+  """Returns whether devices share rows' lengths out beside the rows.
 
   Args:
     shape: of an array [rows, length, ...] on the mesh that is set, if any.
   """
   mesh = jax.sharding.get_abstract_mesh()
-  if mesh.empty or shape[0] != num_row_shards(mesh):
+  if mesh.empty or shape[0] % num_row_shards(mesh):
     return False
   parts = mesh.shape["tensor"]
   return parts > 1 and shape[1] % parts == 0

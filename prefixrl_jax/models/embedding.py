@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
-from jax.sharding import PartitionSpec
 
 from prefixrl_jax.distributed import sharding
+from prefixrl_jax.models.linear import rows_of
 
 if TYPE_CHECKING:
   from jax import Array
@@ -16,8 +16,10 @@ if TYPE_CHECKING:
 
 
 def look_up(
-  table: Float[Array, "V D"], tokens: Int[Array, "B T"]
-) -> Float[Array, "B T D"]:
+  table: Float[Array, "V D"],
+  tokens: Int[Array, "*B"],
+  axes: tuple[str, ...] = ("rows", "residual", "features"),
+) -> Float[Array, "*B D"]:
   """Returns rows of the table.
 
   On a mesh a device looks its own rows' tokens up in its part of the
@@ -27,18 +29,20 @@ def look_up(
 
   Args:
     table: sharded as its parameter is.
-    tokens: packed rows.
+    tokens: packed rows, or the tokens of all rows as one axis.
+    axes: logical axes of what is returned.
   """
   mesh = jax.sharding.get_abstract_mesh()
   if mesh.empty or mesh.size == 1:
     return table[tokens]
-  rows, length = sharding.fitted(mesh, tokens.shape, "rows", "residual")
+  parts = sharding.fitted(mesh, tokens.shape, *axes[:-1])
+  whole = sharding.fitted(mesh, tokens.shape, *rows_of(axes))
   where = sharding.fitted(mesh, table.shape, "vocab", "embed")
   vocab_axis, width_axis = (
     axis if axis and mesh.shape[axis] > 1 else None for axis in where
   )
   # What is summed over an axis is sent on as its parts, if there are parts.
-  scatters = vocab_axis and length == vocab_axis
+  scatters = vocab_axis and parts != whole
 
   def one_device(table, tokens):
     if width_axis:
@@ -51,16 +55,14 @@ def look_up(
     found = jnp.where(is_here[..., None], found, 0)
     if not scatters:
       return jax.lax.psum(found, vocab_axis)
-    # With no axis of one row before the tokens': see Transformer.
-    found = found[0] if len(tokens) == 1 else found
-    parts = jax.lax.psum_scatter(
-      found, vocab_axis, scatter_dimension=found.ndim - 2, tiled=True
+    last = tokens.ndim - 1
+    return jax.lax.psum_scatter(
+      found, vocab_axis, scatter_dimension=last, tiled=True
     )
-    return parts.reshape(len(tokens), -1, found.shape[-1])
 
   return jax.shard_map(
     one_device,
-    in_specs=(where, PartitionSpec(rows)),
-    out_specs=PartitionSpec(rows, length if scatters else None),
+    in_specs=(where, whole),
+    out_specs=parts if scatters else whole,
     check_vma=False,
   )(table, tokens)

@@ -30,6 +30,7 @@ from prefixrl_jax.models.linear import (
   OutputsFirst,
   TokensLast,
   outputs_first_product,
+  rows_of,
 )
 
 if TYPE_CHECKING:
@@ -71,13 +72,17 @@ class Transformer(nn.Module):
         (c.width, c.vocab_size),
         jnp.dtype(c.param_dtype),
       )
-    x = _scaled(c, embedding.look_up(table.astype(c.dtype), tokens))
-    cos_sin, attend, axes = rotary_cos_sin(c, position), self.attend, Block.axes
-    if sharding.has_one_row_each(tokens.shape):
-      # As one axis: what is summed over a device's tokens is sent to it alone
-      # only if no axis of one row is before theirs (libtpu sends all to all).
+    shape, axes = tokens.shape, Block.axes
+    cos_sin, attend = rotary_cos_sin(c, position), self.attend
+    if sharding.shares_lengths_out(shape):
+      # As one axis: of two, libtpu may send what is summed over a device's
+      # tokens to all devices, not to each its own; of one row a device always.
       axes = ("tokens", "features")
-      x, cos_sin, valid, attend = _in_one_axis(x, cos_sin, valid, attend)
+      tokens, cos_sin, valid, attend = _in_one_axis(
+        tokens, cos_sin, valid, attend
+      )
+    x = embedding.look_up(table.astype(c.dtype), tokens, axes)
+    x = _scaled(c, x)
     x = sharding.constrain(x, *axes)
     block = Block
     if c.remat == "full":
@@ -98,13 +103,16 @@ class Transformer(nn.Module):
       unroll=c.scan_unroll,
       metadata_params={nn.PARTITION_NAME: "layers"},
     )(c, attend, axes, name="layers")(x, cos_sin, flags, valid)
-    x = x.reshape(*tokens.shape, c.width)
+    if x.ndim < len(shape) + 1:
+      # A part of the tokens need not be the same part of each row.
+      x = sharding.constrain(x, *rows_of(axes), "features")
+      x = sharding.constrain(x.reshape(*shape, c.width), *Block.axes)
     return RMSNorm(c, name="final_norm")(x), kept
 
 
-def _in_one_axis(x, cos_sin, valid, attend):
-  """Returns what the blocks take of rows [B, T, ...], as tokens [B T, ...]."""
-  shape = x.shape[:2]
+def _in_one_axis(tokens, cos_sin, valid, attend):
+  """Returns what is there of rows [B, T, ...], as of tokens [B T, ...]."""
+  shape = tokens.shape
   joined = lambda x: x.reshape(-1, *x.shape[2:])
 
   def attend_in_rows(*heads_and_window):
@@ -114,7 +122,8 @@ def _in_one_axis(x, cos_sin, valid, attend):
     return joined(out), kept
 
   cos_sin = jax.tree.map(jax.vmap(joined), cos_sin)
-  return joined(x), cos_sin, jax.tree.map(joined, valid), attend_in_rows
+  valid = jax.tree.map(joined, valid)
+  return joined(tokens), cos_sin, valid, attend_in_rows
 
 
 def embed(

@@ -41,8 +41,11 @@ _CACHES_OF = {
   "curve": "config.evals",
   "evaluate": "config.evals",
 }
-# Rows per device that a micro-batch may have if the config leaves it open.
+# Rows per device that a micro-batch may have if the config leaves it open: one,
+# or more of no more tokens. With more tokens still, weights are gathered less
+# often, but long since in less time than the products with them take.
 _ROWS_A_DEVICE = (8, 4, 2, 1)
+_TOKENS_A_DEVICE = 2**15
 # Arrays of a layer's experts in progress that have a token's width for each
 # expert that it is sent to, at the most.
 _WIDE_OF_EXPERTS = 6
@@ -77,8 +80,12 @@ def fit(
   shards = sharding.num_row_shards(mesh)
   wished = ceil_div(config.learner.rows_per_microbatch, shards)
   remats = ("none", "full") if model.remat == "auto" else (model.remat,)
+  row_length = _row_length(config)
+  open_rows = [
+    n for n in _ROWS_A_DEVICE if n == 1 or n * row_length <= _TOKENS_A_DEVICE
+  ]
   for remat, a_device in itertools.product(
-    remats, [wished] if wished else _ROWS_A_DEVICE
+    remats, [wished] if wished else open_rows
   ):
     settled = dataclasses.replace(model, remat=remat)
     rows = a_device * shards
@@ -214,13 +221,8 @@ def _of_microbatch(
 ) -> dict[str, float]:
   """Returns the bytes that an update keeps for a micro-batch's tokens."""
   compute = jnp.dtype(model.dtype).itemsize
-  rollouts = config.rollouts
-  row_length = max(
-    config.learner.row_length,
-    rollouts.max_prompt_length + 2 * rollouts.max_completion_length,
-  )
   device_rows = ceil_div(rows_per_microbatch, sharding.num_row_shards(mesh))
-  tokens = device_rows * row_length
+  tokens = device_rows * _row_length(config)
   kept = tokens * kept_of_layer(model, mesh)
   residual = tokens * model.width * compute / mesh.shape["tensor"]
   # One more layer is in progress; if layers are recomputed, so are its arrays.
@@ -238,6 +240,15 @@ def _of_microbatch(
     "activations": trunks * activations,
     "logits": logits / mesh.shape["tensor"],
   }
+
+
+def _row_length(config) -> int:
+  """Returns the tokens of a packed row, with what may lengthen it."""
+  rollouts = config.rollouts
+  return max(
+    config.learner.row_length,
+    rollouts.max_prompt_length + 2 * rollouts.max_completion_length,
+  )
 
 
 def kept_of_layer(model: transformer.TransformerConfig, mesh: Mesh) -> float:

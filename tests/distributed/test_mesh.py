@@ -84,13 +84,16 @@ def test_axes_that_do_not_divide_stay_whole(eight_devices):
   assert of((6, 3), "rows", "kv_heads") == PartitionSpec(None, None)
 
 
-def test_devices_have_a_row_each(eight_devices):
+def test_devices_share_lengths_out(eight_devices):
   """Two by two share rows of the mesh out, and two a row's length."""
-  assert not sharding.has_one_row_each((4, 6))  # without a mesh
+  assert not sharding.shares_lengths_out((4, 6))  # without a mesh
   with jax.set_mesh(eight_devices):
-    assert sharding.has_one_row_each((4, 6))
-    assert not sharding.has_one_row_each((8, 6))
-    assert not sharding.has_one_row_each((4, 5))
+    assert sharding.shares_lengths_out((4, 6))
+    assert sharding.shares_lengths_out((8, 6))
+    assert not sharding.shares_lengths_out((6, 6))
+    assert not sharding.shares_lengths_out((4, 5))
+  with jax.set_mesh(make_mesh(data=4, fsdp=2)):
+    assert not sharding.shares_lengths_out((8, 6))
 
 
 def test_rows_are_put_where_the_table_says(eight_devices):
@@ -255,6 +258,9 @@ def test_what_is_left_open_is_settled_by_the_plan(
   assert fit(need("full", 1)) == ("full", 1)
   with pytest.raises(UserError, match=r"memory plan needs"):
     fit(need("full", 1) - 1)
+  # Of long rows fewer, whatever there is room for.
+  assert fit(1e12, **{"learner.row_length": 2**14}) == ("none", 2)
+  assert fit(1e12, **{"learner.row_length": 2**16}) == ("none", 1)
   # What is not open stays, but for whole rows a device.
   assert fit(1e12, **{"learner.rows_per_microbatch": 2}) == ("none", 2)
   assert _fit(
