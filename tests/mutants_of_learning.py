@@ -393,7 +393,9 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     "distributed/test_mesh.py::test_plan_by_hand"
     " distributed/test_mesh.py::test_what_is_alive_in_each_phase"
     " distributed/test_mesh.py::test_what_cannot_fit_is_refused_by_name"
-    " distributed/test_mesh.py::test_what_is_revealed_needs_caches_too",
+    " distributed/test_mesh.py::test_what_is_revealed_needs_caches_too"
+    " distributed/test_mesh.py::test_what_is_left_open_is_settled_by_the_plan",
+    ("n * row_length <= _TOKENS_A_DEVICE", "True"),
     ('"optimizer": 2.0 * 4 * trunks * count', '"optimizer": 4.0 * count'),
     ("(2.0 + apart)", "2.0"),
     ('"train": {\n      **weights,\n', '"train": {\n'),
