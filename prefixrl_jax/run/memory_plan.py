@@ -41,9 +41,9 @@ _CACHES_OF = {
   "curve": "config.evals",
   "evaluate": "config.evals",
 }
-# Rows per device that a micro-batch may have if the config leaves it open: one,
-# or more of no more tokens. With more tokens still, weights are gathered less
-# often, but long since in less time than the products with them take.
+# Rows per device that a micro-batch may have if the config leaves it open; more
+# than one only up to so many tokens. With more of them weights are gathered
+# less often, but by then that takes less time than the products with them.
 _ROWS_A_DEVICE = (8, 4, 2, 1)
 _TOKENS_A_DEVICE = 2**15
 # Arrays of a layer's experts in progress that have a token's width for each
