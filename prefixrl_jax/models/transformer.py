@@ -81,8 +81,7 @@ class Transformer(nn.Module):
       tokens, cos_sin, valid, attend = _in_one_axis(
         tokens, cos_sin, valid, attend
       )
-    x = embedding.look_up(table.astype(c.dtype), tokens, axes)
-    x = _scaled(c, x)
+    x = _scaled(c, embedding.look_up(table.astype(c.dtype), tokens, axes))
     x = sharding.constrain(x, *axes)
     block = Block
     if c.remat == "full":
