@@ -144,7 +144,7 @@ def _assert_close(a, b, atol=2e-5):
 
 
 @pytest.mark.parametrize("method", _METHODS)
-def test_trees_on_one_device_equal_sequences_on_eight(
+def test_trees_equal_sequences_and_one_device_eight(
   model, params, rng, one_device, eight_devices, method
 ):
   loss, critic = _METHODS[method]
@@ -154,12 +154,15 @@ def test_trees_on_one_device_equal_sequences_on_eight(
   )
   grads, metrics = run(one_device, Layout(24, 2, 2), trees)
   assert optax.tree.norm(grads) > 0
-  apart, of_apart = run(eight_devices, Layout(13, 1, 8), _alone(trees))
+  apart, of_apart = run(one_device, Layout(13, 1, 7), _alone(trees))
   _assert_close(grads, apart)
+  sharded, of_sharded = run(eight_devices, Layout(24, 4, 2), trees)
+  _assert_close(grads, sharded)
   for name in metrics.keys() - {"logprob_gap_max"}:
-    np.testing.assert_allclose(
-      metrics[name], of_apart[name], rtol=2e-3, atol=1e-5, err_msg=name
-    )
+    for other in (of_apart, of_sharded):
+      np.testing.assert_allclose(
+        metrics[name], other[name], rtol=2e-3, atol=1e-5, err_msg=name
+      )
 
 
 def test_a_frozen_trunk_has_no_gradient_of_the_critic(
