@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 def look_up(
   table: Float[Array, "V D"],
   tokens: Int[Array, "*B"],
-  axes: tuple[str, ...] = ("rows", "residual", "features"),
+  axes: tuple[str, ...],
 ) -> Float[Array, "*B D"]:
   """Returns rows of the table.
 

@@ -102,7 +102,7 @@ class Transformer(nn.Module):
       unroll=c.scan_unroll,
       metadata_params={nn.PARTITION_NAME: "layers"},
     )(c, attend, axes, name="layers")(x, cos_sin, flags, valid)
-    if x.ndim < len(shape) + 1:
+    if axes != Block.axes:
       # A part of the tokens need not be the same part of each row.
       x = sharding.constrain(x, *rows_of(axes), "features")
       x = sharding.constrain(x.reshape(*shape, c.width), *Block.axes)
