@@ -24,11 +24,12 @@ import ml_collections
 import numpy as np
 from etils import epath
 
-from prefixrl_jax import checkpoints, command_line, stages, startup
+from prefixrl_jax import command_line, stages, startup
 from prefixrl_jax import train as training
 from prefixrl_jax.distributed.compilation import keep_compiled_programs
 from prefixrl_jax.evals.frames import Frames, read_frames
 from prefixrl_jax.ledger import Ledger
+from prefixrl_jax.models import parameters
 from prefixrl_jax.pipeline import Pipeline
 from prefixrl_jax.rewards.judging import judge_texts
 from prefixrl_jax.run import upstream
@@ -490,6 +491,6 @@ def _seed(config: ml_collections.ConfigDict, seed: int | None) -> int:
 def _policy(session: Session, params: dict, arm: str) -> Policy:
   is_base = params is session.base_params
   name = (
-    session.policy if is_base else f"{arm}@{checkpoints.weight_hash(params)}"
+    session.policy if is_base else f"{arm}@{parameters.weight_hash(params)}"
   )
   return Policy(session, params, name, Ledger(session.model))

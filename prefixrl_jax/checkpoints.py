@@ -1,8 +1,7 @@
-"""Checkpoints: Orbax for training states, safetensors for small models."""
+"""Checkpoints of training states, by Orbax."""
 
 import concurrent.futures
 import gc
-import hashlib
 import logging
 import os
 import re
@@ -10,14 +9,12 @@ import signal
 from collections.abc import Callable, Iterator
 from typing import Any
 
-import jax
 import orbax.checkpoint as ocp
-import safetensors.numpy
 from etils import epath
 
-from prefixrl_jax.distributed import cluster, sharding
+from prefixrl_jax.distributed import cluster
 from prefixrl_jax.storage import remote
-from prefixrl_jax.storage.files import digest, write_bytes, write_text
+from prefixrl_jax.storage.files import digest, write_text
 from prefixrl_jax.storage.signals import Deferred
 from prefixrl_jax.types import UserError, one_line
 
@@ -367,48 +364,3 @@ def _absolute(directory: epath.Path) -> epath.Path:
   if remote.is_remote(directory):
     return directory
   return epath.Path(os.path.abspath(directory))
-
-
-def save_params(path: epath.Path, params: dict) -> None:
-  """Writes a small parameter tree as one safetensors file, atomically."""
-  arrays = {k: sharding.fetch(x) for k, x in _flatten(params).items()}
-  write_bytes(path, safetensors.numpy.save(arrays))
-
-
-def load_params(path: epath.Path) -> dict:
-  """Returns what `save_params` wrote, as numpy arrays.
-
-  Raises:
-    UserError: there is no such file.
-  """
-  if not path.exists():
-    raise UserError(
-      f"there is no base model {path}; run --stage=pretrain with"
-      " config.model.base='' to make one."
-    )
-  params: dict = {}
-  for name, value in safetensors.numpy.load(path.read_bytes()).items():
-    *folders, leaf = name.split(".")
-    node = params
-    for folder in folders:
-      node = node.setdefault(folder, {})
-    node[leaf] = value
-  return params
-
-
-def weight_hash(params: dict) -> str:
-  """Returns 12 hex digits that identify these weights, on any devices.
-
-  All processes take part, each with all values, block by block.
-  """
-  digest = hashlib.sha256()
-  for name, value in sorted(_flatten(params).items()):
-    digest.update(f"{name} {value.dtype} {value.shape}".encode())
-    for block in sharding.fetched(value):
-      digest.update(block.tobytes())
-  return digest.hexdigest()[:12]
-
-
-def _flatten(params: dict) -> dict[str, Any]:
-  leaves = jax.tree_util.tree_flatten_with_path(params)[0]
-  return {".".join(key.key for key in path): leaf for path, leaf in leaves}

@@ -16,7 +16,6 @@ from etils import epath
 from prefixrl_jax import checkpoints
 from prefixrl_jax.checkpoints import Checkpointer
 from prefixrl_jax.distributed import sharding
-from prefixrl_jax.models import parameters
 from prefixrl_jax.storage import signals
 from prefixrl_jax.types import Preempted, UserError
 
@@ -353,29 +352,3 @@ def test_a_save_that_orbax_would_pass_over_is_an_error(tmp_path, one_device):
   folder = epath.Path(tmp_path) / "c"
   with pytest.raises(RuntimeError, match="refuses step 1"):
     _save(folder, one_device, [2, 1])
-
-
-def test_parameters_survive_safetensors(tmp_path, params):
-  path = epath.Path(tmp_path) / "base.safetensors"
-  checkpoints.save_params(path, params)
-  loaded = checkpoints.load_params(path)
-  assert jax.tree.structure(loaded) == jax.tree.structure(params)
-  jax.tree.map(np.testing.assert_array_equal, loaded, params)
-  assert checkpoints.weight_hash(loaded) == checkpoints.weight_hash(params)
-
-
-def test_weight_hash_sees_one_changed_value(model, params, eight_devices):
-  placed = jax.tree.map(
-    lambda x, like: jax.device_put(x, like.sharding),
-    params,
-    parameters.abstract_params(model, eight_devices),
-  )
-  assert checkpoints.weight_hash(placed) == checkpoints.weight_hash(params)
-  name = next(iter(params))
-  other = params | {name: jax.tree.map(lambda x: x.at[0].add(1), params[name])}
-  assert checkpoints.weight_hash(other) != checkpoints.weight_hash(params)
-
-
-def test_missing_base_model_is_named(tmp_path):
-  with pytest.raises(UserError, match=r"no base model .*none\.safetensors"):
-    checkpoints.load_params(epath.Path(tmp_path) / "none.safetensors")

@@ -8,9 +8,10 @@ import tiny_run
 from documented import undocumented
 from etils import epath
 
-from prefixrl_jax import checkpoints, train
+from prefixrl_jax import train
 from prefixrl_jax.configs import demo
 from prefixrl_jax.distributed.mesh import make_mesh
+from prefixrl_jax.models import parameters
 from prefixrl_jax.run import provenance, rollout
 from prefixrl_jax.settings.validation import validate
 from prefixrl_jax.storage.metrics import read_jsonl
@@ -42,7 +43,7 @@ def _train(mesh, folder, arm, **fields):
   validate(config)
   session, directory = tiny_run.session(config, mesh), epath.Path(folder)
   trained = train.train(session, tiny_run.data(), directory, arm=arm, seed=0)
-  weights = checkpoints.weight_hash(trained_params(session, directory))
+  weights = parameters.weight_hash(trained_params(session, directory))
   return trained.curve, read_jsonl(directory / "metrics.jsonl"), weights
 
 

@@ -19,9 +19,9 @@ import pytest
 import tiny_run
 from etils import epath
 
-from prefixrl_jax import checkpoints
 from prefixrl_jax.configs import countdown, demo, math
 from prefixrl_jax.embedded import checksum
+from prefixrl_jax.models import base_file, parameters
 from prefixrl_jax.pipeline import Pipeline
 from prefixrl_jax.problems.loading import load_problems
 from prefixrl_jax.run.inputs import Inputs
@@ -123,10 +123,8 @@ def test_traces_are_readable_with_pandas(done):
     assert len(row.logprobs) == len(row.tokens)
     assert (row.logprobs <= 0).all()
   base = importlib.resources.files("prefixrl_jax") / "data"
-  params = checkpoints.load_params(
-    epath.Path(str(base / "demo_base.safetensors"))
-  )
-  assert set(traces["policy"]) == {f"demo@{checkpoints.weight_hash(params)}"}
+  params = base_file.read(epath.Path(str(base / "demo_base.safetensors")))
+  assert set(traces["policy"]) == {f"demo@{parameters.weight_hash(params)}"}
   cuts = pd.read_parquet(done / "data/seed_0/cut/prefixed.parquet")
   assert len(cuts) == 3 * len(traces)
 
@@ -516,9 +514,7 @@ def test_pretrains_a_base_model(tmp_path, made):
   )
   config.pretrain.phases = (dict(config.pretrain.phases[0], num_steps=3),)
   Pipeline(config, epath.Path(tmp_path)).run(("pretrain",))
-  params = checkpoints.load_params(
-    epath.Path(tmp_path) / "pretrain/base.safetensors"
-  )
+  params = base_file.read(epath.Path(tmp_path) / "pretrain/base.safetensors")
   assert params["embedding"].shape == (config.model.vocab_size, 16)
   assert all(np.isfinite(x).all() for x in jax.tree.leaves(params))
   # The task is learnable: it is not where it started.

@@ -16,14 +16,14 @@ import pytest
 import tiny_run
 from etils import epath
 
-from prefixrl_jax import checkpoints, train
+from prefixrl_jax import train
 from prefixrl_jax.configs import sections
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.embedded import checksum
 from prefixrl_jax.learner import learner as learner_lib
 from prefixrl_jax.learner.advantages import advantages
 from prefixrl_jax.learner.packing import pack
-from prefixrl_jax.models import transformer
+from prefixrl_jax.models import parameters, transformer
 from prefixrl_jax.models.attention import dense_attention
 from prefixrl_jax.run import credit, experience, rollout
 from prefixrl_jax.run.session import Session
@@ -95,7 +95,7 @@ def _kept(folder, table="rollouts"):
 def uninterrupted(run, tmp_path_factory):
   folder = tmp_path_factory.mktemp("whole")
   trainer, curve = run(folder, "sft_rl")
-  return folder, curve, checkpoints.weight_hash(_policy(trainer))
+  return folder, curve, parameters.weight_hash(_policy(trainer))
 
 
 def test_every_step_is_written_and_nothing_compiles(uninterrupted):
@@ -143,7 +143,7 @@ def test_profiled_steps_are_traced_by_name_and_nothing_changes(
   trainer, again = run(tmp_path, "sft_rl", **{"profile.steps": (4, 5, 77)})
   assert _untimed(again) == _untimed(curve)
   assert _learned(tmp_path) == _learned(folder)
-  assert checkpoints.weight_hash(_policy(trainer)) == policy
+  assert parameters.weight_hash(_policy(trainer)) == policy
   said = capsys.readouterr().err
   assert "profile of sft_rl seed 0: there is none of steps 77" in said
   [found] = (tmp_path / "profile/plugins/profile").iterdir()
@@ -201,7 +201,7 @@ def test_resumed_equals_uninterrupted(
   _killed(run, tmp_path, monkeypatch, killed_after)
   trainer, curve = run(tmp_path, "sft_rl")
   folder, expected, weights = uninterrupted
-  assert checkpoints.weight_hash(_policy(trainer)) == weights
+  assert parameters.weight_hash(_policy(trainer)) == weights
   assert _untimed(curve) == _untimed(expected)
   assert _learned(tmp_path) == _learned(folder)
   for table in ("rollouts", "groups"):
@@ -240,7 +240,7 @@ def test_a_schedule_and_a_loss_of_its_own_are_resumed(
   again, resumed = run(tmp_path / "killed", "prefixrl_adaptive", **fields)
   assert _learned(tmp_path / "killed") == rows
   assert _untimed(resumed) == _untimed(curve)
-  hashes = {checkpoints.weight_hash(_policy(r)) for r in (whole, again)}
+  hashes = {parameters.weight_hash(_policy(r)) for r in (whole, again)}
   assert len(hashes) == 1
   host = whole.directory / "checkpoints/4/host/metadata"
   levels = json.loads(host.read_text())["schedule"]["levels"]
@@ -377,7 +377,7 @@ def test_sigterm_saves_and_resumes(
     with pytest.raises(Preempted, match=f"saved at step {step}"):
       run(tmp_path, "sft_rl", **{"train.checkpoint_every": 100})
   trainer, curve = run(tmp_path, "sft_rl", **{"train.checkpoint_every": 100})
-  assert checkpoints.weight_hash(_policy(trainer)) == weights
+  assert parameters.weight_hash(_policy(trainer)) == weights
   assert _untimed(curve) == _untimed(expected)
 
 
@@ -397,7 +397,7 @@ def test_a_faulty_start_loses_nothing(
   assert sorted(p.name for p in (tmp_path / "checkpoints").iterdir()) == kept
   trainer, curve = run(tmp_path, "sft_rl")
   _, expected, weights = uninterrupted
-  assert checkpoints.weight_hash(_policy(trainer)) == weights
+  assert parameters.weight_hash(_policy(trainer)) == weights
   assert _untimed(curve) == _untimed(expected)
 
 
@@ -437,7 +437,7 @@ def test_stops_at_the_first_update_that_is_not_finite(
   assert np.isnan(last).all()
   trainer, curve = run(tmp_path, "sft_rl")  # the fault is over
   _, expected, weights = uninterrupted
-  assert checkpoints.weight_hash(_policy(trainer)) == weights
+  assert parameters.weight_hash(_policy(trainer)) == weights
   assert _untimed(curve) == _untimed(expected)
 
 
@@ -467,7 +467,7 @@ def test_skips_and_counts_what_is_not_finite(run, tmp_path, monkeypatch):
   rows = read_jsonl(epath.Path(tmp_path) / "metrics.jsonl")
   assert [row["skipped_updates"] for row in rows] == [0, 0, 0, 0, 1, 1]
   assert rows[4]["train/loss"] is None
-  of = lambda step: checkpoints.weight_hash(
+  of = lambda step: parameters.weight_hash(
     trained_params(trainer.session, trainer.directory, step)
   )
   assert of(3) != of(4) == of(5) != of(6)
@@ -536,7 +536,7 @@ def test_rl_starts_with_an_optimizer_of_its_own(run, tmp_path, monkeypatch):
     "train.checkpoints_kept": 9,
   }
   trained, _ = run(tmp_path, "sft_rl", **fields)
-  of = lambda step: checkpoints.weight_hash(
+  of = lambda step: parameters.weight_hash(
     trained_params(trained.session, trained.directory, step)
   )
   assert of(1) != of(2) == of(3) == of(4)

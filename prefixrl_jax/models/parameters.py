@@ -6,8 +6,10 @@ takes them one by one (`unstack`).
 
 import dataclasses
 import functools
+import hashlib
 import math
 from collections.abc import Callable, Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -222,3 +224,22 @@ def unstacked_shardings(config: TransformerConfig, mesh) -> dict:
   layer = each(boxed["layers"], 1)
   rest = {name: leaf for name, leaf in boxed.items() if name != "layers"}
   return dict(each(rest, 0), layers=(layer,) * config.num_layers)
+
+
+def by_name(params: dict) -> dict[str, Any]:
+  """Returns a tree's leaves by their names, as in "layers.query"."""
+  leaves = jax.tree_util.tree_flatten_with_path(params)[0]
+  return {".".join(key.key for key in path): leaf for path, leaf in leaves}
+
+
+def weight_hash(params: dict) -> str:
+  """Returns 12 hex digits that identify these weights, on any devices.
+
+  All processes take part, each with all values, block by block.
+  """
+  digest = hashlib.sha256()
+  for name, value in sorted(by_name(params).items()):
+    digest.update(f"{name} {value.dtype} {value.shape}".encode())
+    for block in sharding.fetched(value):
+      digest.update(block.tobytes())
+  return digest.hexdigest()[:12]

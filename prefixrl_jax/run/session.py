@@ -5,19 +5,23 @@ from collections.abc import Callable
 
 import jax
 import ml_collections
-import safetensors
 from etils import epath
 
-from prefixrl_jax import checkpoints
 from prefixrl_jax.distributed import backends, sharding
 from prefixrl_jax.distributed.mesh import make_mesh
-from prefixrl_jax.models import adapters, importing, parameters, transformer
+from prefixrl_jax.models import (
+  adapters,
+  base_file,
+  importing,
+  parameters,
+  transformer,
+)
 from prefixrl_jax.rollouts.sampler import Arena, Sampler
 from prefixrl_jax.rounding import round_up
 from prefixrl_jax.run import memory_plan
 from prefixrl_jax.run.inputs import open_tokenizer
 from prefixrl_jax.text.tokenizer import Tokenizer, check_vocabulary
-from prefixrl_jax.types import UserError, Verifier
+from prefixrl_jax.types import Verifier
 
 
 @dataclasses.dataclass(kw_only=True)
@@ -196,52 +200,17 @@ def open_session(
     params = importing.load_weights(folder, model, mesh)
   else:
     name = "demo"
-    params = load_base(base, model, mesh)
+    params = base_file.load(base, model, mesh)
   return Session(
     config=c,
     mesh=mesh,
     model=model,
     rows_per_microbatch=engine.rows_per_microbatch,
     base_params=params,
-    policy=f"{name}@{checkpoints.weight_hash(params)}",
+    policy=f"{name}@{parameters.weight_hash(params)}",
     tokenizer=tokenizer,
     verifier=verifier,
   )
-
-
-def load_base(
-  base: epath.Path,
-  model: transformer.TransformerConfig,
-  mesh: jax.sharding.Mesh,
-) -> dict:
-  """Returns the base model of an embedded task, on the mesh.
-
-  Args:
-    base: a file of `checkpoints.save_params`, of any type of numbers.
-    model: its shape.
-    mesh: that its parameters are sharded over.
-
-  Raises:
-    UserError: it is no such file, or of another shape.
-  """
-  try:
-    params = checkpoints.load_params(base)
-  except safetensors.SafetensorError as e:
-    raise UserError(f"{base} is no safetensors file ({e}).") from e
-  wanted = parameters.abstract_params(model, mesh)
-  there, here = (
-    {jax.tree_util.keystr(k): x.shape for k, x in flat}
-    for flat in map(jax.tree_util.tree_leaves_with_path, (params, wanted))
-  )
-  for name in sorted(there.keys() | here.keys()):
-    if there.get(name) != here.get(name):
-      raise UserError(
-        f"{base} does not have the shape of config.model: its {name} has shape"
-        f" {there.get(name)}, config.model asks for {here.get(name)}."
-      )
-  # A file that is shipped has half the bytes.
-  params = jax.tree.map(lambda x, like: x.astype(like.dtype), params, wanted)
-  return parameters.put_params(model, mesh, params)
 
 
 def demo_model(

@@ -1,10 +1,10 @@
 """A small base model for a task of ours, unless one is given."""
 
-from prefixrl_jax import checkpoints
 from prefixrl_jax.distributed import backends
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.learner.packing import layout_for
 from prefixrl_jax.learner.pretraining import pretrain
+from prefixrl_jax.models import base_file, parameters
 from prefixrl_jax.run import memory_plan
 from prefixrl_jax.run.inputs import own_tokenizer
 from prefixrl_jax.run.session import demo_model
@@ -44,7 +44,7 @@ def run(work: Workspace) -> None:
       ),
       on_step=lambda step, loss: progress.update(step, loss=f"{loss:.3f}"),
     )
-  checkpoints.save_params(work.base_file(), params)
+  base_file.save(work.base_file(), params)
   artifact.finish(
-    {"weight_hash": checkpoints.weight_hash(params)}, [work.base_file().name]
+    {"weight_hash": parameters.weight_hash(params)}, [work.base_file().name]
   )

@@ -12,6 +12,7 @@ from prefixrl_jax.configs import stories as config
 from prefixrl_jax.distributed.mesh import make_mesh
 from prefixrl_jax.embedded import stories
 from prefixrl_jax.learner import pretraining
+from prefixrl_jax.models import base_file
 from prefixrl_jax.run import session
 from prefixrl_jax.run.inputs import Inputs, own_tokenizer
 from prefixrl_jax.types import Problem
@@ -152,7 +153,7 @@ def test_the_shipped_base_can_work_sentences_out_and_hardly_does():
   model, base = session.demo_model(c.model), Inputs(c).given_base
   assert base is not None
   mesh = make_mesh(devices=jax.devices()[:1])
-  params = session.load_base(base, model, mesh)
+  params = base_file.load(base, model, mesh)
   tokenizer = own_tokenizer("stories")
   shares = []
   for problem in stories.make_problems(8, 6, seed=9, split="easy", start=0):
