@@ -5,7 +5,10 @@ A launcher renders a job to files and runs one of them, `run.sh`, here;
 """
 
 import argparse
+import contextlib
 import dataclasses
+import functools
+import itertools
 import os
 import pathlib
 import re
@@ -18,6 +21,7 @@ from collections.abc import Callable, Sequence
 import yaml
 
 from launch import slices
+from prefixrl_jax import command_line
 from prefixrl_jax.distributed import xla_flags
 from prefixrl_jax.types import UserError
 
@@ -31,6 +35,9 @@ LOCK = "lock.json"
 
 _NAME = re.compile(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
+# Of what becomes part of a provider's command line or file.
+_PLAIN = re.compile(r"[\w./:@][\w./:@+=,*-]*|")
+_ANYTHING = ("config", "secrets", "slice", "name")  # have rules of their own
 # Keys and tokens of the services that a run may talk to, and flags named so.
 _SECRET = re.compile(
   r"\bhf_[A-Za-z0-9]{16,}|\bgh[a-z]_[A-Za-z0-9]{16,}|\bsk-[\w-]{16,}"
@@ -49,6 +56,7 @@ class Job:
     slice: that it has.
     workdir: of the run, on storage that outlives the machine.
     arguments: of the program, the config and workdir among them.
+    extras: of the project, that it needs, with commas between.
     cache: where compiled programs are kept.
     secrets: names of variables whose values the program needs.
     spot: whether its machine may be preempted.
@@ -59,14 +67,10 @@ class Job:
   slice: slices.Slice
   workdir: str
   arguments: tuple[str, ...]
+  extras: str
   cache: str
   secrets: tuple[str, ...]
   spot: bool
-
-  @property
-  def extras(self) -> str:
-    """Of the project, that the job needs."""
-    return self.slice.chip.extra + (",gcs" if "://" in self.workdir else "")
 
   def environment(self) -> dict[str, str]:
     """Returns what is set for the program, no secrets among it."""
@@ -194,8 +198,6 @@ def split_mount(flag: str, value: str, workdir: str) -> tuple[str, str]:
   source, _, path = value.rpartition(":")
   if not source or not re.fullmatch(r"(/[\w.-]+)+", path):
     raise UserError(f"--{flag}={value}: it must be SOURCE:/PATH.")
-  if not re.fullmatch(r"[\w./:@-]+", source):
-    raise UserError(f"--{flag}={value}: {source!r} has unusual characters.")
   if not workdir.startswith(f"{path}/"):
     raise UserError(
       f"--workdir={workdir} is not below {path}, where --{flag} is mounted: it"
@@ -205,13 +207,33 @@ def split_mount(flag: str, value: str, workdir: str) -> tuple[str, str]:
 
 
 def image_of(job: Job, repository: str) -> str:
-  """Returns an image's name: the job's commit is its tag.
+  """Returns an image's name: its tag has the job's commit and extras.
 
   Args:
     job: that is run in it.
     repository: of images, e.g. REGION-docker.pkg.dev/PROJECT/REPOSITORY/NAME.
+
+  Raises:
+    UserError: it has a tag.
   """
-  return f"{repository}:{job.commit[:12]}"
+  if re.search(r"[:@]", repository.rpartition("/")[2]):
+    raise UserError(
+      f"--image={repository}: leave out the tag, which is the commit's and is"
+      " added here."
+    )
+  return f"{repository}:{job.commit[:12]}-{job.extras.replace(',', '-')}"
+
+
+def add_num_slices(parser: argparse.ArgumentParser) -> None:
+  """Adds --num_slices, of what DCN joins."""
+  parser.add_argument(
+    "--num_slices",
+    type=int,
+    choices=range(1, 257),
+    metavar="N",
+    default=1,
+    help="slices, joined over DCN",
+  )
 
 
 def to_yaml(document: dict) -> str:
@@ -299,6 +321,16 @@ def _job(
     raise UserError(
       f"--slice={options.slice}: launch.{launcher.name} has no {machine.name}."
     )
+  for flag, value in vars(options).items():
+    if (
+      isinstance(value, str)
+      and flag not in _ANYTHING
+      and not _PLAIN.fullmatch(value)
+    ):
+      raise UserError(
+        f"--{flag}={value!r}: it may have letters, digits and _ . / : @ + = , *"
+        " -, and begins with none of the last five."
+      )
   workdir = options.workdir.rstrip("/")
   check_workdir(workdir)
   parent, _, last = workdir.rpartition("/")
@@ -322,12 +354,14 @@ def _job(
         " everyone who lists processes would see; put it into a variable of the"
         " environment and name that in --secrets."
       )
+  commit = pinned_commit(options.config.partition(":")[0])
   return Job(
     name=name,
-    commit=pinned_commit(options.config.partition(":")[0]),
+    commit=commit,
     slice=machine,
     workdir=workdir,
     arguments=arguments,
+    extras=",".join((machine.chip.extra, *extras_of(arguments))),
     cache=options.cache or f"{parent}/xla_cache",
     secrets=secrets,
     spot=getattr(options, "spot", False),
@@ -356,6 +390,37 @@ def pinned_commit(config: str) -> str:
       " committed is not installed."
     )
   return _git("rev-parse", "HEAD")
+
+
+@functools.cache
+def extras_of(arguments: tuple[str, ...]) -> tuple[str, ...]:
+  """Returns extras of the project that a run needs on any chip.
+
+  Args:
+    arguments: of the program, which checks them first, in a second.
+
+  Raises:
+    UserError: the program would refuse them.
+  """
+  program = (sys.executable, "-m", "prefixrl_jax.main", *arguments, "--check")
+  done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True)
+  if done.returncode:
+    *_, said = done.stderr.strip().splitlines() or ["it said nothing"]
+    raise UserError(f"the program: {said.removeprefix('error: ')}")
+  of_config = [
+    a if "=" in a or after.startswith("--") else f"{a}={after}"
+    for a, after in itertools.pairwise((*arguments, "--"))
+    if re.match(r"--?config[.=]", a)
+  ]
+  with contextlib.chdir(ROOT):
+    config, _ = command_line.config_of(of_config)
+  problems = config.problems, *config.evals.sets.values()
+  needed = {
+    "gcs": any("gs://" in argument for argument in arguments),
+    "gym": any(each.get("task") == "gym" for each in problems),
+    "wandb": bool(config.wandb.project),
+  }
+  return tuple(extra for extra, is_needed in needed.items() if is_needed)
 
 
 def _check_secrets(names: Sequence[str]) -> None:

@@ -40,10 +40,10 @@ case $1 in
     sleep 1 # for the log's last lines
     ;;
   state)
-    if [ -e code ]; then
-      echo "exited $(cat code)"
-    elif runs; then
+    if runs; then
       echo running
+    elif [ -e code ]; then # it was written before the job let go of its lock
+      echo "exited $(cat code)"
     else
       echo gone
     fi

@@ -27,4 +27,10 @@ if [ -z "$python" ]; then # a Cloud TPU's Ubuntu 22.04 has 3.10
 fi
 "$python" -m venv .venv
 .venv/bin/pip install --quiet -c constraints.txt -e ".[$extras]"
+# It isolates the programs that models write; without it tasks of code, and no
+# others, are refused.
+if ! command -v bwrap > /dev/null && command -v apt-get > /dev/null; then
+  sudo -n apt-get install -qy bubblewrap > /dev/null 2>&1 ||
+    echo "bubblewrap, which tasks of code need, could not be installed" >&2
+fi
 touch "$done_mark"

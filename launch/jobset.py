@@ -30,7 +30,7 @@ _SAVED = 143  # the exit code of a program that was told to end
 def _add_flags(parser: argparse.ArgumentParser) -> None:
   add = parser.add_argument
   add("--image", required=True, help="a repository of images, without a tag")
-  add("--num_slices", type=int, default=1, help="slices, joined over DCN")
+  common.add_num_slices(parser)
   add("--service_account", help="Kubernetes', of the pods")
   add("--claim", help="NAME:/PATH, a shared claim of a volume")
 

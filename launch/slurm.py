@@ -8,6 +8,7 @@ import argparse
 import shlex
 
 from launch import common
+from prefixrl_jax.types import UserError
 
 _RUN = """
 project=$folder/project
@@ -83,7 +84,7 @@ def _render(job: common.Job, options: argparse.Namespace) -> common.Rendered:
     "--open-mode=append",
     "--requeue",
     f"--signal=TERM@{common.GRACE}",
-    *options.sbatch,
+    *map(_sbatch, options.sbatch),
   ]
   container = ""
   if options.image:
@@ -121,6 +122,15 @@ def _render(job: common.Job, options: argparse.Namespace) -> common.Rendered:
       "job.sh": common.job_script(job),
     }
   )
+
+
+def _sbatch(option: str) -> str:
+  if not option.startswith("--") or not option.isprintable():
+    raise UserError(
+      f"--sbatch={option!r}: it must be an option of sbatch on one line, e.g."
+      " --sbatch=--mem=0."
+    )
+  return option
 
 
 LAUNCHER = common.Launcher(

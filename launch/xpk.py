@@ -38,7 +38,7 @@ def _add_flags(parser: argparse.ArgumentParser) -> None:
   add("--project", default="", help="Google Cloud's; default: gcloud's own")
   add("--image", required=True, help="a repository of images, without a tag")
   add("--storage", help="NAME:/PATH of xpk's storage, and where it mounts it")
-  add("--num_slices", type=int, default=1, help="slices, joined over DCN")
+  common.add_num_slices(parser)
 
 
 def _render(job: common.Job, options: argparse.Namespace) -> common.Rendered:

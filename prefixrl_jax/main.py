@@ -86,6 +86,12 @@ _REDO = flags.DEFINE_list(
   " different, what was made from it is re-made (cut, evaluate, rescore) or"
   " refused.",
 )
+_CHECK = flags.DEFINE_bool(
+  "check",
+  False,
+  "Only check these flags and the config's fields, in a second and without a"
+  " trace: what launchers do before they ask for a machine.",
+)
 _JOBS = flags.DEFINE_integer(
   "jobs",
   None,
@@ -165,6 +171,8 @@ def _main(argv, serves: bool = False) -> None:
   validate(config, stages)
   for note in notes(config):
     print(f"note: {note}", file=sys.stderr)
+  if _CHECK.value:
+    return
   workdir = epath.Path(_workdir())
   startup.check_workdir(workdir)
   if _TOPOLOGY.value:

@@ -207,6 +207,21 @@ def test_a_config_is_found_from_any_folder(tmp_path):
   assert "get_config of mine.py returns a int" in results[3][2]
 
 
+def test_a_checked_command_leaves_no_trace(tmp_path):
+  config = f"--config={_ROOT}/configs/demo.py"
+  right, wrong, noted = _run_each(
+    [config, "--check"],
+    [config, "--check", "--config.train.flops=-1"],
+    [config, "--check", "--config.problems.num_heldout=0"],
+    cwd=tmp_path,
+  )
+  assert right == [0, "", ""]
+  assert wrong[0] == 1
+  assert "config.train.flops" in wrong[2]
+  assert (noted[0], noted[2][:6]) == (0, "note: ")
+  assert not [*tmp_path.iterdir()]
+
+
 def test_help_names_every_field_and_the_argument():
   (code, text, err), other = _run_each(
     ["--config=configs/math.py:task=gsm8k", "--help"], ["-h"], COLUMNS="100"

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 from etils import epath
 
 from prefixrl_jax.problems.sources import Source
-from prefixrl_jax.storage.rows import Row, find_files, read_rows
+from prefixrl_jax.storage.rows import Row, expand, find_files, read_rows
 from prefixrl_jax.types import UserError, one_line
 
 # The builder of problems/tfds_builder.py, by the name tfds makes of its class.
@@ -129,9 +129,7 @@ def download(
     ) from None
   root = epath.Path(folder)
   files = sorted(
-    file
-    for pattern in patterns
-    for file in (root / pattern).parent.glob(epath.Path(pattern).name)
+    file for pattern in patterns for file in expand(root / pattern)
   )
   if not files:
     raise UserError(

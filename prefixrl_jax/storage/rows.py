@@ -39,7 +39,7 @@ class Row(NamedTuple):
 
 
 def find_files(pattern: str, field: str) -> list[epath.Path]:
-  """Returns the files that a path stands for; its last part may have a *.
+  """Returns the files that a path stands for; any part of it may have a *.
 
   Args:
     pattern: path of the files.
@@ -48,9 +48,8 @@ def find_files(pattern: str, field: str) -> list[epath.Path]:
   Raises:
     UserError: there are none, or one is not a file.
   """
-  path = epath.Path(pattern)
   try:
-    files = sorted(path.parent.glob(path.name)) if "*" in path.name else [path]
+    files = expand(epath.Path(pattern))
     if not files or not files[0].exists():
       raise UserError(f"{field}: there is no file {pattern}.")
     for file in files:
@@ -68,6 +67,15 @@ def find_files(pattern: str, field: str) -> list[epath.Path]:
   except (OSError, ValueError) as e:
     raise UserError(f"{field}: {pattern} cannot be read: {_said(e)}.") from None
   return files
+
+
+def expand(path: epath.Path) -> list[epath.Path]:
+  """Returns what a path with a * in any part stands for; else itself."""
+  first = next((i for i, part in enumerate(path.parts) if "*" in part), None)
+  if first is None:
+    return [path]
+  rest = path.parts[first:]
+  return sorted(path.parents[len(rest) - 1].glob("/".join(rest)))
 
 
 def read_rows(

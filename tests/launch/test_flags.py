@@ -138,8 +138,9 @@ def test_a_bucket_brings_its_extra():
   [
     ("files:/mnt/other", "is not below /mnt/other"),
     ("files", "must be SOURCE:/PATH"),
-    ("files:/mnt/$(x)", "must be SOURCE:/PATH"),
-    ("f;x:/mnt/share", "unusual characters"),
+    ("files:/mnt/@", "must be SOURCE:/PATH"),
+    ("files:/mnt/$(x)", r"--claim='files:/mnt/\$\(x\)': it may have"),
+    ("f;x:/mnt/share", "--claim='f;x:/mnt/share': it may have"),
   ],
 )
 def test_what_is_mounted_elsewhere(flag, said):
@@ -228,6 +229,92 @@ def test_arguments_reach_the_program_as_they_are(tmp_path):
     odd,
   ]
   assert not (tmp_path / "x").exists()
+
+
+@pytest.mark.parametrize(
+  ("name", "slice_", "flag"),
+  [
+    ("ssh", "v5e:1x1", "--host=-oProxyCommand=touch"),
+    ("slurm", "h100:8", "--partition=gpu\n#SBATCH --wrap=x"),
+    ("slurm", "h100:8", "--cache=/mnt/a b"),
+    ("tpu_vm", "v5e:4x4", "--zone=us east"),
+    ("jobset", "v6e:2x4", "--service_account=a;b"),
+  ],
+)
+def test_values_that_no_provider_has(name, slice_, flag):
+  argv = ["--config=configs/math.py", f"--slice={slice_}"]
+  of_slice = {"tpu_vm": _TPU, "jobset": _IMAGE}.get(name, [])
+  with pytest.raises(UserError, match=r"^--\w+='[^']*': it may have letters"):
+    launched.prepared(name, [*argv, f"--workdir={_WORKDIR}", *of_slice, flag])
+
+
+def test_a_workdir_with_a_space_is_refused():
+  with pytest.raises(UserError, match="--workdir='/mnt/a b/c': it may have"):
+    _slurm(workdir="/mnt/a b/c")
+
+
+@pytest.mark.parametrize("option", ["-n4", "mem=0", "--mem=0\n#SBATCH -n4"])
+def test_options_of_sbatch_are_options_on_a_line(option):
+  with pytest.raises(UserError, match=r"--sbatch=.*: it must be an option"):
+    _slurm(f"--sbatch={option}")
+
+
+@pytest.mark.parametrize(
+  "image", ["me/prefixrl:latest", "prefixrl:1", "me/prefixrl@sha256:00"]
+)
+def test_an_image_has_the_tag_of_its_commit_and_extras(image):
+  argv = ["--config=configs/math.py", "--slice=v6e:2x4", *_IMAGE[1:]]
+  argv.append(f"--workdir={_WORKDIR}")
+  with pytest.raises(UserError, match=f"--image={image}: leave out the tag"):
+    launched.prepared("jobset", [*argv, f"--image={image}"])
+  _, files = launched.prepared("jobset", [*argv, "--image=a.dev:5000/b/c"])
+  tag = launched.COMMIT[:12]
+  assert f"image: a.dev:5000/b/c:{tag}-tpu\n" in files["jobset.yaml"]
+
+
+def test_there_is_one_slice_at_least(capsys):
+  argv = ["--config=configs/math.py", "--slice=v6e:2x4", *_IMAGE]
+  argv += [f"--workdir={_WORKDIR}", "--num_slices=0"]
+  with pytest.raises(SystemExit):
+    launched.prepared("jobset", argv)
+  assert "--num_slices: invalid choice: 0" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+  ("arguments", "said"),
+  [
+    (["--stge=train"], "the program: Unknown command line flag 'stge'"),
+    (["--stage=trian"], "there is no stage 'trian'; known: pretrain"),
+    (["--config.train.flop=1"], "the config has no 'flop' there; there are"),
+    (["--config.train.flops=-1"], "config.train.flops"),
+    (["--config.train.flops=much"], "flops"),
+    (["train"], "'train' is not a flag"),
+  ],
+)
+def test_what_the_program_would_refuse_is_refused_here(arguments, said):
+  with pytest.raises(UserError, match=said):
+    _slurm("--", *arguments)
+
+
+@pytest.mark.parametrize(
+  ("config", "arguments", "extras"),
+  [
+    ("math", [], "cuda12"),
+    ("gym", [], "cuda12,gym"),
+    ("math", ["--traces=gs://b/traces.jsonl"], "cuda12,gcs"),
+    ("gym", ["--config.wandb.project", "mine"], "cuda12,gym,wandb"),
+  ],
+)
+def test_what_a_config_needs_is_installed(
+  monkeypatch, tmp_path, config, arguments, extras
+):
+  (tmp_path / "wandb.py").touch()  # for the program, which asks for it
+  monkeypatch.setenv("PYTHONPATH", str(tmp_path))
+  argv = [f"--config=configs/{config}.py", "--slice=h100:8"]
+  argv += [f"--workdir={_WORKDIR}", "--", *arguments]
+  job, files = launched.prepared("slurm", argv)
+  assert job.extras == extras
+  assert f"extras={extras}\n" in files["run.sh"]
 
 
 def test_secrets_are_names():

@@ -4,6 +4,8 @@ A repository of the launchers' own scripts, with a small program in the place of
 prefixrl_jax.main, is sent to "machines" that are folders.
 """
 
+import contextlib
+import fcntl
 import os
 import pathlib
 import re
@@ -32,7 +34,8 @@ print("turn", turn, sys.argv[1], flush=True)
 (shared / f"turn{turn}").write_text(os.environ.get("HF_TOKEN", ""))
 does = os.environ["DOES"].split(",")[turn]
 if does == "wait":
-  time.sleep(60)
+  for _ in range(600):  # one long sleep may begin just after the signal came
+    time.sleep(0.1)
 sys.exit(int(does))
 """
 # Each says in `calls` what it was asked for.
@@ -57,7 +60,8 @@ def stage(tmp_path, monkeypatch):
   stage = _Stage(tmp_path, monkeypatch)
   yield stage
   for process in stage.processes:
-    process.kill()
+    with contextlib.suppress(ProcessLookupError):
+      os.killpg(process.pid, signal.SIGKILL)  # who else has its output, too
     process.communicate()
 
 
@@ -122,6 +126,7 @@ class _Stage:
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
+        start_new_session=True,
       )
     finally:
       signal.signal(signal.SIGINT, ours)
@@ -404,7 +409,7 @@ def test_a_jobset_is_built_applied_and_followed(stage, monkeypatch, end, code):
   built, pushed = (
     call for call in stage.calls.splitlines() if call[:12] in _DOCKER
   )
-  image = f"me/prefixrl:{launched.COMMIT[:12]}"
+  image = f"me/prefixrl:{launched.COMMIT[:12]}-tpu"
   assert f"--tag={image}" in built
   assert "--build-arg=EXTRAS=tpu" in built
   assert pushed == f"docker push {image}"
@@ -482,17 +487,31 @@ def test_xpk_is_asked_for_the_workload(stage):
   )
 
 
-def test_host_kills_what_does_not_end_in_its_grace_period(tmp_path):
+@pytest.fixture
+def say(tmp_path):
+  """Calls host.sh beside a project."""
   (tmp_path / "project").mkdir()
-  job = "trap '' TERM; touch ready; while true; do sleep 0.1; done\n"
-  (tmp_path / "job.sh").write_text(job)
   host = tmp_path / "host.sh"
   host.write_text((launched.ROOT / "launch" / "host.sh").read_text())
+  return lambda *argv: subprocess.check_output(
+    ("bash", host, *argv), text=True, timeout=30
+  )
 
-  def say(*argv):
-    command = ("bash", host, *argv)
-    return subprocess.check_output(command, text=True, timeout=30)
 
+def test_host_says_that_a_job_runs_until_it_has_let_go_of_its_lock(
+  say, tmp_path
+):
+  """Its code is there a moment earlier."""
+  (tmp_path / "code").write_text("0\n")
+  with open(tmp_path / "running", "w") as lock:
+    fcntl.flock(lock, fcntl.LOCK_EX)
+    assert say("state") == "running\n"
+  assert say("state") == "exited 0\n"
+
+
+def test_host_kills_what_does_not_end_in_its_grace_period(say, tmp_path):
+  job = "trap '' TERM; touch ready; while true; do sleep 0.1; done\n"
+  (tmp_path / "job.sh").write_text(job)
   assert say("state") == "gone\n"
   say("start", "1")
   say("start", "1")  # again is nothing

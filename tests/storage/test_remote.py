@@ -1,6 +1,7 @@
 """A workdir in a bucket: objects, nothing appended to, nothing half there."""
 
 import json
+import os
 import re
 import sys
 import types
@@ -17,7 +18,7 @@ from prefixrl_jax.configs import demo
 from prefixrl_jax.parallel import phases
 from prefixrl_jax.pipeline import Pipeline
 from prefixrl_jax.stages import STAGES
-from prefixrl_jax.storage import files, remote
+from prefixrl_jax.storage import files, remote, rows
 from prefixrl_jax.storage.locking import locked
 from prefixrl_jax.storage.metrics import MetricWriter, read_jsonl
 from prefixrl_jax.types import UserError
@@ -55,6 +56,16 @@ def test_files_are_objects_with_their_contents_and_nothing_else(objects):
   assert len(objects()) == 2
   files.remove(_WORKDIR / "a", _WORKDIR / "never")
   assert list(objects()) == ["bucket/runs/demo/weights"]
+
+
+def test_a_star_in_a_folder_stands_for_objects_of_all(put):
+  for seed in (0, 1):
+    put(f"bucket/data/seed_{seed}/traces.parquet", b"x")
+    put(f"bucket/data/seed_{seed}/others.parquet", b"x")
+  found = rows.find_files("gs://bucket/data/seed_*/traces.parquet", "f")
+  assert [*map(os.fspath, found)] == [
+    f"gs://bucket/data/seed_{seed}/traces.parquet" for seed in (0, 1)
+  ]
 
 
 def test_what_raises_half_way_leaves_what_was_there(objects):

@@ -2,6 +2,7 @@
 
 import gzip
 import json
+import re
 
 import pandas as pd
 import pytest
@@ -73,7 +74,23 @@ def test_what_does_not_parse_is_named(tmp_path, name, content, message):
     list(read_rows(epath.Path(tmp_path / name)))
 
 
-@pytest.mark.parametrize("name", ["none.jsonl", "none*.jsonl"])
+def test_any_part_of_a_path_may_have_a_star(tmp_path, monkeypatch):
+  for seed in (1, 0):
+    folder = tmp_path / f"seed_{seed}" / "collect"
+    folder.mkdir(parents=True)
+    (folder / "traces.parquet").touch()
+    (folder / "others.parquet").touch()
+  names = [f"seed_{seed}/collect/traces.parquet" for seed in (0, 1)]
+  monkeypatch.chdir(tmp_path)
+  found = lambda pattern: [*map(str, find_files(pattern, "f"))]
+  assert found("seed_*/collect/traces.parquet") == names
+  assert found("s*/c*/t*") == names
+  there = [f"{tmp_path}/{name}" for name in names]
+  assert found(f"{tmp_path}/seed_*/collect/traces.parquet") == there
+
+
+@pytest.mark.parametrize("name", ["none.jsonl", "none*.jsonl", "n*/a.jsonl"])
 def test_a_missing_file_is_named_with_its_field(tmp_path, name):
-  with pytest.raises(UserError, match=r"config\.x: there is no file .*none"):
+  said = re.escape(f"config.x: there is no file {tmp_path / name}.")
+  with pytest.raises(UserError, match=said):
     find_files(str(tmp_path / name), "config.x")
