@@ -80,6 +80,7 @@ class Hub(threading.Thread):
     self._jax_address = jax_address
     self._selector = selectors.DefaultSelector()
     self._peers: dict[int, _Peer] = {}  # by index
+    self._hosts: dict[int, str] = {}  # by index
     self._ends: dict[int, End] = {}
     self._gathered: dict[int, dict[int, dict]] = {}  # turn -> index -> message
     self._is_over = self._has_begun = self._has_told = False
@@ -152,9 +153,9 @@ class Hub(threading.Thread):
       )
 
   def _admit(self, peer: _Peer, message: dict[str, Any]) -> None:
-    if self.refusal:
+    if refusal := self.refusal or self._who_has_left():
       with contextlib.suppress(OSError):
-        wire.send(peer.connection, {"refused": self.refusal})
+        wire.send(peer.connection, {"refused": refusal})
       return
     index, peer.host = message["index"], message["host"]
     peer.heard = time.monotonic()
@@ -177,11 +178,21 @@ class Hub(threading.Thread):
       self._refuse(why)
       return
     self._peers[index] = peer
+    self._hosts[index] = peer.host
     if len(self._peers) == self._size:
       self._has_begun = True
-      hosts = [self._peers[i].host for i in range(self._size)]
+      hosts = [self._hosts[i] for i in range(self._size)]
       welcome = {"hosts": hosts, "jax_address": self._jax_address}
       self._tell({"welcome": welcome})
+
+  def _who_has_left(self) -> str:
+    if self._has_begun or not self._has_told:
+      return ""
+    index, end = next(iter(self._ends.items()))
+    return (
+      f"process {index} ({self._hosts[index]}) ended before all {self._size}"
+      f" had come: {end.message}"
+    )
 
   def _who_is_missing(self) -> str:
     here = ", ".join(
@@ -235,12 +246,14 @@ class Hub(threading.Thread):
     self._ends[end.index] = end
 
   def _check_ends(self, now: float) -> None:
-    if not self._has_begun or self._is_over or self.refusal:
-      return
+    if 0 not in self._peers or self._is_over or self.refusal:
+      return  # process 0 will come, whose thread this is
     late = [
       peer
       for i, peer in self._peers.items()
-      if i not in self._ends and now - peer.heard > self._heartbeat * 0.9
+      if self._has_begun
+      and i not in self._ends
+      and now - peer.heard > self._heartbeat * 0.9
     ]
     for peer in late:
       self._drop(
@@ -251,9 +264,11 @@ class Hub(threading.Thread):
       self._has_told = True
       first = min(failed, key=lambda e: (not e.is_silent, not e.is_known))
       told = dataclasses.asdict(first)
-      self._tell({"gone": told | {"host": self._peers[first.index].host}})
-    if len(self._ends) == self._size:
-      ends = [dataclasses.asdict(self._ends[i]) for i in range(self._size)]
+      self._tell({"gone": told | {"host": self._hosts[first.index]}})
+    # Before it began, for those who had come.
+    everyone = range(self._size) if self._has_begun else self._peers
+    if all(i in self._ends for i in everyone):
+      ends = [dataclasses.asdict(end) for _, end in sorted(self._ends.items())]
       self._tell({"bye": ends})
       self._is_over = True
 

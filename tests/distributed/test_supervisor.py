@@ -1,5 +1,6 @@
 """Supervisors: who ended first is named by all, and all end."""
 
+import contextlib
 import os
 import pathlib
 import signal
@@ -9,6 +10,9 @@ import sys
 import time
 
 import pytest
+
+from prefixrl_jax.distributed import wire
+from prefixrl_jax.distributed.hub import MAGIC
 
 _ROOT = pathlib.Path(__file__).parents[2]
 _SCRIPT = pathlib.Path(__file__).parent / "supervised.py"
@@ -83,6 +87,89 @@ def test_a_signal_to_one_is_all_s(free_address, who):
   codes, said = _run(free_address, "is told to end", who)
   assert codes == [143, 143]
   assert said == [["terminated, what is complete is kept"], []]
+
+
+class _Fake:
+  """A process that is only what the hub sees of it."""
+
+  def __init__(self, address, index, size):
+    host, port = address.rsplit(":", 1)
+    deadline = time.monotonic() + 30
+    while True:
+      try:
+        self._connection = socket.create_connection((host, int(port)), 30)
+        break
+      except OSError:
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+    self._reader, self._messages = wire.Reader(), []
+    hello = {"hello": MAGIC, "index": index, "size": size, "host": "fake"}
+    self.send(hello)
+
+  def __enter__(self):
+    return self
+
+  def __exit__(self, *_):
+    self._connection.close()
+
+  def send(self, message):
+    wire.send(self._connection, message)
+
+  def waits_for(self, name):
+    while not any(name in message for message in self._messages):
+      more = self._reader.receive(self._connection)
+      assert more is not None, self._messages
+      self._messages += more
+    return next(m[name] for m in self._messages if name in m)
+
+
+@pytest.fixture
+def come(free_address):
+  """Has a process come to the hub of so many: (index, size)."""
+  with contextlib.ExitStack() as stack:
+    yield lambda *place: stack.enter_context(_Fake(free_address, *place))
+
+
+@pytest.fixture
+def patient(tmp_path):
+  """The script, with a heartbeat that no test waits for."""
+  script = tmp_path / "patient.py"
+  text = _SCRIPT.read_text()
+  assert "heartbeat=3" in text
+  script.write_text(text.replace("heartbeat=3", "heartbeat=600"))
+  return script
+
+
+def test_a_signal_while_others_are_waited_for_is_all_s(
+  free_address, patient, come
+):
+  process = _start(free_address, 3, 0, "ends", 0, script=patient)
+  fake = come(1, 3)
+  process.terminate()
+  assert fake.waits_for("signal") == signal.SIGTERM
+  assert fake.waits_for("gone")["code"] == 143
+  late = come(2, 3)
+  assert "process 0 (" in (said := late.waits_for("refused"))
+  assert "ended before all 3 had come: terminated, what is com" in said
+  fake.send({"end": 143, "message": "terminated", "is_known": True})
+  assert [end["index"] for end in fake.waits_for("bye")] == [0, 1]
+  codes, said = _ended([process])
+  assert (codes, said) == ([143], [["terminated, what is complete is kept"]])
+
+
+def test_an_error_while_others_are_waited_for_is_all_s(
+  free_address, patient, come
+):
+  process = _start(free_address, 3, 0, "ends", 0, script=patient)
+  fake = come(1, 3)
+  fake.send({"end": 1, "message": "error: no disk", "is_known": True})
+  assert fake.waits_for("gone")["index"] == 1
+  codes, said = _ended([process])
+  assert (codes, said) == (
+    [1],
+    [["process 1 of 3 (fake) ended: error: no disk"]],
+  )
+  assert [end["index"] for end in fake.waits_for("bye")] == [0, 1]
 
 
 def test_an_error_of_all_is_said_once(free_address):
