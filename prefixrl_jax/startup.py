@@ -4,6 +4,7 @@ import glob
 import logging
 import os
 import pathlib
+import re
 import sys
 from typing import Any
 
@@ -41,7 +42,7 @@ def check_workdir(workdir: Any) -> None:
   Raises:
     UserError: it cannot be written to; says why.
   """
-  if "://" in os.fspath(workdir):
+  if re.match(r"\w+:/", os.fspath(workdir)):  # gs:/a is no folder gs: either
     from prefixrl_jax.storage import remote
 
     remote.check(workdir)

@@ -88,8 +88,12 @@ def find(
     )
   if ":" not in coordinator:
     coordinator = f"{coordinator}:{env.get('JAX_COORDINATOR_PORT', PORT)}"
-  if not re.fullmatch(r".+:\d{1,5}", coordinator):
-    raise UserError(f"--coordinator={coordinator}: it must be HOST:PORT.")
+  port = re.fullmatch(r".+:(\d{1,5})", coordinator)
+  if not port or not 0 < int(port[1]) < 1 << 16:
+    raise UserError(
+      f"--coordinator={coordinator}: it must be HOST:PORT, a port from 1 to"
+      " 65535."
+    )
   if size < 1 or index >= size:
     raise UserError(
       f"--process_id={index}: with --num_processes={size} it must be one of 0"

@@ -102,6 +102,8 @@ def test_flags_come_before_what_is_found():
     (("a:1", 0, 1), {}, "num_processes unknown"),
     (("a:1", 2, 2), {}, r"--process_id=2: .* must be one of 0 to 1"),
     (("a:port", 2, 1), {}, "must be HOST:PORT"),
+    (("a:65536", 2, 1), {}, "a port from 1 to 65535"),
+    (("a:0", 2, 1), {}, "a port from 1 to 65535"),
     (
       ("", 0, -1),
       {"JAX_PROCESS_ID": "one"},

@@ -150,7 +150,9 @@ def test_a_missing_package_is_named(monkeypatch):
     startup.check_workdir(_WORKDIR)
 
 
-@pytest.mark.parametrize("address", ["s3://bucket/a", "memory://a", "gs://"])
+@pytest.mark.parametrize(
+  "address", ["s3://bucket/a", "memory://a", "gs://", "gs:/bucket/a"]
+)
 def test_other_addresses_are_refused(address):
   with pytest.raises(UserError, match=r"gs://BUCKET/FOLDER"):
     startup.check_workdir(address)
