@@ -23,6 +23,8 @@ from rich.console import Console
 from rich.table import Table
 
 from prefixrl_jax.distributed import huge_pages, processor
+from prefixrl_jax.storage.artifacts import artifacts_of
+from prefixrl_jax.types import UserError
 
 flags.disclaim_key_flags()  # --help shows them as those of who asks for them
 
@@ -34,9 +36,32 @@ def run(main: Callable[[], None]) -> None:
   def checked(argv):
     if len(argv) > 1:
       sys.exit(f"what is {argv[1]!r}? Flags start with --; see --help.")
-    main()
+    try:
+      main()
+    except UserError as e:
+      sys.exit(f"error: {e}")
 
   app.run(checked)
+
+
+def finished(workdir: str, stage: str) -> epath.Path:
+  """Returns a workdir in which a stage of some run is complete.
+
+  Args:
+    workdir: of the flag.
+    stage: train or evaluate.
+
+  Raises:
+    UserError: there is none.
+  """
+  folder = epath.Path(workdir)
+  is_run = (folder / "run_config.json").exists()
+  if not is_run or not any(
+    artifact.has_finished for artifact, _ in artifacts_of(folder, stage)
+  ):
+    why = f"--stage={stage} has not ended" if is_run else "no run is"
+    raise UserError(f"--workdir={workdir}: {why} there.")
+  return folder
 
 
 @functools.cache  # tests import several benchmarks

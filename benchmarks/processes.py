@@ -167,7 +167,10 @@ def main() -> None:
   def run(name: str, count: int) -> None:
     nonlocal failed
     at = time.monotonic()
-    show(f"{name}, of {count}", at, ended(begin(name, count)), *[0] * count)
+    ends = ended(begin(name, count))
+    show(f"{name}, of {count}", at, ends, *[0] * count)
+    if any(code for code, _ in ends):
+      sys.exit(1)  # there is nothing to compare
     if name != "one":
       found = list(differences(folder / "one", folder / name))
       failed |= bool(found)

@@ -11,7 +11,6 @@ held-out accuracy of its curve.
 """
 
 from absl import flags
-from etils import epath
 
 from benchmarks import measuring
 from prefixrl_jax.evals import takeoff
@@ -24,9 +23,10 @@ _JSON = measuring.define_json()
 
 
 def main() -> None:
+  workdir = measuring.finished(_WORKDIR.value, "train")
   rows = [
     {**run, **takeoff.of_run(trained.directory)}
-    for trained, run in artifacts_of(epath.Path(_WORKDIR.value), "train")
+    for trained, run in artifacts_of(workdir, "train")
     if trained.has_finished
   ]
   measuring.show("Steps until", rows, _JSON.value, timed=False)

@@ -8,6 +8,7 @@ Re-run it to go on where it stopped; what is complete is not run again.
 
 import argparse
 import pathlib
+import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -15,7 +16,7 @@ from collections.abc import Sequence
 import ml_collections
 from absl import logging
 
-from prefixrl_jax import command_line
+from prefixrl_jax import command_line, startup
 from prefixrl_jax.evals.figures import figure_by_hardness
 from prefixrl_jax.evals.summary import summarize
 from prefixrl_jax.parallel import jobs
@@ -111,7 +112,11 @@ def _sweep(argv: Sequence[str]) -> int:
       raise UserError(f"--set: {point.name} is there twice.")
     configs[point] = config
   name = pathlib.Path(own.config.partition(":")[0]).stem
-  workdir = pathlib.Path(own.workdir or f"runs/sweep/{name}").expanduser()
+  folder = own.workdir or f"runs/sweep/{name}"
+  if re.match(r"\w+:/", folder):
+    raise UserError(f"--workdir={folder}: a sweep's is a local folder.")
+  workdir = pathlib.Path(folder).expanduser()
+  startup.check_workdir(workdir)
   sweep = Sweep(workdir, configs, flags)
   todo, of_points = sweep.jobs()
   num_left = len(of_points)

@@ -313,6 +313,8 @@ def test_keys_are_those_of_what_the_data_are_made_from():
     (["--jobs=0"], "--jobs=0 is not a whole number from 1"),
     (["--job=2"], "what is '--job=2'?"),
     (["more"], "what is 'more'?"),
+    (["--workdir=gs://bucket/w"], "a sweep's is a local folder"),
+    (["--workdir=/dev/null/w"], "/dev/null is a file, not a folder"),
   ],
 )
 def test_what_is_wrong_is_said_before_anything_is_run(
