@@ -18,11 +18,13 @@ import sys
 import textwrap
 from collections.abc import Callable, Sequence
 
+import ml_collections
 import yaml
 
 from launch import slices
 from prefixrl_jax import command_line
 from prefixrl_jax.distributed import xla_flags
+from prefixrl_jax.distributed.mesh_shape import mesh_shape
 from prefixrl_jax.types import UserError
 
 ROOT = pathlib.Path(__file__).parents[1]
@@ -355,13 +357,19 @@ def _job(
         " environment and name that in --secrets."
       )
   commit = pinned_commit(options.config.partition(":")[0])
+  config = checked_config(arguments)
+  slices_ = getattr(options, "num_slices", 1)
+  try:
+    mesh_shape(machine.chips * slices_, **config.mesh, slices=slices_)
+  except UserError as e:
+    raise UserError(f"--slice={options.slice}: {e}") from None
   return Job(
     name=name,
     commit=commit,
     slice=machine,
     workdir=workdir,
     arguments=arguments,
-    extras=",".join((machine.chip.extra, *extras_of(arguments))),
+    extras=",".join((machine.chip.extra, *extras_of(config, arguments))),
     cache=options.cache or f"{parent}/xla_cache",
     secrets=secrets,
     spot=getattr(options, "spot", False),
@@ -393,8 +401,8 @@ def pinned_commit(config: str) -> str:
 
 
 @functools.cache
-def extras_of(arguments: tuple[str, ...]) -> tuple[str, ...]:
-  """Returns extras of the project that a run needs on any chip.
+def checked_config(arguments: tuple[str, ...]) -> ml_collections.ConfigDict:
+  """Returns the config of a command line of the program.
 
   Args:
     arguments: of the program, which checks them first, in a second.
@@ -413,14 +421,25 @@ def extras_of(arguments: tuple[str, ...]) -> tuple[str, ...]:
     if re.match(r"--?config[.=]", a)
   ]
   with contextlib.chdir(ROOT):
-    config, _ = command_line.config_of(of_config)
+    return command_line.config_of(of_config)[0]
+
+
+def extras_of(
+  config: ml_collections.ConfigDict, arguments: Sequence[str]
+) -> list[str]:
+  """Returns extras of the project that a run needs on any chip.
+
+  Args:
+    config: of the run.
+    arguments: of the program.
+  """
   problems = config.problems, *config.evals.sets.values()
   needed = {
     "gcs": any("gs://" in argument for argument in arguments),
     "gym": any(each.get("task") == "gym" for each in problems),
     "wandb": bool(config.wandb.project),
   }
-  return tuple(extra for extra, is_needed in needed.items() if is_needed)
+  return [extra for extra, is_needed in needed.items() if is_needed]
 
 
 def _check_secrets(names: Sequence[str]) -> None:

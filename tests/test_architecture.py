@@ -51,6 +51,7 @@ _TEXT_ELSEWHERE = (
   "distributed.collectives",
   "distributed.hub",
   "distributed.huge_pages",
+  "distributed.mesh_shape",
   "distributed.places",
   "distributed.processor",
   "distributed.supervisor",

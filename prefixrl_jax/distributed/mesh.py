@@ -1,6 +1,5 @@
 """The device mesh."""
 
-import math
 from collections.abc import Iterable, Sequence
 from typing import Any
 
@@ -8,9 +7,7 @@ import jax
 import numpy as np
 from jax.experimental import mesh_utils
 
-from prefixrl_jax.types import UserError
-
-MESH_AXES = ("data", "fsdp", "tensor", "expert")
+from prefixrl_jax.distributed.mesh_shape import MESH_AXES, mesh_shape
 
 
 def make_mesh(
@@ -30,22 +27,17 @@ def make_mesh(
     devices: defaults to all.
 
   Raises:
-    UserError: the sizes do not multiply to the number of devices.
+    UserError: the sizes do not fit the devices; see `mesh_shape`.
   """
   devices = jax.devices() if devices is None else devices
-  shape = [data, fsdp, tensor, expert]
-  if shape.count(-1) > 1 or any(n == 0 or n < -1 for n in shape):
-    raise UserError(
-      f"config.mesh {dict(zip(MESH_AXES, shape))}: sizes must be positive, and"
-      " at most one may be -1 (= the rest)."
-    )
-  if -1 in shape:
-    shape[shape.index(-1)] = max(len(devices) // -math.prod(shape), 1)
-  if math.prod(shape) != len(devices):
-    raise UserError(
-      f"config.mesh {dict(zip(MESH_AXES, shape))} needs {math.prod(shape)}"
-      f" devices; there are {len(devices)}."
-    )
+  shape = mesh_shape(
+    len(devices),
+    data=data,
+    fsdp=fsdp,
+    tensor=tensor,
+    expert=expert,
+    slices=num_slices(devices),
+  )
   return jax.sharding.Mesh(arranged(devices, shape), MESH_AXES)
 
 
@@ -58,19 +50,11 @@ def arranged(devices: Sequence[Any], shape: Sequence[int]) -> np.ndarray:
   Args:
     devices: as many as there are places.
     shape: of data, fsdp, tensor and expert.
-
-  Raises:
-    UserError: the data axis is no multiple of the slices.
   """
   if devices[0].platform != "tpu" or len(devices) == 1:
     return np.asarray(devices).reshape(shape)
   data, *rest = shape
   slices = num_slices(devices)
-  if data % slices:
-    raise UserError(
-      f"config.mesh.data = {data} must be a multiple of the {slices} slices:"
-      " parameters are not sharded across them."
-    )
   if slices > 1:
     return mesh_utils.create_hybrid_device_mesh(
       (data // slices, *rest),

@@ -15,7 +15,8 @@ import ml_collections
 
 from prefixrl_jax.distributed import ahead, sharding
 from prefixrl_jax.distributed.chips import Chip
-from prefixrl_jax.distributed.mesh import MESH_AXES, make_mesh, num_slices
+from prefixrl_jax.distributed.mesh import make_mesh, num_slices
+from prefixrl_jax.distributed.mesh_shape import MESH_AXES
 from prefixrl_jax.models.decoder_config import TransformerConfig
 from prefixrl_jax.rounding import ceil_div, round_up
 from prefixrl_jax.run import (

@@ -67,7 +67,7 @@ def test_slices_divide_the_data_axis():
   for i, replica in enumerate(found):
     assert {d.slice_index for d in replica.flat} == {i}
   with pytest.raises(UserError, match=r"mesh\.data = 1 .* of the 2 slices"):
-    arranged(chips, (1, 8, 2, 1))
+    make_mesh(data=1, fsdp=8, tensor=2, devices=chips)
 
 
 def test_other_devices_keep_their_order(eight_devices):

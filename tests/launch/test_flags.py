@@ -77,7 +77,11 @@ _IMAGE = ["--image=i", "--claim=files:/mnt/share"]
     ("tpu_vm", "v5e:4x4", _TPU),
     ("tpu_vm", "v5p:2x2x2", _TPU),
     ("jobset", "v6e:4x4", _IMAGE),
-    ("jobset", "v6e:2x4", [*_IMAGE, "--num_slices=2"]),
+    (
+      "jobset",
+      "v6e:2x4",
+      [*_IMAGE, "--num_slices=2", "--", "--config.mesh.data=2"],
+    ),
     ("sky", "h100:16", ["--mount=files:/mnt/share"]),
     ("slurm", "a100:16", []),
     *(
@@ -294,6 +298,32 @@ def test_there_is_one_slice_at_least(capsys):
 def test_what_the_program_would_refuse_is_refused_here(arguments, said):
   with pytest.raises(UserError, match=said):
     _slurm("--", *arguments)
+
+
+@pytest.mark.parametrize(
+  ("mesh", "said"),
+  [
+    (
+      ["--config.mesh.data=-1", "--config.mesh.fsdp=3"],
+      "'tensor': 1, 'expert': 1} needs 15 devices;",
+    ),
+    (
+      ["--config.mesh.data=4", "--config.mesh.fsdp=2"],
+      "'expert': 1} needs 8 devices; there are 16.",
+    ),
+    (
+      ["--config.mesh.data=1", "--config.mesh.fsdp=16"],
+      "config.mesh.data = 1 must be a multiple of the 2 slices",
+    ),
+  ],
+)
+def test_a_mesh_that_the_slice_does_not_have_is_refused(mesh, said):
+  argv = ["--config=configs/math.py", "--slice=v6e:2x4", *_IMAGE]
+  argv += [f"--workdir={_WORKDIR}", "--num_slices=2", "--"]
+  with pytest.raises(UserError, match=f"^--slice=v6e:2x4: .*{said}"):
+    launched.prepared("jobset", [*argv, *mesh])
+  fits = ["--config.mesh.data=2", "--config.mesh.fsdp=8"]
+  assert launched.prepared("jobset", [*argv, *fits])
 
 
 @pytest.mark.parametrize(

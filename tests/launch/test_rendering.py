@@ -29,7 +29,7 @@ _OWN = {
 
 def _argv(name, slice_, *more):
   return [
-    "--config=configs/math.py:model=qwen3_0_6b",
+    "--config=configs/demo.py:arms=prefixrl",
     f"--workdir={_WORKDIR}",
     f"--slice={slice_}",
     *_OWN[name],
