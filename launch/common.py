@@ -37,9 +37,10 @@ LOCK = "lock.json"
 
 _NAME = re.compile(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# Of what becomes part of a provider's command line or file.
-_PLAIN = re.compile(r"[\w./:@][\w./:@+=,*-]*|")
-_ANYTHING = ("config", "secrets", "slice", "name")  # have rules of their own
+# What becomes part of a provider's command line or file; other flags have rules
+# of their own, or are only ever quoted.
+_PLAIN = re.compile(r"[\w./:@][\w./:@+=,-]*|")
+_NOT_PLAIN = ("config", "secrets", "slice", "name", "infra")
 # Keys and tokens of the services that a run may talk to, and flags named so.
 _SECRET = re.compile(
   r"\bhf_[A-Za-z0-9]{16,}|\bgh[a-z]_[A-Za-z0-9]{16,}|\bsk-[\w-]{16,}"
@@ -324,14 +325,11 @@ def _job(
       f"--slice={options.slice}: launch.{launcher.name} has no {machine.name}."
     )
   for flag, value in vars(options).items():
-    if (
-      isinstance(value, str)
-      and flag not in _ANYTHING
-      and not _PLAIN.fullmatch(value)
-    ):
+    is_text = isinstance(value, str) and flag not in _NOT_PLAIN
+    if is_text and not _PLAIN.fullmatch(value):
       raise UserError(
-        f"--{flag}={value!r}: it may have letters, digits and _ . / : @ + = , *"
-        " -, and begins with none of the last five."
+        f"--{flag}={value!r}: it may have letters, digits and _ . / : @ + = , -,"
+        " and begins with none of the last four."
       )
   workdir = options.workdir.rstrip("/")
   check_workdir(workdir)
@@ -358,9 +356,9 @@ def _job(
       )
   commit = pinned_commit(options.config.partition(":")[0])
   config = checked_config(arguments)
-  slices_ = getattr(options, "num_slices", 1)
+  num_slices = getattr(options, "num_slices", 1)
   try:
-    mesh_shape(machine.chips * slices_, **config.mesh, slices=slices_)
+    mesh_shape(machine.chips * num_slices, **config.mesh, slices=num_slices)
   except UserError as e:
     raise UserError(f"--slice={options.slice}: {e}") from None
   return Job(
