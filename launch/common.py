@@ -328,7 +328,7 @@ def _job(
     is_text = isinstance(value, str) and flag not in _NOT_PLAIN
     if is_text and not _PLAIN.fullmatch(value):
       raise UserError(
-        f"--{flag}={value!r}: it may have letters, digits and _ . / : @ + = , -,"
+        f"--{flag}={value!r}: it may have letters, digits and _ . / : @ + = , -"
         " and begins with none of the last four."
       )
   workdir = options.workdir.rstrip("/")
