@@ -383,6 +383,19 @@ ROWS: tuple[tuple[str | tuple[str, str], ...], ...] = (
     "models/test_base_file.py",
     ("      digest.update(block.tobytes())\n", "      pass\n"),
   ),
+  # -- many processes
+  (
+    "distributed/hub.py",
+    "distributed/test_supervisor.py"
+    "::test_a_signal_while_others_are_waited_for_is_all_s",
+    ("    if 0 not in self._peers or", "    if not self._has_begun or"),
+    ("self.refusal or self._who_has_left()", "self.refusal"),
+  ),
+  (
+    "distributed/mesh_shape.py",
+    "distributed/test_mesh.py::test_slices_divide_the_data_axis",
+    ("  if shape[0] % slices:", "  if False:"),
+  ),
   # -- what is refused before it is paid for
   (
     "settings/rules.py",
