@@ -1,19 +1,14 @@
-"""What launchers share: their flags, what is refused, what would run.
+"""What launchers share: their flags, and what would run.
 
 A launcher renders a job to files and runs one of them, `run.sh`, here;
 `--dry-run` prints them instead.
 """
 
 import argparse
-import contextlib
 import dataclasses
-import functools
-import itertools
 import os
-import pathlib
 import re
 import shlex
-import subprocess
 import sys
 import textwrap
 from collections.abc import Callable, Sequence
@@ -21,32 +16,16 @@ from collections.abc import Callable, Sequence
 import ml_collections
 import yaml
 
-from launch import slices
-from prefixrl_jax import command_line
+from launch import checks, slices
 from prefixrl_jax.distributed import xla_flags
-from prefixrl_jax.distributed.mesh_shape import mesh_shape
 from prefixrl_jax.types import UserError
 
-ROOT = pathlib.Path(__file__).parents[1]
 # Seconds between SIGTERM and SIGKILL. A checkpoint is saved in 30, after the
 # step that is in progress.
 GRACE = 120
 # What a run holds its workdir by (storage/locking.py); one that is killed
 # outright leaves it behind.
 LOCK = "lock.json"
-
-_NAME = re.compile(r"[a-z]([a-z0-9-]{0,38}[a-z0-9])?")
-_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-# What becomes part of a provider's command line or file; other flags have rules
-# of their own, or are only ever quoted.
-_PLAIN = re.compile(r"[\w./:@][\w./:@+=,-]*|")
-_NOT_PLAIN = ("config", "secrets", "slice", "name", "infra")
-# Keys and tokens of the services that a run may talk to, and flags named so.
-_SECRET = re.compile(
-  r"\bhf_[A-Za-z0-9]{16,}|\bgh[a-z]_[A-Za-z0-9]{16,}|\bsk-[\w-]{16,}"
-  r"|\bAKIA[A-Z0-9]{16}\b|\bAIza[\w-]{30,}|\b[0-9a-f]{40}\b"
-  r"|(api_?key|token|secret|password|credentials?)=."
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -111,22 +90,6 @@ class Launcher:
   add_flags: Callable[[argparse.ArgumentParser], None]
   render: Callable[[Job, argparse.Namespace], Rendered]
   has_spot: bool = True
-
-
-def check_workdir(workdir: str) -> None:
-  """Refuses a workdir that would be lost.
-
-  Args:
-    workdir: without a / at its end.
-
-  Raises:
-    UserError: it is on no storage that outlives the machine.
-  """
-  if not workdir.startswith(("gs://", "/")) or not workdir.strip("/"):
-    raise UserError(
-      f"--workdir={workdir}: it must outlive the machine and be the same on all"
-      " of them: give an absolute path on shared storage."
-    )
 
 
 def job_script(job: Job) -> str:
@@ -261,13 +224,13 @@ def main(launcher: Launcher, argv: Sequence[str] | None = None) -> None:
   try:
     job, rendered, dry_run = prepare(launcher, argv)
     if not dry_run:
-      _check_secrets(job.secrets)
+      checks.check_environment(job.secrets)
   except UserError as e:
     sys.exit(f"error: {e}")
   if dry_run:
     print(rendered.text(), end="")
     return
-  folder = ROOT / "runs" / "launch" / job.name
+  folder = checks.ROOT / "runs" / "launch" / job.name
   folder.mkdir(parents=True, exist_ok=True)
   for name, text in rendered.files.items():
     (folder / name).write_text(text)
@@ -324,43 +287,20 @@ def _job(
     raise UserError(
       f"--slice={options.slice}: launch.{launcher.name} has no {machine.name}."
     )
-  for flag, value in vars(options).items():
-    is_text = isinstance(value, str) and flag not in _NOT_PLAIN
-    if is_text and not _PLAIN.fullmatch(value):
-      raise UserError(
-        f"--{flag}={value!r}: it may have letters, digits and _ . / : @ + = , -"
-        " and begins with none of the last four."
-      )
+  checks.check_values(options)
   workdir = options.workdir.rstrip("/")
-  check_workdir(workdir)
+  checks.check_workdir(workdir)
   parent, _, last = workdir.rpartition("/")
   name = options.name or re.sub(r"[^a-z0-9]+", "-", last.lower()).strip("-")
-  if not _NAME.fullmatch(name):
-    raise UserError(
-      f"--name={name}: up to 40 of a-z, 0-9 and -, the first a letter."
-    )
+  checks.check_name(name)
   secrets = tuple(filter(None, options.secrets.split(",")))
-  for variable in secrets:
-    if not _VARIABLE.fullmatch(variable):
-      raise UserError(
-        f"--secrets: {variable.partition('=')[0]!r} is not the name of a"
-        " variable; only names are given, their values are passed on."
-      )
+  checks.check_variables(secrets)
   arguments = (f"--config={options.config}", f"--workdir={workdir}", *rest)
-  for argument in arguments:
-    if _SECRET.search(argument):
-      raise UserError(
-        f"{argument.partition('=')[0]}: looks like a key or token, which"
-        " everyone who lists processes would see; put it into a variable of the"
-        " environment and name that in --secrets."
-      )
-  commit = pinned_commit(options.config.partition(":")[0])
-  config = checked_config(arguments)
+  checks.check_no_secrets(arguments)
+  commit = checks.pinned_commit(options.config.partition(":")[0])
+  config = checks.checked_config(arguments)
   num_slices = getattr(options, "num_slices", 1)
-  try:
-    mesh_shape(machine.chips * num_slices, **config.mesh, slices=num_slices)
-  except UserError as e:
-    raise UserError(f"--slice={options.slice}: {e}") from None
+  checks.check_mesh(config.mesh, machine, num_slices)
   return Job(
     name=name,
     commit=commit,
@@ -372,54 +312,6 @@ def _job(
     secrets=secrets,
     spot=getattr(options, "spot", False),
   )
-
-
-def pinned_commit(config: str) -> str:
-  """Returns the commit that is checked out, which is what will be installed.
-
-  Args:
-    config: a file of it.
-
-  Raises:
-    UserError: it is not what the files here are, or lacks the config.
-  """
-  changed = _git("status", "--porcelain", "--untracked-files=no").splitlines()
-  if changed:
-    raise UserError(
-      f"{changed[0][3:]} differs from the commit that would be installed;"
-      " commit or stash your changes."
-    )
-  known = _git("ls-files", "--", config, f"prefixrl_jax/configs/{config}.py")
-  if not known:
-    raise UserError(
-      f"--config={config}: the project's commit has no such file; what is not"
-      " committed is not installed."
-    )
-  return _git("rev-parse", "HEAD")
-
-
-@functools.cache
-def checked_config(arguments: tuple[str, ...]) -> ml_collections.ConfigDict:
-  """Returns the config of a command line of the program.
-
-  Args:
-    arguments: of the program, which checks them first, in a second.
-
-  Raises:
-    UserError: the program would refuse them.
-  """
-  program = (sys.executable, "-m", "prefixrl_jax.main", *arguments, "--check")
-  done = subprocess.run(program, cwd=ROOT, capture_output=True, text=True)
-  if done.returncode:
-    *_, said = done.stderr.strip().splitlines() or ["it said nothing"]
-    raise UserError(f"the program: {said.removeprefix('error: ')}")
-  of_config = [
-    a if "=" in a or after.startswith("--") else f"{a}={after}"
-    for a, after in itertools.pairwise((*arguments, "--"))
-    if re.match(r"--?config[.=]", a)
-  ]
-  with contextlib.chdir(ROOT):
-    return command_line.config_of(of_config)[0]
 
 
 def extras_of(
@@ -438,23 +330,6 @@ def extras_of(
     "wandb": bool(config.wandb.project),
   }
   return [extra for extra, is_needed in needed.items() if is_needed]
-
-
-def _check_secrets(names: Sequence[str]) -> None:
-  for name in names:
-    if not os.environ.get(name):
-      raise UserError(
-        f"--secrets={name}: it is not set in the environment; export {name}."
-      )
-
-
-def _git(*arguments: str) -> str:
-  done = subprocess.run(
-    ("git", "-C", str(ROOT), *arguments), capture_output=True, text=True
-  )
-  if done.returncode:
-    raise UserError(f"git {arguments[0]}: {done.stderr.strip()}")
-  return done.stdout.rstrip("\n")
 
 
 def _comment(text: str) -> list[str]:

@@ -25,20 +25,20 @@ def launcher_of(name):
 
 def prepared(name, argv):
   """The job and the files of a command line."""
-  from launch import common
+  from launch import checks, common
 
-  with mock.patch.object(common, "pinned_commit", return_value=COMMIT):
+  with mock.patch.object(checks, "pinned_commit", return_value=COMMIT):
     job, rendered, _ = common.prepare(launcher_of(name), argv)
   return job, rendered.files
 
 
 def dry_run(name, argv):
-  from launch import common
+  from launch import checks, common
 
   assert "--dry-run" in argv
   out = io.StringIO()
   with (
-    mock.patch.object(common, "pinned_commit", return_value=COMMIT),
+    mock.patch.object(checks, "pinned_commit", return_value=COMMIT),
     contextlib.redirect_stdout(out),
   ):
     common.main(launcher_of(name), argv)

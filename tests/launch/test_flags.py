@@ -7,7 +7,7 @@ import sys
 import launched
 import pytest
 
-from launch import common, slices
+from launch import checks, common, slices
 from prefixrl_jax.distributed import xla_flags
 from prefixrl_jax.storage import locking
 from prefixrl_jax.types import UserError
@@ -357,7 +357,7 @@ def test_a_secret_that_is_not_set_is_refused_before_anything_runs(
   monkeypatch, capsys
 ):
   monkeypatch.delenv("NO_SUCH_TOKEN", raising=False)
-  monkeypatch.setattr(common, "pinned_commit", lambda config: launched.COMMIT)
+  monkeypatch.setattr(checks, "pinned_commit", lambda config: launched.COMMIT)
   monkeypatch.setattr(os, "execvp", lambda *_: pytest.fail("it ran"))
   argv = [
     "--config=configs/math.py",
@@ -377,7 +377,7 @@ def _git(folder, *argv):
 @pytest.fixture
 def checkout(tmp_path, monkeypatch):
   """A repository with one config."""
-  monkeypatch.setattr(common, "ROOT", tmp_path)
+  monkeypatch.setattr(checks, "ROOT", tmp_path)
   for name in ("AUTHOR", "COMMITTER"):
     monkeypatch.setenv(f"GIT_{name}_NAME", "me")
     monkeypatch.setenv(f"GIT_{name}_EMAIL", "me@there")
@@ -393,16 +393,16 @@ def test_the_commit_that_is_checked_out_is_what_runs(checkout):
   head = subprocess.check_output(
     ("git", "-C", checkout, "rev-parse", "HEAD"), text=True
   ).strip()
-  assert common.pinned_commit("configs/own.py") == head
+  assert checks.pinned_commit("configs/own.py") == head
 
 
 def test_what_is_not_committed_is_refused(checkout):
   (checkout / "configs" / "new.py").write_text("")
   with pytest.raises(UserError, match=r"new\.py: the project's commit has no"):
-    common.pinned_commit("configs/new.py")
+    checks.pinned_commit("configs/new.py")
   _git(checkout, "add", ".")
   with pytest.raises(UserError, match=r"configs/new\.py differs"):
-    common.pinned_commit("configs/own.py")
+    checks.pinned_commit("configs/own.py")
 
 
 def test_a_wrong_flag_is_one_line():

@@ -46,7 +46,9 @@ def test_pages_show_what_dry_runs_print(name):
 
 def test_every_launcher_has_a_page_and_is_in_the_index():
   modules = {p.stem for p in (launched.ROOT / "launch").glob("*.py")}
-  assert modules - {"__init__", "common", "slices"} == set(launched.NAMES)
+  assert modules - {"__init__", "checks", "common", "slices"} == set(
+    launched.NAMES
+  )
   index = launched.page_of("index").read_text()
   for name in launched.NAMES:
     assert f"[`launch.{name}`]({name}.md)" in index
