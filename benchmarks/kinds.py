@@ -8,6 +8,7 @@ each kind, in %, without a prefix, and how many kinds end at half or more.
 """
 
 from absl import flags
+from etils import epath
 
 from benchmarks import measuring
 from prefixrl_jax.evals import kinds
@@ -20,8 +21,8 @@ _JSON = measuring.define_json()
 
 
 def main() -> None:
-  workdir = measuring.finished(_WORKDIR.value, "evaluate")
-  rows = [*kinds.of_runs(workdir, _FIELD.value)]
+  measuring.finished(_WORKDIR.value, "evaluate")  # or says that nothing has
+  rows = [*kinds.of_runs(epath.Path(_WORKDIR.value), _FIELD.value)]
   measuring.show("Held-out, in %", rows, _JSON.value, timed=False)
 
 

@@ -23,7 +23,7 @@ from rich.console import Console
 from rich.table import Table
 
 from prefixrl_jax.distributed import huge_pages, processor
-from prefixrl_jax.storage.artifacts import artifacts_of
+from prefixrl_jax.storage.artifacts import Artifact, artifacts_of
 from prefixrl_jax.types import UserError
 
 flags.disclaim_key_flags()  # --help shows them as those of who asks for them
@@ -44,8 +44,8 @@ def run(main: Callable[[], None]) -> None:
   app.run(checked)
 
 
-def finished(workdir: str, stage: str) -> epath.Path:
-  """Returns a workdir in which a stage of some run is complete.
+def finished(workdir: str, stage: str) -> list[tuple[Artifact, dict[str, Any]]]:
+  """Returns what a stage left of each run in which it is complete.
 
   Args:
     workdir: of the flag.
@@ -55,13 +55,14 @@ def finished(workdir: str, stage: str) -> epath.Path:
     UserError: there is none.
   """
   folder = epath.Path(workdir)
-  is_run = (folder / "run_config.json").exists()
-  if not is_run or not any(
-    artifact.has_finished for artifact, _ in artifacts_of(folder, stage)
-  ):
-    why = f"--stage={stage} has not ended" if is_run else "no run is"
-    raise UserError(f"--workdir={workdir}: {why} there.")
-  return folder
+  if not (folder / "run_config.json").exists():
+    raise UserError(f"--workdir={workdir}: no run is there.")
+  there = [each for each in artifacts_of(folder, stage) if each[0].has_finished]
+  if not there:
+    raise UserError(
+      f"--workdir={workdir}: --stage={stage} has not ended there."
+    )
+  return there
 
 
 @functools.cache  # tests import several benchmarks

@@ -14,7 +14,6 @@ from absl import flags
 
 from benchmarks import measuring
 from prefixrl_jax.evals import takeoff
-from prefixrl_jax.storage.artifacts import artifacts_of
 
 _WORKDIR = flags.DEFINE_string(
   "workdir", None, "A finished one.", required=True
@@ -23,11 +22,9 @@ _JSON = measuring.define_json()
 
 
 def main() -> None:
-  workdir = measuring.finished(_WORKDIR.value, "train")
   rows = [
     {**run, **takeoff.of_run(trained.directory)}
-    for trained, run in artifacts_of(workdir, "train")
-    if trained.has_finished
+    for trained, run in measuring.finished(_WORKDIR.value, "train")
   ]
   measuring.show("Steps until", rows, _JSON.value, timed=False)
 

@@ -33,6 +33,11 @@ def open_standard_streams() -> None:
     stream.reconfigure(errors="backslashreplace")  # type: ignore[union-attr]
 
 
+def is_address(workdir: str) -> bool:
+  """Whether it is meant as no local folder: gs:/a is none named gs: either."""
+  return bool(re.match(r"\w+:/", workdir))
+
+
 def check_workdir(workdir: Any) -> None:
   """Refuses a workdir that cannot be written to; creates nothing.
 
@@ -42,7 +47,7 @@ def check_workdir(workdir: Any) -> None:
   Raises:
     UserError: it cannot be written to; says why.
   """
-  if re.match(r"\w+:/", os.fspath(workdir)):  # gs:/a is no folder gs: either
+  if is_address(os.fspath(workdir)):
     from prefixrl_jax.storage import remote
 
     remote.check(workdir)

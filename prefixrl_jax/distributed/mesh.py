@@ -73,4 +73,6 @@ def num_slices(devices: Iterable[Any]) -> int:
   Args:
     devices: of the mesh.
   """
-  return len({getattr(d, "slice_index", 0) for d in devices})
+  # JAX says slice_index of GPUs, too, and means their nodes.
+  tpus = [d for d in devices if d.platform == "tpu"]
+  return len({getattr(d, "slice_index", 0) for d in tpus}) or 1

@@ -18,7 +18,7 @@ import safetensors.numpy
 from etils import epath
 
 from prefixrl_jax.distributed import cluster, sharding
-from prefixrl_jax.models import folders, importing
+from prefixrl_jax.models import folders, importing, parameters
 from prefixrl_jax.models.decoder_config import Lora
 from prefixrl_jax.models.families import FAMILIES
 from prefixrl_jax.models.importing import Tensor
@@ -67,7 +67,7 @@ def export(
   for name, other in importing.stored_names(weights, tied, before).items():
     before[name] = before[other]
   files = _divide(sizes, tensors, before, max_bytes)
-  ours = importing.by_name(params)
+  ours = parameters.by_name(params)
   everywhere = sharding.replicated(next(iter(ours.values())).sharding.mesh)
 
   def read(tensor):

@@ -132,7 +132,9 @@ def load_weights(folder: epath.Path, config: TransformerConfig, mesh) -> dict:
     return files[name].get_slice(name)
 
   return jax.tree_util.tree_map_with_path(
-    lambda path, leaf: _load(tensor_of, weights[_name(path)], leaf),
+    lambda path, leaf: _load(
+      tensor_of, weights[parameters.name_of(path)], leaf
+    ),
     abstract,
   )
 
@@ -246,7 +248,7 @@ def to_hugging_face(
     params: on the host.
     family: a model_type of config.json.
   """
-  ours = by_name(params)
+  ours = parameters.by_name(params)
   return {
     t.name: folded(
       np.asarray(ours[t.ours][t.place]), FAMILIES[family].weights[t.ours]
@@ -262,7 +264,7 @@ def tensors(params: dict, family: str) -> Iterator[Tensor]:
     params: arrays or shapes.
     family: a model_type of config.json.
   """
-  for ours, leaf in by_name(params).items():
+  for ours, leaf in parameters.by_name(params).items():
     weight = FAMILIES[family].weights[ours]
     stacked, shape = _stacked(weight, leaf.shape)
     theirs = _their_shape(shape, weight)
@@ -284,16 +286,6 @@ def folded(value, weight: Weight):
     [math.prod(axes) for axes in _groups(value.shape, weight)]
   )
   return value.T if weight.inputs else value
-
-
-def by_name(tree: dict) -> dict[str, Any]:
-  """Returns the leaves by our names, with dots."""
-  leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-  return {_name(path): leaf for path, leaf in leaves}
-
-
-def _name(path) -> str:
-  return ".".join(k.key for k in path)
 
 
 def _stacked(weight: Weight, shape) -> tuple[tuple, tuple]:

@@ -229,7 +229,12 @@ def unstacked_shardings(config: TransformerConfig, mesh) -> dict:
 def by_name(params: dict) -> dict[str, Any]:
   """Returns a tree's leaves by their names, as in "layers.query"."""
   leaves = jax.tree_util.tree_flatten_with_path(params)[0]
-  return {".".join(key.key for key in path): leaf for path, leaf in leaves}
+  return {name_of(path): leaf for path, leaf in leaves}
+
+
+def name_of(path: tuple) -> str:
+  """Returns the name of a leaf's path, its keys with dots between."""
+  return ".".join(key.key for key in path)
 
 
 def weight_hash(params: dict) -> str:

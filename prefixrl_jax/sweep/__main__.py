@@ -8,7 +8,6 @@ Re-run it to go on where it stopped; what is complete is not run again.
 
 import argparse
 import pathlib
-import re
 import signal
 import sys
 from collections.abc import Sequence
@@ -113,7 +112,7 @@ def _sweep(argv: Sequence[str]) -> int:
     configs[point] = config
   name = pathlib.Path(own.config.partition(":")[0]).stem
   folder = own.workdir or f"runs/sweep/{name}"
-  if re.match(r"\w+:/", folder):
+  if startup.is_address(folder):
     raise UserError(f"--workdir={folder}: a sweep's is a local folder.")
   workdir = pathlib.Path(folder).expanduser()
   startup.check_workdir(workdir)

@@ -10,7 +10,7 @@ from jax.sharding import PartitionSpec
 
 from prefixrl_jax.configs import demo
 from prefixrl_jax.distributed import sharding
-from prefixrl_jax.distributed.mesh import arranged, make_mesh
+from prefixrl_jax.distributed.mesh import arranged, make_mesh, num_slices
 from prefixrl_jax.learner import update
 from prefixrl_jax.learner.losses import make_loss
 from prefixrl_jax.learner.optimizer import make_optimizer
@@ -68,6 +68,14 @@ def test_slices_divide_the_data_axis():
     assert {d.slice_index for d in replica.flat} == {i}
   with pytest.raises(UserError, match=r"mesh\.data = 1 .* of the 2 slices"):
     make_mesh(data=1, fsdp=8, tensor=2, devices=chips)
+
+
+def test_nodes_of_gpus_are_no_slices(monkeypatch):
+  monkeypatch.setattr(_Chip, "platform", "gpu")
+  gpus = _chips((2, 2, 1), 0) + _chips((2, 2, 1), 1)
+  assert num_slices(gpus) == 1
+  found = make_mesh(data=1, fsdp=8, devices=gpus)
+  assert found.devices.ravel().tolist() == gpus
 
 
 def test_other_devices_keep_their_order(eight_devices):

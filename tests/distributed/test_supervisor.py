@@ -27,6 +27,15 @@ def _start(*arguments, script=_SCRIPT):
   )
 
 
+def _changed(folder, old, new):
+  """Returns the script with other text."""
+  text = _SCRIPT.read_text()
+  assert old in text
+  script = folder / "changed.py"
+  script.write_text(text.replace(old, new))
+  return script
+
+
 def _ended(processes):
   """Returns exit codes and lines; none may take long."""
   try:
@@ -133,11 +142,7 @@ def come(free_address):
 @pytest.fixture
 def patient(tmp_path):
   """The script, with a heartbeat that no test waits for."""
-  script = tmp_path / "patient.py"
-  text = _SCRIPT.read_text()
-  assert "heartbeat=3" in text
-  script.write_text(text.replace("heartbeat=3", "heartbeat=600"))
-  return script
+  return _changed(tmp_path, "heartbeat=3", "heartbeat=600")
 
 
 def test_a_signal_while_others_are_waited_for_is_all_s(
@@ -209,10 +214,7 @@ def test_processes_that_were_told_other_sizes_are_refused(free_address):
   ],
 )
 def test_who_does_not_come_is_named(tmp_path, free_address, index, why):
-  script = tmp_path / "short.py"
-  text = _SCRIPT.read_text()
-  assert "join_seconds=90" in text
-  script.write_text(text.replace("join_seconds=90", "join_seconds=2"))
+  script = _changed(tmp_path, "join_seconds=90", "join_seconds=2")
   codes, said = _ended(
     [_start(free_address, 2, index, "ends", 0, script=script)]
   )

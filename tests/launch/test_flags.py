@@ -71,6 +71,20 @@ _TPU = ["--zone=z", "--nfs=10.0.0.2:/share:/mnt/share"]
 _IMAGE = ["--image=i", "--claim=files:/mnt/share"]
 
 
+def _jobset(*argv):
+  """Later flags stand in place of earlier ones."""
+  return launched.prepared(
+    "jobset",
+    [
+      "--config=configs/math.py",
+      "--slice=v6e:2x4",
+      f"--workdir={_WORKDIR}",
+      *_IMAGE,
+      *argv,
+    ],
+  )
+
+
 @pytest.mark.parametrize(
   ("name", "slice_", "argv"),
   [
@@ -149,16 +163,7 @@ def test_a_bucket_brings_its_extra():
 )
 def test_what_is_mounted_elsewhere(flag, said):
   with pytest.raises(UserError, match=said):
-    launched.prepared(
-      "jobset",
-      [
-        "--config=configs/math.py",
-        "--slice=v6e:2x4",
-        f"--workdir={_WORKDIR}",
-        "--image=i",
-        f"--claim={flag}",
-      ],
-    )
+    _jobset(f"--claim={flag}")
 
 
 def test_the_lock_is_the_programs():
@@ -267,20 +272,16 @@ def test_options_of_sbatch_are_options_on_a_line(option):
   "image", ["me/prefixrl:latest", "prefixrl:1", "me/prefixrl@sha256:00"]
 )
 def test_an_image_has_the_tag_of_its_commit_and_extras(image):
-  argv = ["--config=configs/math.py", "--slice=v6e:2x4", *_IMAGE[1:]]
-  argv.append(f"--workdir={_WORKDIR}")
   with pytest.raises(UserError, match=f"--image={image}: leave out the tag"):
-    launched.prepared("jobset", [*argv, f"--image={image}"])
-  _, files = launched.prepared("jobset", [*argv, "--image=a.dev:5000/b/c"])
+    _jobset(f"--image={image}")
+  _, files = _jobset("--image=a.dev:5000/b/c")
   tag = launched.COMMIT[:12]
   assert f"image: a.dev:5000/b/c:{tag}-tpu\n" in files["jobset.yaml"]
 
 
 def test_there_is_one_slice_at_least(capsys):
-  argv = ["--config=configs/math.py", "--slice=v6e:2x4", *_IMAGE]
-  argv += [f"--workdir={_WORKDIR}", "--num_slices=0"]
   with pytest.raises(SystemExit):
-    launched.prepared("jobset", argv)
+    _jobset("--num_slices=0")
   assert "--num_slices: invalid choice: 0" in capsys.readouterr().err
 
 
@@ -318,12 +319,10 @@ def test_what_the_program_would_refuse_is_refused_here(arguments, said):
   ],
 )
 def test_a_mesh_that_the_slice_does_not_have_is_refused(mesh, said):
-  argv = ["--config=configs/math.py", "--slice=v6e:2x4", *_IMAGE]
-  argv += [f"--workdir={_WORKDIR}", "--num_slices=2", "--"]
   with pytest.raises(UserError, match=f"^--slice=v6e:2x4: .*{said}"):
-    launched.prepared("jobset", [*argv, *mesh])
+    _jobset("--num_slices=2", "--", *mesh)
   fits = ["--config.mesh.data=2", "--config.mesh.fsdp=8"]
-  assert launched.prepared("jobset", [*argv, *fits])
+  assert _jobset("--num_slices=2", "--", *fits)
 
 
 @pytest.mark.parametrize(
